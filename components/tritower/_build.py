@@ -1,0 +1,36 @@
+"""How every component is built: one decorator, one image name and tag.
+
+Images are tagged with an immutable tag (version, and git commit in a release build), never `latest`: KFP's cache key
+holds the image string, and thin components keep their code out of the YAML.
+
+Set at compile time:
+    TRITOWER_IMAGE_PREFIX   registry and path before the image name; default `tritower`
+    TRITOWER_IMAGE_TAG      default: the package version
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from kfp import dsl
+
+from tritower import __version__
+
+Image = Literal["base", "train", "serve", "spark"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def image_name(image: Image) -> str:
+    """Full name of one of tritower's images, such as `tritower/base:0.1.0`."""
+    prefix = os.environ.get("TRITOWER_IMAGE_PREFIX", "tritower").rstrip("/")
+    tag = os.environ.get("TRITOWER_IMAGE_TAG", __version__)
+    return f"{prefix}/{image}:{tag}"
+
+
+def component(image: Image) -> Callable[[F], Any]:
+    """A KFP component whose body imports the tritower installed in `image`; nothing is installed at run time.
+
+    Args:
+        image: `base` for CPU steps and launchers, `train` where torch is needed.
+    """
+    return dsl.component(base_image=image_name(image), install_kfp_package=False)  # type: ignore[no-any-return]

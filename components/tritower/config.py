@@ -1,0 +1,124 @@
+"""The one door for outside values: a dict of knobs in, a checked frozen dataclass out.
+
+KFP turns an int inside a dict parameter into a float, Katib sends every value as text, TOML and the command line have
+types of their own. A step therefore never reads a dict: it asks `from_dict` for its config class.
+"""
+
+import dataclasses
+import difflib
+import functools
+import json
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from tritower.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any] | None, *, where: str = "") -> T:
+    """Build the config dataclass `kind` from plain values.
+
+    Values are converted to the declared types: `5`, `5.0` and `"5"` become the int 5; `"true"` a bool; `"256,128"` or
+    `"[256, 128]"` a tuple; a mapping or JSON text a nested config. A field that is not given keeps its default.
+
+    Args:
+        kind: a frozen dataclass whose `__post_init__` checks ranges.
+        values: knob name -> value; None means all defaults.
+        where: named in the error; the class name when empty.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a value that does not convert, or a range error.
+    """
+    where = where or kind.__name__
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    converted: dict[str, Any] = {}
+    for key, value in (values or {}).items():
+        if key not in fields:
+            raise ConfigError(f"unknown knob {key!r}", where=where, remedy=_suggest(key, list(fields)))
+        converted[key] = _untext(hints[key], value, f"{where}.{key}")
+    try:
+        config: T = _adapter(kind).validate_python(converted)
+        return config
+    except ValidationError as error:
+        raise _readable(error, where) from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The knobs of a config dataclass as JSON-ready values: tuples become lists, nested configs become dicts."""
+    return typing.cast("dict[str, Any]", json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def check(condition: bool, knob: str, value: object, expected: str) -> None:
+    """Raise ConfigError unless `condition` holds; for `__post_init__` of config classes.
+
+    Args:
+        condition: the range check.
+        knob: the field's name.
+        value: what was given.
+        expected: the range in words, such as "between 0 and 1".
+    """
+    if not condition:
+        raise ConfigError(f"{knob} is {value!r}", where=knob, remedy=f"Give a value {expected}.")
+
+
+@functools.cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    # A standard dataclass takes its pydantic settings from this attribute; setting it here keeps every config.py free
+    # of pydantic.
+    settings = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
+    kind.__pydantic_config__ = settings  # type: ignore[attr-defined]
+    return TypeAdapter(kind)
+
+
+def _untext(hint: Any, value: Any, where: str) -> Any:
+    """Turn text into a container where the declared type wants one, and a nested mapping into its config."""
+    for option in typing.get_args(hint) if _is_union(hint) else (hint,):
+        if dataclasses.is_dataclass(option):
+            return from_dict(typing.cast("type[Any]", option), _mapping(value, where), where=where)
+        if typing.get_origin(option) in (tuple, list, dict) and isinstance(value, str):
+            return _container(value, where, is_mapping=typing.get_origin(option) is dict)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"the value is {value}", where=where, remedy="Give a finite number.")
+    return value
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Union or type(hint).__name__ == "UnionType"
+
+
+def _mapping(value: Any, where: str) -> Any:
+    return _container(value, where, is_mapping=True) if isinstance(value, str) else value
+
+
+def _container(text: str, where: str, *, is_mapping: bool) -> Any:
+    text = text.strip()
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"the text is not JSON: {error}", where=where, remedy="Check brackets and quotes.") from None
+    if is_mapping:
+        raise ConfigError(f"expected a mapping, got the text {text!r}", where=where, remedy='Give JSON such as {"a": 1}.')
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _suggest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}?" if near else f"Known knobs: {', '.join(sorted(known)) or 'none'}."
+
+
+def _readable(error: ValidationError, where: str) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    path = ".".join([where, *(str(part) for part in first["loc"])])
+    if isinstance(first.get("ctx", {}).get("error"), ConfigError):
+        inner = first["ctx"]["error"]
+        return ConfigError(inner.problem, where=f"{where}.{inner.where}", remedy=inner.remedy)
+    return ConfigError(
+        f"{first['input']!r} does not fit: {first['msg']}", where=path, remedy="Give a value of the declared type."
+    )
