@@ -43,7 +43,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any] | None, *, where: str = "
             raise ConfigError(f"unknown knob {key!r}", where=where, remedy=_suggest(key, list(fields)))
         converted[key] = _untext(hints[key], value, f"{where}.{key}")
     try:
-        config: T = _adapter(kind).validate_python(converted)
+        config: T = _adapter(typing.cast("Any", kind)).validate_python(converted)
         return config
     except ValidationError as error:
         raise _readable(error, where) from None
@@ -72,7 +72,7 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     # A standard dataclass takes its pydantic settings from this attribute; setting it here keeps every config.py free
     # of pydantic.
     settings = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False)
-    kind.__pydantic_config__ = settings  # type: ignore[attr-defined]
+    kind.__pydantic_config__ = settings
     return TypeAdapter(kind)
 
 
