@@ -1,0 +1,59 @@
+# `make help` lists the targets. Each sets up .venv when it is missing or older than pyproject.toml.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test compile golden bench bench-quality lock format clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Make .venv with every locked version
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it or call make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP)  ## From nothing to ranked jobs: generate a log, run the compiled pipeline, show the result
+	$(BIN)/python -m pipelines demo
+
+check: $(STAMP)  ## Lint, types, import layers, lock, compiled pipelines
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=. $(BIN)/lint-imports
+	$(BIN)/python tools/lock.py --check
+	$(BIN)/python -m pipelines compile --check
+
+test: $(STAMP)  ## The default tests: offline, under ten minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+compile: $(STAMP)  ## Write pipelines/compiled/
+	$(BIN)/python -m pipelines compile
+
+golden: $(STAMP)  ## Rewrite the golden files; review the diff before committing it
+	$(BIN)/python -m pipelines compile
+	$(BIN)/python -m pytest tests -k golden --update-golden
+
+bench: $(STAMP)  ## Time ours against the naive way and the peer: build/bench/bench.json (BENCH=name for one)
+	$(BIN)/python tests/bench $(BENCH)
+
+bench-quality: $(STAMP)  ## Model quality at 1.2M impressions, three seeds: build/bench/quality.json (about an hour)
+	$(BIN)/python tests/bench/quality.py
+
+lock: $(STAMP)  ## Write constraints.txt from what is installed
+	$(BIN)/python tools/lock.py
+
+format: $(STAMP)  ## Format and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what the other targets made, except .venv
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find components pipelines tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
