@@ -1,0 +1,266 @@
+"""The steps `candidates` and `recommend`: files in, files out."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tritower import logs, storage
+from tritower.errors import DataError
+from tritower.recommend import retrieve, sample
+from tritower.recommend.config import CandidatesConfig, RecommendConfig
+from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS
+
+logger = logging.getLogger(__name__)
+
+Ints = NDArray[np.int64]
+
+
+def candidates(
+    *, dataset: str | Path, embeddings: str | Path, candidates: str | Path, config: CandidatesConfig
+) -> dict[str, Any]:
+    """Choose searches, retrieve jobs for each, and write them as rows that the feature step can read.
+
+    Args:
+        dataset: folder written by ingest.
+        embeddings: folder written by embed.
+        candidates: folder to write: `requests.parquet` and `candidates/part-*.parquet`.
+
+    Returns:
+        Counts: searches, candidates, candidates_per_search (mean).
+
+    Raises:
+        DataError: the split has no requests, or a wanted request does not exist.
+    """
+    source = Path(dataset)
+    with logs.phase(logger, "choose searches") as counts:
+        requests = _chosen_requests(source, config)
+        counts["searches"] = requests.num_rows
+    with logs.phase(logger, "retrieve") as counts, storage.atomic_directory(candidates) as folder:
+        pq.write_table(requests, folder / "requests.parquet")
+        (folder / "candidates").mkdir()
+        with pq.ParquetWriter(folder / "candidates" / "part-00000.parquet", DATASET_IMPRESSIONS.arrow()) as writer:
+            rows = 0
+            for table in _candidate_rows(requests, *_inputs(source, Path(embeddings), requests), config):
+                writer.write_table(table)
+                rows += table.num_rows
+        counts["candidates"] = rows
+    return {
+        "searches": requests.num_rows,
+        "candidates": rows,
+        "candidates_per_search": rows / requests.num_rows,
+    }
+
+
+def run(
+    *,
+    dataset: str | Path,
+    candidates: str | Path,
+    scores: str | Path,
+    recommendations: str | Path,
+    config: RecommendConfig,
+) -> dict[str, Any]:
+    """Rank the scored candidates of each search and write the top K as one Parquet file.
+
+    Equal scores are ordered by job id, so that the same input always gives the same list.
+
+    Args:
+        dataset: folder written by ingest.
+        candidates: folder written by `candidates`.
+        scores: folder with `candidates.parquet`, the ranker's scores of them.
+        recommendations: Parquet file to write.
+
+    Returns:
+        Counts: searches, recommendations, duplicates (adverts left out because a better one stands for them).
+
+    Raises:
+        DataError: the scores are not those of these candidates.
+    """
+    with logs.phase(logger, "rank candidates") as counts, duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        _register(connection, Path(dataset), Path(candidates), Path(scores))
+        _check_scores(connection, str(scores))
+        connection.execute(_RANK_SQL, {"collapse": config.collapse_duplicates}).fetchall()
+        ((searches, kept, scored),) = connection.execute(
+            "SELECT count(DISTINCT request), count(*), (SELECT count(*) FROM scored) FROM ranked"
+        ).fetchall()
+        with storage.atomic_file(recommendations) as file:
+            top: pa.Table = connection.sql(_TOP_SQL, params={"top_k": config.top_k}).to_arrow_table()
+            pq.write_table(top.cast(RECOMMENDATIONS.arrow()), file)
+        counts["searches"], counts["recommendations"] = searches, top.num_rows
+    return {"searches": searches, "recommendations": top.num_rows, "duplicates": scored - kept}
+
+
+_RANK_SQL = """
+CREATE TEMP TABLE ranked AS
+SELECT *, row_number() OVER (PARTITION BY request ORDER BY score DESC, job_id) AS rank
+FROM (
+    SELECT scored.request, scored.score, jobs.job_id, jobs.title, jobs.company, jobs.city, jobs.region,
+        row_number() OVER (
+            PARTITION BY scored.request,
+                CASE WHEN $collapse THEN regexp_replace(lower(trim(jobs.title)), '\\s+', ' ', 'g') ELSE jobs.job_id END,
+                CASE WHEN $collapse THEN jobs.company_key ELSE 0 END
+            ORDER BY scored.score DESC, jobs.job_id
+        ) AS copy
+    FROM scored JOIN jobs USING (job)
+)
+WHERE copy = 1
+"""
+
+_TOP_SQL = """
+SELECT ranked.request, requests.request_id, users.user_id, texts.value AS query,
+    requests.city AS request_city, requests.region AS request_region, requests.ts,
+    ranked.rank::SMALLINT AS rank, ranked.job_id, ranked.title, ranked.company, ranked.city, ranked.region, ranked.score
+FROM ranked
+JOIN requests USING (request)
+JOIN users ON users."user" = requests."user"
+JOIN texts ON texts.text = requests.query_text
+WHERE ranked.rank <= $top_k
+ORDER BY ranked.request, ranked.rank
+"""
+
+
+def _register(connection: duckdb.DuckDBPyConnection, dataset: Path, candidates: Path, scores: Path) -> None:
+    rows = [str(part) for part in storage.parquet_parts(candidates / "candidates")]
+    views = {
+        "jobs": [str(dataset / "jobs.parquet")],
+        "users": [str(dataset / "users.parquet")],
+        "texts": [str(dataset / "texts.parquet")],
+        "requests": [str(candidates / "requests.parquet")],
+        "candidates": rows,
+        "scores": [str(scores / "candidates.parquet")],
+    }
+    for name, files in views.items():
+        connection.read_parquet(files).create_view(name)
+    connection.execute(
+        "CREATE TEMP TABLE scored AS SELECT candidates.request, candidates.job, scores.score "
+        "FROM candidates JOIN scores USING (row, request)"
+    )
+
+
+def _check_scores(connection: duckdb.DuckDBPyConnection, where: str) -> None:
+    found = connection.execute(
+        "SELECT (SELECT count(*) FROM scored), (SELECT count(*) FROM candidates), (SELECT count(*) FROM scores)"
+    ).fetchall()
+    if len(set(found[0])) != 1:
+        raise DataError(
+            f"the scores do not match the candidates (matched, candidates, scores: {found[0]})",
+            where=where,
+            remedy="Score the features of these very candidates.",
+        )
+
+
+def _chosen_requests(dataset: Path, config: CandidatesConfig) -> pa.Table:
+    requests = pq.read_table(dataset / "requests.parquet")
+    if config.request_ids:
+        chosen = sample.by_id(requests["request_id"].to_pylist(), config.request_ids)
+    else:
+        of_split = requests.filter(pc.equal(requests["split"], config.split))
+        if of_split.num_rows == 0:
+            raise DataError(
+                f"the split {config.split!r} has no requests",
+                where=str(dataset / "requests.parquet"),
+                remedy="Give a longer log, or another split.",
+            )
+        number = _int64(of_split["request"])
+        if config.latest_per_user:
+            chosen = sample.latest_per_user(number, _int64(of_split["user"]))
+        else:
+            chosen = sample.latest(number, count=config.searches, share=config.recent_share, seed=config.seed)
+    return requests.take(pa.array(chosen))
+
+
+def _inputs(dataset: Path, embeddings: Path, requests: pa.Table) -> tuple[retrieve.Searches, retrieve.Jobs]:
+    matrix_TD = np.load(embeddings / "matrix.npy", mmap_mode="r")
+    text = pq.read_table(dataset / "texts.parquet", columns=["value"])["value"]
+    jobs = pq.read_table(dataset / "jobs.parquet", columns=["document_text", "posted_at", "expires_at", "city", "region"])
+    users = pq.read_table(dataset / "users.parquet", columns=["interest_texts", "past_title_texts"])
+    user = users.take(requests["user"])
+    query_text = _int64(requests["query_text"])
+    is_empty = pc.equal(text.take(pa.array(query_text)), "").to_numpy()
+    query_SD = matrix_TD[query_text].astype(np.float32)
+    query_SD[is_empty] = 0
+
+    lexical_JV, lexical_SV = retrieve.lexical_vectors(
+        text.take(jobs["document_text"]).to_pylist(), text.take(pa.array(query_text)).to_pylist()
+    )
+    place = {name: _place_numbers(jobs[name], requests[name]) for name in ("city", "region")}
+    return retrieve.Searches(
+        query_SD=query_SD,
+        profile_SD=_profile(matrix_TD, user["interest_texts"].to_pylist(), user["past_title_texts"].to_pylist()),
+        lexical_SV=lexical_SV,
+        ts_us_S=_int64(requests["ts"]),
+        place_S2=np.stack([place["city"][1], place["region"][1]], axis=1),
+    ), retrieve.Jobs(
+        matrix_TD=matrix_TD,
+        text_J=_int64(jobs["document_text"]),
+        lexical_JV=lexical_JV,
+        posted_us_J=_int64(jobs["posted_at"], missing=np.iinfo(np.int64).min),
+        expires_us_J=_int64(jobs["expires_at"], missing=np.iinfo(np.int64).max),
+        place_J2=np.stack([place["city"][0], place["region"][0]], axis=1),
+    )
+
+
+def _candidate_rows(
+    requests: pa.Table, searches: retrieve.Searches, jobs: retrieve.Jobs, config: CandidatesConfig
+) -> Iterator[pa.Table]:
+    found = retrieve.retrieve(
+        searches,
+        jobs,
+        limit=config.candidates_per_search,
+        search_block=config.search_block,
+        job_block=config.job_block,
+    )
+    row = search = 0
+    for block in logs.progress(found, name="retrieve", unit="blocks"):
+        count = [len(one) for one in block]
+        job = np.concatenate(block)
+        part = requests.take(pa.array(np.repeat(np.arange(search, search + len(block)), count)))
+        rows = len(job)
+        columns = {
+            "row": np.arange(row, row + rows),
+            "request": part["request"],
+            "ts": part["ts"],
+            "user": part["user"],
+            "job": job.astype(np.int32),
+            "query_text": part["query_text"],
+            "document_text": jobs.text_J[job].astype(np.int32),
+            "position": pa.nulls(rows, pa.int16()),
+            "clicked": np.zeros(rows, dtype=bool),
+            "clicked_at": pa.nulls(rows, pa.timestamp("us", tz="UTC")),
+            "randomised": np.zeros(rows, dtype=bool),
+        }
+        yield pa.table(columns).cast(DATASET_IMPRESSIONS.arrow())
+        row, search = row + rows, search + len(block)
+
+
+def _profile(matrix_TD: NDArray[np.float16], *text_lists: list[list[int]]) -> NDArray[np.float32]:
+    """The mean embedding of each user's titles, L2-normalised; zeros where there are none."""
+    profile_SD = np.zeros((len(text_lists[0]), matrix_TD.shape[1]), dtype=np.float32)
+    for search, lists in enumerate(zip(*text_lists, strict=True)):
+        texts = [text for one in lists for text in one]
+        if texts:
+            mean = matrix_TD[texts].astype(np.float32).mean(axis=0)
+            profile_SD[search] = mean / max(float(np.linalg.norm(mean)), 1e-9)
+    return profile_SD
+
+
+def _place_numbers(of_jobs: pa.ChunkedArray, of_requests: pa.ChunkedArray) -> tuple[Ints, Ints]:
+    """Equal numbers for equal places, letter case and outer white space apart; -1 where unknown."""
+    both = pa.chunked_array([*of_jobs.chunks, *of_requests.chunks], type=pa.string())
+    folded = pc.utf8_lower(pc.utf8_trim_whitespace(both))
+    folded = pc.if_else(pc.equal(folded, ""), None, folded)
+    number = _int64(pa.chunked_array([pc.dictionary_encode(folded).combine_chunks().indices]), missing=-1)
+    return number[: len(of_jobs)], number[len(of_jobs) :]
+
+
+def _int64(column: pa.ChunkedArray, missing: int = -1) -> Ints:
+    values: Ints = pc.fill_null(column.cast(pa.int64()), missing).to_numpy()
+    return values

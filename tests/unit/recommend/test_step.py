@@ -1,0 +1,118 @@
+"""The two steps on a board small enough to work out by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tritower.errors import ConfigError, DataError
+from tritower.recommend import step
+from tritower.recommend.config import CandidatesConfig, RecommendConfig
+from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS, SCORES
+
+
+def found(dataset: Path, embeddings: Path, out: Path, **knobs: object) -> dict[str, list[int]]:
+    """Request id -> candidate jobs, in the order written."""
+    step.candidates(dataset=dataset, embeddings=embeddings, candidates=out, config=CandidatesConfig(**knobs))
+    requests = pq.read_table(out / "requests.parquet")
+    rows = pq.read_table(out / "candidates").to_pylist()
+    ids = dict(zip(requests["request"].to_pylist(), requests["request_id"].to_pylist(), strict=True))
+    lists: dict[str, list[int]] = {request_id: [] for request_id in ids.values()}
+    for row in rows:
+        lists[ids[row["request"]]].append(row["job"])
+    return lists
+
+
+def test_only_jobs_active_at_the_time_of_the_search(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    lists = found(dataset, embeddings, tmp_path / "c", recent_share=1.0)
+    assert {job for jobs in lists.values() for job in jobs} == {0, 1, 2, 3}
+
+
+def test_order_by_fused_rank(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    lists = found(dataset, embeddings, tmp_path / "c", recent_share=1.0)
+    # r0 "nurse" in Austin: j0 leads by cosine and place; j1 is second by cosine and leads or follows lexically.
+    assert lists["r0"][:2] == [0, 1]
+    # r1, no query and no profile: newest first, those in Austin (or, without a city, in its region) before others.
+    assert lists["r1"] == [3, 2, 0, 1]
+    # r2 "truck driver", wanted "driver": the two truck jobs.
+    assert set(lists["r2"][:2]) == {2, 3}
+
+
+def test_rows_follow_the_schema(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    step.candidates(
+        dataset=dataset, embeddings=embeddings, candidates=tmp_path / "c", config=CandidatesConfig(recent_share=1.0)
+    )
+    table = pq.read_table(tmp_path / "c" / "candidates")
+    assert table.schema.equals(DATASET_IMPRESSIONS.arrow())
+    assert table["row"].to_pylist() == list(range(table.num_rows))
+    assert not any(table["clicked"].to_pylist()) and table["position"].null_count == table.num_rows
+    documents = pq.read_table(dataset / "jobs.parquet")["document_text"].to_pylist()
+    assert table["document_text"].to_pylist() == [documents[job] for job in table["job"].to_pylist()]
+
+
+@pytest.mark.parametrize("blocks", [(1, 1), (2, 4), (256, 16_384)])
+def test_blocks_do_not_change_the_result(dataset: Path, embeddings: Path, tmp_path: Path, blocks: tuple[int, int]) -> None:
+    knobs = {"recent_share": 1.0, "candidates_per_search": 3}
+    whole = found(dataset, embeddings, tmp_path / "a", **knobs)
+    assert found(dataset, embeddings, tmp_path / "b", search_block=blocks[0], job_block=blocks[1], **knobs) == whole
+
+
+def test_chosen_searches(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    assert list(found(dataset, embeddings, tmp_path / "a", request_ids=("r2", "r0"))) == ["r0", "r2"]
+    assert list(found(dataset, embeddings, tmp_path / "b", latest_per_user=True)) == ["r1", "r2"]
+    assert list(found(dataset, embeddings, tmp_path / "c", recent_share=0.34)) == ["r2"]
+
+
+def test_unknown_request_and_empty_split(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'nope'"):
+        found(dataset, embeddings, tmp_path / "c", request_ids=("nope",))
+    with pytest.raises(DataError, match="'train' has no requests"):
+        found(dataset, embeddings, tmp_path / "c", split="train")
+    assert not (tmp_path / "c").exists()
+
+
+def scored(dataset: Path, embeddings: Path, tmp_path: Path, score_of_job: list[float]) -> dict[str, Path]:
+    folder = tmp_path / "candidates"
+    step.candidates(dataset=dataset, embeddings=embeddings, candidates=folder, config=CandidatesConfig(recent_share=1.0))
+    rows = pq.read_table(folder / "candidates")
+    scores = tmp_path / "scores"
+    scores.mkdir()
+    score = np.array(score_of_job, dtype=np.float32)[rows["job"].to_numpy()]
+    table = pa.table({"row": rows["row"], "request": rows["request"], "score": score}).cast(SCORES.arrow())
+    pq.write_table(table, scores / "candidates.parquet")
+    return {"dataset": dataset, "candidates": folder, "scores": scores}
+
+
+def jobs_of(path: Path, request_id: str) -> list[str]:
+    rows = [row for row in pq.read_table(path).to_pylist() if row["request_id"] == request_id]
+    assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+    return [row["job_id"] for row in rows]
+
+
+def test_best_first_ties_by_job_id_duplicates_collapsed(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    places = scored(dataset, embeddings, tmp_path, [0.5, 0.5, 0.25, 0.75, 0, 0])
+    out = tmp_path / "recommendations.parquet"
+    numbers = step.run(**places, recommendations=out, config=RecommendConfig(top_k=3))
+    # j2 and j3 are one job to a reader (case and white space apart): the better of the two stands for both.
+    assert jobs_of(out, "r0") == ["j3", "j0", "j1"]
+    assert numbers == {"searches": 3, "recommendations": 9, "duplicates": 3}
+    assert pq.read_schema(out).equals(RECOMMENDATIONS.arrow())
+
+    step.run(**places, recommendations=out, config=RecommendConfig(top_k=4, collapse_duplicates=False))
+    assert jobs_of(out, "r0") == ["j3", "j0", "j1", "j2"]
+
+
+def test_scores_of_other_candidates_are_refused(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    places = scored(dataset, embeddings, tmp_path, [0.5] * 6)
+    file = places["scores"] / "candidates.parquet"
+    pq.write_table(pq.read_table(file).slice(1), file)
+    with pytest.raises(DataError, match="do not match"):
+        step.run(**places, recommendations=tmp_path / "out.parquet", config=RecommendConfig())
+    assert not (tmp_path / "out.parquet").exists()
+
+
+@pytest.mark.parametrize("knobs", [{"searches": 0}, {"recent_share": 0.0}, {"seed": -1}, {"candidates_per_search": 0}])
+def test_knobs_out_of_range(knobs: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(knobs))):
+        CandidatesConfig(**knobs)
