@@ -1,0 +1,47 @@
+"""Shared reference data about jobs: titles with their occupation, skills, places, abbreviations and levels.
+
+A ground-floor package: no step, no kfp, and nothing heavy is imported until a table is asked for. Every function is
+cached, so that a caller may ask again for free; treat what they return as read-only.
+
+    tokenise, normalise, singular, key    one way of cutting and folding text, shared by all rooms
+    titles, other_titles, skills, title_tokens    Arrow tables built from O*NET, SOC, ESCO, IPOD and two open lists
+    places, regions, abbreviations, seniorities, employment_types, qualifications, stop_words    written for this project
+
+Sources and licences: ATTRIBUTION.md. The tables are rebuilt by `python -m tritower.vocabulary build --source DIR`.
+"""
+
+from tritower.vocabulary.tables import (
+    Place,
+    abbreviations,
+    employment_types,
+    other_titles,
+    places,
+    qualifications,
+    regions,
+    seniorities,
+    skills,
+    stop_words,
+    title_tokens,
+    titles,
+)
+from tritower.vocabulary.text import Token, key, normalise, singular, tokenise
+
+__all__ = [
+    "Place",
+    "Token",
+    "abbreviations",
+    "employment_types",
+    "key",
+    "normalise",
+    "other_titles",
+    "places",
+    "qualifications",
+    "regions",
+    "seniorities",
+    "singular",
+    "skills",
+    "stop_words",
+    "title_tokens",
+    "titles",
+    "tokenise",
+]
