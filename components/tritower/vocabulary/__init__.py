@@ -3,17 +3,20 @@
 A ground-floor package: no step, no kfp, and nothing heavy is imported until a table is asked for. Every function is
 cached, so that a caller may ask again for free; treat what they return as read-only.
 
-    tokenise, normalise, singular, key    one way of cutting and folding text, shared by all rooms
+    tokenise, normalise, singular, key, company_key    one way of cutting and folding text, shared by all rooms
     titles, other_titles, skills, title_tokens    Arrow tables built from O*NET, SOC, ESCO, IPOD and two open lists
-    places, regions, abbreviations, seniorities, employment_types, qualifications, stop_words    written for this project
+    places, regions, abbreviations, misspellings, seniorities,
+    employment_types, qualifications, stop_words    written for this project
 
 Sources and licences: ATTRIBUTION.md. The tables are rebuilt by `python -m tritower.vocabulary build --source DIR`.
 """
 
 from tritower.vocabulary.tables import (
+    LEVELS,
     Place,
     abbreviations,
     employment_types,
+    misspellings,
     other_titles,
     places,
     qualifications,
@@ -24,14 +27,17 @@ from tritower.vocabulary.tables import (
     title_tokens,
     titles,
 )
-from tritower.vocabulary.text import Token, key, normalise, singular, tokenise
+from tritower.vocabulary.text import Token, company_key, key, normalise, singular, tokenise
 
 __all__ = [
+    "LEVELS",
     "Place",
     "Token",
     "abbreviations",
+    "company_key",
     "employment_types",
     "key",
+    "misspellings",
     "normalise",
     "other_titles",
     "places",

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+LEVELS = ("trainee", "entry", "middle", "senior", "lead", "manager", "director", "executive")
+"""Names of the seniority levels; the position is the level, so that a distance is a difference of positions."""
+
+
 class Place(NamedTuple):
     """A city: name, region code ("CA"), region name ("California"), ISO country code, weight (population in thousands)."""
 
@@ -76,6 +80,12 @@ def regions() -> Mapping[str, str]:
 def abbreviations() -> Mapping[str, tuple[str, ...]]:
     """Normalised short form -> expansions, the likeliest first: "rn" -> ("registered nurse",)."""
     return MappingProxyType({normalise(short): tuple(expansions) for short, *expansions in _rows("abbreviations.txt")})
+
+
+@functools.cache
+def misspellings() -> Mapping[str, str]:
+    """Normalised slip or foreign spelling -> what was meant: "wharehouse" -> "warehouse"."""
+    return MappingProxyType({normalise(written): normalise(meant) for written, meant in _rows("misspellings.txt")})
 
 
 @functools.cache

@@ -65,6 +65,21 @@ def key(text: str) -> str:
     return " ".join(singular(token.norm) for token in tokenise(text))
 
 
+def company_key(name: str) -> str:
+    """The lookup key of an employer: normalised, legal forms at the end dropped ("Acme Foods, Inc." is `acme foods`)."""
+    words = [token.norm for token in tokenise(name)]
+    while len(words) > 1 and words[-1] in _LEGAL_FORMS:
+        words.pop()
+    if len(words) > 1 and words[0] == "the":
+        words.pop(0)
+    return " ".join(words)
+
+
+_LEGAL_FORMS = frozenset(["and", "co", "company", "corp", "corporation", "gmbh", "inc", "incorporated", "limited", "llc"]) | {
+    "llp", "lp", "ltd", "na", "pc", "plc", "pllc", "pty",
+}  # fmt: skip
+
+
 @functools.cache
 def _not_plural() -> frozenset[str]:
     text = resources.files(__package__).joinpath("data", "not_plural.txt").read_text(encoding="utf-8")
