@@ -1,0 +1,1 @@
+"""Ranker: the Triple Tower Deep Pointwise network, its training and its scoring."""

@@ -1,0 +1,60 @@
+"""One process of a training, under torchrun: `python -m torch.distributed.run ... -m tritower.ranker --features ...`.
+
+A PyTorchJob's workers run the same. Without torchrun it is a training in a single process.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from tritower import logs
+from tritower.config import from_dict
+from tritower.errors import TritowerError
+from tritower.ranker import session
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.place import joined
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; returns the exit code (1 for an expected error, logged in one line)."""
+    parser = argparse.ArgumentParser(prog="python -m tritower.ranker", description="Train the triple tower ranker.")
+    parser.add_argument("--features", type=Path, required=True, help="the features step's output")
+    parser.add_argument("--embeddings", type=Path, required=True, help="the encoder's matrix")
+    parser.add_argument("--model", type=Path, required=True, help="folder to write, by rank 0")
+    parser.add_argument("--failures", type=Path, help="folder for the batch of a non-finite loss; default beside --model")
+    parser.add_argument("--work", type=Path, help="folder for memory-mapped rows; default a temporary one")
+    parser.add_argument("--config", default="{}", help="knobs of RankerConfig as JSON")
+    given = parser.parse_args(arguments)
+    logs.setup()
+    work = given.work or Path(tempfile.mkdtemp(prefix="ranker-"))
+    try:
+        config = from_dict(RankerConfig, json.loads(given.config))
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        with joined(config.device) as place:
+            start = time.perf_counter()
+            session.train(
+                features=given.features, embeddings=given.embeddings, model=given.model, work=work,
+                failures=given.failures or given.model.with_name(f"{given.model.name}.failures"), config=config, place=place,
+            )  # fmt: skip
+            logger.info("training done in %.1f s", time.perf_counter() - start)
+    except TritowerError as error:
+        logger.error("%s: %s", type(error).__name__, error)
+        return 1
+    finally:
+        if not given.work:
+            shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

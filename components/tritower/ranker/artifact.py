@@ -1,0 +1,139 @@
+"""The model folder: everything needed to score with the model, and to know what it is.
+
+config.json        knobs of RankerConfig
+features.json      {"features": [names in column order], "normaliser": kind, "examination": [by position, 1 first]}
+model.safetensors  relevance.* (towers, head), bias.weight, normaliser.knot (F, K) float64, normaliser.value (F, K) float32
+encoder.json       the encoder's description; its hash must equal that of the embeddings scored with
+metrics.json       validation figures, steps, seconds
+MODEL_CARD.md      the same for readers
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tritower import storage
+from tritower.config import from_dict, to_dict
+from tritower.errors import ArtifactError
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.network import ClickModel, examination
+from tritower.ranker.normaliser import Normaliser
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained model with its normaliser, features and encoder."""
+
+    config: RankerConfig
+    names: list[str]
+    encoder: dict[str, Any]
+    normaliser: Normaliser
+    model: ClickModel
+
+    def expect(self, *, names: list[str], encoder: dict[str, Any], where: str) -> None:
+        """Check that data fits the model.
+
+        Raises:
+            ArtifactError: other features, or embeddings of another encoder.
+        """
+        if names != self.names:
+            differ = sorted(set(names) ^ set(self.names))
+            raise ArtifactError(
+                f"the features are not the model's: {', '.join(differ) if differ else 'another order'}",
+                where=where,
+                remedy="Compute them with the configuration the model was trained with, or train again.",
+            )
+        if encoder["hash"] != self.encoder["hash"]:
+            raise ArtifactError(
+                f"the embeddings are of encoder {encoder['hash']}, the model was trained with {self.encoder['hash']}",
+                where=where,
+                remedy="Embed with the model's encoder, or train again.",
+            )
+
+
+def save(folder: Path, artifact: Artifact, metrics: Metrics) -> None:
+    """Write the model folder, whole or not at all."""
+    model = artifact.model.cpu().eval()
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    tensors["normaliser.knot"] = torch.from_numpy(artifact.normaliser.knot_FK)
+    tensors["normaliser.value"] = torch.from_numpy(artifact.normaliser.value_FK)
+    seen = examination(model)
+    with storage.atomic_directory(folder) as out:
+        storage.write_json(out / "config.json", to_dict(artifact.config))
+        features = {"features": artifact.names, "normaliser": artifact.config.normaliser, "examination": seen}
+        storage.write_json(out / "features.json", features)
+        save_file(tensors, out / "model.safetensors")
+        storage.write_json(out / "encoder.json", artifact.encoder)
+        storage.write_json(out / "metrics.json", metrics)
+        (out / "MODEL_CARD.md").write_text(_card(artifact, metrics, seen), encoding="utf-8")
+
+
+def load(folder: Path) -> Artifact:
+    """Read a model folder and check that its parts belong together.
+
+    Raises:
+        StorageError: a file is missing or not JSON.
+        ArtifactError: weights, features and config do not fit each other.
+    """
+    config = from_dict(RankerConfig, storage.read_json(folder / "config.json"), where=str(folder / "config.json"))
+    names = storage.read_json(folder / "features.json")["features"]
+    encoder = storage.read_json(folder / "encoder.json")
+    model = ClickModel(config, dim=int(encoder["dim"]), features=len(names))
+    weights = folder / "model.safetensors"
+    try:
+        tensors = load_file(weights)
+        normaliser = Normaliser(tensors.pop("normaliser.knot").numpy(), tensors.pop("normaliser.value").numpy())
+        model.load_state_dict(tensors)
+    except (SafetensorError, FileNotFoundError, KeyError, RuntimeError) as error:
+        raise ArtifactError(
+            f"the weights do not fit the model's config and features: {str(error).splitlines()[0]}",
+            where=str(weights),
+            remedy="Train again, or restore the whole folder from one training.",
+        ) from error
+    if len(normaliser.knot_FK) != len(names):
+        raise ArtifactError(
+            f"{len(normaliser.knot_FK)} normalised features, {len(names)} names",
+            where=str(folder),
+            remedy="Restore the whole folder from one training.",
+        )
+    return Artifact(config, names, encoder, normaliser, model.eval())
+
+
+def _card(artifact: Artifact, metrics: Metrics, seen: list[float]) -> str:
+    config = artifact.config
+    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in metrics.items())
+    knobs = "\n".join(f"| {name} | {value} |" for name, value in to_dict(config).items())
+    parameters = sum(p.numel() for p in artifact.model.relevance.parameters())
+    shown = ", ".join(f"{value:.2f}" for value in seen[:10]) or "not modelled"
+    return f"""# Triple tower ranker
+
+Scores a job for a search: the probability of a click, as seen at the top position. A query tower and a document tower over
+text embeddings, an interaction tower over {len(artifact.names)} features, one head; {parameters:,} weights.
+
+* Encoder: {artifact.encoder.get("name", "unnamed")}, hash {artifact.encoder["hash"]}, width {artifact.encoder["dim"]}.
+* Examination by position (1 first): {shown}.
+* Trained on logged clicks. Figures below are on the validation split of the same log, so they carry its position bias.
+* Not meant for decisions about people: it orders jobs for a search and knows nothing else.
+
+## Validation
+
+| figure | value |
+|---|---|
+{figures}
+
+## Features
+
+{", ".join(artifact.names)}
+
+## Configuration
+
+| knob | value |
+|---|---|
+{knobs}
+"""

@@ -1,0 +1,82 @@
+"""Which rows make a batch, and a batch as tensors.
+
+Legend: B rows of a batch (of one process), Q distinct queries, J distinct documents, D embedding width, F features.
+
+Every batch is a function of (seed, epoch, step) alone: a resumed run, and a run on any number of processes, sees the same
+global batches.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tritower.ranker.rows import Rows
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one batch; the text towers run over `query_QD` and `document_JD`, rows pick by index."""
+
+    query_QD: Tensor
+    document_JD: Tensor
+    query_B: Tensor
+    document_B: Tensor
+    feature_BF: Tensor
+    position_B: Tensor
+    clicked_B: Tensor
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The arguments of ClickModel.forward."""
+        return self.query_QD, self.document_JD, self.query_B, self.document_B, self.feature_BF, self.position_B
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
+    """The rows at `index_B` with the embeddings of their distinct texts."""
+    taken = rows.take(index_B)
+    query_Q, query_B = np.unique(taken.query, return_inverse=True)
+    document_J, document_B = np.unique(taken.document, return_inverse=True)
+    return Batch(
+        query_QD=torch.from_numpy(matrix_TD[query_Q].astype(np.float32)),
+        document_JD=torch.from_numpy(matrix_TD[document_J].astype(np.float32)),
+        query_B=torch.from_numpy(query_B),
+        document_B=torch.from_numpy(document_B),
+        feature_BF=torch.from_numpy(taken.feature.astype(np.float32)),
+        position_B=torch.from_numpy(taken.position.astype(np.int64)),
+        clicked_B=torch.from_numpy(taken.clicked.astype(np.float32)),
+    )
+
+
+def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: str) -> Array:
+    """The order (N,) int32 of the rows in an epoch: `rows` shuffles rows, `requests` whole searches."""
+    random = np.random.default_rng([seed, epoch])
+    if shuffle == "rows":
+        order_N: Array = random.permutation(np.arange(len(rows), dtype=np.int32))
+        return order_N
+    start_R = np.flatnonzero(np.diff(rows.request, prepend=-1))
+    length_R = np.diff(start_R, append=len(rows))
+    order_R = random.permutation(len(start_R))
+    start_R, length_R = start_R[order_R], length_R[order_R]
+    offset_N = np.arange(len(rows)) - np.repeat(np.cumsum(length_R) - length_R, length_R)
+    return (np.repeat(start_R, length_R) + offset_N).astype(np.int32)
+
+
+def shard(order_N: Array, step: int, *, batch_size: int, rank: int, world: int) -> Array:
+    """This process's equal share of the global batch number `step`: contiguous, `batch_size` / `world` rows."""
+    share = batch_size // world
+    start = step * batch_size + rank * share
+    return order_N[start : start + share]
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Whole global batches in an epoch; the rows left over come in another epoch, at another place of the order."""
+    return rows // batch_size

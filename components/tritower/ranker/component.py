@@ -1,0 +1,53 @@
+"""KFP interface of the ranker: `ranker` trains, `score` applies a trained model."""
+
+from typing import Any
+
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+from tritower._build import component
+
+
+@component("train")
+def ranker(
+    features: Input[Dataset],
+    embeddings: Input[Dataset],
+    model: Output[Model],
+    scores: Output[Dataset],
+    metrics: Output[Metrics],
+    config: dict[str, Any] = {},
+) -> None:
+    """Train the triple tower network and score the validation and the test split.
+
+    Args:
+        features: the features step's output, with the splits train, validation and test.
+        embeddings: the encoder's matrix of text embeddings.
+        model: weights (safetensors), config, feature list, normaliser, metrics and model card.
+        scores: scores/validation.parquet and scores/test.parquet.
+        metrics: validation figures, throughput and epochs.
+        config: knobs of RankerConfig.
+    """
+    from tritower import storage
+    from tritower.config import from_dict
+    from tritower.ranker import step
+    from tritower.ranker.config import RankerConfig
+
+    knobs = from_dict(RankerConfig, config)
+    figures = step.train(features=features.path, embeddings=embeddings.path, model=model.path, scores=scores.path, config=knobs)
+    for name, value in figures.items():
+        metrics.log_metric(name, value)
+    storage.write_json(metrics.path, figures)
+
+
+@component("train")
+def score(features: Input[Dataset], embeddings: Input[Dataset], model: Input[Model], scores: Output[Dataset]) -> None:
+    """Score every split of a features folder, `candidates` included, with a trained model.
+
+    Args:
+        features: the features step's output.
+        embeddings: the matrix of the encoder that the model was trained with.
+        model: the ranker's model.
+        scores: scores/<split>.parquet.
+    """
+    from tritower.ranker import step
+
+    step.score(features=features.path, embeddings=embeddings.path, model=model.path, scores=scores.path)

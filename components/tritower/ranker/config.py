@@ -1,0 +1,137 @@
+"""Every knob of the ranker."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tritower.config import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankerConfig:
+    """The network, its training and how it is launched."""
+
+    query_tower: tuple[int, ...] = (256, 128)
+    """Widths of the query tower's layers, each >= 1."""
+
+    document_tower: tuple[int, ...] = (256, 128)
+    """Widths of the document tower's layers; the last equals the query tower's when `product` is on."""
+
+    interaction_tower: tuple[int, ...] = (128, 64)
+    """Widths of the interaction tower's layers, each >= 1."""
+
+    head: tuple[int, ...] = (128,)
+    """Widths of the head's hidden layers; empty for a linear head."""
+
+    product: bool = True
+    """Give the head the element-wise product of the query and the document tower."""
+
+    dropout: float = 0.1
+    """Share of hidden units dropped in training, in [0, 1)."""
+
+    position: Literal["product", "additive", "none"] = "product"
+    """How position bias enters training: click probability = examination x relevance (PAL, Guo et al. 2019), a term added to
+    the logit, or not at all. Scores leave it out."""
+
+    positions: int = 50
+    """Positions with an examination weight of their own, >= 1; those further down share the last."""
+
+    position_rate: float = 20.0
+    """Learning rate of the position weights as a multiple of `learning_rate`, > 0: they are few and start at 0."""
+
+    normaliser: Literal["quantile", "standard"] = "quantile"
+    """Interaction features: quantile -> normal score, or signed log and standardise. Fitted on train only."""
+
+    normaliser_rows: int = 200_000
+    """Rows of train that the normaliser is fitted on, evenly spaced, >= 1."""
+
+    epochs: int = 6
+    """Passes over train at most, >= 1; also the length of the learning-rate schedule."""
+
+    batch_size: int = 2048
+    """Rows of one optimiser step over all processes, >= 2; divisible by processes x `accumulate`."""
+
+    shuffle: Literal["rows", "requests"] = "rows"
+    """Draw single rows, or whole searches (fewer distinct queries in a batch, so faster)."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW, > 0."""
+
+    warmup_share: float = 0.1
+    """Share of all steps with a rising learning rate, in [0, 1); then half a cosine down to 0."""
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW on matrices, >= 0."""
+
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 = never."""
+
+    accumulate: int = 1
+    """Parts that each process cuts its share of a batch into, to save memory, >= 1."""
+
+    monitor: Literal["log_loss", "auc"] = "log_loss"
+    """Validation figure that early stopping and the choice of the best weights look at, position bias included."""
+
+    evaluations_per_epoch: int = 2
+    """Validations in each epoch, >= 1."""
+
+    patience: int = 4
+    """Validations without a better figure before training stops, >= 1."""
+
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """bf16 = autocast; auto = bf16 where the device multiplies it in hardware."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto = cuda where there is one."""
+
+    processes: int = 1
+    """Processes on this machine (torchrun ranks), >= 1."""
+
+    threads: int = 0
+    """CPU threads of each process; 0 = OMP_NUM_THREADS where set, else the cores divided by the processes."""
+
+    seed: int = 17
+    """Seed of weights, order and dropout, >= 0."""
+
+    checkpoints: str = ""
+    """Folder for checkpoints, from which an interrupted training goes on; empty = none."""
+
+    checkpoint_every_s: float = 300.0
+    """Seconds between checkpoints, > 0."""
+
+    checkpoint_every_steps: int = 0
+    """Steps between checkpoints; 0 = by time only."""
+
+    log_every_s: float = 10.0
+    """Seconds between log lines with loss and throughput, > 0."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: a knob is out of range.
+        """
+        for name in ("query_tower", "document_tower", "interaction_tower"):
+            widths = getattr(self, name)
+            check(bool(widths) and all(width >= 1 for width in widths), name, widths, "with one or more widths >= 1")
+        check(all(width >= 1 for width in self.head), "head", self.head, "with widths >= 1")
+        check(
+            not self.product or self.query_tower[-1] == self.document_tower[-1],
+            "document_tower",
+            self.document_tower,
+            f"whose last width is {self.query_tower[-1]} as in query_tower, or switch `product` off",
+        )
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        check(0 <= self.warmup_share < 1, "warmup_share", self.warmup_share, "in [0, 1)")
+        for name in ("positions", "normaliser_rows", "epochs", "accumulate", "evaluations_per_epoch", "patience", "processes"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        for name in ("position_rate", "learning_rate", "checkpoint_every_s", "log_every_s"):
+            check(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+        for name in ("weight_decay", "clip_norm", "threads", "seed", "checkpoint_every_steps"):
+            check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        parts = self.processes * self.accumulate
+        check(
+            self.batch_size >= 2 and self.batch_size % parts == 0,
+            "batch_size",
+            self.batch_size,
+            f">= 2 and divisible by processes x accumulate = {parts}",
+        )

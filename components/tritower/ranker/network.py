@@ -1,0 +1,136 @@
+"""The Triple Tower Deep Pointwise network, for one device.
+
+Legend of shapes: B rows of a batch, Q distinct queries and J distinct documents among them, D width of a text embedding,
+F interaction features, K positions.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tritower.ranker.config import RankerConfig
+
+
+class Tower(nn.Sequential):
+    """Fully connected layers with ReLU and dropout after each."""
+
+    def __init__(self, width_in: int, widths: tuple[int, ...], dropout: float) -> None:
+        layers: list[nn.Module] = []
+        for width in widths:
+            layers += [nn.Linear(width_in, width), nn.ReLU(), nn.Dropout(dropout)]
+            width_in = width
+        super().__init__(*layers)
+
+
+class TripleTower(nn.Module):
+    """Relevance of a document for a query: the logit of a click once the document is looked at.
+
+    A query tower and a document tower over text embeddings and an interaction tower over the normalised features; their
+    outputs, and the product of the first two, go through one head. The text towers see each distinct text once; rows pick
+    their results by index.
+    """
+
+    def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
+        super().__init__()
+        self.query_tower = Tower(dim, config.query_tower, config.dropout)
+        self.document_tower = Tower(dim, config.document_tower, config.dropout)
+        self.interaction_tower = Tower(2 * features, config.interaction_tower, config.dropout)
+        self.product = config.product
+        width = config.query_tower[-1] + config.document_tower[-1] + config.interaction_tower[-1]
+        width += config.query_tower[-1] if config.product else 0
+        self.head = Tower(width, config.head, config.dropout)
+        self.logit = nn.Linear(config.head[-1] if config.head else width, 1)
+
+    def forward(self, query_QD: Tensor, document_JD: Tensor, query_B: Tensor, document_B: Tensor, feature_BF: Tensor) -> Tensor:
+        """Relevance logits (B,) float32.
+
+        Args:
+            query_QD: embeddings of the distinct queries.
+            document_JD: embeddings of the distinct documents.
+            query_B: row of `query_QD` for each row of the batch.
+            document_B: row of `document_JD` for each row of the batch.
+            feature_BF: normalised features; NaN = missing.
+        """
+        return self.join(self.query_tower(query_QD)[query_B], self.document_tower(document_JD)[document_B], feature_BF)
+
+    def join(self, query_BE: Tensor, document_BE: Tensor, feature_BF: Tensor) -> Tensor:
+        """Relevance logits (B,) from tower outputs that are already there, one row each."""
+        missing_BF = torch.isnan(feature_BF)
+        value_BF = torch.nan_to_num(feature_BF, nan=0.0)
+        interaction_BI = self.interaction_tower(torch.cat([value_BF, missing_BF.to(value_BF.dtype)], dim=1))
+        parts = [query_BE, document_BE, interaction_BI.to(query_BE.dtype)]
+        if self.product:
+            parts.append(query_BE * document_BE)
+        hidden_BH = self.head(torch.cat(parts, dim=1))
+        # bf16 has 8 bits: a logit in it would tie rows that differ.
+        with torch.autocast(hidden_BH.device.type, enabled=False):
+            logit_B: Tensor = self.logit(hidden_BH.float()).squeeze(1)
+        return logit_B
+
+
+class PositionBias(nn.Module):
+    """Log examination by position: the part of a click that the place on the page decides.
+
+    PAL: a position-bias aware learning framework (Guo et al., RecSys 2019). Position 1 is the reference with weight 0, so a
+    score means "as seen at the top". Index 0 stands for an unknown position. Weights start at 0.
+    """
+
+    def __init__(self, positions: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(positions + 1))
+
+    def forward(self, position_B: Tensor) -> Tensor:
+        """Weights (B,) of positions 0..K; greater ones count as K, and 1 always gives 0."""
+        position_B = position_B.clamp(max=self.weight.numel() - 1)
+        return torch.where(position_B == 1, 0.0, self.weight[position_B])
+
+
+class ClickModel(nn.Module):
+    """Relevance and position bias together: what training sees; scoring keeps `relevance` only."""
+
+    def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
+        super().__init__()
+        self.relevance = TripleTower(config, dim=dim, features=features)
+        self.kind = config.position
+        self.bias = PositionBias(config.positions) if config.position != "none" else None
+
+    def forward(
+        self,
+        query_QD: Tensor,
+        document_JD: Tensor,
+        query_B: Tensor,
+        document_B: Tensor,
+        feature_BF: Tensor,
+        position_B: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Log probability of a click and of no click, each (B,) float32."""
+        logit_B = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF)
+        bias_B = self.bias(position_B) if self.bias is not None else None
+        return click_log_probabilities(logit_B, bias_B, kind=self.kind)
+
+
+def click_log_probabilities(logit_B: Tensor, bias_B: Tensor | None, *, kind: str) -> tuple[Tensor, Tensor]:
+    """Log probability of a click and of no click from relevance logits and position weights.
+
+    product: P = exp(min(bias, 0)) sigmoid(logit), an examination probability times the relevance;
+    additive: P = sigmoid(logit + bias); none: P = sigmoid(logit).
+    """
+    if bias_B is None or kind == "none":
+        return functional.logsigmoid(logit_B), functional.logsigmoid(-logit_B)
+    if kind == "additive":
+        return functional.logsigmoid(logit_B + bias_B), functional.logsigmoid(-logit_B - bias_B)
+    # The value is capped at 0 but the gradient passes, or a weight that once rose above 0 could never come back.
+    examination_B = bias_B - functional.relu(bias_B).detach()
+    click_B = examination_B + functional.logsigmoid(logit_B)
+    # log(1 - P) from log P: accurate up to P = 1 - 1e-7, where the gradient would explode anyway.
+    skip_B = torch.log(-torch.expm1(click_B.clamp(max=-1e-7)))
+    return click_B, skip_B
+
+
+def examination(model: ClickModel) -> list[float]:
+    """Examination probability of positions 1..K relative to the top; empty without position bias."""
+    if model.bias is None:
+        return []
+    weight_K = model.bias.weight.detach().double().cpu()[1:].clone()
+    weight_K[0] = 0.0
+    return [float(value) for value in weight_K.clamp(max=0.0).exp()]

@@ -1,0 +1,85 @@
+"""Where a process stands among the others: rank, device, and what they tell each other. The model knows none of it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of a training: `rank` of `world`, on `device`; `local_rank` counts within the machine."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over all processes; the model itself when there is one process only."""
+        if self.world == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Keep gradients local inside the block, for all but the last part of an accumulated batch."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+    def join(self, share_N: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The concatenation of every process's array; all must have the same length."""
+        if self.world == 1:
+            return share_N
+        mine = torch.from_numpy(share_N).to(self.device)
+        whole = torch.empty(self.world * len(share_N), dtype=mine.dtype, device=self.device)
+        dist.all_gather_into_tensor(whole, mine)
+        return whole.cpu().numpy()
+
+    def mean(self, value: float) -> float:
+        """The mean of a number over all processes."""
+        return float(self.join(np.array([value], dtype=np.float32)).mean())
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[Place]:
+    """Join the process group that torchrun's environment describes (none outside torchrun), and leave it at the end.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`; nccl connects GPUs, gloo CPUs.
+    """
+    rank, world, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    place = Place(rank, world, local, torch.device("cuda", local) if use_cuda else torch.device("cpu"))
+    if use_cuda:
+        torch.cuda.set_device(place.device)
+    if world > 1:
+        more: dict[str, Any] = {"device_id": place.device} if use_cuda else {}
+        dist.init_process_group("nccl" if use_cuda else "gloo", **more)
+    try:
+        yield place
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+
+
+_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device has bf16 matrix instructions; without them autocast is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

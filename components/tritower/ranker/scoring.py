@@ -1,0 +1,66 @@
+"""Bulk scoring: each distinct text goes through its tower once, rows through the interaction tower and the head.
+
+Legend: N rows, T texts, E tower width, F features.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tritower.ranker.artifact import Artifact
+
+_CHUNK = 8192
+
+
+class Scorer:
+    """Scores rows with a trained model; tower outputs are kept between calls.
+
+    Args:
+        artifact: the model.
+        matrix_TD: text embeddings of the model's encoder.
+    """
+
+    def __init__(self, artifact: Artifact, matrix_TD: NDArray[Any]) -> None:
+        self.artifact = artifact
+        tower = artifact.model.relevance
+        self.queries = _Cache(tower.query_tower, matrix_TD, artifact.config.query_tower[-1])
+        self.documents = _Cache(tower.document_tower, matrix_TD, artifact.config.document_tower[-1])
+
+    def score(self, query_N: NDArray[Any], document_N: NDArray[Any], feature_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probability of a click at the top position (N,).
+
+        Args:
+            query_N: text numbers of the queries.
+            document_N: text numbers of the documents.
+            feature_NF: raw features, NaN = missing.
+        """
+        feature_NF = self.artifact.normaliser.apply(feature_NF)
+        out_N = np.empty(len(query_N), dtype=np.float32)
+        for start in range(0, len(query_N), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            with torch.inference_mode():
+                logit_B = self.artifact.model.relevance.join(
+                    self.queries(query_N[part]), self.documents(document_N[part]), torch.from_numpy(feature_NF[part])
+                )
+                out_N[part] = torch.sigmoid(logit_B).numpy()
+        return out_N
+
+
+class _Cache:
+    """Tower outputs by text number, computed when first asked for; untouched rows take no memory."""
+
+    def __init__(self, tower: Callable[[Tensor], Tensor] | nn.Module, matrix_TD: NDArray[Any], width: int) -> None:
+        self.tower, self.matrix_TD = tower, matrix_TD
+        self.output_TE = np.zeros((len(matrix_TD), width), dtype=np.float32)
+        self.known_T = np.zeros(len(matrix_TD), dtype=np.bool_)
+
+    def __call__(self, text_B: NDArray[Any]) -> Tensor:
+        new = np.unique(text_B[~self.known_T[text_B]])
+        if len(new):
+            self.output_TE[new] = self.tower(torch.from_numpy(self.matrix_TD[new].astype(np.float32))).numpy()
+            self.known_T[new] = True
+        return torch.from_numpy(self.output_TE[text_B])

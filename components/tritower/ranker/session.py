@@ -1,0 +1,92 @@
+"""A whole training in one process among others: rows, normaliser, network, training, model folder."""
+
+import hashlib
+import logging
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tritower import logs
+from tritower.config import to_dict
+from tritower.errors import DataError
+from tritower.ranker import artifact, normaliser, rows
+from tritower.ranker.artifact import Artifact
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.network import ClickModel
+from tritower.ranker.normaliser import Normaliser
+from tritower.ranker.place import Place
+from tritower.ranker.rows import Rows
+from tritower.ranker.training import Progress, Trainer
+
+logger = logging.getLogger(__name__)
+# Knobs that change where and how fast a training runs, not what it computes.
+_HOW = ("processes", "threads", "checkpoints", "checkpoint_every_s", "checkpoint_every_steps", "log_every_s", "device")
+
+
+def train(
+    *, features: Path, embeddings: Path, model: Path, work: Path, failures: Path, config: RankerConfig, place: Place
+) -> None:
+    """Train and, in rank 0, write the model folder.
+
+    Every process makes its own rows when the machine has none yet: the result is a function of the data and the config.
+
+    Raises:
+        DataError: a split is empty or has no clicks.
+        NonFiniteLossError: training diverged.
+    """
+    matrix_TD, encoder = rows.load_embeddings(embeddings)
+    names = rows.feature_names(features)
+    fitted, train_rows, validation = _prepare(features, work / f"rank-{place.rank}", names=names, config=config)
+    torch.manual_seed(config.seed)
+    network = ClickModel(config, dim=matrix_TD.shape[1], features=len(names))
+    share = float(np.asarray(train_rows.clicked).mean())
+    if not 0 < share < 1:
+        raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
+    torch.nn.init.constant_(network.relevance.logit.bias, float(np.log(share / (1 - share))))
+    identity = _identity(config, names, train_rows, validation, rows.encoder_hash(encoder))
+    start = time.perf_counter()
+    trainer = Trainer(
+        network, train=train_rows, validation=validation, matrix_TD=matrix_TD, config=config, place=place, identity=identity,
+        failures=failures,
+    )  # fmt: skip
+    progress = trainer.run()
+    seconds = time.perf_counter() - start
+    if place.rank == 0:
+        metrics = _metrics(progress, trainer, seconds)
+        artifact.save(model, Artifact(config, names, encoder, fitted, network), metrics)
+        if config.checkpoints:
+            shutil.rmtree(config.checkpoints, ignore_errors=True)
+    place.barrier()
+
+
+def _prepare(features: Path, work: Path, *, names: list[str], config: RankerConfig) -> tuple[Normaliser, Rows, Rows]:
+    with logs.phase(logger, "prepare rows") as counts:
+        raw_NF = rows.sample(features / "train", names, limit=config.normaliser_rows)
+        fitted = normaliser.fit(raw_NF, kind=config.normaliser)
+        train_rows = rows.write(features / "train", work / "train", names=names, normaliser=fitted)
+        validation = rows.write(features / "validation", work / "validation", names=names, normaliser=fitted)
+        counts["train"], counts["validation"], counts["features"] = len(train_rows), len(validation), len(names)
+    return fitted, train_rows, validation
+
+
+def _identity(config: RankerConfig, names: list[str], train: Rows, validation: Rows, encoder: str) -> dict[str, object]:
+    labels = hashlib.sha256(np.asarray(train.clicked).tobytes() + np.asarray(train.document).tobytes()).hexdigest()
+    knobs = {name: value for name, value in to_dict(config).items() if name not in _HOW}
+    return knobs | {"features": names, "rows": [len(train), len(validation)], "data": labels[:16], "encoder": encoder}
+
+
+def _metrics(progress: Progress, trainer: Trainer, seconds: float) -> dict[str, float]:
+    rows_seen = progress.step * trainer.batch_size
+    return {
+        "validation_log_loss": progress.best["log_loss"],
+        "validation_auc": progress.best["auc"],
+        "best_step": float(progress.best_step),
+        "steps": float(progress.step),
+        "epochs": progress.step / trainer.per_epoch,
+        "train_rows": float(len(trainer.train)),
+        "train_seconds": seconds,
+        "rows_per_second": rows_seen / seconds,
+    }

@@ -1,0 +1,80 @@
+"""The ranker's input and output: features and embeddings in, a model folder and scores out."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tritower import logs, schema, storage
+from tritower.ranker import artifact, launch, rows
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.network import examination
+from tritower.ranker.scoring import Scorer
+
+logger = logging.getLogger(__name__)
+_KEYS = ["row", "request", "query_text", "document_text"]
+
+
+def train(
+    *, features: str | Path, embeddings: str | Path, model: str | Path, scores: str | Path, config: RankerConfig
+) -> dict[str, float]:
+    """Train in `config.processes` torchrun processes, then score validation and test.
+
+    Args:
+        features: folder with train, validation and (optionally) test.
+        embeddings: folder with matrix.npy and encoder.json.
+        model: model folder to write.
+        scores: scores folder to write.
+        config: the knobs.
+
+    Returns:
+        Validation figures, steps, seconds and rows per second.
+
+    Raises:
+        StepError: training failed; the message has the tail of its log.
+        NonFiniteLossError: training diverged; the batch is saved beside `model`.
+    """
+    features, model = Path(features), Path(model)
+    failures = model.with_name(f"{model.name}.failures")
+    rows.load_embeddings(Path(embeddings))
+    with logs.phase(logger, f"train in {config.processes} process(es)"):
+        launch.run(features=features, embeddings=Path(embeddings), model=model, failures=failures, config=config)
+    splits = [name for name in rows.splits(features) if name in ("validation", "test")]
+    _score(features, Path(embeddings), model, Path(scores), splits)
+    metrics: dict[str, float] = storage.read_json(model / "metrics.json")
+    return metrics
+
+
+def score(*, features: str | Path, embeddings: str | Path, model: str | Path, scores: str | Path) -> dict[str, float]:
+    """Score every split of a features folder with a trained model.
+
+    Returns:
+        {"rows": rows scored}
+
+    Raises:
+        ArtifactError: the features or the embeddings are not those the model was trained with.
+    """
+    return {"rows": float(_score(Path(features), Path(embeddings), Path(model), Path(scores), rows.splits(Path(features))))}
+
+
+def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: list[str]) -> int:
+    loaded = artifact.load(model)
+    matrix_TD, encoder = rows.load_embeddings(embeddings)
+    names = rows.feature_names(features)
+    loaded.expect(names=names, encoder=encoder, where=str(features))
+    scorer = Scorer(loaded, matrix_TD)
+    total = 0
+    with storage.atomic_directory(scores) as out, logs.phase(logger, "score") as counts:
+        for split in splits:
+            with pq.ParquetWriter(out / f"{split}.parquet", schema.SCORES.arrow(), compression="zstd") as writer:
+                for batch, feature_NF in rows.stream(features / split, _KEYS, names):
+                    text_N2 = [np.asarray(batch.column(name)) for name in ("query_text", "document_text")]
+                    score_N = scorer.score(text_N2[0], text_N2[1], feature_NF)
+                    columns = [batch.column("row"), batch.column("request"), pa.array(score_N)]
+                    writer.write_batch(pa.record_batch(columns, schema=schema.SCORES.arrow()))
+                    total += batch.num_rows
+        storage.write_json(out / "scores.json", {"model": "ranker", "examination": examination(loaded.model)})
+        counts["rows"] = total
+    return total

@@ -1,0 +1,255 @@
+"""The training loop: single-device code; `Place` says which share of each global batch is this process's."""
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tritower.errors import DataError, NonFiniteLossError
+from tritower.ranker import batches, checkpoint, measure
+from tritower.ranker.batches import Batch
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.network import ClickModel
+from tritower.ranker.place import Place, multiplies_bf16
+from tritower.ranker.rows import Rows
+
+logger = logging.getLogger(__name__)
+_EVALUATION_BATCH = 8192
+
+
+@dataclass
+class Progress:
+    """How far a training is; all of it is in a checkpoint."""
+
+    step: int = 0
+    stale: int = 0
+    best_step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a ClickModel; after `run`, the model has the weights that were best on validation.
+
+    Args:
+        model: fresh, the same in every process.
+        train: rows to learn from.
+        validation: rows for early stopping.
+        matrix_TD: text embeddings, row number = text.
+        config: the knobs.
+        place: this process among the others.
+        identity: what a checkpoint must match to be resumed.
+        failures: folder that gets the batch of a non-finite loss.
+
+    Raises:
+        DataError: train or validation has too few rows.
+    """
+
+    def __init__(
+        self,
+        model: ClickModel,
+        *,
+        train: Rows,
+        validation: Rows,
+        matrix_TD: NDArray[Any],
+        config: RankerConfig,
+        place: Place,
+        identity: dict[str, Any],
+        failures: Path,
+    ) -> None:
+        parts = place.world * config.accumulate
+        self.batch_size = min(config.batch_size, len(train)) // parts * parts
+        if not self.batch_size or not len(validation):
+            raise DataError(
+                f"{len(train)} rows to train on, {len(validation)} to validate",
+                remedy="Give a longer log, or move the split times.",
+            )
+        self.train, self.validation, self.matrix_TD = train, validation, matrix_TD
+        self.config, self.place, self.identity, self.failures = config, place, identity, failures
+        self.model = model.to(place.device)
+        self.parallel = place.wrap(self.model)
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config), lr=config.learning_rate, fused=True)
+        self.per_epoch = batches.steps_per_epoch(len(train), self.batch_size)
+        self.steps = self.per_epoch * config.epochs
+        self.progress = Progress()
+        self.best_weights = _copy(self.model)
+        use_bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(place.device))
+        self.autocast = torch.autocast(place.device.type, dtype=torch.bfloat16, enabled=use_bf16)
+
+    def run(self) -> Progress:
+        """Train to the end or to early stopping, from the newest checkpoint if there is one."""
+        self._resume()
+        marks = _evaluation_steps(self.per_epoch, self.config.evaluations_per_epoch)
+        meter, saved_at = _Meter(self.config.log_every_s), time.monotonic()
+        order_N, epoch = np.empty(0, np.int32), -1
+        while self.progress.step < self.steps and self.progress.stale < self.config.patience:
+            step = self.progress.step
+            if step // self.per_epoch != epoch:
+                epoch = step // self.per_epoch
+                order_N = batches.epoch_order(self.train, seed=self.config.seed, epoch=epoch, shuffle=self.config.shuffle)
+            loss = self._step(order_N, step)
+            self.progress.step = step + 1
+            meter.count(self.batch_size, loss, step + 1, self.steps)
+            if (step + 1) % self.per_epoch in marks:
+                self._evaluate()
+            if self._checkpoint_due(saved_at):
+                saved_at = time.monotonic()
+                self._save()
+        self.model.load_state_dict(self.best_weights)
+        return self.progress
+
+    def _step(self, order_N: NDArray[np.int32], step: int) -> float:
+        config, place = self.config, self.place
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * rate(step, self.steps, config.warmup_share)
+        # Dropout depends on the step and the rank only, so a resumed run draws the same masks.
+        torch.manual_seed(hash((config.seed, step, place.rank)) & 0x7FFF_FFFF_FFFF)
+        index_B = batches.shard(order_N, step % self.per_epoch, batch_size=self.batch_size, rank=place.rank, world=place.world)
+        total = 0.0
+        for part, index in enumerate(np.split(index_B, config.accumulate)):
+            batch = batches.gather(self.train, index, self.matrix_TD).to(place.device)
+            last = part == config.accumulate - 1
+            if last:
+                total += self._backward(batch, step)
+            else:
+                with place.no_sync(self.parallel):
+                    total += self._backward(batch, step)
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return total
+
+    def _backward(self, batch: Batch, step: int) -> float:
+        with self.autocast:
+            click_B, skip_B = self.parallel(*batch.inputs())
+        loss = click_loss(click_B, skip_B, batch.clicked_B) / self.config.accumulate
+        if not torch.isfinite(loss):
+            self._stop_non_finite(batch, step)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def _stop_non_finite(self, batch: Batch, step: int) -> None:
+        path = self.failures / f"batch-{step}-rank-{self.place.rank}.safetensors"
+        self.failures.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous().cpu() for name, value in vars(batch).items()}, path)
+        bad = [name for name, value in vars(batch).items() if name != "feature_BF" and not torch.isfinite(value).all()]
+        cause = f"not finite in the batch: {', '.join(bad)}" if bad else "the batch is finite, so the weights diverged"
+        raise NonFiniteLossError(
+            f"the loss is not finite at step {step}; {cause}",
+            where=str(path),
+            remedy="Look at the saved batch; lower learning_rate or clip_norm, or mend the embeddings.",
+        )
+
+    def _evaluate(self) -> None:
+        click_N, skip_N = self.predict(self.validation)
+        clicked_N = np.asarray(self.validation.clicked)
+        figures = {
+            "log_loss": measure.log_loss(click_N, skip_N, clicked_N),
+            "auc": measure.auc(click_N, clicked_N),
+        }
+        progress, monitor = self.progress, self.config.monitor
+        sign = -1.0 if monitor == "log_loss" else 1.0
+        better = not progress.best or sign * figures[monitor] > sign * progress.best[monitor]
+        progress.history.append({"step": float(progress.step), **figures})
+        progress.stale = 0 if better else progress.stale + 1
+        if better:
+            progress.best, progress.best_step, self.best_weights = figures, progress.step, _copy(self.model)
+        logger.info(
+            "validation at step %d: log loss %.5f, AUC %.4f%s",
+            progress.step, figures["log_loss"], figures["auc"], "" if better else f" ({progress.stale} without a gain)",
+        )  # fmt: skip
+
+    def predict(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Log probability of a click and of no click as shown, for every row, computed by all processes together."""
+        share = -(-len(rows) // self.place.world)
+        index_N = np.minimum(np.arange(self.place.rank * share, (self.place.rank + 1) * share), len(rows) - 1)
+        parts: list[tuple[Tensor, Tensor]] = []
+        self.model.eval()
+        with torch.inference_mode(), self.autocast:
+            for start in range(0, share, _EVALUATION_BATCH):
+                batch = batches.gather(rows, index_N[start : start + _EVALUATION_BATCH], self.matrix_TD)
+                parts.append(self.model(*batch.to(self.place.device).inputs()))
+        self.model.train()
+        click_N, skip_N = (self.place.join(torch.cat(side).float().cpu().numpy()) for side in zip(*parts, strict=True))
+        return click_N[: len(rows)], skip_N[: len(rows)]
+
+    def _checkpoint_due(self, saved_at: float) -> bool:
+        every = self.config.checkpoint_every_steps
+        by_step = bool(every) and self.progress.step % every == 0
+        by_time = time.monotonic() - saved_at >= self.config.checkpoint_every_s
+        return bool(self.config.checkpoints) and self.place.rank == 0 and (by_step or by_time)
+
+    def _save(self) -> None:
+        state = {"identity": self.identity, "progress": vars(self.progress)}
+        tensors = checkpoint.flatten(self.model, self.optimiser, self.best_weights)
+        checkpoint.save(Path(self.config.checkpoints), self.progress.step, tensors, state)
+
+    def _resume(self) -> None:
+        found = checkpoint.load(Path(self.config.checkpoints), identity=self.identity) if self.config.checkpoints else None
+        if found:
+            tensors, state = found
+            self.best_weights = checkpoint.restore(tensors, self.model, self.optimiser)
+            self.progress = Progress(**state["progress"])
+            logger.info("resumed at step %d of %d", self.progress.step, self.steps)
+
+
+def click_loss(click_B: Tensor, skip_B: Tensor, clicked_B: Tensor) -> Tensor:
+    """Binary cross-entropy, mean over the batch, from log probabilities of a click and of no click."""
+    return -(clicked_B * click_B + (1 - clicked_B) * skip_B).mean()
+
+
+def parameter_groups(model: ClickModel, config: RankerConfig) -> list[dict[str, Any]]:
+    """Matrices with weight decay, vectors without, position weights without and at their own rate; `peak` is the peak rate."""
+    matrices = [p for p in model.relevance.parameters() if p.ndim > 1]
+    vectors = [p for p in model.relevance.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay, "peak": config.learning_rate},
+        {"params": vectors, "weight_decay": 0.0, "peak": config.learning_rate},
+    ]
+    if model.bias is not None:
+        peak = config.learning_rate * config.position_rate
+        groups.append({"params": list(model.bias.parameters()), "weight_decay": 0.0, "peak": peak})
+    return groups
+
+
+def rate(step: int, steps: int, warmup_share: float) -> float:
+    """Learning rate of a step as a share of the peak: linear rise, then half a cosine down to 0."""
+    warmup = int(steps * warmup_share)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def _evaluation_steps(per_epoch: int, evaluations: int) -> set[int]:
+    return {round(per_epoch * (n + 1) / evaluations) % per_epoch for n in range(min(evaluations, per_epoch))}
+
+
+def _copy(model: ClickModel) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+class _Meter:
+    """One log line with loss and throughput every few seconds."""
+
+    def __init__(self, every_s: float) -> None:
+        self.every_s, self.since, self.rows, self.losses = every_s, time.monotonic(), 0, [0.0]
+        self.losses.clear()
+
+    def count(self, rows: int, loss: float, step: int, steps: int) -> None:
+        self.rows += rows
+        self.losses.append(loss)
+        seconds = time.monotonic() - self.since
+        if seconds >= self.every_s:
+            mean = sum(self.losses) / len(self.losses)
+            logger.info("step %d of %d: loss %.5f, %s rows/s", step, steps, mean, f"{self.rows / seconds:,.0f}")
+            self.since, self.rows = time.monotonic(), 0
+            self.losses.clear()
