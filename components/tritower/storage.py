@@ -11,9 +11,12 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritower.errors import StorageError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 
 @contextlib.contextmanager
@@ -86,6 +89,45 @@ def parquet_parts(directory: str | Path) -> list[Path]:
     if not parts:
         raise StorageError("no Parquet files", where=str(directory), remedy="Was the step before it run to its end?")
     return parts
+
+
+def filesystem(uri: str | Path) -> "tuple[FileSystem, str]":
+    """The file system behind a location and the path inside it."""
+    from pyarrow.fs import LocalFileSystem
+
+    text = str(uri)
+    return LocalFileSystem(), text.removeprefix("file://")
+
+
+def list_files(uri: str | Path) -> list[str]:
+    """Every file at or under a location, sorted; names that start with `.` or `_` below it are left out.
+
+    Raises:
+        StorageError: nothing is there.
+    """
+    from pyarrow.fs import FileSelector, FileType
+
+    store, path = filesystem(uri)
+    info = store.get_file_info(path)
+    if info.type == FileType.File:
+        return [str(uri)]
+    if info.type != FileType.Directory:
+        raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the path.")
+    prefix = str(uri)[: len(str(uri)) - len(path)] if str(uri).endswith(path) else ""
+    found = store.get_file_info(FileSelector(path, recursive=True))
+    root = path.rstrip("/")
+    return sorted(
+        prefix + entry.path
+        for entry in found
+        if entry.type == FileType.File and not any(part.startswith((".", "_")) for part in entry.path[len(root) :].split("/"))
+    )
+
+
+def local_parquet_files(source: "str | Path | list[Path]", scratch: Path) -> list[Path]:
+    """The Parquet files of a location, as local paths."""
+    if isinstance(source, list):
+        return source
+    return [Path(str(file).removeprefix("file://")) for file in list_files(source) if file.endswith(".parquet")]
 
 
 def _temporary(final: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Raw logs in, one clean, numbered, time-split dataset out."""

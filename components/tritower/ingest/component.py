@@ -1,0 +1,39 @@
+"""The ingest step as a KFP component."""
+
+from kfp.dsl import HTML, Dataset, Metrics, Output
+
+from tritower._build import component
+
+
+@component("base")
+def ingest(
+    jobs: str,
+    impressions: str,
+    dataset: Output[Dataset],
+    quality: Output[HTML],
+    metrics: Output[Metrics],
+    users: str = "",
+    data_version: str = "",
+    config: dict = {},  # type: ignore[type-arg]
+) -> None:
+    """Checks, deduplicates, numbers and splits raw logs by time.
+
+    Args:
+        jobs: Location of the job adverts: a file or folder of CSV, JSON Lines or Parquet; a path, s3://, minio:// or gs://.
+        impressions: Location of the jobs shown for searches.
+        dataset: The clean dataset.
+        quality: Report on what was refused and why.
+        metrics: Row counts.
+        users: Location of the user profiles; empty when there is none.
+        data_version: Any text that changes when the data behind the same location does, so that the cache sees it.
+        config: Knobs of IngestConfig.
+    """
+    from tritower.config import from_dict
+    from tritower.ingest import step
+    from tritower.ingest.config import IngestConfig
+
+    places = {"dataset": dataset.path, "quality": quality.path, "metrics": metrics.path}
+    numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=from_dict(IngestConfig, config), **places)
+    for name, value in numbers.items():
+        metrics.log_metric(name, value)
+    dataset.metadata.update(data_version=data_version, rows=numbers["impressions_out"])

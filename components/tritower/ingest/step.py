@@ -1,0 +1,315 @@
+"""Raw jobs, impressions and users in; one clean, numbered, time-split dataset folder out."""
+
+import difflib
+import functools
+import hashlib
+import html
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tritower import storage
+from tritower.config import to_dict
+from tritower.engine import Engine, open_engine
+from tritower.errors import DataError, QualityError, SchemaError
+from tritower.ingest import rows, sources, tables
+from tritower.ingest.config import IngestConfig
+from tritower.logs import phase
+from tritower.schema import (
+    DATASET_IMPRESSIONS,
+    DATASET_JOBS,
+    DATASET_QUARANTINE,
+    DATASET_REQUESTS,
+    DATASET_TEXTS,
+    DATASET_USERS,
+    RAW_JOBS,
+    RAW_TABLES,
+    RAW_USERS,
+    SPLITS,
+    Table,
+)
+
+_log = logging.getLogger(__name__)
+_PART_ROWS = 4_000_000
+
+
+def run(
+    *,
+    jobs: str,
+    impressions: str,
+    users: str,
+    dataset: str | Path,
+    config: IngestConfig,
+    quality: str | Path = "",
+    metrics: str | Path = "",
+) -> dict[str, float]:
+    """Check, deduplicate, split and number raw logs.
+
+    Args:
+        jobs: location of the job adverts: a file or a folder of CSV, JSON Lines or Parquet.
+        impressions: location of the jobs shown.
+        users: location of the users; empty when there is none.
+        dataset: folder to write (schema.py describes its files).
+        config: the knobs.
+        quality: HTML file to write, if any.
+        metrics: JSON file for the returned numbers, if any.
+
+    Returns:
+        Counts by name.
+
+    Raises:
+        SchemaError: a required column is missing.
+        DataError: a source is empty or broken, or too short to be split.
+        QualityError: too many rows were refused.
+        StorageError: a location cannot be read or written.
+    """
+    uris = {"jobs": jobs, "impressions": impressions} | ({"users": users} if users else {})
+    with (
+        storage.atomic_directory(dataset) as folder,
+        open_engine(
+            config.engine, memory_limit=config.memory_limit, threads=config.threads, scratch=folder / ".scratch"
+        ) as engine,
+    ):
+        files = {name: _read(engine, RAW_TABLES[name], uri, config) for name, uri in uris.items()}
+        if not users:
+            _no_users(engine)
+        counts = _tables(engine)
+        _settle(engine, counts, files, folder, config)
+        summary = _write(engine, folder, config)
+        summary = {"version": 1, "counts": counts, "config": to_dict(config)} | summary
+        _add_up(summary)
+        summary["fingerprint"] = _fingerprint(folder)
+        storage.write_json(folder / "dataset.json", summary)
+        engine.close()
+        (folder / ".scratch").rmdir()
+    numbers = _numbers(summary)
+    if metrics:
+        storage.write_json(metrics, numbers)
+    if quality:
+        with storage.atomic_file(quality) as temporary:
+            temporary.write_text(_report(summary), encoding="utf-8")
+    return numbers
+
+
+def _read(engine: Engine, table: Table, uri: str, config: IngestConfig) -> list[str]:
+    """Check every row of a source into `c_<table>`; return its files by number."""
+    rename = {key.split(".", 1)[1]: name for key, name in (config.rename or {}).items() if key.split(".", 1)[0] == table.name}
+    with phase(_log, f"read {table.name}") as seen:
+        plan = sources.plan(uri)
+        pieces = plan.to_pylist()
+        for piece in {piece["file"]: piece for piece in pieces}.values():
+            _require(sources.columns(piece), table, piece["file"], rename)
+        engine.register(f"plan_{table.name}", plan)
+        kernel = functools.partial(rows.check_rows, table=table.name, rename=rename)
+        read = engine.map_batches(f"c_{table.name}", f"SELECT * FROM plan_{table.name}", kernel, rows.checked_schema(table))
+        if not read and table is not RAW_USERS:
+            raise DataError("no rows", where=uri, remedy="Check the export.")
+        seen["rows"] = read
+    return [file for _, file in sorted({(piece["number"], piece["file"]) for piece in pieces})]
+
+
+def _require(names: list[str], table: Table, file: str, rename: dict[str, str]) -> None:
+    present = {rename.get(name, name) for name in names}
+    for column in table.columns:
+        if column.required and column.name not in present:
+            near = difflib.get_close_matches(column.name, sorted(present), n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]!r}? " if near else f"It has: {', '.join(sorted(present))}. "
+            raise SchemaError(
+                f"column {column.name!r} is missing",
+                where=file,
+                remedy=f'{hint}Rename it in the source or by the knob rename ("{table.name}.<source name>": "{column.name}").',
+            )
+
+
+def _no_users(engine: Engine) -> None:
+    engine.register("c_users", rows.checked_schema(RAW_USERS).empty_table())
+
+
+def _tables(engine: Engine) -> dict[str, dict[str, int]]:
+    """Build every numbered table; return rows in, deduplicated and rows out by raw table."""
+    counts: dict[str, dict[str, int]] = {}
+    with phase(_log, "number jobs") as seen:
+        counts["jobs"] = {"deduplicated": tables.unique_rows(engine, RAW_JOBS)}
+        tables.number_jobs(engine)
+        seen["rows"] = counts["jobs"]["out"] = _count(engine, "n_jobs")
+    with phase(_log, "number requests") as seen:
+        tables.number_requests(engine)
+        counts["impressions"] = {"deduplicated": tables.unique_impressions(engine)}
+        counts["impressions"]["out"] = _count(engine, "u_impressions")
+        seen["rows"] = _count(engine, "n_requests")
+    with phase(_log, "number users and texts") as seen:
+        counts["users"] = {"deduplicated": tables.unique_rows(engine, RAW_USERS), "out": _count(engine, "u_users")}
+        tables.number_users(engine)
+        tables.number_texts(engine)
+        tables.profile_lists(engine)
+        seen["users"], seen["texts"] = _count(engine, "n_users"), _count(engine, "n_texts")
+    for name, counted in counts.items():
+        counted["in"] = _count(engine, f"c_{name}")
+    return counts
+
+
+def _count(engine: Engine, name: str) -> int:
+    return int(engine.rows(f"SELECT count(*) AS n FROM {name}")[0]["n"])
+
+
+def _settle(
+    engine: Engine, counts: dict[str, dict[str, Any]], files: dict[str, list[str]], folder: Path, config: IngestConfig
+) -> None:
+    """Write the quarantine, count its reasons, and stop when too much is in it."""
+    parts = []
+    for name, table in RAW_TABLES.items():
+        tables.quarantine(engine, table)
+        found = engine.rows(f"SELECT reason, count(*) AS n FROM q_{name} GROUP BY reason ORDER BY reason")
+        counts[name]["reasons"] = {row["reason"]: row["n"] for row in found}
+        counts[name]["quarantined"] = sum(row["n"] for row in found)
+        share = counts[name]["quarantined"] / max(1, counts[name]["in"])
+        if share > config.max_quarantined_share:
+            first = engine.rows(f"SELECT reason, detail FROM q_{name} ORDER BY seq LIMIT 1")[0]
+            raise QualityError(
+                f"{share:.1%} of the rows were refused, at most {config.max_quarantined_share:.1%} are allowed: "
+                + ", ".join(f"{reason} {n:,}" for reason, n in counts[name]["reasons"].items())
+                + f"; the first: {first['detail']}",
+                where=name,
+                remedy="Mend the source, or raise the knob max_quarantined_share.",
+            )
+        parts.append(f"SELECT '{name}' AS table_name, seq, reason, detail, record FROM q_{name}")
+    engine.map_batches(
+        "quarantine", " UNION ALL ".join(parts), functools.partial(_sourced, files=files), DATASET_QUARANTINE.arrow()
+    )
+    engine.write(
+        "SELECT * FROM quarantine q", folder / "quarantine.parquet", DATASET_QUARANTINE.arrow(),
+        order_by="t.table, source, source_row",
+    )  # fmt: skip
+
+
+def _sourced(batches: Iterator[pa.RecordBatch], *, files: dict[str, list[str]]) -> Iterator[pa.RecordBatch]:
+    """Turn `seq` back into file and row number."""
+    for batch in batches:
+        names, seqs = batch["table_name"].to_pylist(), batch["seq"].to_pylist()
+        source = [files[name][seq >> rows.FILE_BITS] for name, seq in zip(names, seqs, strict=True)]
+        row = pc.bit_wise_and(batch["seq"], (1 << rows.FILE_BITS) - 1)
+        yield pa.RecordBatch.from_arrays(
+            [batch["table_name"], pa.array(source, pa.string()), row, batch["reason"], batch["detail"], batch["record"]],
+            schema=DATASET_QUARANTINE.arrow(),
+        )
+
+
+def _write(engine: Engine, folder: Path, config: IngestConfig) -> dict[str, Any]:
+    """Write the numbered tables; return row counts and time ranges."""
+    summary: dict[str, Any] = {"tables": {}, "splits": {}}
+    with phase(_log, "write") as seen:
+        single = (
+            ("jobs", tables.JOBS_QUERY, DATASET_JOBS, "job"),
+            ("users", tables.USERS_QUERY, DATASET_USERS, "t.user"),
+            ("texts", tables.TEXTS_QUERY, DATASET_TEXTS, "text"),
+        )
+        validation_from, test_from = _bounds(engine, config)
+        tables.split_requests(engine, validation_from, test_from)
+        for name, query, table, order in single:
+            if name == "users":
+                engine.map_batches("users_filled", query, _fill_lists, _engine_schema(DATASET_USERS))
+                query = "SELECT * FROM users_filled"
+            summary["tables"][name] = engine.write(query, folder / f"{name}.parquet", table.arrow(), order_by=order)
+        summary["tables"]["requests"] = engine.write(
+            "SELECT * FROM s_requests", folder / "requests.parquet", DATASET_REQUESTS.arrow(), order_by="request"
+        )
+        engine.keep(
+            "document_of_job", "SELECT j.job, d.text AS document_text FROM n_jobs j JOIN n_texts d ON j.document = d.value"
+        )
+        start = 0
+        for split in SPLITS:
+            written = engine.write(
+                tables.impressions_query(split),
+                folder / "impressions" / split,
+                DATASET_IMPRESSIONS.arrow(),
+                order_by=tables.IMPRESSIONS_ORDER,
+                number="row",
+                number_from=start,
+                part_rows=_PART_ROWS,
+            )
+            start += written
+            times = engine.rows(
+                f"SELECT count(*) AS n, min(ts) AS low, max(ts) AS high FROM s_requests WHERE split = '{split}'"
+            )[0]
+            if not written:
+                raise DataError(
+                    f"the {split} split is empty",
+                    where="impressions",
+                    remedy="More data, or other validation_share and test_share.",
+                )
+            summary["splits"][split] = {
+                "requests": times["n"],
+                "impressions": written,
+                "from": tables.iso(times["low"]),
+                "to": tables.iso(times["high"]),
+            }
+        summary["tables"]["impressions"] = seen["rows"] = start
+    return summary
+
+
+def _engine_schema(table: Table) -> pa.Schema:
+    return pa.schema([pa.field(f.name, pa.int64() if pa.types.is_timestamp(f.type) else f.type) for f in table.arrow()])
+
+
+def _fill_lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Users without a profile get empty lists."""
+    schema = _engine_schema(DATASET_USERS)
+    for batch in batches:
+        columns = [batch[field.name].cast(field.type) for field in schema]
+        for place, field in enumerate(schema):
+            if field.name.endswith("_texts"):
+                columns[place] = pa.array([value or [] for value in columns[place].to_pylist()], field.type)
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _bounds(engine: Engine, config: IngestConfig) -> tuple[int, int]:
+    """The times from which validation and test begin; requests of one time stay together."""
+    total = _count(engine, "n_requests")
+    places = [int(total * (1 - config.test_share - config.validation_share)), int(total * (1 - config.test_share))]
+    found = engine.rows(f"SELECT request, ts FROM n_requests WHERE request IN ({places[0]}, {places[1]}) ORDER BY request")
+    if len(found) < 2 or found[0]["ts"] == found[1]["ts"]:
+        raise DataError(
+            f"{total} requests cannot be split by time", where="impressions", remedy="Give more data, over a longer time."
+        )
+    return found[0]["ts"], found[1]["ts"]
+
+
+def _add_up(summary: dict[str, Any]) -> None:
+    for name, counted in summary["counts"].items():
+        out = counted["out"] + counted["quarantined"] + counted["deduplicated"]
+        assert counted["in"] == out, f"{name}: {counted['in']} rows in, {out} accounted for"
+    assert summary["tables"]["impressions"] == summary["counts"]["impressions"]["out"]
+    assert summary["tables"]["jobs"] == summary["counts"]["jobs"]["out"]
+
+
+def _fingerprint(folder: Path) -> str:
+    """SHA-256 over the names and bytes of the tables."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.parquet")):
+        if ".scratch" in file.parts:
+            continue
+        digest.update(str(file.relative_to(folder)).encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _numbers(summary: dict[str, Any]) -> dict[str, float]:
+    numbers = {
+        f"{name}_{kind}": counted[kind]
+        for name, counted in summary["counts"].items()
+        for kind in ("in", "out", "quarantined", "deduplicated")
+    }
+    numbers |= {f"{split}_impressions": found["impressions"] for split, found in summary["splits"].items()}
+    return numbers | {"requests": summary["tables"]["requests"], "texts": summary["tables"]["texts"]}
+
+
+def _report(summary: dict[str, Any]) -> str:
+    lines = "".join(
+        f"<tr><td>{html.escape(str(name))}</td><td>{value:,}</td></tr>" for name, value in _numbers(summary).items()
+    )
+    return f"<!doctype html><meta charset=utf-8><title>Data quality</title><h1>Data quality</h1><table>{lines}</table>"

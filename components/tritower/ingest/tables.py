@@ -1,0 +1,273 @@
+"""The SQL of ingest, in the subset that every engine shares: from checked rows to numbered tables.
+
+Each function names tables in the engine. `c_*` are checked rows (rows.checked_schema), `late_*` the rows refused because of
+other rows, `n_*` the numbered tables that become the dataset.
+"""
+
+import datetime
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from tritower.engine import Engine
+from tritower.ingest import rows
+from tritower.schema import RAW_JOBS, RAW_USERS, Table, document_text
+
+_PLACE = ("city", "region", "country")
+
+
+def unique_rows(engine: Engine, table: Table) -> int:
+    """Split `c_<table>` by its key: `u_<table>` holds the first row of each key; return how many equal rows were dropped.
+
+    A later row of the same key that says something else goes to `late_<table>` as duplicate_id.
+    """
+    name, key = table.name, table.key[0]
+    every = ", ".join(table.names())
+    engine.keep(
+        f"again_{name}",
+        f"""SELECT c.seq, c.{key}, c.nth, c.nth_equal FROM (
+            SELECT seq, {key}, row_number() OVER (PARTITION BY {key} ORDER BY seq) AS nth,
+                   row_number() OVER (PARTITION BY {every} ORDER BY seq) AS nth_equal
+            FROM c_{name} WHERE reason IS NULL
+              AND {key} IN (SELECT {key} FROM c_{name} WHERE reason IS NULL GROUP BY {key} HAVING count(*) > 1)
+        ) c WHERE c.nth > 1""",
+    )
+    engine.sql(
+        f"late_{name}",
+        f"SELECT seq, 'duplicate_id' AS reason, concat('{key} = ', {key}) AS detail FROM again_{name} WHERE nth_equal = 1",
+    )
+    engine.sql(f"u_{name}", f"SELECT c.* FROM c_{name} c ANTI JOIN again_{name} a ON c.seq = a.seq WHERE c.reason IS NULL")
+    return int(engine.rows(f"SELECT count(*) AS n FROM again_{name} WHERE nth_equal > 1")[0]["n"])
+
+
+def number_jobs(engine: Engine) -> None:
+    """`u_jobs` -> `n_jobs`: numbered by job_id, with the text to embed and the case-folded company."""
+    schema = pa.schema(
+        [field for field in rows.checked_schema(RAW_JOBS) if field.name in RAW_JOBS.names()]
+        + [("document", pa.string()), ("company_folded", pa.string())]
+    )
+    engine.map_batches("d_jobs", f"SELECT {', '.join(RAW_JOBS.names())} FROM u_jobs", _documents, schema)
+    engine.keep("n_jobs", "SELECT * FROM d_jobs", order_by="job_id", number="job")
+    engine.keep("n_companies", "SELECT DISTINCT company_folded AS value FROM n_jobs", order_by="value", number="company_key")
+    engine.keep(
+        "n_occupations",
+        "SELECT DISTINCT occupation AS value FROM n_jobs WHERE occupation IS NOT NULL",
+        order_by="value",
+        number="occupation_key",
+    )
+
+
+def _documents(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        titles, companies = batch["title"].to_pylist(), batch["company"].to_pylist()
+        documents = [document_text(title, company) for title, company in zip(titles, companies, strict=True)]
+        folded = [company.casefold() for company in companies]
+        yield batch.append_column("document", pa.array(documents, pa.string())).append_column(
+            "company_folded", pa.array(folded, pa.string())
+        )
+
+
+def number_requests(engine: Engine) -> None:
+    """Checked impressions of known jobs -> `n_requests` in time order and `i_impressions` with numbers for keys.
+
+    A request's user, query and place are those of its first row in the source; its time is its earliest.
+    """
+    engine.sql(
+        "k_impressions",
+        "SELECT c.*, j.job FROM c_impressions c JOIN n_jobs j ON c.job_id = j.job_id WHERE c.reason IS NULL",
+    )
+    engine.keep("first_rows", "SELECT request_id, min(ts) AS ts, min(seq) AS seq FROM k_impressions GROUP BY request_id")
+    engine.keep(
+        "n_requests",
+        f"""SELECT f.request_id, f.ts, c.user_id, c.query, {", ".join(f"c.{name}" for name in _PLACE)},
+            coalesce(c.randomised, false) AS randomised
+        FROM first_rows f JOIN c_impressions c ON f.seq = c.seq""",
+        order_by="ts, request_id",
+        number="request",
+    )
+    engine.keep(
+        "i_impressions",
+        """SELECT r.request, k.job, k.seq, k.position, k.clicked, k.clicked_at,
+            (k.user_id <> r.user_id OR k.query <> r.query) AS conflict
+        FROM k_impressions k JOIN n_requests r ON k.request_id = r.request_id""",
+    )
+
+
+def unique_impressions(engine: Engine) -> int:
+    """`i_impressions` -> `u_impressions`, one row per request and job; return how many equal rows were dropped.
+
+    Names `late_impressions`: unknown jobs, requests of two users or queries, and repeated rows that disagree.
+    """
+    same = "request, job, position, clicked, clicked_at"
+    engine.keep(
+        "again_impressions",
+        f"""SELECT w.seq, w.nth_equal FROM (
+            SELECT i.seq, row_number() OVER (PARTITION BY i.request, i.job ORDER BY i.seq) AS nth,
+                   row_number() OVER (PARTITION BY {", ".join("i." + name for name in same.split(", "))} ORDER BY i.seq)
+                       AS nth_equal
+            FROM i_impressions i
+            JOIN (SELECT request, job FROM i_impressions WHERE NOT conflict GROUP BY request, job HAVING count(*) > 1) d
+              ON i.request = d.request AND i.job = d.job
+            WHERE NOT i.conflict
+        ) w WHERE w.nth > 1""",
+    )
+    engine.sql(
+        "late_impressions",
+        """SELECT c.seq, 'unknown_job' AS reason, concat('job_id = ', c.job_id) AS detail
+            FROM c_impressions c ANTI JOIN n_jobs j ON c.job_id = j.job_id WHERE c.reason IS NULL
+        UNION ALL
+        SELECT i.seq, 'request_conflict' AS reason, 'another user or query than the first row of the request' AS detail
+            FROM i_impressions i WHERE i.conflict
+        UNION ALL
+        SELECT a.seq, 'duplicate_id' AS reason, 'another row of the request and job says something else' AS detail
+            FROM again_impressions a WHERE a.nth_equal = 1""",
+    )
+    engine.sql(
+        "u_impressions",
+        """SELECT i.* FROM i_impressions i ANTI JOIN again_impressions a ON i.seq = a.seq WHERE NOT i.conflict""",
+    )
+    return int(engine.rows("SELECT count(*) AS n FROM again_impressions WHERE nth_equal > 1")[0]["n"])
+
+
+def number_users(engine: Engine) -> None:
+    """`u_users` and the users of `n_requests` -> `n_users`, numbered by user_id; `long_profiles` one row per profile text."""
+    picked = ", ".join(f"u.{name}" for name in RAW_USERS.names()[1:])
+    engine.sql("every_user", "SELECT user_id FROM u_users UNION SELECT user_id FROM n_requests")
+    engine.keep(
+        "n_users",
+        f"SELECT e.user_id, {picked} FROM every_user e LEFT JOIN u_users u ON e.user_id = u.user_id",
+        order_by="user_id",
+        number="user",
+    )
+    schema = pa.schema([("user", pa.int64()), ("kind", pa.int32()), ("ordinal", pa.int32()), ("value", pa.string())])
+    engine.map_batches("long_profiles", "SELECT u.user, u.interests, u.past_titles FROM n_users u", _long_profiles, schema)
+
+
+def _long_profiles(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        found = [
+            (user, kind, ordinal, value)
+            for kind, column in enumerate(("interests", "past_titles"))
+            for user, values in zip(batch["user"].to_pylist(), batch[column].to_pylist(), strict=True)
+            for ordinal, value in enumerate(values or ())
+            if value
+        ]
+        users, kinds, ordinals, values = zip(*found, strict=True) if found else ((), (), (), ())
+        arrays = [pa.array(users, pa.int64()), pa.array(kinds, pa.int32()), pa.array(ordinals, pa.int32())]
+        yield pa.RecordBatch.from_arrays([*arrays, pa.array(values, pa.string())], names=["user", "kind", "ordinal", "value"])
+
+
+def number_texts(engine: Engine) -> None:
+    """Every distinct query, title, document and profile text -> `n_texts`, numbered in byte order."""
+    kinds = {
+        "is_query": "SELECT DISTINCT query AS value FROM n_requests",
+        "is_title": "SELECT DISTINCT title AS value FROM n_jobs",
+        "is_document": "SELECT DISTINCT document AS value FROM n_jobs",
+        "is_profile": "SELECT DISTINCT value FROM long_profiles",
+    }
+    union = " UNION ALL ".join(
+        f"SELECT value, {', '.join(f'{str(flag == kind).lower()} AS {flag}' for flag in kinds)} FROM ({query}) AS q_{kind}"
+        for kind, query in kinds.items()
+    )
+    engine.keep(
+        "n_texts",
+        f"SELECT value, {', '.join(f'bool_or({flag}) AS {flag}' for flag in kinds)} FROM ({union}) AS every GROUP BY value",
+        order_by="value",
+        number="text",
+    )
+
+
+def profile_lists(engine: Engine) -> None:
+    """`long_profiles` -> `profile_texts`: the text numbers of each user's wanted and past titles, in order."""
+    schema = pa.schema(
+        [("user", pa.int64()), ("interest_texts", pa.list_(pa.int32())), ("past_title_texts", pa.list_(pa.int32()))]
+    )
+    engine.map_groups(
+        "profile_texts",
+        "SELECT p.user, p.kind, p.ordinal, t.text FROM long_profiles p JOIN n_texts t ON p.value = t.value",
+        "user",
+        _lists_of_user,
+        schema,
+    )
+
+
+def _lists_of_user(table: pa.Table) -> pa.Table:
+    table = table.sort_by([("user", "ascending"), ("kind", "ascending"), ("ordinal", "ascending")])
+    lists: dict[int, tuple[list[int], list[int]]] = {}
+    for user, kind, text in zip(*(table[name].to_pylist() for name in ("user", "kind", "text")), strict=True):
+        lists.setdefault(user, ([], []))[kind].append(text)
+    texts = [pa.array([pair[kind] for pair in lists.values()], pa.list_(pa.int32())) for kind in (0, 1)]
+    return pa.table({"user": pa.array(list(lists), pa.int64()), "interest_texts": texts[0], "past_title_texts": texts[1]})
+
+
+JOBS_QUERY = f"""SELECT j.job, {", ".join("j." + name for name in RAW_JOBS.names())},
+    t.text AS title_text, d.text AS document_text, c.company_key, o.occupation_key
+FROM n_jobs j JOIN n_texts t ON j.title = t.value JOIN n_texts d ON j.document = d.value
+JOIN n_companies c ON j.company_folded = c.value LEFT JOIN n_occupations o ON j.occupation = o.value"""
+
+USERS_QUERY = f"""SELECT u.user, {", ".join("u." + name for name in RAW_USERS.names())},
+    p.interest_texts, p.past_title_texts
+FROM n_users u LEFT JOIN profile_texts p ON u.user = p.user"""
+
+TEXTS_QUERY = "SELECT t.text, t.value, t.is_query, t.is_title, t.is_document, t.is_profile FROM n_texts t"
+
+
+def split_requests(engine: Engine, validation_from: int, test_from: int) -> None:
+    """Name `s_requests`: requests with user, query text and split; bounds in microseconds."""
+    engine.keep(
+        "s_requests",
+        f"""SELECT r.request, r.request_id, r.ts, u.user, t.text AS query_text, {", ".join("r." + name for name in _PLACE)},
+            r.randomised, CASE WHEN r.ts >= {test_from} THEN 'test' WHEN r.ts >= {validation_from} THEN 'validation'
+            ELSE 'train' END AS split
+        FROM n_requests r JOIN n_users u ON r.user_id = u.user_id JOIN n_texts t ON r.query = t.value""",
+        order_by="request",
+    )
+
+
+def impressions_query(split: str) -> str:
+    """The rows of one split, without `row`; the order is IMPRESSIONS_ORDER."""
+    return f"""SELECT i.request, r.ts, r.user, i.job, r.query_text, d.document_text, i.position, i.clicked,
+        CASE WHEN i.clicked THEN coalesce(i.clicked_at, r.ts) END AS clicked_at, r.randomised
+    FROM u_impressions i JOIN s_requests r ON i.request = r.request
+    JOIN document_of_job d ON i.job = d.job WHERE r.split = '{split}'"""
+
+
+IMPRESSIONS_ORDER = "request, position NULLS LAST, job"
+
+
+def quarantine(engine: Engine, table: Table) -> None:
+    """Name `q_<table>`: every refused row of a table as (seq, reason, detail, record)."""
+    name = table.name
+    schema = pa.schema([("seq", pa.int64()), ("reason", pa.string()), ("detail", pa.string()), ("record", pa.string())])
+    every = ", ".join("c." + column for column in table.names())
+    engine.map_batches(
+        f"records_{name}",
+        f"SELECT {every}, c.seq, l.reason, l.detail FROM c_{name} c JOIN late_{name} l ON c.seq = l.seq",
+        _records,
+        schema,
+    )
+    engine.sql(
+        f"q_{name}",
+        f"""SELECT seq, reason, detail, record FROM c_{name} WHERE reason IS NOT NULL
+        UNION ALL SELECT seq, reason, detail, record FROM records_{name}""",
+    )
+
+
+def _records(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    times = {"ts", "clicked_at", "posted_at", "expires_at"}
+    for batch in batches:
+        plain = batch.drop_columns(["seq", "reason", "detail"]).to_pylist()
+        records = [
+            rows.record_json({name: iso(value) if name in times else value for name, value in record.items()})
+            for record in plain
+        ]
+        yield pa.RecordBatch.from_arrays(
+            [batch["seq"], batch["reason"], batch["detail"], pa.array(records, pa.string())],
+            names=["seq", "reason", "detail", "record"],
+        )
+
+
+def iso(micros: int | None) -> str | None:
+    """Microseconds since 1970 as ISO 8601 text in UTC."""
+    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    return None if micros is None else (epoch + datetime.timedelta(microseconds=micros)).isoformat()

@@ -1,0 +1,42 @@
+"""The component as a plain call."""
+
+import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from kfp import dsl
+from tritower import storage
+from tritower.ingest.component import ingest
+
+
+def test_the_component_writes_a_dataset(tmp_path: Path) -> None:
+    start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    pq.write_table(
+        pa.table({"job_id": ["a", "b"], "title": ["Nurse", "Cook"], "company": ["X", "Y"]}), tmp_path / "jobs.parquet"
+    )
+    times = [start + datetime.timedelta(hours=i) for i in range(40)]
+    rows = {
+        "request_id": [f"r{i}" for i in range(40)],
+        "ts": times,
+        "user_id": ["u"] * 40,
+        "query": ["nurse"] * 40,
+        "job_id": ["a", "b"] * 20,
+        "clicked": [i % 4 == 0 for i in range(40)],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "impressions.parquet")
+    dataset = dsl.Dataset(uri=str(tmp_path / "dataset"))
+    quality = dsl.HTML(uri=str(tmp_path / "quality.html"))
+    metrics = dsl.Metrics(uri=str(tmp_path / "metrics"))
+    ingest.python_func(
+        jobs=str(tmp_path / "jobs.parquet"),
+        impressions=str(tmp_path / "impressions.parquet"),
+        dataset=dataset,
+        quality=quality,
+        metrics=metrics,
+        config={"threads": 1.0},
+    )
+    assert metrics.metadata["impressions_out"] == 40
+    assert storage.read_json(metrics.path)["test_impressions"] == 6
+    assert storage.read_json(tmp_path / "dataset" / "dataset.json")["splits"]["train"]["impressions"] == 28
+    assert "<table" in (tmp_path / "quality.html").read_text()
