@@ -1,0 +1,72 @@
+"""Compile every pipeline to YAML, and check that what is committed is what the source gives."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import compiler
+from tritower.errors import ArtifactError
+
+COMPILED = Path(__file__).parent / "compiled"
+_NEUTRAL_IMAGE = "tritower"
+
+
+def yaml_path(name: str, flavour: str = "kfp") -> Path:
+    """Where the compiled pipeline `name` is kept."""
+    return COMPILED / flavour / f"{name}.yaml"
+
+
+def compile_all(folder: Path = COMPILED) -> list[Path]:
+    """Write every pipeline in every flavour under `folder`; the same source always gives the same bytes."""
+    written = []
+    for name, pipeline in _pipelines().items():
+        path = folder / "kfp" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        compiler.Compiler().compile(pipeline, str(path))
+        written.append(path)
+    return written
+
+
+def check_all(folder: Path = COMPILED) -> None:
+    """Compile anew and compare with what is kept, the SDK's version and the images' registry and tag apart.
+
+    Raises:
+        ArtifactError: a kept file is missing, superfluous or differs.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        fresh = {path.relative_to(scratch): path for path in compile_all(Path(scratch))}
+        kept = {path.relative_to(folder): path for path in folder.rglob("*.yaml")}
+        differing = sorted(
+            str(name)
+            for name in fresh.keys() | kept.keys()
+            if name not in fresh or name not in kept or canonical(fresh[name]) != canonical(kept[name])
+        )
+    if differing:
+        raise ArtifactError(
+            f"the compiled pipeline {differing[0]} is not what the source gives",
+            where=str(folder),
+            remedy="Run `make compile` and commit the result.",
+        )
+
+
+def canonical(path: Path) -> list[Any]:
+    """The YAML documents of a compiled pipeline without the SDK's version and with neutral image names."""
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    for document in documents:
+        document.pop("sdkVersion", None)
+        for executor in document.get("deploymentSpec", {}).get("executors", {}).values():
+            if "container" in executor:
+                executor["container"]["image"] = _neutral(executor["container"]["image"])
+    return documents
+
+
+def _neutral(image: str) -> str:
+    """`registry/path/base:tag` as `tritower/base`: which image it is stays part of the comparison."""
+    return f"{_NEUTRAL_IMAGE}/{image.rsplit('/', 1)[-1].split(':')[0]}"
+
+
+def _pipelines() -> dict[str, Any]:
+    from pipelines.training import training
+
+    return {"training": training}

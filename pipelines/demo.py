@@ -1,0 +1,84 @@
+"""`demo`: a simulated log, the compiled pipeline on it, and the result on the screen."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tritower import storage
+from tritower.errors import StepError
+
+from pipelines import running, show
+from pipelines.version import code_version
+
+SHOWN_SEARCHES = 3
+
+
+def run(out: Path, *, impressions: int = 200_000, seed: int = 0, preset: str = "demo", use_cache: bool = True) -> None:
+    """Generate a log, run the training pipeline on it and print the results.
+
+    Args:
+        out: folder for everything: metrics.json, report.html, recommendations.parquet, the log, artifacts.
+        impressions: rows of the log.
+        seed: of the log.
+        preset: knobs of the pipeline.
+        use_cache: reuse a log and steps made earlier.
+
+    Raises:
+        TritowerError: generating or a step failed.
+    """
+    start = time.perf_counter()
+    log = _log(out, impressions=impressions, seed=seed, use_cache=use_cache)
+    inputs = running.Inputs(
+        jobs=str(log / "jobs.parquet"),
+        impressions=str(log / "impressions"),
+        users=str(log / "users.parquet"),
+        truth=str(log / "truth"),
+    )
+    metrics = running.run(inputs, preset=preset, root=out / "run", out=out, use_cache=use_cache)
+    print(show.results(metrics))
+    rows = _with_truth(log, out / "recommendations.parquet")
+    print("\nThe first ten jobs for three searches; score: the model's click probability, true: the simulator's\n")
+    print(show.ranked_jobs(_of_some_searches(rows)))
+    print(f"\nReport: {(out / 'report.html').absolute()}")
+    print(f"Finished in {time.perf_counter() - start:.0f} s")
+
+
+def _log(out: Path, *, impressions: int, seed: int, use_cache: bool) -> Path:
+    """The simulated log, made unless one of the same size, seed and code is there."""
+    recipe = json.dumps([impressions, seed, code_version("simulate", "vocabulary")])
+    log = out / f"log-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    if use_cache and log.exists():
+        print(f"Log of {impressions:,} impressions: {log} (made earlier)")
+        return log
+    start = time.perf_counter()
+    with storage.atomic_directory(log) as folder:
+        _simulate("--out", str(folder), "--impressions", str(impressions), "--seed", str(seed))
+    print(f"Log of {impressions:,} impressions: {log} (made in {time.perf_counter() - start:.1f} s)")
+    return log
+
+
+def _with_truth(log: Path, recommendations: Path) -> list[dict[str, Any]]:
+    """Add the true probability to the recommendations, in the file as well; the rows."""
+    import pyarrow.parquet as pq
+
+    with storage.atomic_file(recommendations) as temporary:
+        _simulate("truth", "--log", str(log), "--recommendations", str(recommendations), "--out", str(temporary))
+    rows: list[dict[str, Any]] = pq.read_table(recommendations).to_pylist()
+    return rows
+
+
+def _of_some_searches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the first searches with a query."""
+    requests = list(dict.fromkeys(row["request"] for row in rows if row["query"]))[:SHOWN_SEARCHES]
+    return [row for row in rows if row["request"] in requests]
+
+
+def _simulate(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "tritower.simulate", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise StepError(f"simulate: {last}", where=" ".join(arguments), remedy="Run `python -m tritower.simulate --help`.")

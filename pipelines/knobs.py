@@ -1,0 +1,72 @@
+"""The knobs of a run: a preset file, then `--set step.knob=value`, checked before anything starts."""
+
+import importlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tritower.config import from_dict
+from tritower.errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+
+# Step of the pipelines -> module and class of its knobs.
+CONFIGS = {
+    "ingest": ("tritower.ingest.config", "IngestConfig"),
+    "embed": ("tritower.encoder.config", "EmbedConfig"),
+    "features": ("tritower.features.config", "FeaturesConfig"),
+    "ranker": ("tritower.ranker.config", "RankerConfig"),
+    "baseline": ("tritower.baseline.config", "BaselineConfig"),
+    "evaluation": ("tritower.evaluation.config", "EvaluationConfig"),
+    "candidates": ("tritower.recommend.config", "CandidatesConfig"),
+    "recommend": ("tritower.recommend.config", "RecommendConfig"),
+}
+
+
+def gather(preset: str = "", settings: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+    """The knobs that differ from the defaults, by step.
+
+    Args:
+        preset: a name in `pipelines/presets/`, a TOML file, or empty for none. A table of the file is a step.
+        settings: texts `step.knob=value`; they override the preset.
+
+    Raises:
+        ConfigError: an unknown step or knob, or a value that does not fit.
+    """
+    knobs = _preset(preset) if preset else {}
+    for setting in settings:
+        name, separator, value = setting.partition("=")
+        step, dot, knob = name.strip().partition(".")
+        if not (separator and dot and knob):
+            raise ConfigError(f"{setting!r} is not a setting", where="--set", remedy="Write step.knob=value.")
+        knobs.setdefault(step, {})[knob] = value.strip()
+    for step, values in knobs.items():
+        check(step, values)
+    return knobs
+
+
+def check(step: str, values: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the values are knobs of the step and in range."""
+    if step not in CONFIGS:
+        raise ConfigError(f"there is no step {step!r}", where="knobs", remedy=f"Known steps: {', '.join(CONFIGS)}.")
+    module, name = CONFIGS[step]
+    from_dict(getattr(importlib.import_module(module), name), values, where=step)
+
+
+def arguments(knobs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The knobs as pipeline parameters: `<step>_config`."""
+    return {f"{step}_config": dict(values) for step, values in knobs.items()}
+
+
+def _preset(preset: str) -> dict[str, dict[str, Any]]:
+    path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.toml")))
+        raise ConfigError(f"there is no preset {preset!r}", where=str(path), remedy=f"Known presets: {known}.") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the preset is not TOML: {error}", where=str(path), remedy="Mend the line named.") from None

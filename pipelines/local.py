@@ -1,0 +1,228 @@
+"""Run a compiled pipeline on this machine: one subprocess per step, no server and no container.
+
+`kfp.local` writes everything, its own messages and what the steps log, to standard output. `StepLog` stands there instead:
+each step's output goes to a file of its own, and the reader gets a line per step.
+
+Facts of kfp 2.17 that the code below relies on:
+* `Executing task 'x'`, `Task 'x' finished with status S` and `Task x cache hit` are the only marks of progress. The first two
+  name the component, the last one the task.
+* A step's lines are indented by four spaces; kfp's own lines are not, so that no step can imitate them.
+* A cache entry is `<cache root>/<key>.json`; it counts only while every artifact file that it names exists.
+* `workspace_root` is deleted after each run, so none is given: kfp makes one of its own.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+from tritower.errors import StepError
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_MARK = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)$")
+_START = re.compile(r"^Executing task '(.+)'$")
+_END = re.compile(r"^Task '(.+)' finished with status (SUCCESS|FAILURE)$")
+_CACHED = re.compile(r"^Task (\S+) cache hit \(key=([0-9a-f]+)\)")
+_ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt|Exit|JobFailed))(?::|$)")
+
+
+@dataclass
+class StepRun:
+    """What became of one step. `numbers` are the metadata of its artifacts."""
+
+    name: str
+    status: str = "running"
+    seconds: float = 0.0
+    numbers: dict[str, Any] = field(default_factory=dict)
+    log: Path | None = None
+
+
+@dataclass
+class Outcome:
+    """A finished run: the pipeline's output artifacts by name (local paths), and the steps in the order they ran."""
+
+    outputs: dict[str, Path]
+    steps: list[StepRun]
+
+
+def run(
+    pipeline: Path,
+    arguments: Mapping[str, Any],
+    *,
+    root: Path,
+    use_cache: bool = True,
+    report: Callable[[StepRun], None] = lambda step: None,
+) -> Outcome:
+    """Execute a compiled pipeline with `kfp.local.SubprocessRunner`, in this environment.
+
+    Args:
+        pipeline: the compiled YAML.
+        arguments: pipeline parameters.
+        root: folder for artifacts, logs (`root/logs/<step>.log`) and the cache; kept between runs.
+        use_cache: take a step's result from an earlier run with equal inputs.
+        report: called when a step starts (status "running") and when it ends ("done", "cached" or "failed").
+
+    Raises:
+        StepError: a step failed; the message names it, its last error and its log.
+    """
+    from kfp import components, local
+
+    root.mkdir(parents=True, exist_ok=True)
+    tasks = _tasks(pipeline)
+    log = StepLog(root=root, tasks=tasks, report=report)
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(root / "artifacts"),
+        cache_root=str(root / "cache"),
+        enable_caching=use_cache,
+    )
+    component = components.load_component_from_file(str(pipeline))
+    with log.attached():
+        try:
+            task = component(**arguments)
+        except RuntimeError as error:
+            raise log.failure() or error from None
+    outputs = {name: Path(artifact.uri) for name, artifact in task.outputs.items()}
+    return Outcome(outputs=outputs, steps=log.steps)
+
+
+class StepLog(io.TextIOBase):
+    """Standard output while a pipeline runs: splits it by step and follows progress.
+
+    Args:
+        root: the run's folder; `logs/<step>.log` is replaced when its step runs again.
+        tasks: task name -> (component name, name to show).
+        report: called when a step starts and when it ends.
+    """
+
+    def __init__(self, *, root: Path, tasks: dict[str, tuple[str, str]], report: Callable[[StepRun], None]) -> None:
+        self.steps: list[StepRun] = []
+        self._root, self._tasks, self._report = root, tasks, report
+        self._shown = dict(tasks.values())
+        self._component = ""
+        self._current: StepRun | None = None
+        self._file: TextIO | None = None
+        self._line = ""
+        self._started = 0.0
+        (root / "logs").mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Take over standard output and the root logger until the block ends."""
+        root = logging.getLogger()
+        level, handlers = root.level, root.handlers[:]
+        root.handlers[:] = [_Forward(self._message)]
+        root.setLevel(logging.INFO)
+        try:
+            with contextlib.redirect_stdout(self), warnings.catch_warnings():
+                # Image names without "python" and display names, both harmless in a subprocess.
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            if self._file:
+                self._file.close()
+
+    def write(self, text: str) -> int:
+        """Take text from kfp or a step; acts on whole lines."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            mark = _MARK.match(_ANSI.sub("", line))
+            if mark:
+                self._message(mark.group(1))
+            elif self._file and line.startswith("    "):
+                self._file.write(line[4:] + "\n")
+                self._file.flush()
+        return len(text)
+
+    def failure(self) -> StepError | None:
+        """The error of the step that failed, if one did."""
+        for step in reversed(self.steps):
+            if step.status == "failed" and step.log:
+                return StepError(f"{step.name}: {last_error(step.log)}", remedy=f"The step's log is {step.log}.")
+        return None
+
+    def _message(self, message: str) -> None:
+        if match := _START.match(message):
+            self._start(match.group(1))
+        elif match := _CACHED.match(message):
+            step = StepRun(name=self._tasks.get(match.group(1), ("", match.group(1)))[1], status="cached")
+            step.numbers = self._cached_numbers(match.group(2))
+            self.steps.append(step)
+            self._report(step)
+        elif (match := _END.match(message)) and self._current:
+            self._current.status = "done" if match.group(2) == "SUCCESS" else "failed"
+            self._end(self._current)
+
+    def _start(self, component: str) -> None:
+        name = self._shown.get(component, component)
+        self._component = component
+        log = self._root / "logs" / f"{name}.log"
+        self._current = StepRun(name=name, log=log)
+        self._file = log.open("w", encoding="utf-8")
+        self._started = time.perf_counter()
+        self.steps.append(self._current)
+        self._report(self._current)
+
+    def _end(self, step: StepRun) -> None:
+        step.seconds = time.perf_counter() - self._started
+        if self._file:
+            self._file.close()
+        self._file, self._current = None, None
+        if step.status == "done":
+            step.numbers = self._fresh_numbers(self._component)
+        self._report(step)
+
+    def _fresh_numbers(self, component: str) -> dict[str, Any]:
+        written = self._root.glob(f"artifacts/*/{component}/executor_output.json")
+        newest = max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
+        if newest is None:
+            return {}
+        artifacts = json.loads(newest.read_text(encoding="utf-8")).get("artifacts", {})
+        return _joined(artifact for listed in artifacts.values() for artifact in listed["artifacts"])
+
+    def _cached_numbers(self, key: str) -> dict[str, Any]:
+        entry = next(self._root.glob(f"cache/{key}*.json"), None)
+        outputs = json.loads(entry.read_text(encoding="utf-8")) if entry else {}
+        return _joined(output for output in outputs.values() if isinstance(output, dict))
+
+
+def _joined(artifacts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The metadata of several artifacts as one mapping."""
+    return {name: value for artifact in artifacts for name, value in artifact.get("metadata", {}).items()}
+
+
+class _Forward(logging.Handler):
+    def __init__(self, take: Callable[[str], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._take(_ANSI.sub("", record.getMessage()))
+
+
+def last_error(log: Path) -> str:
+    """The last error line of a step's log, its class name without the module; the last line where there is none."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    for line in reversed(lines):
+        if match := _ERROR.match(line):
+            return line[match.start(1) :]
+    return lines[-1] if lines else "the process ended without a word (killed for want of memory?)"
+
+
+def _tasks(pipeline: Path) -> dict[str, tuple[str, str]]:
+    """Task name -> (component name as kfp.local logs it, name to show) of a compiled pipeline."""
+    spec = next(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
+    return {
+        name: (task["componentRef"]["name"].removeprefix("comp-"), task["taskInfo"]["name"].replace("-", "_"))
+        for name, task in spec["root"]["dag"]["tasks"].items()
+    }

@@ -1,0 +1,145 @@
+"""Plain text for a reader at a terminal: progress per step, the table of results, ranked jobs."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from pipelines.local import StepRun
+
+_METRICS = {"auc": "AUC", "map@1": "mAP@1", "map@3": "mAP@3"}
+_RANKERS = {
+    "oracle": "best possible (true probabilities)",
+    "model": "triple tower",
+    "baseline_cos": "XGBoost with cosines",
+    "baseline": "XGBoost",
+}
+_SLICES = {
+    "randomised": "Test searches shown in random order (no position bias)",
+    "logged": "All test searches as logged (the old ranking's order)",
+}
+# What is worth a reader's glance of each step's numbers, as far as the step reports it.
+_WORTH = {
+    "ingest": ("impressions", "jobs", "users", "requests", "quarantined"),
+    "embed": ("texts", "dim", "texts_per_second"),
+    "features": ("rows", "features"),
+    "candidate_features": ("rows",),
+    "ranker": ("epochs", "validation_auc", "examples_per_second"),
+    "baseline": ("rounds", "validation_auc"),
+    "baseline_cos": ("rounds", "validation_auc"),
+    "candidates": ("searches", "candidates"),
+    "recommend": ("searches", "recommendations"),
+}
+
+
+class Progress:
+    """One line per step, rewritten while it runs where a terminal is attached.
+
+    Args:
+        total: number of steps.
+        stream: where to write; standard output as it is now, because it is redirected during a run.
+    """
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self._total, self._count = total, 0
+        self._stream = stream or sys.stdout
+        self._is_terminal = self._stream.isatty()
+
+    def __call__(self, step: StepRun) -> None:
+        """Show what became of a step."""
+        if step.status == "running":
+            if self._is_terminal:
+                self._write(f"\r{self._label(step, self._count + 1)} ...")
+            return
+        self._count += 1
+        took = "cached" if step.status == "cached" else f"{step.seconds:.1f} s"
+        mark = "FAILED" if step.status == "failed" else numbers(step)
+        self._write(
+            ("\r\x1b[K" if self._is_terminal else "") + f"{self._label(step, self._count)} {took:>8}  {mark}".rstrip() + "\n"
+        )
+
+    def _label(self, step: StepRun, count: int) -> str:
+        return f"  {count:>2}/{self._total} {step.name:<19}"
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def numbers(step: StepRun) -> str:
+    """The numbers of a step that are worth a glance, as text."""
+    wanted = _WORTH.get(step.name, tuple(step.numbers)[:4])
+    return ", ".join(f"{name.replace('_', ' ')} {value(step.numbers[name])}" for name in wanted if name in step.numbers)
+
+
+def value(number: Any) -> str:
+    """A number for a reader: thousands apart, three or four digits that matter."""
+    if isinstance(number, float) and not number.is_integer():
+        return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+    return f"{number:,.0f}" if isinstance(number, int | float) and not isinstance(number, bool) else str(number)
+
+
+def results(metrics: Mapping[str, Any]) -> str:
+    """The table of every slice: each ranker's figures, and the model's lift over the baselines with intervals."""
+    parts = []
+    for name, title in _SLICES.items():
+        if metrics.get(name):
+            parts.append(f"{title}\n{_slice(metrics[name])}")
+    return "\n\n".join(parts)
+
+
+def _slice(figures: Mapping[str, Any]) -> str:
+    lines = [["", *_METRICS.values()]]
+    for key, title in _RANKERS.items():
+        if figures.get(key):
+            lines.append([title, *(f"{figures[key][metric]:.4f}" for metric in _METRICS)])
+    for key, title in (("lift", "lift over XGBoost"), ("lift_cos", "lift over XGBoost with cosines")):
+        if figures.get(key):
+            lines.append([title, *(_lift(figures[key][metric]) for metric in _METRICS)])
+    return table(lines)
+
+
+def _lift(figure: Mapping[str, float]) -> str:
+    return f"{figure['value']:+.1%} [{figure['low']:+.1%}, {figure['high']:+.1%}]"
+
+
+def table(lines: Sequence[Sequence[str]], *, indent: int = 2) -> str:
+    """Text in columns: the first to the left, the others to the right."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        " " * indent
+        + "  ".join(
+            text.ljust(width) if column == 0 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def ranked_jobs(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Recommendations as text, a block per search; `true_probability` is shown where a row has it."""
+    blocks: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        blocks.setdefault(row["request"], []).append(row)
+    return "\n\n".join(_search(block) for block in blocks.values())
+
+
+def _search(rows: Sequence[Mapping[str, Any]]) -> str:
+    first = rows[0]
+    place = _place(first["request_city"], first["request_region"])
+    heading = f'"{first["query"]}"' + (f" in {place}" if place else "") + f" ({first['ts']:%Y-%m-%d %H:%M}, {first['user_id']})"
+    has_truth = "true_probability" in first
+    lines = [["", *(["score", "true"] if has_truth else ["score"])]]
+    for row in rows:
+        title, company = _short(row["title"], 44), _short(row["company"], 26)
+        job = f"{row['rank']:>2}  {title:<44}  {company:<26}  {_place(row['city'], row['region'])}"
+        truth = [] if not has_truth else ["-" if row["true_probability"] is None else f"{row['true_probability']:.3f}"]
+        lines.append([job, f"{row['score']:.3f}", *truth])
+    return heading + "\n" + table(lines)
+
+
+def _place(city: str | None, region: str | None) -> str:
+    return ", ".join(part for part in (city, region) if part)
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

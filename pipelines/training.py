@@ -1,0 +1,86 @@
+"""The main pipeline: raw logs in; a trained ranker, its evaluation against two baselines and ranked jobs out."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+from tritower.baseline.component import baseline
+from tritower.encoder.component import embed
+from tritower.evaluation.component import evaluation
+from tritower.features.component import candidate_features, features
+from tritower.ingest.component import ingest
+from tritower.ranker.component import ranker, score
+from tritower.recommend.component import candidates, recommend
+
+
+class Outputs(NamedTuple):
+    """What a run hands back."""
+
+    model: dsl.Model
+    metrics: dsl.Metrics
+    report: dsl.HTML
+    recommendations: dsl.Dataset
+
+
+@dsl.pipeline(name="training", description="Train, evaluate and apply a triple tower ranker on a job board's logs.")
+def training(
+    jobs: str,
+    impressions: str,
+    users: str = "",
+    truth: str = "",
+    data_version: str = "",
+    ingest_config: dict = {},
+    embed_config: dict = {},
+    features_config: dict = {},
+    ranker_config: dict = {},
+    baseline_config: dict = {},
+    evaluation_config: dict = {},
+    candidates_config: dict = {},
+    recommend_config: dict = {},
+) -> Outputs:
+    """Wire the steps.
+
+    Args:
+        jobs: location of the job adverts.
+        impressions: location of the jobs shown and clicked.
+        users: location of what is known of the users; empty when nothing is.
+        truth: location of a simulated log's true probabilities; empty for real logs.
+        data_version: changes when the input does; without it a step whose input changed in place would be taken from the cache.
+        ingest_config: knobs of `tritower.ingest.config.IngestConfig`.
+        embed_config: knobs of `tritower.encoder.config.EmbedConfig`.
+        features_config: knobs of `tritower.features.config.FeaturesConfig`.
+        ranker_config: knobs of `tritower.ranker.config.RankerConfig`.
+        baseline_config: knobs of `tritower.baseline.config.BaselineConfig`, for both baselines.
+        evaluation_config: knobs of `tritower.evaluation.config.EvaluationConfig`.
+        candidates_config: knobs of `tritower.recommend.config.CandidatesConfig`.
+        recommend_config: knobs of `tritower.recommend.config.RecommendConfig`.
+    """
+    data = ingest(jobs=jobs, impressions=impressions, users=users, data_version=data_version, config=ingest_config)
+    dataset = data.outputs["dataset"]
+    embeddings = embed(dataset=dataset, config=embed_config).outputs["embeddings"]
+    rows = features(dataset=dataset, embeddings=embeddings, config=features_config).outputs["features"]
+
+    trained = ranker(features=rows, embeddings=embeddings, config=ranker_config)
+    plain = baseline(features=rows, embeddings=embeddings, variant="standard", config=baseline_config)
+    plain.set_display_name("baseline")
+    with_cosines = baseline(features=rows, embeddings=embeddings, variant="cosines", config=baseline_config)
+    with_cosines.set_display_name("baseline_cos")
+    judged = evaluation(
+        dataset=dataset,
+        features=rows,
+        scores=trained.outputs["scores"],
+        scores_baseline=plain.outputs["scores"],
+        scores_baseline_cos=with_cosines.outputs["scores"],
+        truth=truth,
+        config=evaluation_config,
+    )
+
+    chosen = candidates(dataset=dataset, embeddings=embeddings, config=candidates_config).outputs["candidates"]
+    candidate_rows = candidate_features(dataset=dataset, embeddings=embeddings, candidates=chosen, config=features_config)
+    scored = score(features=candidate_rows.outputs["features"], embeddings=embeddings, model=trained.outputs["model"])
+    best = recommend(dataset=dataset, candidates=chosen, scores=scored.outputs["scores"], config=recommend_config)
+    return Outputs(
+        model=trained.outputs["model"],
+        metrics=judged.outputs["metrics"],
+        report=judged.outputs["report"],
+        recommendations=best.outputs["recommendations"],
+    )

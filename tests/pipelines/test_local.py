@@ -1,0 +1,67 @@
+"""Running a compiled pipeline for real, on a toy: progress, cache, failure."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from tritower.errors import StepError
+
+from pipelines import local
+from tests.pipelines import toy
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy.compiled(tmp_path_factory.mktemp("toy"))
+
+
+def ran(outcome: local.Outcome) -> list[tuple[str, str]]:
+    return [(step.name, step.status) for step in outcome.steps]
+
+
+def test_steps_outputs_numbers_and_logs(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[str, str]] = []
+    outcome = local.run(pipeline, {"text": "ab"}, root=tmp_path, report=lambda step: seen.append((step.name, step.status)))
+    assert ran(outcome) == [("double", "done"), ("checked", "done")]
+    assert seen == [("double", "running"), ("double", "done"), ("checked", "running"), ("checked", "done")]
+    assert [path.read_text() for path in outcome.outputs.values()] == ["abab"]
+    assert outcome.steps[0].numbers == {"letters": 4}
+    assert outcome.steps[0].seconds > 0
+    assert "doubling ab" in (tmp_path / "logs" / "double.log").read_text()
+    assert "FAILURE" in (tmp_path / "logs" / "checked.log").read_text()
+    assert capsys.readouterr().out == ""
+
+
+def test_second_run_is_cached_and_a_changed_input_is_not(pipeline: Path, tmp_path: Path) -> None:
+    first = local.run(pipeline, {"text": "ab"}, root=tmp_path)
+    second = local.run(pipeline, {"text": "ab"}, root=tmp_path)
+    assert ran(second) == [("double", "cached"), ("checked", "cached")]
+    assert second.outputs == first.outputs
+    assert second.steps[0].numbers == {"letters": 4}
+    # Only the step whose parameter changed runs again.
+    assert ran(local.run(pipeline, {"text": "ab", "limit": 11}, root=tmp_path)) == [("double", "cached"), ("checked", "done")]
+    assert ran(local.run(pipeline, {"text": "a"}, root=tmp_path)) == [("double", "done"), ("checked", "done")]
+    assert ran(local.run(pipeline, {"text": "ab"}, root=tmp_path, use_cache=False)) == [("double", "done"), ("checked", "done")]
+
+
+def test_a_failed_step_is_named_with_its_error_and_log(pipeline: Path, tmp_path: Path) -> None:
+    out = sys.stdout
+    with pytest.raises(StepError) as caught:
+        local.run(pipeline, {"text": "abc", "limit": 3}, root=tmp_path)
+    message = str(caught.value)
+    assert message.startswith("checked: DataError: the text is too long (in abcabc). Shorten it.")
+    assert str(tmp_path / "logs" / "checked.log") in message
+    assert sys.stdout is out
+    # The step before it is kept; the failed one is not taken for done.
+    second = local.run(pipeline, {"text": "abc", "limit": 6}, root=tmp_path)
+    assert ran(second) == [("double", "cached"), ("checked", "done")]
+
+
+def test_last_error_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text("ValueError: early\nTraceback (most recent call last):\n  File x\npkg.mod.OddError: bad thing\nbye\n")
+    assert local.last_error(log) == "OddError: bad thing"
+    log.write_text("Killed\n")
+    assert local.last_error(log) == "Killed"
+    log.write_text("")
+    assert "memory" in local.last_error(log)
