@@ -1,0 +1,136 @@
+"""The self-contained HTML report, and the Markdown summary."""
+
+from importlib import resources
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from tritower.evaluation import plots
+from tritower.evaluation.estimate import METRICS, RANKING, Estimate, Interval
+
+TITLES = {
+    "randomised": "Searches shown in random order",
+    "logged": "Searches as logged",
+}
+EXPLANATIONS = {
+    "randomised": (
+        "Jobs were shown in random order, so what was clicked does not depend on who ranked the page. This is the slice that "
+        "decides: it says which ranker users would prefer."
+    ),
+    "logged": (
+        "Jobs were ordered by the ranker then in use. Its favourites stood at the top and were seen more, so these clicks "
+        "favour rankers that resemble it. Read the figures as a check, not as the verdict."
+    ),
+}
+_NAMES = {**plots.LABELS, "log_loss": "log loss", "calibration_error": "calibration error"}
+
+
+def html(context: dict[str, Any]) -> str:
+    """Fill the template; every value is escaped except the plots."""
+    template = resources.files("tritower.evaluation").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(template).render(context)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A signed percentage, such as +12.3 %."""
+    return f"{100 * value:+.{digits}f} %"
+
+
+def table(estimate: Estimate, level: float) -> list[dict[str, Any]]:
+    """One row per ranker: name, colour, and a cell per metric with its interval."""
+    rows = []
+    for ranker in (name for name in plots.NAMES if name in estimate.value):
+        cells = []
+        for metric in METRICS:
+            value = estimate.value[ranker][metric]
+            cell = {"value": f"{value:.4f}", "range": ""}
+            if metric in estimate.replicate_R[ranker]:
+                interval = estimate.interval(ranker, metric, level)
+                cell["range"] = f"{interval.low:.4f} to {interval.high:.4f}"
+            cells.append(cell)
+        rows.append({"name": plots.NAMES[ranker], "colour": plots.COLOURS[ranker], "cells": cells})
+    return rows
+
+
+def lift_rows(estimate: Estimate, bases: list[str], level: float) -> list[dict[str, Any]]:
+    """One row per base: a signed cell per ranking metric."""
+    rows = []
+    for base in bases:
+        lifts = [estimate.lift("model", base, metric, level) for metric in RANKING]
+        rows.append({"name": plots.NAMES[base], "cells": [_lift_cell(lift) for lift in lifts]})
+    return rows
+
+
+def slice_context(
+    name: str, estimate: Estimate, bases: list[str], level: float, drawings: dict[str, list[dict[str, str]]]
+) -> dict[str, Any]:
+    """What the template needs of one slice."""
+    return {
+        "title": TITLES[name],
+        "explanation": EXPLANATIONS[name],
+        "size": (
+            f"{estimate.rows:,} impressions, {estimate.requests:,} searches, {estimate.clicks:,} clicks, "
+            f"{estimate.users:,} users."
+        ),
+        "columns": [_NAMES[metric] for metric in METRICS],
+        "table": table(estimate, level),
+        "lift_columns": [_NAMES[metric] for metric in RANKING],
+        "lifts": lift_rows(estimate, bases, level),
+        **drawings,
+    }
+
+
+def verdict(name: str, estimate: Estimate, bases: list[str], level: float) -> list[str]:
+    """The result in plain words, one line per base and one about the distance to the best possible ranking."""
+    lines = []
+    where = "on searches shown in random order" if name == "randomised" else "on searches as logged"
+    for base in bases:
+        lifts = {metric: estimate.lift("model", base, metric, level) for metric in ("auc", "map@1", "map@3")}
+        sure = [lift.low > 0 for lift in lifts.values()]
+        worse = [lift.high < 0 for lift in lifts.values()]
+        word = (
+            "ranks better than" if all(sure)
+            else "ranks worse than" if any(worse) and not any(sure)
+            else "is not clearly apart from" if not any(sure) and not any(worse)
+            else "is partly ahead of"
+        )  # fmt: skip
+        figures = ", ".join(
+            f"{plots.LABELS[m]} {percent(v.value)} ({percent(v.low)} to {percent(v.high)})" for m, v in lifts.items()
+        )
+        lines.append(f"The triple tower {word} {plots.NAMES[base]} {where}: {figures}.")
+    if "oracle" in estimate.value and "baseline" in estimate.value:
+        share = estimate.share("model", "baseline", "oracle", "auc", level)
+        lines.append(
+            f"It covers {100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f}) of the AUC between XGBoost "
+            "on standard features and the best possible ranking."
+        )
+    return lines
+
+
+def markdown(verdict_lines: list[str], estimates: dict[str, Estimate], level: float) -> str:
+    """A short summary: the verdict and one table per slice."""
+    lines = ["# Evaluation", "", *[f"{line}\n" for line in verdict_lines]]
+    for name, estimate in estimates.items():
+        lines += [f"## {TITLES[name]}", "", "| ranker | " + " | ".join(_NAMES[m] for m in METRICS) + " |"]
+        lines += ["|---|" + "---|" * len(METRICS)]
+        lines += [
+            f"| {row['name']} | " + " | ".join(cell["value"] for cell in row["cells"]) + " |" for row in table(estimate, level)
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _lift_cell(lift: Interval) -> dict[str, str]:
+    sign = "up" if lift.low > 0 else "down" if lift.high < 0 else ""
+    return {"value": percent(lift.value), "range": f"{percent(lift.low)} to {percent(lift.high)}", "sign": sign}
+
+
+def rates_by_position(position_N: Any, clicked_N: Any, most: int = 25) -> Any:
+    """Click rate of each position from 1, relative to the first; empty without positions."""
+    shown = np.bincount(position_N)[1 : most + 1].astype(float)
+    clicks = np.bincount(position_N, weights=clicked_N)[1 : most + 1]
+    if len(shown) == 0 or clicks[0] == 0:
+        return np.empty(0)
+    return (clicks / np.maximum(shown, 1)) / (clicks[0] / shown[0])
