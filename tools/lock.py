@@ -25,15 +25,20 @@ EXTRAS = ("dev", "serve")
 OPTIONAL = ("spark",)
 
 
-def closure() -> dict[str, str]:
-    """Canonical name -> public version of each installed package reachable from tritower's extras."""
+def closure(extras: tuple[str, ...] = (*EXTRAS, *OPTIONAL), *, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """Canonical name -> public version of each installed package reachable from tritower's extras.
+
+    Args:
+        extras: extras to start from; the core dependencies always count.
+        without: packages left out, and with them what only they need.
+    """
     found: dict[str, str] = {}
     missing: list[str] = []
     seen: set[tuple[str, str]] = set()
-    todo = [("tritower", extra, extra in OPTIONAL) for extra in ("", *EXTRAS, *OPTIONAL)]
+    todo = [("tritower", extra, extra in OPTIONAL) for extra in ("", *extras)]
     while todo:
         name, extra, optional = todo.pop()
-        if (name, extra) in seen:
+        if (name, extra) in seen or name in without:
             continue
         seen.add((name, extra))
         try:
