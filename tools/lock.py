@@ -8,6 +8,7 @@ resolved, so that a version can neither drift nor be missing from the lock.
 """
 
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -41,14 +42,16 @@ def closure(extras: tuple[str, ...] = (*EXTRAS, *OPTIONAL), *, without: tuple[st
         if (name, extra) in seen or name in without:
             continue
         seen.add((name, extra))
+        if name == "tritower":
+            todo += [(child, nested, optional) for child, nested in _own(extra)]
+            continue
         try:
             dist = distribution(name)
         except PackageNotFoundError:
             if not optional:
                 missing.append(name)
             continue
-        if name != "tritower":
-            found[name] = Version(dist.version).public
+        found[name] = Version(dist.version).public
         for text in dist.requires or ():
             requirement = Requirement(text)
             if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
@@ -58,6 +61,14 @@ def closure(extras: tuple[str, ...] = (*EXTRAS, *OPTIONAL), *, without: tuple[st
     if missing:
         sys.exit(f"not installed: {', '.join(sorted(set(missing)))}. Run `make setup`.")
     return found
+
+
+def _own(extra: str) -> list[tuple[str, str]]:
+    # Read from pyproject.toml itself: the metadata of an editable install is as old as the install.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    requirements = [Requirement(text) for text in texts]
+    return [(canonicalize_name(r.name), nested) for r in requirements for nested in ("", *r.extras)]
 
 
 def locked() -> dict[str, str]:
