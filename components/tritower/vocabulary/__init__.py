@@ -6,7 +6,7 @@ cached, so that a caller may ask again for free; treat what they return as read-
     tokenise, normalise, singular, key, company_key    one way of cutting and folding text, shared by all rooms
     titles, other_titles, skills, title_tokens    Arrow tables built from O*NET, SOC, ESCO, IPOD and two open lists
     places, regions, abbreviations, misspellings, seniorities,
-    employment_types, qualifications, stop_words    written for this project
+    employment_types, qualifications, title_heads, not_titles, stop_words    written for this project
 
 Sources and licences: ATTRIBUTION.md. The tables are rebuilt by `python -m tritower.vocabulary build --source DIR`.
 """
@@ -17,6 +17,7 @@ from tritower.vocabulary.tables import (
     abbreviations,
     employment_types,
     misspellings,
+    not_titles,
     other_titles,
     places,
     qualifications,
@@ -24,6 +25,7 @@ from tritower.vocabulary.tables import (
     seniorities,
     skills,
     stop_words,
+    title_heads,
     title_tokens,
     titles,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "key",
     "misspellings",
     "normalise",
+    "not_titles",
     "other_titles",
     "places",
     "qualifications",
@@ -47,6 +50,7 @@ __all__ = [
     "singular",
     "skills",
     "stop_words",
+    "title_heads",
     "title_tokens",
     "titles",
     "tokenise",

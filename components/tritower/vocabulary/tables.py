@@ -6,7 +6,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from tritower.vocabulary.text import normalise
+from tritower.vocabulary.text import key, normalise
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,6 +104,18 @@ def employment_types() -> Mapping[str, str]:
 def qualifications() -> Mapping[str, str]:
     """Word or phrase -> canonical qualification, licence or certificate: "class a cdl" -> ..."""
     return MappingProxyType(dict(_rows("qualifications.txt")))
+
+
+@functools.cache
+def title_heads() -> frozenset[str]:
+    """Lookup keys of words that end a job title ("manager", "nurse") beside the one-word titles of the lists."""
+    return frozenset(key(word) for (word,) in _rows("heads.txt"))
+
+
+@functools.cache
+def not_titles() -> frozenset[str]:
+    """Lookup keys of one-word entries of the title lists that usually mean something else ("counter", "general")."""
+    return frozenset(key(word) for (word,) in _rows("not_titles.txt"))
 
 
 @functools.cache
