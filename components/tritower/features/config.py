@@ -1,0 +1,42 @@
+"""Knobs of the feature step."""
+
+from dataclasses import dataclass
+
+from tritower.config import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """How counters decay, how long a history is remembered, how much is held in memory."""
+
+    batch_rows: int = 131_072
+    """Rows read, computed and written at a time. Memory grows by about 0.5 KiB per row. Range: 1 or more. Default: the
+    smallest size at which the cost per batch no longer shows."""
+
+    ctr_half_life_days: float = 7.0
+    """Days after which an event counts half in the decayed click-through rates. Above 0. Default: one week, the period of
+    job search traffic."""
+
+    history_half_life_days: float = 14.0
+    """Days by which an older click counts half as much as a newer one in the centroid of a user's clicked jobs. Above 0.
+    Default: twice the half-life of popularity, since taste changes more slowly."""
+
+    history_clicks: int = 16
+    """How many of a user's latest clicks the history holds; older ones only count in `history_clicks`. Range: 1 to 1,024.
+    Default: 16, at which a history fits a core's first-level cache."""
+
+    prior_impressions: float = 20.0
+    """Strength of the Beta prior, in impressions, until the log holds enough pairs to fit it. Above 0. Default: the
+    inverse of a usual click-through rate of 5 %."""
+
+    positions: int = 64
+    """Positions told apart by the examination curve; deeper ones share the last. Range: 2 to 4,096. Default: more than a
+    page shows."""
+
+    def __post_init__(self) -> None:
+        check(self.batch_rows >= 1, "batch_rows", self.batch_rows, "of at least 1")
+        check(self.ctr_half_life_days > 0, "ctr_half_life_days", self.ctr_half_life_days, "above 0")
+        check(self.history_half_life_days > 0, "history_half_life_days", self.history_half_life_days, "above 0")
+        check(1 <= self.history_clicks <= 1024, "history_clicks", self.history_clicks, "from 1 to 1,024")
+        check(self.prior_impressions > 0, "prior_impressions", self.prior_impressions, "above 0")
+        check(2 <= self.positions <= 4096, "positions", self.positions, "from 2 to 4,096")

@@ -1,0 +1,64 @@
+"""Places and remote work: request against job, home against job.
+
+Places are compared as case-folded text by level. Two cities agree only if their regions and countries do not differ: there
+is a Springfield in every state. Where either side is unknown the comparison is missing.
+
+Legend: V rows of a table, N impressions.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+LEVELS = ("city", "region", "country")
+REMOTE = r"\b(remote|work(ing)? (from|at) home|wfh|home[ -]?based|telecommut\w*|telework\w*|anywhere)\b"
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+
+
+class PlaceCodes:
+    """Gives every distinct place name of a level a number, the same for jobs, requests and users."""
+
+    def __init__(self) -> None:
+        self.number: dict[str, dict[str, int]] = {level: {} for level in LEVELS}
+
+    def encode(self, table: pa.Table) -> Int32:
+        """Codes of a table's `city`, `region` and `country` as (3, V); -1 where unknown or not a place."""
+        out = np.full((3, table.num_rows), -1, np.int32)
+        for i, level in enumerate(LEVELS):
+            start = 0
+            for chunk in table.column(level).chunks:
+                words = pc.dictionary_encode(pc.utf8_trim_whitespace(pc.utf8_lower(chunk)), null_encoding="encode")
+                codes = self._codes(level, words.dictionary)
+                out[i, start : start + len(chunk)] = codes[words.indices.to_numpy()]
+                start += len(chunk)
+        return out
+
+    def _codes(self, level: str, words: pa.Array) -> Int32:
+        known = self.number[level]
+        remote = pc.match_substring_regex(words, REMOTE).to_pylist()
+        return np.array(
+            [
+                -1 if not word or is_remote else known.setdefault(word, len(known))
+                for word, is_remote in zip(words.to_pylist(), remote, strict=True)
+            ],
+            np.int32,
+        )
+
+
+def mentions_remote(texts: pa.Array) -> npt.NDArray[np.bool_]:
+    """Whether each text speaks of remote work; false for null."""
+    found = pc.match_substring_regex(texts, REMOTE, ignore_case=True)
+    return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), np.bool_)
+
+
+def agree(left_3N: Int32, right_3N: Int32, out_3N: Float32) -> None:
+    """Write 1 where two places agree, 0 where they differ, NaN where either is unknown; level by level."""
+    known_3N = (left_3N >= 0) & (right_3N >= 0)
+    same_3N = left_3N == right_3N
+    region_differs = known_3N[1] & ~same_3N[1]
+    country_differs = known_3N[2] & ~same_3N[2]
+    same_3N[1] &= ~country_differs
+    same_3N[0] &= ~(region_differs | country_differs)
+    np.copyto(out_3N, np.where(known_3N, same_3N, np.nan), casting="same_kind")

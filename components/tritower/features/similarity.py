@@ -1,0 +1,83 @@
+"""Cosines between texts: query and document, profile titles and the job's title; and the best string match of a profile.
+
+Legend: N rows, U users, T texts, D dimensions, E entries of all profile lists (CSR: offsets of U + 1, texts of E).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from tritower.features.half import dot_half
+
+Array = npt.NDArray[Any]
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lists:
+    """A list of text numbers per user."""
+
+    offset_U: npt.NDArray[np.int64]
+    text_E: Int32
+
+    @staticmethod
+    def of(column: pa.ChunkedArray, blank_T: npt.NDArray[np.bool_]) -> "Lists":
+        """From a `list<int32>` column without its blank texts; null counts as empty."""
+        length = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
+        text_E = pc.list_flatten(column).to_numpy().astype(np.int32)
+        user_E = np.repeat(np.arange(len(length)), length)
+        kept = ~blank_T[text_E]
+        length = np.bincount(user_E[kept], minlength=len(length))
+        return Lists(offset_U=np.concatenate([[0], np.cumsum(length)]).astype(np.int64), text_E=text_E[kept])
+
+
+@njit(cache=True)
+def pair_cosine(left_N: Array, right_N: Array, matrix_TD: Array, blank_T: Array, out_N: Array) -> None:
+    """Write the cosine of the unit vectors of each pair of texts; leave rows with a blank text alone."""
+    for i in range(left_N.shape[0]):
+        if not (blank_T[left_N[i]] or blank_T[right_N[i]]):
+            value = dot_half(matrix_TD[left_N[i]], matrix_TD[right_N[i]])
+            out_N[i] = min(np.float32(1.0), max(np.float32(-1.0), value))
+
+
+@njit(cache=True)
+def list_cosine(
+    user_N: Array, text_N: Array, offset_U: Array, text_E: Array, matrix_TD: Array, blank_T: Array, out_N: Array
+) -> None:
+    """Write the largest cosine of a text and the user's list; leave rows with a blank text or an empty list alone."""
+    for i in range(user_N.shape[0]):
+        start, stop = offset_U[user_N[i]], offset_U[user_N[i] + 1]
+        if start == stop or blank_T[text_N[i]]:
+            continue
+        best = np.float32(-1.0)
+        for e in range(start, stop):
+            best = max(best, dot_half(matrix_TD[text_E[e]], matrix_TD[text_N[i]]))
+        out_N[i] = min(np.float32(1.0), best)
+
+
+@njit(cache=True)
+def explode(user_N: Array, text_N: Array, offset_U: Array, text_E: Array) -> tuple[Array, Array, Array]:
+    """All pairs (list text, row text) with the row of each."""
+    total = 0
+    for i in range(user_N.shape[0]):
+        total += offset_U[user_N[i] + 1] - offset_U[user_N[i]]
+    left, right, row = np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total, np.int64)
+    at = 0
+    for i in range(user_N.shape[0]):
+        for e in range(offset_U[user_N[i]], offset_U[user_N[i] + 1]):
+            left[at], right[at], row[at] = text_E[e], text_N[i], i
+            at += 1
+    return left, right, row
+
+
+@njit(cache=True)
+def fold_max(row: Array, score: Array, out_N: Array) -> None:
+    """Write the largest score of each row, NaN where no pair has one."""
+    for at in range(row.shape[0]):
+        if score[at] == score[at] and not out_N[row[at]] >= score[at]:
+            out_N[row[at]] = score[at]
