@@ -46,4 +46,4 @@ def evaluation(
     inputs = {name: artifact.path for name, artifact in {**names, "dataset": dataset, "features": features}.items()}
     for name, value in step.run(**inputs, **places).items():
         metrics.log_metric(name, value)
-    roc.log_roc_curve(*step.roc(metrics.path))
+    roc.log_roc_curve(*step.roc(metrics.path, copy=roc.path))

@@ -61,7 +61,8 @@ class Estimate:
         value, replicate_R = self.value, self.replicate_R
 
         def of(r: "float | Array", b: "float | Array", t: "float | Array") -> "float | Array":
-            return (r - b) / (t - b)
+            with np.errstate(divide="ignore", invalid="ignore"):  # a base as good as the best: no way to cover
+                return np.divide(np.subtract(r, b), np.subtract(t, b))
 
         point = of(*(value[name][metric] for name in (ranker, base, best)))
         many = of(*(replicate_R[name][metric] for name in (ranker, base, best)))

@@ -227,7 +227,12 @@ def finite(value: Any) -> Any:
     return value
 
 
-def roc(metrics: str | Path) -> tuple[list[float], list[float], list[float]]:
-    """False positive rates, true positive rates and thresholds that `run` left in its metrics file."""
+def roc(metrics: str | Path, *, copy: str | Path) -> tuple[list[float], list[float], list[float]]:
+    """False positive rates, true positive rates and thresholds that `run` left in its metrics file.
+
+    They are also written to `copy` as JSON: the local runner takes a step from its cache only when each of its outputs is
+    a file.
+    """
     points = storage.read_json(metrics)["roc"]
+    storage.write_json(copy, points)
     return points["fpr"], points["tpr"], points["thresholds"]

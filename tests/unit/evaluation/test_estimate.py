@@ -1,0 +1,106 @@
+"""Intervals, lifts, calibration and the examination curve against known answers."""
+
+import numpy as np
+import pytest
+from tritower.evaluation import calibration, examination
+from tritower.evaluation.config import EvaluationConfig
+from tritower.evaluation.estimate import Estimate, estimate
+from tritower.evaluation.rows import Rows
+
+
+def rows_of(rng, requests, users, noise, size=6):
+    """Requests of `size` jobs; rankers see relevance through noise; half of a row's logit belongs to its user."""
+    user = rng.integers(0, users, requests)
+    taste = rng.normal(size=(users, 40))
+    job = rng.integers(0, 40, (requests, size))
+    logit = (taste[user][np.arange(requests)[:, None], job] - 1 + 0.5 * rng.normal(size=(requests, size))).ravel()
+    relevance = 1 / (1 + np.exp(-logit))
+    count = requests * size
+    score = {
+        name: (1 / (1 + np.exp(-(logit + rng.normal(scale=scale, size=count))))).astype(np.float32)
+        for name, scale in noise.items()
+    }
+    return Rows(
+        row=np.arange(count), request=np.repeat(np.arange(requests), size), user=np.repeat(user, size).astype(np.int32),
+        job=job.ravel().astype(np.int32), query_text=np.zeros(count, np.int32), position=np.zeros(count, np.int16),
+        clicked=rng.random(count) < relevance, randomised=np.ones(count, bool), score=score,
+    )  # fmt: skip
+
+
+FLAT = np.ones(2)
+
+
+def test_intervals_cover_the_population_value_about_as_often_as_they_say():
+    """60 logs of one market, 40 users each: a 90 % interval of the AUC should hold the large-sample value about 54 times."""
+    big = estimate(rows_of(np.random.default_rng(99), 20_000, 5000, {"model": 0.5}), FLAT, EvaluationConfig(bootstrap=100))
+    target = big.value["model"]["auc"]
+    covered = 0
+    for seed in range(60):
+        small = estimate(
+            rows_of(np.random.default_rng(seed), 240, 40, {"model": 0.5}), FLAT, EvaluationConfig(bootstrap=200, seed=seed)
+        )
+        interval = small.interval("model", "auc", 0.9)
+        covered += interval.low <= target <= interval.high
+    assert 44 <= covered <= 60
+
+
+def test_paired_lifts_are_narrower_than_unpaired_ones():
+    value = estimate(rows_of(np.random.default_rng(3), 2000, 300, {"model": 0.5, "baseline": 0.6}), FLAT, EvaluationConfig())
+    paired = value.lift("model", "baseline", "auc", 0.95)
+    replicates = value.replicate_R["model"]["auc"], np.roll(value.replicate_R["baseline"]["auc"], 1)
+    unpaired = np.quantile(replicates[0] / replicates[1] - 1, [0.025, 0.975])
+    assert paired.low < paired.value < paired.high
+    assert paired.high - paired.low < 0.8 * (unpaired[1] - unpaired[0])
+
+
+def test_a_ranker_has_no_lift_over_itself():
+    rows = rows_of(np.random.default_rng(4), 300, 50, {"model": 0.5})
+    value = estimate(rows.with_score("baseline", rows.score["model"]), FLAT, EvaluationConfig(bootstrap=100))
+    for metric in ("auc", "map@1", "map@3", "ndcg@10"):
+        lift = value.lift("model", "baseline", metric, 0.95)
+        assert (lift.value, lift.low, lift.high) == (0, 0, 0)
+
+
+def test_share_by_hand():
+    value = {"model": {"auc": 0.8}, "baseline": {"auc": 0.7}, "oracle": {"auc": 0.9}}
+    replicates = {name: {"auc": np.full(100, metrics["auc"])} for name, metrics in value.items()}
+    known = Estimate(rows=1, requests=1, clicks=1, users=1, value=value, replicate_R=replicates)
+    assert known.share("model", "baseline", "oracle", "auc", 0.95).value == pytest.approx(0.5)
+
+
+def test_calibration_error_by_hand():
+    # Two bins: scores .2 with 1 click in 4 rows, scores .8 with 2 clicks in 4 rows: (4 * .05 + 4 * .3) / 8.
+    score = np.repeat([0.2, 0.8], 4).astype(np.float32)
+    clicked = np.array([1, 0, 0, 0, 1, 1, 0, 0], bool)
+    got = calibration.curve(score, np.ones(8), clicked, 2)
+    assert got.error == pytest.approx((4 * 0.05 + 4 * 0.3) / 8, abs=1e-6)
+    np.testing.assert_allclose(got.rate_B, [0.25, 0.5])
+    assert got.rows_B.tolist() == [4, 4]
+
+
+def test_true_probabilities_seen_through_examination_are_calibrated():
+    rng = np.random.default_rng(5)
+    relevance, examined = rng.beta(1, 4, 200_000), rng.choice([1.0, 0.5, 0.2], 200_000)
+    clicked = rng.random(200_000) < relevance * examined
+    assert calibration.curve(relevance.astype(np.float32), examined, clicked, 20).error < 0.004
+    assert calibration.curve(relevance.astype(np.float32), np.ones(200_000), clicked, 20).error > 0.05
+
+
+def test_log_loss_by_hand():
+    got = calibration.losses(np.array([0.5, 0.5], np.float32), np.array([1.0, 0.5]), np.array([True, False]))
+    np.testing.assert_allclose(got, [np.log(2), -np.log(0.75)])
+
+
+def test_randomised_rows_recover_examination():
+    rng = np.random.default_rng(6)
+    true = np.array([1.0, 0.6, 0.4, 0.25])
+    position = rng.integers(1, 5, 60_000).astype(np.int16)
+    clicked = rng.random(60_000) < 0.3 * true[position - 1]
+    curve = examination.from_randomised(position, clicked, 0.01)
+    np.testing.assert_allclose(curve[1:], true, atol=0.03)
+    assert examination.at(curve, np.array([0, 1, 4, 9], np.int16)).tolist() == [1.0, 1.0, curve[4], curve[4]]
+
+
+def test_too_few_clicks_give_no_curve():
+    assert examination.from_randomised(np.ones(1000, np.int16), np.arange(1000) < 150, 0.01) is None
+    assert examination.from_randomised(np.empty(0, np.int16), np.empty(0, bool), 0.01) is None
