@@ -67,7 +67,8 @@ def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: str) -> Array:
     order_R = random.permutation(len(start_R))
     start_R, length_R = start_R[order_R], length_R[order_R]
     offset_N = np.arange(len(rows)) - np.repeat(np.cumsum(length_R) - length_R, length_R)
-    return (np.repeat(start_R, length_R) + offset_N).astype(np.int32)
+    whole_N: Array = (np.repeat(start_R, length_R) + offset_N).astype(np.int32)
+    return whole_N
 
 
 def shard(order_N: Array, step: int, *, batch_size: int, rank: int, world: int) -> Array:

@@ -1,0 +1,60 @@
+"""Batches: every row once, whole searches, equal shards, texts gathered by index."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tritower.ranker import batches
+from tritower.ranker.rows import Rows
+
+
+def make(lengths: list[int], seed: int = 0) -> Rows:
+    random = np.random.default_rng(seed)
+    n = sum(lengths)
+    return Rows(
+        query=random.integers(0, 9, n).astype(np.int32),
+        document=random.integers(0, 30, n).astype(np.int32),
+        request=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
+        position=random.integers(0, 5, n).astype(np.int16),
+        clicked=random.random(n) < 0.5,
+        feature=random.normal(size=(n, 3)).astype(np.float16),
+    )
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=30), st.sampled_from(["rows", "requests"]), st.integers(0, 3))
+def test_an_epoch_has_every_row_once(lengths: list[int], shuffle: str, epoch: int):
+    rows = make(lengths)
+    order = batches.epoch_order(rows, seed=1, epoch=epoch, shuffle=shuffle)
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(rows)))
+    if shuffle == "requests":
+        changes = np.count_nonzero(np.diff(rows.request[order]))
+        assert changes == len(lengths) - 1  # each search is one run
+
+
+@pytest.mark.parametrize("shuffle", ["rows", "requests"])
+def test_epochs_differ_and_repeat_by_seed(shuffle: str):
+    rows = make([3] * 40)
+    first, again, second = (batches.epoch_order(rows, seed=5, epoch=e, shuffle=shuffle) for e in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_shards_are_equal_and_make_up_the_global_batch(world: int):
+    order = np.random.default_rng(0).permutation(100).astype(np.int32)
+    for step in range(batches.steps_per_epoch(100, 24)):
+        shards = [batches.shard(order, step, batch_size=24, rank=rank, world=world) for rank in range(world)]
+        assert {len(shard) for shard in shards} == {24 // world}
+        np.testing.assert_array_equal(np.concatenate(shards), order[step * 24 : step * 24 + 24])
+
+
+def test_gather_returns_each_rows_own_texts_and_each_text_once():
+    rows = make([4] * 10)
+    matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
+    index = np.array([31, 2, 2, 17])
+    batch = batches.gather(rows, index, matrix_TD)
+    np.testing.assert_array_equal(batch.query_QD[batch.query_B], matrix_TD[rows.query[index]])
+    np.testing.assert_array_equal(batch.document_JD[batch.document_B], matrix_TD[rows.document[index]])
+    assert len(batch.query_QD) == len(set(rows.query[index]))
+    np.testing.assert_array_equal(batch.clicked_B, rows.clicked[index])
+    np.testing.assert_array_equal(batch.position_B, rows.position[index])

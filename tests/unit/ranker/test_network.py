@@ -1,0 +1,117 @@
+"""Each part of the network against values computed by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.network import ClickModel, PositionBias, Tower, TripleTower, click_log_probabilities, examination
+
+TINY = RankerConfig(query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), dropout=0.0)
+
+
+def fill(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float]) -> None:
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(weight))
+        layer.bias.copy_(torch.tensor(bias))
+
+
+def tiny() -> TripleTower:
+    tower = TripleTower(TINY, dim=2, features=2)
+    fill(tower.query_tower[0], [[1.0, 0.0], [0.0, 2.0]], [0.5, 0.0])
+    fill(tower.document_tower[0], [[1.0, 1.0], [-1.0, 0.0]], [0.0, 3.0])
+    fill(tower.interaction_tower[0], [[1.0, 2.0, 10.0, 100.0]], [0.0])
+    #                       query    document    interaction  product
+    fill(tower.head[0], [[1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]], [0.0, -100.0])
+    fill(tower.logit, [[0.5, 7.0]], [-1.0])
+    return tower
+
+
+def test_tower_is_relu_of_an_affine_map():
+    tower = Tower(2, (1,), dropout=0.0)
+    fill(tower[0], [[2.0, -1.0]], [0.5])
+    assert tower(torch.tensor([[1.0, 1.0], [0.0, 4.0]])).tolist() == [[1.5], [0.0]]
+
+
+def test_triple_tower_by_hand():
+    query_QD = torch.tensor([[1.0, 2.0]])  # -> [1.5, 4]
+    document_JD = torch.tensor([[0.0, 0.0], [2.0, 1.0]])  # -> [0, 3], [3, 1]
+    feature_BF = torch.tensor([[3.0, 1.0], [float("nan"), 1.0]])  # -> 3 + 2 = 5; 0 + 2 + 10 (first one missing) = 12
+    logits = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF)
+    # Row 0: 1.5 + document[1] 1 + interaction 5 + product[1] 4 * 1 = 11.5; 0.5 * 11.5 - 1
+    # Row 1: 1.5 + 3 + 12 + 4 * 3 = 28.5; the second hidden unit stays below 0 in both
+    assert logits.tolist() == [4.75, 13.25]
+
+
+def test_one_missing_value_differs_from_zero():
+    tower, one = tiny(), torch.zeros(1, dtype=torch.long)
+    args = torch.ones(1, 2), torch.ones(1, 2), one, one
+    assert tower(*args, torch.tensor([[float("nan"), 0.0]])) != tower(*args, torch.tensor([[0.0, 0.0]]))
+
+
+def test_without_product_the_head_is_narrower():
+    tower = TripleTower(RankerConfig(product=False), dim=4, features=3)
+    assert tower.head[0].in_features == 128 + 128 + 64
+
+
+def test_distinct_texts_give_what_repeated_texts_give():
+    torch.manual_seed(0)
+    tower = TripleTower(TINY, dim=3, features=2)
+    query_QD, document_JD, feature_BF = torch.randn(2, 3), torch.randn(3, 3), torch.randn(4, 2)
+    query_B, document_B = torch.tensor([0, 1, 1, 0]), torch.tensor([2, 0, 1, 1])
+    rows = torch.arange(4)
+    torch.testing.assert_close(
+        tower(query_QD, document_JD, query_B, document_B, feature_BF),
+        tower(query_QD[query_B], document_JD[document_B], rows, rows, feature_BF),
+    )
+
+
+def test_positions_beyond_the_last_share_its_weight_and_the_top_has_none():
+    bias = PositionBias(3)
+    with torch.no_grad():
+        bias.weight.copy_(torch.tensor([-0.5, 9.0, -1.0, -2.0]))
+    assert bias(torch.tensor([0, 1, 2, 3, 4, 900])).tolist() == [-0.5, 0.0, -1.0, -2.0, -2.0, -2.0]
+
+
+@given(st.floats(-12, 12), st.floats(-6, 0))
+def test_product_is_examination_times_relevance(logit: float, bias: float):
+    click, skip = click_log_probabilities(torch.tensor([logit]), torch.tensor([bias]), kind="product")
+    expected = math.exp(bias) / (1 + math.exp(-logit))
+    assert float(click.exp()) == pytest.approx(expected, rel=1e-4)
+    assert float(skip.exp()) == pytest.approx(1 - expected, rel=2e-3, abs=1e-6)
+
+
+@given(st.floats(-12, 12), st.floats(-3, 3))
+def test_additive_shifts_the_logit(logit: float, bias: float):
+    click, skip = click_log_probabilities(torch.tensor([logit]), torch.tensor([bias]), kind="additive")
+    assert float(click.exp()) == pytest.approx(1 / (1 + math.exp(-logit - bias)), rel=1e-4)
+    assert float(click.exp() + skip.exp()) == pytest.approx(1, rel=1e-5)
+
+
+def test_gradient_at_zero_weight_is_that_of_the_product():
+    """At examination 1 and relevance s, d log P / d bias = 1 and d log(1 - P) / d bias = -s / (1 - s)."""
+    logit, bias = torch.tensor([0.4]), torch.zeros(1, requires_grad=True)
+    click, skip = click_log_probabilities(logit, bias, kind="product")
+    (of_click,) = torch.autograd.grad(click, bias, retain_graph=True)
+    (of_skip,) = torch.autograd.grad(skip, bias)
+    assert float(of_click) == pytest.approx(1.0)
+    assert float(of_skip) == pytest.approx(-math.exp(0.4), rel=1e-4)
+
+
+def test_a_weight_above_zero_can_come_back():
+    bias = torch.tensor([0.7], requires_grad=True)
+    click, skip = click_log_probabilities(torch.zeros(1), bias, kind="product")
+    assert float(click.detach().exp()) == pytest.approx(0.5)
+    skip.backward()
+    assert float(bias.grad) < 0
+
+
+def test_examination_is_reported_relative_to_the_top():
+    model = ClickModel(RankerConfig(positions=3), dim=2, features=1)
+    with torch.no_grad():
+        model.bias.weight.copy_(torch.tensor([0.0, 5.0, math.log(0.5), 0.3]))
+    np.testing.assert_allclose(examination(model), [1.0, 0.5, 1.0], rtol=1e-6)
+    assert examination(ClickModel(RankerConfig(position="none"), dim=2, features=1)) == []

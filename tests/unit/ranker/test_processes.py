@@ -1,0 +1,169 @@
+"""Real torchrun processes: two agree with one, a killed training resumes to the same weights, failures are told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.numpy import load_file
+from tritower import schema, storage
+from tritower.config import to_dict
+from tritower.errors import ArtifactError, NonFiniteLossError
+from tritower.ranker import artifact, checkpoint, launch, measure, session, step
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.place import Place
+
+SMALL = RankerConfig(
+    query_tower=(16,), document_tower=(16,), interaction_tower=(16,), head=(16,), dropout=0.0, epochs=2, batch_size=256,
+    precision="fp32", threads=1, log_every_s=1.0,
+)  # fmt: skip
+
+
+def train(log: Any, folder: Path, config: RankerConfig) -> Path:
+    """Train in real processes; returns the model folder."""
+    launch.run(
+        features=log.features, embeddings=log.embeddings, model=folder / "model", failures=folder / "failures", config=config
+    )
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def one(log: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of an undisturbed single process."""
+    return train(log, tmp_path_factory.mktemp("one"), SMALL)
+
+
+def test_two_processes_learn_what_one_learns(log: Any, one: Path, tmp_path: Path):
+    """Same global batches: only the order of float32 additions differs. Tolerance 1e-4 of the loss, 2e-3 of the weights."""
+    two = train(log, tmp_path, replace(SMALL, processes=2, accumulate=2))
+    losses = [storage.read_json(model / "metrics.json")["validation_log_loss"] for model in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    weights = [load_file(model / "model.safetensors") for model in (one, two)]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
+
+
+def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: Path):
+    config = replace(SMALL, dropout=0.2, checkpoint_every_steps=3, checkpoints=str(tmp_path / "checkpoints"))
+    torch.set_num_threads(1)
+    session.train(
+        features=log.features, embeddings=log.embeddings, model=tmp_path / "straight", work=tmp_path / "work",
+        failures=tmp_path / "failures", config=replace(config, checkpoints=""), place=Place(),
+    )  # fmt: skip
+
+    def command() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tritower.ranker", f"--features={log.features}", f"--embeddings={log.embeddings}",
+             f"--model={tmp_path / 'model'}", f"--config={json.dumps(to_dict(config))}"],
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    first = command()
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "checkpoints").glob("step-*/state.json")):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.002)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL and not (tmp_path / "model").exists()
+    _, told = command().communicate(timeout=100)
+    assert "resumed at step" in told
+    assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "straight/model.safetensors").read_bytes()
+    assert not (tmp_path / "checkpoints").exists()  # a finished training leaves none to resume by mistake
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path):
+    storage.write_json(tmp_path / "step-000000003/state.json", {"identity": {"seed": 99, "epochs": 2}, "progress": {}})
+    with pytest.raises(ArtifactError, match=r"belongs to another training: seed differ"):
+        checkpoint.load(tmp_path, identity={"seed": 17, "epochs": 2})
+    assert checkpoint.load(tmp_path / "empty", identity={}) is None
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch(log: Any, tmp_path: Path):
+    (tmp_path / "embeddings").mkdir()
+    matrix_TD = np.load(log.embeddings / "matrix.npy")
+    matrix_TD[70] = np.nan
+    np.save(tmp_path / "embeddings/matrix.npy", matrix_TD)
+    (tmp_path / "embeddings/encoder.json").write_bytes((log.embeddings / "encoder.json").read_bytes())
+    with pytest.raises(NonFiniteLossError, match="document_JD") as caught:
+        step.train(
+            features=log.features, embeddings=tmp_path / "embeddings", model=tmp_path / "model", scores=tmp_path / "scores",
+            config=SMALL,
+        )  # fmt: skip
+    batch = load_file(caught.value.where)
+    assert np.isnan(batch["document_JD"]).any() and len(batch["clicked_B"]) == SMALL.batch_size
+    assert not (tmp_path / "model").exists() and not (tmp_path / "scores").exists()
+
+
+@pytest.fixture(scope="session")
+def trained(log: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model and scores of the whole step."""
+    folder = tmp_path_factory.mktemp("step")
+    config = replace(SMALL, epochs=12, batch_size=128, threads=0, learning_rate=3e-3)
+    figures = step.train(
+        features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores", config=config
+    )
+    assert figures == storage.read_json(folder / "model/metrics.json")
+    return folder
+
+
+def test_the_step_writes_scores_that_rank(log: Any, trained: Path):
+    for split in ("validation", "test"):
+        table = pq.read_table(trained / "scores" / f"{split}.parquet")
+        assert table.schema == schema.SCORES.arrow()
+        keys = pq.read_table(log.features / split, columns=["row", "request"])
+        assert table["row"].equals(keys["row"]) and table["request"].equals(keys["request"])
+    score_N, relevance_N = table["score"].to_numpy(), log.relevance["test"]
+    clicked_N = np.random.default_rng(3).random(len(score_N)) < relevance_N
+    best = measure.auc(relevance_N.astype(np.float32), clicked_N)
+    assert measure.auc(score_N, clicked_N) > 0.5 + 0.5 * (best - 0.5)
+    described = storage.read_json(trained / "scores/scores.json")
+    assert described["model"] == "ranker" and described["examination"][0] == 1.0
+    assert not (trained / "scores/train.parquet").exists()
+
+
+def test_scoring_again_gives_the_same_scores(log: Any, trained: Path, tmp_path: Path):
+    numbers = step.score(features=log.features, embeddings=log.embeddings, model=trained / "model", scores=tmp_path / "scores")
+    assert numbers == {"rows": 9600.0}
+    first, again = (pq.read_table(folder / "scores/test.parquet")["score"].to_numpy() for folder in (trained, tmp_path))
+    np.testing.assert_allclose(again, first, atol=1e-6)  # texts met in another order change the last bit
+
+
+def test_another_encoder_or_feature_list_is_refused(log: Any, trained: Path, tmp_path: Path):
+    loaded = artifact.load(trained / "model")
+    with pytest.raises(ArtifactError, match="encoder zzz"):
+        loaded.expect(names=loaded.names, encoder={"hash": "zzz"}, where="here")
+    with pytest.raises(ArtifactError, match="the features are not the model's: extra"):
+        loaded.expect(names=[*loaded.names, "extra"], encoder=loaded.encoder, where="here")
+    with pytest.raises(ArtifactError, match="another order"):
+        loaded.expect(names=loaded.names[::-1], encoder=loaded.encoder, where="here")
+
+
+@pytest.mark.parametrize("damage", ["truncate", "features", "remove"])
+def test_a_damaged_model_folder_is_refused(trained: Path, tmp_path: Path, damage: str):
+    for file in (trained / "model").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    if damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "features":
+        storage.write_json(tmp_path / "features.json", {"features": ["one"]})
+    else:
+        weights.unlink()
+    with pytest.raises(ArtifactError, match="do not fit"):
+        artifact.load(tmp_path)
+
+
+def test_the_model_card_names_encoder_features_and_figures(trained: Path):
+    card = (trained / "model/MODEL_CARD.md").read_text()
+    for word in ("abc123", "match, popularity, age", "validation_auc", "learning_rate"):
+        assert word in card
