@@ -1,0 +1,186 @@
+"""The words of the market: occupations, how related they are, and the many titles each of them goes by.
+
+Legend: O occupations, V title variants, D dimensions of a speciality vector.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+SPECIALITY_DIM = 16
+_PLAIN = re.compile(r"^[A-Za-z][A-Za-z0-9 /&.+#'\-]*$")
+_WORD = re.compile(r"[a-z0-9+#]+")
+_STOP = frozenset("a an and at for in near me of on or the to with job jobs i ii iii".split())
+# Likeness of two occupations that share a level of the Standard Occupational Classification (SOC 2018), finest first:
+# (characters of the code in common, likeness).
+_LEVELS = ((7, 0.85), (6, 0.7), (4, 0.4), (2, 0.12))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lexicon:
+    """Occupations chosen for one market.
+
+    `variant_start_O1` (O + 1) cuts the variants by occupation. `seeker_cumulative_V` and `employer_cumulative_V` hold, for
+    variant v of occupation o, o plus the cumulative share of the variants up to v, so that one `searchsorted` draws variants of
+    many occupations at once. `speciality_VD` has unit rows; titles that share words have like rows.
+    """
+
+    codes: list[str]
+    names: list[str]
+    weight_O: NDArray[np.float64]
+    relatedness_OO: NDArray[np.float32]
+    titles: list[str]
+    shorts: list[str]
+    variant_occupation_V: NDArray[np.int32]
+    variant_start_O1: NDArray[np.int64]
+    seeker_cumulative_V: NDArray[np.float64]
+    employer_cumulative_V: NDArray[np.float64]
+    speciality_VD: NDArray[np.float32]
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a text without stop words; a plural s is dropped, as simple search engines do."""
+    found = _WORD.findall(text.lower())
+    return [w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") else w for w in found if w not in _STOP]
+
+
+def build(
+    titles: pa.Table,
+    abbreviations: Mapping[str, tuple[str, ...]],
+    *,
+    num_occupations: int,
+    rng: np.random.Generator,
+    max_variants: int = 24,
+) -> Lexicon:
+    """Choose occupations in whole related groups and the title variants of each.
+
+    Args:
+        titles: columns title, occupation (SOC code), occupation_title, kind, short.
+        abbreviations: short form -> the phrases it stands for, lower case.
+        num_occupations: O, capped by what the table offers.
+        rng: decides which groups and variants are chosen.
+        max_variants: most title variants per occupation.
+    """
+    variants, names = _gather(titles, {long: short.upper() for short, longs in abbreviations.items() for long in longs[:1]})
+    chosen = _choose(variants, num_occupations, rng)
+    titles_V: list[str] = []
+    shorts_V: list[str] = []
+    occupation_V: list[int] = []
+    seeker_V: list[float] = []
+    employer_V: list[float] = []
+    start = [0]
+    for number, code in enumerate(chosen):
+        picked = _pick(variants[code], max_variants, rng)
+        seeker, employer = _shares(len(picked), rng), _shares(len(picked), rng)
+        titles_V += [title for title, _ in picked]
+        shorts_V += [short for _, short in picked]
+        occupation_V += [number] * len(picked)
+        seeker_V += list(number + np.cumsum(seeker))
+        employer_V += list(number + np.cumsum(employer))
+        start.append(len(titles_V))
+    weight = np.array([len(variants[c]) for c in chosen]) ** 0.7 * rng.lognormal(0, 0.7, len(chosen))
+    return Lexicon(
+        codes=chosen,
+        names=[names[c] for c in chosen],
+        weight_O=weight / weight.sum(),
+        relatedness_OO=_relatedness(chosen, variants),
+        titles=titles_V,
+        shorts=shorts_V,
+        variant_occupation_V=np.array(occupation_V, np.int32),
+        variant_start_O1=np.array(start, np.int64),
+        seeker_cumulative_V=np.array(seeker_V),
+        employer_cumulative_V=np.array(employer_V),
+        speciality_VD=_specialities(titles_V, rng),
+    )
+
+
+def draw(
+    cumulative_V: NDArray[np.float64], start_O1: NDArray[np.int64], occupation: NDArray[np.int32], u: NDArray[np.float64]
+) -> NDArray[np.int32]:
+    """A variant of each occupation by its share, for uniform numbers `u`."""
+    found = np.searchsorted(cumulative_V, occupation + u, side="right")
+    return np.clip(found, start_O1[occupation], start_O1[occupation + 1] - 1).astype(np.int32)
+
+
+def _gather(titles: pa.Table, short_of: dict[str, str]) -> tuple[dict[str, dict[str, tuple[str, float]]], dict[str, str]]:
+    """Per occupation: title -> (abbreviated form or '', how common the title is); and the occupations' names."""
+    phrases = re.compile(
+        r"\b(" + "|".join(re.escape(p) for p in sorted(short_of, key=len, reverse=True)) + r")\b", re.IGNORECASE
+    )
+    variants: dict[str, dict[str, tuple[str, float]]] = defaultdict(dict)
+    names: dict[str, str] = {}
+    columns = (titles[name].to_pylist() for name in ("title", "occupation", "occupation_title", "kind", "short"))
+    for title, code, name, kind, acronym in zip(*columns, strict=True):
+        if code.startswith("55") or name.endswith("All Other") or kind == "occupation":
+            continue
+        if not _PLAIN.match(title) or len(title) > 40 or len(title.split()) > 4:
+            continue
+        names.setdefault(code, name)
+        short = acronym or phrases.sub(lambda found: short_of[found[0].lower()], title)
+        variants[code][title] = (
+            "" if short == title else short,
+            3.0 if kind == "reported" else variants[code].get(title, ("", 1.0))[1],
+        )
+    return {c: v for c, v in variants.items() if len(v) >= 6}, names
+
+
+def _choose(variants: dict[str, dict[str, tuple[str, float]]], count: int, rng: np.random.Generator) -> list[str]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for code in sorted(variants):
+        groups[code[:4]].append(code)
+    keys = sorted(groups)
+    weight = np.array([sum(len(variants[c]) for c in groups[k]) for k in keys], float) ** 0.7
+    order = rng.choice(len(keys), len(keys), replace=False, p=weight / weight.sum())
+    chosen: list[str] = []
+    for g in order:
+        # At most six of a group, so that a small market still spans several fields.
+        members = groups[keys[g]]
+        size = np.array([len(variants[c]) for c in members], float)
+        chosen += [members[i] for i in rng.choice(len(members), min(6, len(members)), replace=False, p=size / size.sum())]
+        if len(chosen) >= count:
+            break
+    return sorted(chosen[:count])
+
+
+def _pick(options: dict[str, tuple[str, float]], most: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    titles = sorted(options)
+    weight = np.array([options[t][1] / len(t.split()) for t in titles])
+    picked = rng.choice(len(titles), min(most, len(titles)), replace=False, p=weight / weight.sum())
+    return [(titles[i], options[titles[i]][0]) for i in picked]
+
+
+def _shares(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Zipf shares in random order: seekers and employers each have their own favourite words."""
+    share = 1.0 / (1 + rng.permutation(count))
+    return np.asarray(share / share.sum())
+
+
+def _relatedness(codes: list[str], variants: dict[str, dict[str, tuple[str, float]]]) -> NDArray[np.float32]:
+    """(O, O) in 0..1, symmetric, 1 on the diagonal: levels of the SOC in common, raised by titles in common."""
+    related = np.zeros((len(codes), len(codes)), np.float32)
+    for length, likeness in _LEVELS:
+        prefix = np.array([c[:length] for c in codes])
+        related = np.maximum(related, np.where(prefix[:, None] == prefix[None, :], likeness, 0)).astype(np.float32)
+    holders: dict[str, list[int]] = defaultdict(list)
+    for number, code in enumerate(codes):
+        for title in variants[code]:
+            holders[title.lower()].append(number)
+    shared = Counter((a, b) for held in holders.values() for a in held for b in held if a != b)
+    for (a, b), times in shared.items():
+        few = min(len(variants[codes[a]]), len(variants[codes[b]]))
+        related[a, b] = min(0.9, related[a, b] + 1.5 * times / few)
+    np.fill_diagonal(related, 1.0)
+    return related
+
+
+def _specialities(titles: list[str], rng: np.random.Generator) -> NDArray[np.float32]:
+    vocabulary = sorted({w for title in titles for w in words(title)} | {""})
+    vectors = rng.standard_normal((len(vocabulary), SPECIALITY_DIM))
+    number = {w: i for i, w in enumerate(vocabulary)}
+    sums = np.array([vectors[[number[w] for w in (words(t) or [""])]].sum(0) for t in titles])
+    return (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
