@@ -17,17 +17,19 @@ _SLICES = {
     "randomised": "Test searches shown in random order (no position bias)",
     "logged": "All test searches as logged (the old ranking's order)",
 }
+_LIFTS = {"lift": "over XGBoost", "lift_cos": "over XGBoost with cosines"}
 # What is worth a reader's glance of each step's numbers, as far as the step reports it.
 _WORTH = {
-    "ingest": ("impressions", "jobs", "users", "requests", "quarantined"),
-    "embed": ("texts", "dim", "texts_per_second"),
+    "ingest": ("impressions_out", "jobs_out", "users_out", "requests", "impressions_quarantined"),
+    "embed": ("texts", "dim", "name"),
     "features": ("rows", "features"),
     "candidate_features": ("rows",),
-    "ranker": ("epochs", "validation_auc", "examples_per_second"),
-    "baseline": ("rounds", "validation_auc"),
-    "baseline_cos": ("rounds", "validation_auc"),
+    "ranker": ("validation_auc", "epochs", "rows_per_second"),
+    "baseline": ("validation_auc", "rounds", "trials"),
+    "baseline_cos": ("validation_auc", "rounds", "trials"),
     "candidates": ("searches", "candidates"),
     "recommend": ("searches", "recommendations"),
+    "evaluation": ("randomised_auc", "logged_auc"),
 }
 
 
@@ -67,8 +69,11 @@ class Progress:
 
 def numbers(step: StepRun) -> str:
     """The numbers of a step that are worth a glance, as text."""
-    wanted = _WORTH.get(step.name, tuple(step.numbers)[:4])
-    return ", ".join(f"{name.replace('_', ' ')} {value(step.numbers[name])}" for name in wanted if name in step.numbers)
+    return ", ".join(
+        f"{name.removesuffix('_out').replace('_', ' ')} {value(step.numbers[name])}"
+        for name in _WORTH.get(step.name, ())
+        if name in step.numbers
+    )
 
 
 def value(number: Any) -> str:
@@ -88,14 +93,10 @@ def results(metrics: Mapping[str, Any]) -> str:
 
 
 def _slice(figures: Mapping[str, Any]) -> str:
-    lines = [["", *_METRICS.values()]]
-    for key, title in _RANKERS.items():
-        if figures.get(key):
-            lines.append([title, *(f"{figures[key][metric]:.4f}" for metric in _METRICS)])
-    for key, title in (("lift", "lift over XGBoost"), ("lift_cos", "lift over XGBoost with cosines")):
-        if figures.get(key):
-            lines.append([title, *(_lift(figures[key][metric]) for metric in _METRICS)])
-    return table(lines)
+    header = ["", *_METRICS.values()]
+    levels = [[title, *(f"{figures[key][m]:.4f}" for m in _METRICS)] for key, title in _RANKERS.items() if figures.get(key)]
+    lifts = [[title, *(_lift(figures[key][m]) for m in _METRICS)] for key, title in _LIFTS.items() if figures.get(key)]
+    return table([header, *levels]) + ("\n\n" + table([["lift of the triple tower", *header[1:]], *lifts]) if lifts else "")
 
 
 def _lift(figure: Mapping[str, float]) -> str:
