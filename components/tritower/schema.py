@@ -247,6 +247,24 @@ DATASET_QUARANTINE = Table(
     ),
 )
 
+# ------------------------------------------------------------------------------------------------------- entities
+#
+# entities/entities.parquet       ENTITIES sorted by (text, start, end, label); spans may nest, equal rows do not occur
+# entities/entities.json          {"version": 1, "config": {...}, "counts": {...}}
+
+ENTITIES = Table(
+    name="entities",
+    doc="What the job NER found in each text.",
+    key=("text", "start", "end", "label"),
+    columns=(
+        _need("text", "int32", "Text number.", low=0),
+        _need("label", "string", "TITLE, SKILL, SENIORITY, COMPANY, PLACE, EMPLOYMENT or QUALIFICATION."),
+        _need("value", "string", "Canonical form; for SENIORITY the name of the level, one of `vocabulary.LEVELS`."),
+        _need("start", "int32", "First character of the span in the text.", low=0),
+        _need("end", "int32", "Character after the span.", low=1),
+    ),
+)
+
 # ------------------------------------------------------------------------------------------- embeddings, features, scores
 #
 # embeddings/matrix.npy           float16 (T, D), C order, L2-normalised rows, row number = text; numpy.load(mmap_mode="r")

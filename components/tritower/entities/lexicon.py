@@ -1,0 +1,200 @@
+"""The phrases the gazetteer knows, and how a single token is folded before it is looked up.
+
+Built once per process from `tritower.vocabulary` (about 2 s); companies are added per dataset.
+"""
+
+import collections
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tritower import vocabulary
+from tritower.entities.spelling import Speller
+
+Key = tuple[str, ...]
+_VENDORS = frozenset(
+    ["adobe", "amazon", "apache", "apple", "atlassian", "autodesk", "esri", "google", "ibm", "intuit", "microsoft"]
+)
+_MAX_SKILL_TOKENS = 4
+
+
+class Meaning(NamedTuple):
+    """What a phrase stands for."""
+
+    label: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Folded phrases with their meanings.
+
+    `phrases` maps folded tokens to meanings, at most one per label. `heads` are tokens that end a title, `modifiers` tokens
+    that occur inside titles before the head. `needs_capitals` are short forms that are also words or state codes.
+    """
+
+    phrases: dict[Key, tuple[Meaning, ...]]
+    heads: frozenset[str]
+    modifiers: frozenset[str]
+    needs_capitals: frozenset[str]
+    ambiguous_places: frozenset[str]
+    levels: dict[str, str]
+    speller: Speller
+    short: dict[str, str]
+
+    def fold(self, norm: str) -> str:
+        """One normalised token as it stands in a key: slips mended, one-word abbreviations expanded, singular."""
+        mended = self.speller.mend(norm)
+        return vocabulary.singular(self.short.get(mended, mended))
+
+    def key(self, text: str) -> Key:
+        """The lookup key of a phrase."""
+        return tuple(self.fold(token.norm) for token in vocabulary.tokenise(text))
+
+
+@functools.cache
+def default() -> Lexicon:
+    """The lexicon of the package's own vocabulary, without companies."""
+    titles = _titles()
+    counts = _word_counts(titles)
+    mended = {slip: right for slip, right in vocabulary.misspellings().items() if " " not in slip + right}
+    short = {
+        abbreviation: expansions[0]
+        for abbreviation, expansions in vocabulary.abbreviations().items()
+        if all(" " not in expansion for expansion in expansions)
+    }
+    lexicon = Lexicon(
+        phrases={},
+        heads=frozenset(vocabulary.title_heads() | {next(iter(title)) for title in titles if len(title) == 1}),
+        modifiers=frozenset(word for title in titles for word in title[:-1]) - vocabulary.stop_words(),
+        needs_capitals=_capitals(),
+        ambiguous_places=frozenset(),
+        levels={vocabulary.key(word): vocabulary.LEVELS[level] for word, level in vocabulary.seniorities()},
+        speller=Speller(counts, mended),
+        short=short,
+    )
+    found: dict[Key, dict[str, str]] = collections.defaultdict(dict)
+    for phrase, meaning in _meanings(lexicon, titles):
+        if phrase:
+            found[phrase].setdefault(meaning.label, meaning.value)
+    lexicon.phrases.update({phrase: tuple(Meaning(*item) for item in labels.items()) for phrase, labels in found.items()})
+    return lexicon
+
+
+def companies(lexicon: Lexicon, names: Iterable[str]) -> dict[Key, tuple[Meaning, ...]]:
+    """Keys of employers: legal forms dropped; a one-word name that is a word of titles, such as "Target", is left out."""
+    found: dict[Key, tuple[Meaning, ...]] = {}
+    for name in names:
+        value = vocabulary.company_key(name)
+        words = value.split()
+        known = len(words) == 1 and (words[0] in lexicon.modifiers or words[0] in lexicon.heads or len(words[0]) < 3)
+        if words and not known:
+            found.setdefault(lexicon.key(value), (Meaning("COMPANY", value),))
+    return found
+
+
+def _titles() -> dict[Key, str]:
+    """Key -> value of every listed title. The value is the key as text."""
+    excluded = vocabulary.not_titles() | vocabulary.stop_words()
+    found: dict[Key, str] = {}
+    for table in (vocabulary.titles(), vocabulary.other_titles()):
+        for title in table["title"].to_pylist():
+            value = vocabulary.key(title)
+            if value not in excluded:
+                found.setdefault(tuple(value.split()), value)
+    return found
+
+
+def _word_counts(titles: Iterable[Key]) -> dict[str, int]:
+    counts = collections.Counter(word for title in titles for word in title)
+    for skill in vocabulary.skills()["skill"].to_pylist():
+        for word in vocabulary.key(skill).split():
+            counts[word] += 1
+    for place in vocabulary.places(""):
+        counts.update(vocabulary.normalise(f"{place.city} {place.region_name}").split())
+    for phrase in [*vocabulary.employment_types(), *vocabulary.qualifications(), *vocabulary.stop_words()]:
+        counts.update(vocabulary.normalise(phrase).split())
+    return counts
+
+
+def _capitals() -> frozenset[str]:
+    """Two-letter short forms that are also a common word or a state: taken as a title only when written in capitals."""
+    words = {
+        "as",
+        "am",
+        "it",
+        "is",
+        "me",
+        "or",
+        "so",
+        "us",
+        "in",
+        "ed",
+        "le",
+        "om",
+        "po",
+        "ip",
+        "pr",
+        "ml",
+        "cv",
+        "super",
+        "sub",
+        "para",
+    }
+    return frozenset(words | {code.lower() for code in vocabulary.regions()})
+
+
+def _meanings(lexicon: Lexicon, titles: dict[Key, str]) -> Iterator[tuple[Key, Meaning]]:
+    for title, value in titles.items():
+        yield tuple(lexicon.fold(word) for word in title), Meaning("TITLE", value)
+    for table in (vocabulary.titles(),):
+        for title, short in zip(table["title"].to_pylist(), table["short"].to_pylist(), strict=True):
+            if short and len(short) >= 3:
+                yield lexicon.key(short), Meaning("TITLE", vocabulary.key(title))
+    yield from _abbreviated(lexicon, titles)
+    yield from _skills(lexicon)
+    for word, level in vocabulary.seniorities():
+        yield lexicon.key(word), Meaning("SENIORITY", vocabulary.LEVELS[level])
+    for word, value in vocabulary.employment_types().items():
+        yield lexicon.key(word), Meaning("EMPLOYMENT", value)
+    for word, value in vocabulary.qualifications().items():
+        yield lexicon.key(word), Meaning("QUALIFICATION", value)
+    for place in vocabulary.places(""):
+        yield lexicon.key(place.city), Meaning("PLACE", vocabulary.normalise(place.city))
+        yield lexicon.key(place.region_name), Meaning("PLACE", vocabulary.normalise(place.region_name))
+    for code, name in vocabulary.regions().items():
+        yield (code.lower(),), Meaning("PLACE", vocabulary.normalise(name))
+
+
+def _abbreviated(lexicon: Lexicon, titles: dict[Key, str]) -> Iterator[tuple[Key, Meaning]]:
+    """Short forms of whole titles ("rn"), and titles with a part cut short ("hr manager")."""
+    parts: dict[Key, str] = {}
+    for short, expansions in vocabulary.abbreviations().items():
+        for expansion in expansions:
+            key = tuple(vocabulary.key(expansion).split())
+            if key in titles:
+                yield lexicon.key(short), Meaning("TITLE", titles[key])
+            if len(key) > 1 and " " not in short:
+                parts.setdefault(key, short)
+    longest = max(map(len, parts))
+    for title, value in titles.items():
+        for start in range(len(title) - 1):
+            for end in range(start + 2, min(len(title), start + longest) + 1):
+                if title[start:end] in parts and end - start < len(title):
+                    words = (*title[:start], parts[title[start:end]], *title[end:])
+                    yield tuple(lexicon.fold(word) for word in words), Meaning("TITLE", value)
+
+
+def _skills(lexicon: Lexicon) -> Iterator[tuple[Key, Meaning]]:
+    table = vocabulary.skills()
+    for skill, hot, short in zip(*(table[name].to_pylist() for name in ("skill", "hot", "short")), strict=True):
+        value = vocabulary.key(skill)
+        words = value.split()
+        if not words or len(words) > _MAX_SKILL_TOKENS or value in vocabulary.stop_words() or (len(value) < 3 and not hot):
+            continue
+        yield lexicon.key(skill), Meaning("SKILL", value)
+        if hot and len(words) > 1 and words[0] in _VENDORS:
+            yield lexicon.key(" ".join(words[1:])), Meaning("SKILL", value)
+        if short and len(short) >= 3:
+            yield lexicon.key(short), Meaning("SKILL", value)

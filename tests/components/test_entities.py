@@ -1,0 +1,77 @@
+"""The `entities` component on a dataset of a few texts."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tritower import schema, storage
+from tritower.entities import step
+from tritower.entities.config import EntitiesConfig
+from tritower.errors import ConfigError
+
+TEXTS = ["", "sr. acountant", "Registered Nurse - Nights (Austin, TX)", "walmart cashier", "Cashier, Walmart Inc.", "zzzz"]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    size = len(TEXTS)
+    queries = [i in (0, 1, 3, 5) for i in range(size)]
+    texts = {
+        "text": list(range(size)), "value": TEXTS, "is_query": queries, "is_title": [i == 2 for i in range(size)],
+        "is_document": [i == 4 for i in range(size)], "is_profile": [False] * size,
+    }  # fmt: skip
+    pq.write_table(pa.table(texts, schema=schema.DATASET_TEXTS.arrow()), folder / "texts.parquet")
+    pq.write_table(pa.table({"company": ["Walmart Inc.", "Acme Foods, LLC", "Walmart Inc."]}), folder / "jobs.parquet")
+    return folder
+
+
+def test_step_writes_every_entity_once_in_order(dataset: Path, tmp_path: Path) -> None:
+    numbers = step.run(dataset=dataset, entities=tmp_path / "entities", config=EntitiesConfig(rows_per_batch=2))
+    table = pq.read_table(tmp_path / "entities/entities.parquet")
+    assert table.schema.equals(schema.ENTITIES.arrow())
+    rows = table.to_pylist()
+    keys = [(row["text"], row["start"], row["end"], row["label"]) for row in rows]
+    assert keys == sorted(keys) and len(set(keys)) == len(keys)
+    found = {(row["text"], TEXTS[row["text"]][row["start"] : row["end"]], row["label"], row["value"]) for row in rows}
+    assert {
+        (1, "sr", "SENIORITY", "senior"),
+        (1, "acountant", "TITLE", "accountant"),
+        (2, "Registered Nurse", "TITLE", "registered nurse"),
+        (2, "Nights", "EMPLOYMENT", "night shift"),
+        (2, "Austin", "PLACE", "austin"),
+        (2, "TX", "PLACE", "texas"),
+        (3, "walmart", "COMPANY", "walmart"),
+        (3, "cashier", "TITLE", "cashier"),
+        (4, "Cashier", "TITLE", "cashier"),
+    } <= found
+    assert not {row["text"] for row in rows} & {0, 5}
+    assert numbers["texts"] == 6 and numbers["entities"] == len(rows)
+    assert numbers["titles_covered"] == 1.0 and numbers["queries_covered"] == pytest.approx(2 / 3)
+    assert storage.read_json(tmp_path / "entities/entities.json")["counts"]["texts"] == 6
+
+
+def test_batches_do_not_change_the_result(dataset: Path, tmp_path: Path) -> None:
+    for rows in (1, 1000):
+        step.run(dataset=dataset, entities=tmp_path / str(rows), config=EntitiesConfig(rows_per_batch=rows))
+    assert pq.read_table(tmp_path / "1/entities.parquet") == pq.read_table(tmp_path / "1000/entities.parquet")
+
+
+def test_component_as_a_plain_call(dataset: Path, tmp_path: Path) -> None:
+    from kfp import dsl
+    from tritower.entities.component import entities
+
+    metrics = dsl.Metrics(name="metrics", uri=str(tmp_path / "metrics"))
+    out = dsl.Dataset(name="entities", uri=str(tmp_path / "out"))
+    source = dsl.Dataset(name="dataset", uri=str(dataset))
+    entities.python_func(dataset=source, entities=out, metrics=metrics, config={"companies": "false"})
+    labels = pq.read_table(tmp_path / "out/entities.parquet")["label"].to_pylist()
+    assert "TITLE" in labels and "COMPANY" not in labels
+    assert metrics.metadata["texts"] == 6 and storage.read_json(metrics.path)["texts"] == 6
+
+
+def test_config_is_checked() -> None:
+    with pytest.raises(ConfigError, match="rows_per_batch"):
+        EntitiesConfig(rows_per_batch=0)
