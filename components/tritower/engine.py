@@ -80,6 +80,9 @@ class Engine(Protocol):
             part_rows: rows per file.
         """
 
+    def stream(self, query: str, *, order_by: str = "") -> "Iterator[pa.RecordBatch]":
+        """The batches of a result in this process, in order: for passes that cannot be cut into groups."""
+
     def rows(self, query: str) -> list[dict[str, Any]]:
         """A small result as Python values."""
 
@@ -153,21 +156,18 @@ class DuckDBEngine:
 
     def keep(self, name: str, query: str, *, order_by: str = "", number: str = "") -> int:
         """See Engine."""
-        return self._materialise(name, self._stream(_ordered(query, order_by)), number=number)
+        stream = self._stream(_ordered(query, order_by))
+        return self._materialise(name, stream, stream.schema, number=number)
 
     def map_batches(self, name: str, query: str, kernel: BatchKernel, schema: "pa.Schema") -> int:
         """See Engine."""
-        import pyarrow as pa
-
-        return self._materialise(name, pa.RecordBatchReader.from_batches(schema, kernel(iter(self._stream(query)))))
+        return self._materialise(name, kernel(iter(self._stream(query))), schema)
 
     def map_groups(self, name: str, query: str, key: str, kernel: GroupKernel, schema: "pa.Schema") -> int:
         """See Engine."""
-        import pyarrow as pa
-
         stream = self._stream(_ordered(query, key))
         batches = (batch for table in _whole_groups(stream, key) for batch in kernel(table).cast(schema).to_batches())
-        return self._materialise(name, pa.RecordBatchReader.from_batches(schema, batches))
+        return self._materialise(name, batches, schema)
 
     def write(
         self,
@@ -184,6 +184,10 @@ class DuckDBEngine:
         return write_parquet(
             self._stream(_ordered(query, order_by)), path, schema, number=number, number_from=number_from, part_rows=part_rows
         )
+
+    def stream(self, query: str, *, order_by: str = "") -> "Iterator[pa.RecordBatch]":
+        """See Engine."""
+        yield from self._stream(_ordered(query, order_by))
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """See Engine."""
@@ -205,10 +209,11 @@ class DuckDBEngine:
         cursor: duckdb.DuckDBPyConnection = self._connection.cursor()
         return cursor.sql(query).to_arrow_reader(BATCH_ROWS)
 
-    def _materialise(self, name: str, stream: "pa.RecordBatchReader", *, number: str = "") -> int:
+    def _materialise(self, name: str, stream: "Iterable[pa.RecordBatch]", schema: "pa.Schema", *, number: str = "") -> int:
         import pyarrow as pa
 
-        schema = stream.schema.append(pa.field(number, pa.int64())) if number else stream.schema
+        if number:
+            schema = schema.append(pa.field(number, pa.int64()))
         path = self._file(name)
         count = write_parquet(stream, path, schema, number=number, compression="lz4")
         self._view(name, f"SELECT * FROM {_read_parquet([path])}")

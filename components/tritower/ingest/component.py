@@ -1,5 +1,7 @@
 """The ingest step as a KFP component."""
 
+from typing import Any
+
 from kfp.dsl import HTML, Dataset, Metrics, Output
 
 from tritower._build import component
@@ -14,7 +16,7 @@ def ingest(
     metrics: Output[Metrics],
     users: str = "",
     data_version: str = "",
-    config: dict = {},  # type: ignore[type-arg]
+    config: dict[str, Any] = {},
 ) -> None:
     """Checks, deduplicates, numbers and splits raw logs by time.
 

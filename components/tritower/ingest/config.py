@@ -21,6 +21,16 @@ class IngestConfig:
     """The step fails when a larger share of a table's rows is refused. 0 to 1. Default: a judgement, strict enough to
     catch a broken export, loose enough for the odd bad row."""
 
+    negatives: int = 0
+    """Jobs drawn per view, for logs of views or clicks alone. 0: 9 where impressions have no column `clicked` (ten
+    candidates a list, as is common in ranking tests), none where they have it. Above 0: every row is taken for a view."""
+
+    negatives_window_d: float = 7.0
+    """How far after a view the jobs are drawn from, in days. Above 0. Default: a week holds every weekday once."""
+
+    seed: int = 0
+    """Seed of the draw."""
+
     rename: dict[str, str] | None = None
     """Source column -> column of this schema, as "table.source_name": "name", such as {"impressions.shown_at": "ts"}."""
 
@@ -37,5 +47,8 @@ class IngestConfig:
         check(0 < self.validation_share <= 0.5, "validation_share", self.validation_share, "above 0, at most 0.5")
         check(0 < self.test_share <= 0.5, "test_share", self.test_share, "above 0, at most 0.5")
         check(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "between 0 and 1")
+        check(0 <= self.negatives <= 1_000, "negatives", self.negatives, "from 0 to 1000")
+        check(self.negatives_window_d > 0, "negatives_window_d", self.negatives_window_d, "above 0")
+        check(self.seed >= 0, "seed", self.seed, "of 0 or more")
         check(bool(re.fullmatch(r"\d+ ?[MG]i?B", self.memory_limit)), "memory_limit", self.memory_limit, "such as 1GiB")
         check(self.threads >= 0, "threads", self.threads, "of 0 or more")

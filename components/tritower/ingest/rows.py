@@ -15,10 +15,12 @@ import pyarrow.compute as pc
 from tritower.ingest import convert, sources
 from tritower.schema import RAW_TABLES, Column, Table
 
+# What a log of views alone may lack.
+VIEWS_MAY_LACK = ("request_id", "query", "clicked")
 # Ids and free text are kept as they are; these are what a person reads, so they are cleaned before anything compares them.
 _CLEANED = ("title", "company", "city", "region", "country", "occupation", "query", "interests", "past_titles")
-# Empty text is a value only here.
-_MAY_BE_EMPTY = ("query",)
+# Empty text is a value only here; an advert without an employer's name has a missing company taken for empty.
+_MAY_BE_EMPTY = ("query", "company")
 _FIRST_TIME, _LAST_TIME = 0, 4_102_444_800_000_000  # 1970 to 2100, microseconds
 _SHOWN_CHARACTERS = 200
 
@@ -33,7 +35,7 @@ def checked_schema(table: Table) -> pa.Schema:
 
 
 def check_rows(
-    pieces: Iterator[pa.RecordBatch], *, table: str, rename: dict[str, str], optional: tuple[str, ...] = ()
+    pieces: Iterator[pa.RecordBatch], *, table: str, rename: dict[str, str], views: bool = False
 ) -> Iterator[pa.RecordBatch]:
     """Read pieces (sources.SPLIT_SCHEMA) and yield their rows as `checked_schema(table)`.
 
@@ -41,20 +43,21 @@ def check_rows(
         pieces: batches of the plan.
         table: jobs, impressions or users.
         rename: source column -> schema column.
-        optional: required columns that this source may do without.
+        views: every row is a view, and so a request of its own.
     """
     spec = RAW_TABLES[table]
     for batch in pieces:
         for piece in batch.to_pylist():
             for raw in sources.read(piece):
                 if raw.table.num_rows:
-                    yield _checked(raw, spec, piece["number"] << FILE_BITS, rename, optional)
+                    yield _checked(raw, spec, piece["number"] << FILE_BITS, rename, views=views)
                 if raw.refused:
                     yield _refused(raw.refused, spec, piece["number"] << FILE_BITS)
 
 
-def _checked(raw: sources.RawBatch, spec: Table, seq: int, rename: dict[str, str], optional: tuple[str, ...]) -> pa.RecordBatch:
+def _checked(raw: sources.RawBatch, spec: Table, seq: int, rename: dict[str, str], *, views: bool) -> pa.RecordBatch:
     length = raw.table.num_rows
+    optional = VIEWS_MAY_LACK if views else ()
     named = raw.table.rename_columns([rename.get(name, name) for name in raw.table.column_names])
     typed: dict[str, pa.Array] = {}
     faults: list[tuple[str, pa.Array, str]] = []
@@ -71,10 +74,24 @@ def _checked(raw: sources.RawBatch, spec: Table, seq: int, rename: dict[str, str
         if not column.nullable and column.name not in optional:
             faults.append(("missing_value", pc.and_(values.is_null(), pc.invert(bad)), column.name))
         faults.append(("out_of_range", _out_of_range(values, column), column.name))
+    if views:
+        faults.append(("not_a_view", pc.fill_null(pc.invert(typed["clicked"]), False), "clicked"))
+        typed |= _view(typed, pc.add(raw.rows, seq))
     faults += _contradictions(spec.name, typed)
     reason, detail, record = _explain(faults, raw.table, named)
     columns = [*typed.values(), pc.add(raw.rows, seq), reason, detail, record]
     return pa.RecordBatch.from_arrays(columns, schema=checked_schema(spec))
+
+
+def _view(typed: dict[str, pa.Array], seq: pa.Array) -> dict[str, pa.Array]:
+    """What a view says as a row of a request: chosen at once, at no known position, out of a request of its own."""
+    return {
+        "request_id": pc.binary_join_element_wise("view", seq.cast(pa.string()), "-"),
+        "query": pc.fill_null(typed["query"], ""),
+        "clicked": pa.array(np.ones(len(seq), bool)),
+        "clicked_at": typed["ts"],
+        "position": pa.nulls(len(seq), pa.int16()),
+    }
 
 
 def _clean(values: pa.Array, column: Column) -> pa.Array:
@@ -85,6 +102,8 @@ def _clean(values: pa.Array, column: Column) -> pa.Array:
     if column.type == "list<string>":
         return pa.ListArray.from_arrays(values.offsets, convert.clean_text(values.values), mask=values.is_null())
     values = convert.clean_text(values)
+    if column.name == "company":
+        return pc.fill_null(values, "")
     if column.name in _MAY_BE_EMPTY:
         return values
     return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)

@@ -5,18 +5,21 @@ import functools
 import hashlib
 import html
 import logging
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tritower import storage
 from tritower.config import to_dict
-from tritower.engine import Engine, open_engine
+from tritower.engine import BATCH_ROWS, Engine, open_engine, write_parquet
 from tritower.errors import DataError, QualityError, SchemaError
-from tritower.ingest import rows, sources, tables
+from tritower.ingest import negatives, rows, sources, tables
 from tritower.ingest.config import IngestConfig
 from tritower.logs import phase
 from tritower.schema import (
@@ -26,6 +29,7 @@ from tritower.schema import (
     DATASET_REQUESTS,
     DATASET_TEXTS,
     DATASET_USERS,
+    RAW_IMPRESSIONS,
     RAW_JOBS,
     RAW_TABLES,
     RAW_USERS,
@@ -74,10 +78,12 @@ def run(
             config.engine, memory_limit=config.memory_limit, threads=config.threads, scratch=folder / ".scratch"
         ) as engine,
     ):
-        files = {name: _read(engine, RAW_TABLES[name], uri, config) for name, uri in uris.items()}
+        plans = {name: _plan(RAW_TABLES[name], uri, config) for name, uri in uris.items()}
+        views = config.negatives > 0 or "clicked" not in plans["impressions"].columns
+        files = {name: _read(engine, RAW_TABLES[name], plan, views=views) for name, plan in plans.items()}
         if not users:
             _no_users(engine)
-        counts = _tables(engine)
+        counts = _tables(engine, folder / ".scratch", config, views=views)
         _settle(engine, counts, files, folder, config)
         summary = _write(engine, folder, config)
         summary = {"version": 1, "counts": counts, "config": to_dict(config)} | summary
@@ -85,7 +91,7 @@ def run(
         summary["fingerprint"] = _fingerprint(folder)
         storage.write_json(folder / "dataset.json", summary)
         engine.close()
-        (folder / ".scratch").rmdir()
+        shutil.rmtree(folder / ".scratch")
     numbers = _numbers(summary)
     if metrics:
         storage.write_json(metrics, numbers)
@@ -95,27 +101,48 @@ def run(
     return numbers
 
 
-def _read(engine: Engine, table: Table, uri: str, config: IngestConfig) -> list[str]:
-    """Check every row of a source into `c_<table>`; return its files by number."""
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is to be read of one source: pieces as sources.plan, the columns that every file has, source name -> name."""
+
+    uri: str
+    pieces: pa.Table
+    columns: frozenset[str]
+    rename: dict[str, str]
+
+
+def _plan(table: Table, uri: str, config: IngestConfig) -> _Plan:
+    """List the files of a source and check their columns."""
     rename = {key.split(".", 1)[1]: name for key, name in (config.rename or {}).items() if key.split(".", 1)[0] == table.name}
+    pieces = sources.plan(uri)
+    common: set[str] | None = None
+    for piece in {piece["file"]: piece for piece in pieces.to_pylist()}.values():
+        present = {rename.get(name, name) for name in sources.columns(piece)}
+        # A log without clicks is one of views: it may do without a few columns.
+        is_views = table.name == "impressions" and (config.negatives > 0 or "clicked" not in present)
+        _require(present, table, piece["file"], rows.VIEWS_MAY_LACK if is_views else ())
+        common = present if common is None else common & present
+    return _Plan(uri=uri, pieces=pieces, columns=frozenset(common or ()), rename=rename)
+
+
+def _read(engine: Engine, table: Table, plan: _Plan, *, views: bool) -> list[str]:
+    """Check every row of a source into `c_<table>`; return its files by number."""
     with phase(_log, f"read {table.name}") as seen:
-        plan = sources.plan(uri)
-        pieces = plan.to_pylist()
-        for piece in {piece["file"]: piece for piece in pieces}.values():
-            _require(sources.columns(piece), table, piece["file"], rename)
-        engine.register(f"plan_{table.name}", plan)
-        kernel = functools.partial(rows.check_rows, table=table.name, rename=rename)
+        engine.register(f"plan_{table.name}", plan.pieces)
+        kernel = functools.partial(
+            rows.check_rows, table=table.name, rename=plan.rename, views=views and table is RAW_IMPRESSIONS
+        )
         read = engine.map_batches(f"c_{table.name}", f"SELECT * FROM plan_{table.name}", kernel, rows.checked_schema(table))
         if not read and table is not RAW_USERS:
-            raise DataError("no rows", where=uri, remedy="Check the export.")
+            raise DataError("no rows", where=plan.uri, remedy="Check the export.")
         seen["rows"] = read
-    return [file for _, file in sorted({(piece["number"], piece["file"]) for piece in pieces})]
+    files = dict(zip(plan.pieces["number"].to_pylist(), plan.pieces["file"].to_pylist(), strict=True))
+    return [files.get(number, "") for number in range(max(files, default=-1) + 1)]
 
 
-def _require(names: list[str], table: Table, file: str, rename: dict[str, str]) -> None:
-    present = {rename.get(name, name) for name in names}
+def _require(present: set[str], table: Table, file: str, optional: tuple[str, ...]) -> None:
     for column in table.columns:
-        if column.required and column.name not in present:
+        if column.required and column.name not in present and column.name not in optional:
             near = difflib.get_close_matches(column.name, sorted(present), n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]!r}? " if near else f"It has: {', '.join(sorted(present))}. "
             raise SchemaError(
@@ -129,7 +156,7 @@ def _no_users(engine: Engine) -> None:
     engine.register("c_users", rows.checked_schema(RAW_USERS).empty_table())
 
 
-def _tables(engine: Engine) -> dict[str, dict[str, int]]:
+def _tables(engine: Engine, scratch: Path, config: IngestConfig, *, views: bool) -> dict[str, dict[str, int]]:
     """Build every numbered table; return rows in, deduplicated and rows out by raw table."""
     counts: dict[str, dict[str, int]] = {}
     with phase(_log, "number jobs") as seen:
@@ -137,9 +164,18 @@ def _tables(engine: Engine) -> dict[str, dict[str, int]]:
         tables.number_jobs(engine)
         seen["rows"] = counts["jobs"]["out"] = _count(engine, "n_jobs")
     with phase(_log, "number requests") as seen:
-        tables.number_requests(engine)
-        counts["impressions"] = {"deduplicated": tables.unique_impressions(engine)}
-        counts["impressions"]["out"] = _count(engine, "u_impressions")
+        tables.known_jobs(engine)
+        if views:
+            counts["impressions"] = {"deduplicated": tables.unique_views(engine)}
+            _draw(engine, scratch, config)
+            tables.keep_views(engine)
+            tables.number_requests(engine)
+            tables.add_drawn(engine)
+            counts["impressions"]["drawn"] = _count(engine, "drawn")
+        else:
+            tables.number_requests(engine)
+            counts["impressions"] = {"deduplicated": tables.unique_impressions(engine), "drawn": 0}
+        counts["impressions"]["out"] = _count(engine, "u_impressions") - counts["impressions"]["drawn"]
         seen["rows"] = _count(engine, "n_requests")
     with phase(_log, "number users and texts") as seen:
         counts["users"] = {"deduplicated": tables.unique_rows(engine, RAW_USERS), "out": _count(engine, "u_users")}
@@ -150,6 +186,28 @@ def _tables(engine: Engine) -> dict[str, dict[str, int]]:
     for name, counted in counts.items():
         counted["in"] = _count(engine, f"c_{name}")
     return counts
+
+
+def _draw(engine: Engine, scratch: Path, config: IngestConfig) -> None:
+    """Name `drawn`: (seq of the view, job). The views are held as five integers each: 40 bytes a view."""
+    views = pa.Table.from_batches(engine.stream("SELECT seq, ts, viewer, job, job_region, near FROM views", order_by="ts, seq"))
+    columns = {name: views[name].to_numpy() for name in views.column_names}
+    count = config.negatives or 9
+    drawn_NK = negatives.draw(
+        user_N=columns["viewer"],
+        job_N=columns["job"],
+        ts_N=columns["ts"],
+        job_region_N=columns["job_region"],
+        near_N=columns["near"],
+        count=count,
+        window_us=int(config.negatives_window_d * 86_400_000_000),
+        seed=config.seed,
+    )
+    full = drawn_NK[:, -1] >= 0
+    table = pa.table({"seq": np.repeat(columns["seq"][full], count), "job": drawn_NK[full].ravel()})
+    path = scratch / "drawn.parquet"
+    write_parquet(table.to_batches(max_chunksize=BATCH_ROWS), path, table.schema, compression="lz4")
+    engine.register("drawn", path)
 
 
 def _count(engine: Engine, name: str) -> int:
@@ -282,7 +340,8 @@ def _add_up(summary: dict[str, Any]) -> None:
     for name, counted in summary["counts"].items():
         out = counted["out"] + counted["quarantined"] + counted["deduplicated"]
         assert counted["in"] == out, f"{name}: {counted['in']} rows in, {out} accounted for"
-    assert summary["tables"]["impressions"] == summary["counts"]["impressions"]["out"]
+    shown = summary["counts"]["impressions"]
+    assert summary["tables"]["impressions"] == shown["out"] + shown["drawn"]
     assert summary["tables"]["jobs"] == summary["counts"]["jobs"]["out"]
 
 

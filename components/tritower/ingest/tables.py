@@ -67,15 +67,73 @@ def _documents(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         )
 
 
-def number_requests(engine: Engine) -> None:
-    """Checked impressions of known jobs -> `n_requests` in time order and `i_impressions` with numbers for keys.
-
-    A request's user, query and place are those of its first row in the source; its time is its earliest.
-    """
+def known_jobs(engine: Engine) -> None:
+    """Name `k_impressions`: checked impressions whose job is known, with its number."""
     engine.sql(
         "k_impressions",
         "SELECT c.*, j.job FROM c_impressions c JOIN n_jobs j ON c.job_id = j.job_id WHERE c.reason IS NULL",
     )
+
+
+def unique_views(engine: Engine) -> int:
+    """For views: `views` in time order, each user and job once; return how many later views were dropped.
+
+    Region is where the user searched, or else the region of the viewed job.
+    """
+    engine.keep("viewers", "SELECT DISTINCT user_id FROM k_impressions", order_by="user_id", number="viewer")
+    engine.keep(
+        "regions",
+        """SELECT DISTINCT region FROM (SELECT region FROM n_jobs UNION ALL SELECT region FROM k_impressions)
+        AS r WHERE region IS NOT NULL""",
+        order_by="region",
+        number="number",
+    )
+    found = engine.keep(
+        "every_view",
+        """SELECT k.seq, k.ts, v.viewer, k.job,
+            row_number() OVER (PARTITION BY v.viewer, k.job ORDER BY k.ts, k.seq) AS nth,
+            coalesce(rj.number, -1) AS job_region, coalesce(rk.number, rj.number, -1) AS near
+        FROM k_impressions k JOIN viewers v ON k.user_id = v.user_id JOIN n_jobs j ON k.job = j.job
+        LEFT JOIN regions rj ON j.region = rj.region LEFT JOIN regions rk ON k.region = rk.region""",
+    )
+    kept = engine.keep("views", "SELECT v.* FROM every_view v WHERE v.nth = 1", order_by="ts, seq")
+    return found - kept
+
+
+def keep_views(engine: Engine) -> None:
+    """For views: cut `k_impressions` to the views that got their `drawn` jobs."""
+    engine.sql("all_impressions", "SELECT c.*, j.job FROM c_impressions c JOIN n_jobs j ON c.job_id = j.job_id")
+    engine.sql(
+        "k_impressions",
+        "SELECT a.* FROM all_impressions a SEMI JOIN drawn d ON a.seq = d.seq",
+    )
+
+
+def add_drawn(engine: Engine) -> None:
+    """For views: `u_impressions` and `late_impressions` from the views and the jobs drawn for them."""
+    engine.sql(
+        "late_impressions",
+        f"""{_UNKNOWN_JOB} UNION ALL SELECT v.seq, 'too_few_negatives' AS reason,
+            'no other user viewed enough other jobs in the days after' AS detail
+            FROM views v ANTI JOIN drawn d ON v.seq = d.seq""",
+    )
+    engine.sql(
+        "u_impressions",
+        """SELECT i.request, i.job, i.position, i.clicked, i.clicked_at FROM i_impressions i
+        UNION ALL SELECT i.request, d.job, i.position, false AS clicked, NULL AS clicked_at
+        FROM drawn d JOIN i_impressions i ON d.seq = i.seq""",
+    )
+
+
+_UNKNOWN_JOB = """SELECT c.seq, 'unknown_job' AS reason, concat('job_id = ', c.job_id) AS detail
+    FROM c_impressions c ANTI JOIN n_jobs j ON c.job_id = j.job_id WHERE c.reason IS NULL"""
+
+
+def number_requests(engine: Engine) -> None:
+    """`k_impressions` -> `n_requests` in time order and `i_impressions` with numbers for keys.
+
+    A request's user, query and place are those of its first row in the source; its time is its earliest.
+    """
     engine.keep("first_rows", "SELECT request_id, min(ts) AS ts, min(seq) AS seq FROM k_impressions GROUP BY request_id")
     engine.keep(
         "n_requests",
@@ -113,8 +171,7 @@ def unique_impressions(engine: Engine) -> int:
     )
     engine.sql(
         "late_impressions",
-        """SELECT c.seq, 'unknown_job' AS reason, concat('job_id = ', c.job_id) AS detail
-            FROM c_impressions c ANTI JOIN n_jobs j ON c.job_id = j.job_id WHERE c.reason IS NULL
+        f"""{_UNKNOWN_JOB}
         UNION ALL
         SELECT i.seq, 'request_conflict' AS reason, 'another user or query than the first row of the request' AS detail
             FROM i_impressions i WHERE i.conflict
