@@ -5,7 +5,7 @@ cached, so that a caller may ask again for free; treat what they return as read-
 
     tokenise, normalise, singular, key, company_key    one way of cutting and folding text, shared by all rooms
     titles, other_titles, skills, title_tokens    Arrow tables built from O*NET, SOC, ESCO, IPOD and two open lists
-    places, regions, abbreviations, misspellings, seniorities,
+    places, regions, companies, abbreviations, misspellings, seniorities,
     employment_types, qualifications, title_heads, not_titles, stop_words    written for this project
 
 Sources and licences: ATTRIBUTION.md. The tables are rebuilt by `python -m tritower.vocabulary build --source DIR`.
@@ -15,6 +15,7 @@ from tritower.vocabulary.tables import (
     LEVELS,
     Place,
     abbreviations,
+    companies,
     employment_types,
     misspellings,
     not_titles,
@@ -36,6 +37,7 @@ __all__ = [
     "Place",
     "Token",
     "abbreviations",
+    "companies",
     "company_key",
     "employment_types",
     "key",

@@ -107,6 +107,12 @@ def qualifications() -> Mapping[str, str]:
 
 
 @functools.cache
+def companies() -> tuple[str, ...]:
+    """Large employers, as people write their names; a data set brings its own."""
+    return tuple(name for (name,) in _rows("companies.txt"))
+
+
+@functools.cache
 def title_heads() -> frozenset[str]:
     """Lookup keys of words that end a job title ("manager", "nurse") beside the one-word titles of the lists."""
     return frozenset(key(word) for (word,) in _rows("heads.txt"))
