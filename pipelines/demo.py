@@ -49,7 +49,7 @@ def run(out: Path, *, impressions: int = 200_000, seed: int = 0, preset: str = "
 
 def _log(out: Path, *, impressions: int, seed: int, use_cache: bool) -> Path:
     """The simulated log, made unless one of the same size, seed and code is there."""
-    recipe = json.dumps([impressions, seed, code_version("simulate", "vocabulary")])
+    recipe = json.dumps([impressions, seed, code_version("simulate")])
     log = out / f"log-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     if use_cache and log.exists():
         print(f"Log of {impressions:,} impressions: {log} (made earlier)")

@@ -1,5 +1,6 @@
 """The knobs of a run: a preset file, then `--set step.knob=value`, checked before anything starts."""
 
+import difflib
 import importlib
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -49,7 +50,9 @@ def gather(preset: str = "", settings: Iterable[str] = ()) -> dict[str, dict[str
 def check(step: str, values: Mapping[str, Any]) -> None:
     """Raise ConfigError unless the values are knobs of the step and in range."""
     if step not in CONFIGS:
-        raise ConfigError(f"there is no step {step!r}", where="knobs", remedy=f"Known steps: {', '.join(CONFIGS)}.")
+        near = difflib.get_close_matches(step, CONFIGS, n=1)
+        remedy = f"Did you mean {near[0]!r}?" if near else f"Known steps: {', '.join(CONFIGS)}."
+        raise ConfigError(f"there is no step {step!r}", where="knobs", remedy=remedy)
     module, name = CONFIGS[step]
     from_dict(getattr(importlib.import_module(module), name), values, where=step)
 

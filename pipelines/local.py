@@ -24,8 +24,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
+from tritower import storage
 from tritower.errors import StepError
 
+from pipelines.version import step_versions
+
+_CODE_NOTE = "code.json"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _MARK = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)$")
 _START = re.compile(r"^Executing task '(.+)'$")
@@ -66,8 +70,8 @@ def run(
     Args:
         pipeline: the compiled YAML.
         arguments: pipeline parameters.
-        root: folder for artifacts, logs (`root/logs/<step>.log`) and the cache; kept between runs.
-        use_cache: take a step's result from an earlier run with equal inputs.
+        root: folder for artifacts, logs (`root/logs/<step>.log`) and the cache; kept between runs; absolute.
+        use_cache: take a step's result from an earlier run with equal inputs and equal code.
         report: called when a step starts (status "running") and when it ends ("done", "cached" or "failed").
 
     Raises:
@@ -85,7 +89,7 @@ def run(
         enable_caching=use_cache,
     )
     component = components.load_component_from_file(str(pipeline))
-    with log.attached():
+    with log.attached(), _fresh_cache(root, step_versions(pipeline)):
         try:
             task = component(**arguments)
         except RuntimeError as error:
@@ -208,6 +212,31 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._take(_ANSI.sub("", record.getMessage()))
+
+
+@contextlib.contextmanager
+def _fresh_cache(root: Path, versions: dict[str, str]) -> Iterator[None]:
+    """Drop cache entries made by other code than today's; note which code makes the artifacts of this run.
+
+    Args:
+        versions: component name -> version of its code.
+    """
+    artifacts = root / "artifacts"
+    for entry in root.glob("cache/*.json"):
+        outputs = json.loads(entry.read_text(encoding="utf-8")).values()
+        uri = next((output["uri"] for output in outputs if isinstance(output, dict)), "")
+        if not uri.startswith(f"{artifacts}/"):
+            continue
+        made, component = Path(uri).relative_to(artifacts).parts[:2]
+        note = artifacts / made / _CODE_NOTE
+        if not note.exists() or storage.read_json(note).get(component) != versions.get(component):
+            entry.unlink()
+    before = set(artifacts.glob("*"))
+    try:
+        yield
+    finally:
+        for made_now in set(artifacts.glob("*")) - before:
+            storage.write_json(made_now / _CODE_NOTE, versions)
 
 
 def last_error(log: Path) -> str:

@@ -1,0 +1,87 @@
+"""Compiling: deterministic, equal to what is committed, and possible with nothing but the core installed."""
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+from tritower.errors import ArtifactError
+
+from pipelines import compiling
+
+ROOT = Path(__file__).parents[2]
+HEAVY = (
+    "torch",
+    "spacy",
+    "pandas",
+    "pyarrow",
+    "numpy",
+    "numba",
+    "duckdb",
+    "xgboost",
+    "sklearn",
+    "sentence_transformers",
+    "minio",
+)
+
+
+def test_committed_yaml_is_what_the_source_gives() -> None:
+    compiling.check_all()
+
+
+def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    one, two = (compiling.compile_all(tmp_path / name) for name in "ab")
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_a_changed_yaml_is_refused(tmp_path: Path) -> None:
+    (path,) = [path for path in compiling.compile_all(tmp_path) if path.stem == "training"]
+    text = path.read_text()
+    path.write_text(text.replace("sdkVersion: kfp-", "sdkVersion: kfp-9").replace("tritower/base:", "registry.example/x/base:"))
+    compiling.check_all(tmp_path)
+    path.write_text(text.replace("enableCache: true", "enableCache: false", 1))
+    with pytest.raises(ArtifactError, match="make compile"):
+        compiling.check_all(tmp_path)
+
+
+def test_one_document_and_no_step_installs_anything() -> None:
+    (document,) = yaml.safe_load_all(compiling.yaml_path("training").read_text())
+    for executor in document["deploymentSpec"]["executors"].values():
+        assert "pip install" not in " ".join(executor["container"]["command"])
+        assert executor["container"]["image"].startswith("tritower/")
+        assert not executor["container"]["image"].endswith(":latest")
+
+
+def test_compiling_imports_nothing_heavy() -> None:
+    code = (
+        f"import sys; from pipelines import compiling; compiling.check_all(); print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.timeout(240)
+def test_compiling_in_an_environment_with_the_core_only(tmp_path: Path) -> None:
+    """Makes that environment for real: a fresh one, kfp and tritower's core installed as constraints.txt says."""
+    source = tmp_path / "source"  # a copy: building in place would leave a build folder
+    shutil.copytree(ROOT / "components", source / "components", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    for path in (ROOT / "pyproject.toml", *ROOT.glob("README.md"), ROOT / "LICENSE"):
+        shutil.copy(path, source)
+    venv.create(tmp_path / "core", with_pip=True)
+    python = tmp_path / "core" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
+    for what in (["setuptools", "wheel"], ["--no-build-isolation", source]):
+        subprocess.run([*install, *what], check=True, capture_output=True)
+    installed = subprocess.run(
+        [python, "-c", "import importlib.metadata as m; print(*sorted(d.name.lower() for d in m.distributions()))"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert "kfp" in installed and "tritower" in installed
+    assert not set(installed) & {"torch", "spacy", "pandas", "pyarrow", "numpy", "numba", "duckdb", "xgboost", "scikit-learn"}
+    done = subprocess.run(
+        [python, "-m", "pipelines", "compile", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
