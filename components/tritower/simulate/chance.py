@@ -40,7 +40,7 @@ def normal(stream: np.uint64, row: NDArray[Any], slot: NDArray[Any] | None = Non
         x = _mix(x[:, None] + (slot.astype(np.uint64) + np.uint64(1))[None, :] * _SLOT)
     third = np.uint64((1 << 21) - 1)
     total = (x & third) + ((x >> np.uint64(21)) & third) + ((x >> np.uint64(42)) & third)
-    return (total.astype(np.float64) * (2.0 / 2**21)) - 3.0
+    return np.asarray(total.astype(np.float64) * (2.0 / 2**21) - 3.0)
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -39,9 +39,11 @@ class SimulateConfig:
     requests_per_session: float = 2.2
     """Mean searches in a visit, at least 1. Most visits to a board are short."""
     randomised_share: float = 0.10
-    """Share of requests shown in random order, 0 to 1. A tenth gives the test days a few hundred unbiased clicks at 200,000 rows."""
+    """Share of requests shown in random order, 0 to 1. A tenth gives the test days a few hundred unbiased
+    clicks at 200,000 rows."""
     tie_share: float = 0.02
-    """Share of requests that carry the same `ts` as the one before, 0 to 1: point-in-time code must not depend on their order."""
+    """Share of requests that carry the same `ts` as the one before, 0 to 1: point-in-time code must not
+    depend on their order."""
 
     drift: float = 0.25
     """Probability that a user's intent moves to a related occupation between two visits, 0 to 1."""
@@ -166,6 +168,16 @@ class SimulateConfig:
 
 
 _SHARES = (
-    "randomised_share", "tie_share", "drift", "side_intent", "profile_missing", "home_search", "same_words", "abbreviation_share",
-    "typo_share", "vague_share", "empty_share", "title_noise", "occupation_missing", "occupation_wrong", "policy_known", "policy_explore",
+    "randomised_share", "tie_share", "drift", "side_intent", "profile_missing", "home_search", "same_words",
+    "abbreviation_share", "typo_share", "vague_share", "empty_share", "title_noise", "occupation_missing", "occupation_wrong",
+    "policy_known", "policy_explore",
 )  # fmt: skip
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"impressions": 1_000, "days": 14},
+    "demo": {"impressions": 200_000},
+    "quality": {"impressions": 1_200_000},
+    "large": {"impressions": 10_000_000},
+}
+"""Named sizes for the command line: `tiny` for tests, `demo` for a laptop in seconds, `quality` for figures worth quoting,
+`large` for measuring speed and memory."""

@@ -12,10 +12,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tritower.simulate import employment
+
 SPECIALITY_DIM = 16
 _PLAIN = re.compile(r"^[A-Za-z][A-Za-z0-9 /&.+#'\-]*$")
 _WORD = re.compile(r"[a-z0-9+#]+")
-_STOP = frozenset("a an and at for in near me of on or the to with job jobs i ii iii".split())
+_STOP = frozenset(
+    ("a", "an", "and", "at", "for", "in", "near", "me", "of", "on", "or", "the", "to", "with", "job", "jobs", "i", "ii", "iii")
+)
 # Likeness of two occupations that share a level of the Standard Occupational Classification (SOC 2018), finest first:
 # (characters of the code in common, likeness).
 _LEVELS = ((7, 0.85), (6, 0.7), (4, 0.4), (2, 0.12))
@@ -66,7 +70,7 @@ def build(
         rng: decides which groups and variants are chosen.
         max_variants: most title variants per occupation.
     """
-    variants, names = _gather(titles, {long: short.upper() for short, longs in abbreviations.items() for long in longs[:1]})
+    variants, names = _gather(titles, _shorts(abbreviations))
     chosen = _choose(variants, num_occupations, rng)
     titles_V: list[str] = []
     shorts_V: list[str] = []
@@ -83,7 +87,8 @@ def build(
         seeker_V += list(number + np.cumsum(seeker))
         employer_V += list(number + np.cumsum(employer))
         start.append(len(titles_V))
-    weight = np.array([len(variants[c]) for c in chosen]) ** 0.7 * rng.lognormal(0, 0.7, len(chosen))
+    # A root of employment: boards advertise rare occupations more than their share of jobs.
+    weight = np.array([employment.thousands(c) for c in chosen]) ** 0.6 * rng.lognormal(0, 0.4, len(chosen))
     return Lexicon(
         codes=chosen,
         names=[names[c] for c in chosen],
@@ -105,6 +110,15 @@ def draw(
     """A variant of each occupation by its share, for uniform numbers `u`."""
     found = np.searchsorted(cumulative_V, occupation + u, side="right")
     return np.clip(found, start_O1[occupation], start_O1[occupation + 1] - 1).astype(np.int32)
+
+
+def _shorts(abbreviations: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Phrase -> short form as written in a title: acronyms in capitals (RN), clipped words like words (Tech)."""
+    chosen: dict[str, str] = {}
+    for short, phrases in abbreviations.items():
+        if phrases:
+            chosen.setdefault(phrases[0], short.upper() if " " in phrases[0] else short.capitalize())
+    return chosen
 
 
 def _gather(titles: pa.Table, short_of: dict[str, str]) -> tuple[dict[str, dict[str, tuple[str, float]]], dict[str, str]]:
@@ -130,18 +144,18 @@ def _gather(titles: pa.Table, short_of: dict[str, str]) -> tuple[dict[str, dict[
 
 
 def _choose(variants: dict[str, dict[str, tuple[str, float]]], count: int, rng: np.random.Generator) -> list[str]:
+    """Occupation codes in groups: minor SOC groups drawn by employment, the larger occupations of each."""
     groups: dict[str, list[str]] = defaultdict(list)
     for code in sorted(variants):
         groups[code[:4]].append(code)
     keys = sorted(groups)
-    weight = np.array([sum(len(variants[c]) for c in groups[k]) for k in keys], float) ** 0.7
+    weight = np.array([max(employment.thousands(c) for c in groups[k]) for k in keys])
     order = rng.choice(len(keys), len(keys), replace=False, p=weight / weight.sum())
     chosen: list[str] = []
     for g in order:
         # At most six of a group, so that a small market still spans several fields.
-        members = groups[keys[g]]
-        size = np.array([len(variants[c]) for c in members], float)
-        chosen += [members[i] for i in rng.choice(len(members), min(6, len(members)), replace=False, p=size / size.sum())]
+        members = sorted(groups[keys[g]], key=lambda c: -employment.thousands(c))
+        chosen += members[:6]
         if len(chosen) >= count:
             break
     return sorted(chosen[:count])
@@ -183,4 +197,4 @@ def _specialities(titles: list[str], rng: np.random.Generator) -> NDArray[np.flo
     vectors = rng.standard_normal((len(vocabulary), SPECIALITY_DIM))
     number = {w: i for i, w in enumerate(vocabulary)}
     sums = np.array([vectors[[number[w] for w in (words(t) or [""])]].sum(0) for t in titles])
-    return (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(sums / np.linalg.norm(sums, axis=1, keepdims=True), np.float32)

@@ -19,6 +19,7 @@ class Block:
     """Impressions of consecutive requests, by (request, position); all columns aligned."""
 
     request: NDArray[np.int64]
+    cell: NDArray[np.int64]  # unique over the log, and independent of how it is cut into blocks
     job: NDArray[np.int32]
     position: NDArray[np.int16]
     relevance: NDArray[np.float32]
@@ -55,8 +56,8 @@ def blocks(world: World, search: policy.Search) -> Iterator[Block]:
     shown = np.zeros_like(clicks)
     for day in _by_day(ts_us, np.arange(len(ts_us))):
         index = policy.index_jobs(world, int(ts_us[day[0]] // _DAY_US * _DAY_US), clicks, shown)
-        for start in range(0, len(day), config.block_requests):
-            block = _block(world, search, index, day[start : start + config.block_requests])
+        for rows in _cut(day, config.part_requests, config.block_requests):
+            block = _block(world, search, index, rows)
             clicks += np.bincount(block.job[block.clicked], minlength=len(clicks))
             shown += np.bincount(block.job, minlength=len(shown))
             yield block
@@ -74,6 +75,7 @@ def _block(world: World, search: policy.Search, index: policy.Index, rows: NDArr
     delay_s = np.clip(np.rint(delay_s), 1, 3_600)
     return Block(
         request=request,
+        cell=cell,
         job=job,
         position=position,
         relevance=liked,
@@ -81,6 +83,13 @@ def _block(world: World, search: policy.Search, index: policy.Index, rows: NDArr
         clicked=clicked,
         delay_us=delay_s.astype(np.int64) * 1_000_000,
     )
+
+
+def _cut(rows: NDArray[np.int64], part: int, block: int) -> Iterator[NDArray[np.int64]]:
+    """Blocks of at most `block` requests that end where a part of the output does."""
+    for piece in np.split(rows, np.flatnonzero(np.diff(rows // part)) + 1):
+        for start in range(0, len(piece), block):
+            yield piece[start : start + block]
 
 
 def _by_day(ts_us: NDArray[np.int64], rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

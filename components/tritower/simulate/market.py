@@ -28,17 +28,45 @@ INDUSTRIES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "energy": (("Energy", "Power", "Oil and Gas", "Solar"), ("47", "49", "51", "17", "45")),
     "staffing": (("Staffing", "Recruiting", "Workforce", "Talent Solutions"), ()),
 }
-_ONSETS = "Bar Bel Bran Cal Cor Dal Del Elm Fair Glen Har Hol Kes Lan Mar Mil Nor Oak Pell Quin Ros Sel Ster Tal Thorn Var Wes Win Yar Zel".split()
-_MIDDLES = "a e i o u en er in or al".split()
-_ENDS = (
-    "bridge brook croft dale field ford gate ham lund mere mont mont moor ness port ridge stead ton vale vane wick wood".split()
-)
+# Major groups whose work can be done from home.
+_DESK = frozenset(("11", "13", "15", "17", "23", "27", "43"))
+_ONSETS = (
+    "Bar", "Bel", "Bran", "Cal", "Cor", "Dal", "Del", "Elm", "Fair", "Glen", "Har", "Hol", "Kes", "Lan", "Mar", "Mil",
+    "Nor", "Oak", "Pell", "Quin", "Ros", "Sel", "Ster", "Tal", "Thorn", "Var", "Wes", "Win", "Yar", "Zel",
+)  # fmt: skip
+_MIDDLES = (
+    "a", "e", "i", "o", "u", "en", "er", "in", "or", "al",
+)  # fmt: skip
+_ENDS = [
+    "bridge",
+    "brook",
+    "croft",
+    "dale",
+    "field",
+    "ford",
+    "gate",
+    "ham",
+    "lund",
+    "mere",
+    "mont",
+    "mont",
+    "moor",
+    "ness",
+    "port",
+    "ridge",
+    "stead",
+    "ton",
+    "vale",
+    "vane",
+    "wick",
+    "wood",
+]
 STAFFING = list(INDUSTRIES).index("staffing")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Companies:
-    """Employers: `industry_C` indexes INDUSTRIES; `size_C` is proportional to adverts; `reputation_C` in standard deviations."""
+    """Employers: `industry_C` indexes INDUSTRIES; `size_C` are shares of adverts; `reputation_C` in standard deviations."""
 
     names: list[str]
     industry_C: NDArray[np.int32]
@@ -95,6 +123,7 @@ def jobs(
     city = rng.choice(len(cities), count, p=population / population.sum()).astype(np.int32)
     life_days = np.clip(rng.lognormal(np.log(28), 0.5, count), 5, 90)
     posted = np.sort(rng.uniform(-30, config.days - 0.5, count))
+    desk = np.array([code[:2] in _DESK for code in words.codes])
     category = _misfile(config, words.relatedness_OO, occupation, rng)
     return Jobs(
         occupation=occupation,
@@ -102,7 +131,7 @@ def jobs(
         seniority=rng.choice(5, count, p=[0.06, 0.2, 0.44, 0.2, 0.1]).astype(np.int32),
         city=city,
         region=region_of(cities)[city],
-        remote=rng.random(count) < 0.08,
+        remote=rng.random(count) < np.where(desk[occupation], 0.15, 0.01),
         company=company,
         industry=firms.industry_C[company],
         reputation=firms.reputation_C[company],
@@ -126,7 +155,7 @@ def _hire(codes: list[str], firms: Companies, occupation: NDArray[np.int32], rng
     for number, code in enumerate(codes):
         mine = np.flatnonzero(occupation == number)
         fits = np.array([code[:2] in groups for groups in hires])
-        weight = firms.size_C * (np.where(fits[firms.industry_C], 9.0, 0.3) + np.where(firms.industry_C == STAFFING, 1.5, 0))
+        weight = firms.size_C * (np.where(fits[firms.industry_C], 9.0, 0.1) + np.where(firms.industry_C == STAFFING, 1.5, 0))
         company[mine] = rng.choice(len(weight), len(mine), p=weight / weight.sum())
     return company
 

@@ -52,7 +52,7 @@ def step_to_related(
     cumulative = np.cumsum(weight, axis=1)
     flat = (cumulative / cumulative[:, -1:] + np.arange(len(weight))[:, None]).ravel()
     found = np.searchsorted(flat, occupation + u, side="right") - occupation.astype(np.int64) * len(weight)
-    return np.clip(found, 0, len(weight) - 1).astype(np.int32)
+    return np.asarray(np.clip(found, 0, len(weight) - 1), np.int32)
 
 
 def searches(
@@ -121,7 +121,7 @@ def _begin(config: SimulateConfig, first_us: int, count: int, rng: np.random.Gen
     hour = rng.choice(24, count, p=_HOURS / _HOURS.sum())
     # A visit begins early enough to end before the log does.
     second = np.minimum(day * 86_400 + hour * 3_600 + rng.integers(3_600, size=count), config.days * 86_400 - 7_200)
-    return first_us + second.astype(np.int64) * 1_000_000
+    return np.asarray(first_us + second.astype(np.int64) * 1_000_000)
 
 
 def _intents(
@@ -172,10 +172,7 @@ def _variants(
     own = lexicon.draw(words.seeker_cumulative_V, words.variant_start_O1, occupation, u)
     market = lexicon.draw(words.employer_cumulative_V, words.variant_start_O1, occupation, u)
     variant = np.where(same_words, market, own)
-    keep = np.flatnonzero(~new & (rng.random(count) < 0.55))
-    for i in keep:
-        variant[i] = variant[i - 1]
-    return variant.astype(np.int32)
+    return variant[_last_kept(~new & (rng.random(count) < 0.55))].astype(np.int32)
 
 
 def _cities(
@@ -186,7 +183,7 @@ def _cities(
     new: NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> NDArray[np.int32]:
-    """The city searched in: home, another of the same state (two times in three), or anywhere; rarely changed within a visit."""
+    """The city searched in: home, another of the same state (two times in three), or anywhere; mostly kept within a visit."""
     count = len(user)
     home = people.city[user]
     start = np.searchsorted(region_T, np.arange(region_T.max() + 2))
@@ -195,6 +192,9 @@ def _cities(
     anywhere = rng.integers(len(region_T), size=count)
     away = np.where(rng.random(count) < 2 / 3, near, anywhere)
     city = np.where(rng.random(count) < config.home_search, home, away)
-    for i in np.flatnonzero(~new & (rng.random(count) < 0.9)):
-        city[i] = city[i - 1]
-    return city.astype(np.int32)
+    return city[_last_kept(~new & (rng.random(count) < 0.9))].astype(np.int32)
+
+
+def _last_kept(repeats: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each row the latest row up to it that does not repeat the one before."""
+    return np.maximum.accumulate(np.where(repeats, 0, np.arange(len(repeats))))

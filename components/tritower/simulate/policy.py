@@ -25,6 +25,8 @@ _POPULAR = 0.15
 # Seven in ten candidates depend on (search, city, day) only: the same search finds mostly the same jobs all day.
 _STABLE = 0.7
 _IN_STATE = 0.75
+# What a candidate's score gains when its category came from the synonym table, or was guessed from words.
+_FIT_KNOWN, _FIT_WORDS = 1.0, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +104,12 @@ def show(
 
     A randomised request gets the same jobs as it would otherwise, in an order drawn at random.
     """
-    job, arbitrary = _retrieve(world, search, index, request)
-    score = _score(world, search, index, request, job)
     seed = world.config.seed
-    slots = np.arange(job.shape[1])
+    job, fit = _retrieve(world, search, index, request)
+    score = _score(world, search, index, request, job) + fit
     # An arbitrary candidate competes with a score drawn as if it were middling, or weak jobs would never be seen.
-    score = np.where(arbitrary, 1.2 + 0.9 * chance.normal(chance.key(seed, "explore"), request, slots), score)
+    luck = chance.normal(chance.key(seed, "explore"), request, np.arange(job.shape[1]))
+    score = np.where(fit < 0, np.median(score, axis=1, keepdims=True) + 0.8 * luck, score)
     score[_unusable(world, request, job)] = -np.inf
     page = world.requests.page[request]
     order = np.argsort(-score, axis=1, kind="stable")[:, : int(page.max())]
@@ -126,8 +128,8 @@ def show(
 
 def _retrieve(
     world: World, search: Search, index: Index, request: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """M candidates per request, with repeats, and which of them are arbitrary."""
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """M candidates per request, with repeats, and how well the board thinks their category fits; -1 marks arbitrary ones."""
     config, requests = world.config, world.requests
     slots = np.arange(config.candidates)
     source, guess, place, pick = (_draw(world, request, slots, purpose) for purpose in ("source", "guess", "place", "pick"))
@@ -159,7 +161,8 @@ def _retrieve(
     hit = np.minimum(low + (pick**3 * (high - low)).astype(np.int64), len(index.by_region) - 1)
     job = np.where(popular, index.by_region[hit], job)
     anything = index.by_cell[(pick * len(index.by_cell)).astype(np.int64)]
-    return np.where(arbitrary, anything, job), arbitrary
+    fit = np.where(popular, 0.0, np.where(known, _FIT_KNOWN, _FIT_WORDS))
+    return np.where(arbitrary, anything, job), np.where(arbitrary, -1.0, fit)
 
 
 def _draw(world: World, request: NDArray[np.int64], slots: NDArray[Any], purpose: str) -> NDArray[np.float64]:
@@ -221,12 +224,12 @@ def _choose(
     column = np.zeros(u.shape, np.int64)
     for g in range(options_NG.shape[1] - 1):
         column += u >= cumulative_NG[row, g]
-    return options_NG[row, column]
+    return np.asarray(options_NG[row, column])
 
 
 def _cumulative(weight: NDArray[Any]) -> NDArray[np.float32]:
     total = np.cumsum(weight, axis=1)
-    return (total / np.maximum(total[:, -1:], 1e-9)).astype(np.float32)
+    return np.asarray(total / np.maximum(total[:, -1:], 1e-9), np.float32)
 
 
 def _rarest(

@@ -44,9 +44,8 @@ def occupation_part(world: World, request: NDArray[Any], job: NDArray[Any]) -> N
     jobs, requests = world.jobs, world.requests
     related = world.relatedness_OO[requests.occupation[request], jobs.occupation[job]]
     speciality = _dot(world.speciality_VD, requests.variant[request], world.speciality_VD, jobs.variant[job])
-    return (
-        np.float32(world.config.weight_occupation) * related + np.float32(world.config.weight_speciality) * related * speciality
-    )
+    weight, refined = np.float32(world.config.weight_occupation), np.float32(world.config.weight_speciality)
+    return np.asarray(weight * related + refined * related * speciality)
 
 
 def place_part(world: World, request: NDArray[Any], job: NDArray[Any], user: NDArray[Any]) -> NDArray[np.float32]:
@@ -58,14 +57,14 @@ def place_part(world: World, request: NDArray[Any], job: NDArray[Any], user: NDA
         np.where(requests.region[request] == jobs.region[job], np.float32(config.weight_region), np.float32(0)),
     )
     remote = np.where(jobs.remote[job], np.float32(config.weight_remote) * world.users.remote_minded[user], np.float32(0))
-    return np.maximum(near, remote).astype(np.float32)
+    return np.maximum(near, remote)
 
 
 def taste(world: World, user: NDArray[Any], job: NDArray[Any]) -> NDArray[np.float32]:
     """The user's own liking of the industry and of the kind of work, about one standard deviation in all."""
     industry = world.users.taste_industry_US[user, world.jobs.industry[job]]
     work = _dot(world.users.taste_work_UD, user, world.speciality_VD, world.jobs.variant[job])
-    return ((industry + work) * np.float32(np.sqrt(0.5))).astype(np.float32)
+    return np.asarray((industry + work) * np.float32(np.sqrt(0.5)), np.float32)
 
 
 def _dot(left_AD: NDArray[np.float32], a: NDArray[Any], right_BD: NDArray[np.float32], b: NDArray[Any]) -> NDArray[np.float32]:

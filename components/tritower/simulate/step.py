@@ -1,62 +1,51 @@
 """Build a board and write its log: raw tables, truth and world."""
 
+import collections
 import datetime
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from tritower import logs, schema, storage, vocabulary
-from tritower.simulate import chance, lexicon, log, market, people, policy, wording
+from tritower import logs, storage, vocabulary
+from tritower.simulate import chance, damage, lexicon, log, market, people, policy, tables, wording
 from tritower.simulate import world as worlds
 from tritower.simulate.config import SimulateConfig
+from tritower.simulate.tables import Ids, Texts
 from tritower.simulate.world import World
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Texts:
-    """What the world is called: texts and tables that only the log needs."""
-
-    words: lexicon.Lexicon
-    cities: list[vocabulary.Place]
-    companies: list[str]
-    titles: list[str]
-    queries: list[str]
-    meant: NDArray[np.bool_]
-    profiles: dict[str, pa.Array]
-
-
 def run(*, out: str | Path, config: SimulateConfig) -> dict[str, Any]:
-    """Write a log to the directory `out`.
+    """Write a log to the directory `out`, which is replaced.
 
     Output: `jobs.parquet`, `users.parquet` and `impressions/part-*.parquet` (schema.RAW_TABLES; impressions in the order of
-    time), `truth/part-*.parquet` (schema.TRUTH) and `world/`, from which `truth.relevance` recomputes the truth of any pair.
+    time, a request never in two files), `truth/part-*.parquet` (schema.TRUTH), `bad_rows.json` (what was damaged on purpose)
+    and `world/`, from which `truth.relevance` recomputes the truth of any pair.
 
     Returns:
-        Counts and rates of the log.
+        Counts and rates of the log, also kept in world/world.json.
     """
     with storage.atomic_directory(out) as place:
         with logs.phase(logger, "world") as counts:
             world, texts = build(config)
+            ids = Ids(world)
             counts.update(jobs=len(texts.titles), users=len(world.users.city), requests=len(world.requests.user))
         with logs.phase(logger, "calibration"):
-            search = policy.index_texts(world, texts.titles, texts.queries, texts.meant)
+            search = policy.index_texts(world, texts.titles, texts.queries, texts.meant_R)
             world.intercept = log.calibrate(world, search)
-        pq.write_table(jobs_table(world, texts), place / "jobs.parquet", compression="zstd")
-        pq.write_table(users_table(world, texts), place / "users.parquet", compression="zstd")
+        _write(tables.jobs(world, texts, ids), place / "jobs.parquet")
+        _write(tables.users(texts, ids), place / "users.parquet")
         with logs.phase(logger, "impressions") as counts:
-            facts = write_impressions(world, search, texts, place)
+            facts = _stream(world, search, texts, ids, place)
             counts.update(rows=facts["impressions"], clicks=facts["clicks"])
-        world.facts = facts
+        world.facts = facts | _sizes(world, texts)
         worlds.save(world, place / "world")
-    return facts
+    return world.facts
 
 
 def build(config: SimulateConfig) -> tuple[World, Texts]:
@@ -84,103 +73,80 @@ def build(config: SimulateConfig) -> tuple[World, Texts]:
         relatedness_OO=words.relatedness_OO,
         speciality_VD=words.speciality_VD,
     )
-    texts = Texts(
+    return world, Texts(
         words=words,
         cities=cities,
         companies=firms.names,
         titles=wording.job_titles(config, words, jobs, cities, rng("titles")),
+        descriptions=wording.descriptions(words, jobs, rng("descriptions")),
         queries=queries,
-        meant=meant,
+        meant_R=meant,
         profiles=wording.profiles(config, words, users, cities, rng("profiles")),
     )
-    return world, texts
 
 
-def jobs_table(world: World, texts: Texts) -> pa.Table:
-    """The adverts as schema.RAW_JOBS."""
-    jobs = world.jobs
-    cities, codes = texts.cities, np.array(texts.words.codes, object)
-    hidden = chance.generator(world.config.seed, "hidden").random(len(jobs.city)) < world.config.occupation_missing
-    return pa.Table.from_pydict(
-        {
-            "job_id": [worlds.job_id(i) for i in range(len(jobs.city))],
-            "title": texts.titles,
-            "company": _take(texts.companies, jobs.company),
-            "city": _take([p.city for p in cities], jobs.city),
-            "region": _take([p.region for p in cities], jobs.city),
-            "country": _take([p.country for p in cities], jobs.city),
-            "occupation": pa.array(codes[jobs.category], pa.string(), mask=hidden),
-            "description": pa.nulls(len(jobs.city), pa.string()),
-            "posted_at": _time(jobs.posted_us),
-            "expires_at": _time(jobs.expires_us),
-        },
-        schema=schema.RAW_JOBS.arrow(),
-    )
-
-
-def users_table(world: World, texts: Texts) -> pa.Table:
-    """The people as schema.RAW_USERS."""
-    ids = pa.array([worlds.user_id(i) for i in range(len(world.users.city))])
-    return pa.Table.from_pydict({"user_id": ids, **texts.profiles}, schema=schema.RAW_USERS.arrow())
-
-
-def write_impressions(world: World, search: policy.Search, texts: Texts, place: Path) -> dict[str, Any]:
-    """Stream the impressions and their truth to Parquet; returns counts and rates."""
-    (place / "impressions").mkdir()
-    (place / "truth").mkdir()
-    totals = {"impressions": 0, "clicks": 0, "randomised_impressions": 0, "randomised_clicks": 0}
-    parts = -(-len(world.requests.user) // world.config.part_requests)
-    shown: Parts | None = None
-    true: Parts | None = None
-    with Parts(place / "impressions", schema.RAW_IMPRESSIONS) as shown, Parts(place / "truth", schema.TRUTH) as true:
-        ids = Names(world)
+def _stream(world: World, search: policy.Search, texts: Texts, ids: Ids, place: Path) -> dict[str, Any]:
+    """Write impressions, truth and the list of bad rows block by block; returns counts and rates."""
+    config = world.config
+    totals = dict.fromkeys(("impressions", "clicks", "randomised_impressions", "randomised_clicks"), 0)
+    bad: list[dict[str, Any]] = []
+    with _Parts(place / "impressions") as shown, _Parts(place / "truth") as true:
         for block in logs.progress(log.blocks(world, search), name="impressions", unit="blocks"):
-            part = int(block.request[0]) // world.config.part_requests
-            shown.write(impressions_table(world, texts, ids, block), part)
-            true.write(truth_table(ids, block), part)
+            part = int(block.request[0]) // config.part_requests
+            rows, good = tables.impressions(world, texts, ids, block), tables.truth(ids, block)
+            if config.bad_rows:
+                kind = damage.draw(config.seed, block.cell, config.bad_rows)
+                rows, after = damage.apply(rows, kind)
+                good = good.filter(pa.array(damage.in_truth(kind)))
+                bad += damage.records(rows, after, *shown.next_row(part))
+            shown.write(rows, part)
+            true.write(good, part)
             randomised = world.requests.randomised[block.request]
             totals["impressions"] += len(block.job)
             totals["clicks"] += int(block.clicked.sum())
             totals["randomised_impressions"] += int(randomised.sum())
             totals["randomised_clicks"] += int((randomised & block.clicked).sum())
-    del parts
+    kinds = collections.Counter(record["kind"] for record in bad)
+    storage.write_json(place / "bad_rows.json", {"counts": {k: kinds[k] for k in damage.KINDS}, "rows": bad})
+    return {**totals, "bad_rows": len(bad), "ctr": round(totals["clicks"] / totals["impressions"], 6)}
+
+
+def _sizes(world: World, texts: Texts) -> dict[str, int]:
     return {
-        **totals,
-        "ctr": totals["clicks"] / totals["impressions"],
         "requests": len(world.requests.user),
-        "jobs": len(texts.titles),
+        "randomised_requests": int(world.requests.randomised.sum()),
         "users": len(world.users.city),
+        "searching_users": len(np.unique(world.requests.user)),
+        "jobs": len(texts.titles),
         "queries": len(texts.queries),
+        "titles": len(set(texts.titles)),
         "occupations": len(texts.words.codes),
         "companies": len(texts.companies),
         "cities": len(texts.cities),
     }
 
 
-class Names:
-    """Ids as Arrow arrays, made once; a column takes from them."""
-
-    def __init__(self, world: World) -> None:
-        self.request = np.arange(len(world.requests.user))
-        self.jobs = pa.array([worlds.job_id(i) for i in range(len(world.jobs.city))])
-        self.users = pa.array([worlds.user_id(i) for i in range(len(world.users.city))])
-
-
-class Parts:
+class _Parts:
     """A folder of Parquet files, one open at a time."""
 
-    def __init__(self, folder: Path, table: schema.Table) -> None:
-        self.folder, self.schema = folder, table.arrow()
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.folder = folder
         self.part = -1
+        self.rows = 0
         self.writer: pq.ParquetWriter | None = None
 
-    def __enter__(self) -> "Parts":
+    def __enter__(self) -> "_Parts":
         return self
+
+    def next_row(self, part: int) -> tuple[str, int]:
+        """The file, and the row in it, that the next row of a part will have."""
+        return f"part-{part:05d}.parquet", self.rows if part == self.part else 0
 
     def write(self, table: pa.Table, part: int) -> None:
         if part != self.part:
-            self.close()
-            self.part = part
+            self.__exit__()
+            self.part, self.rows = part, 0
             # Without the Arrow schema in the file, dictionary columns read back as plain strings.
             self.writer = pq.ParquetWriter(
                 self.folder / f"part-{part:05d}.parquet",
@@ -191,69 +157,13 @@ class Parts:
             )
         assert self.writer is not None
         self.writer.write_table(table)
+        self.rows += table.num_rows
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.writer is not None:
             self.writer.close()
             self.writer = None
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
-
-def impressions_table(world: World, texts: Texts, ids: Names, block: log.Block) -> pa.Table:
-    """A block as schema.RAW_IMPRESSIONS; text columns are dictionary-encoded."""
-    requests = world.requests
-    first, local = np.unique(block.request, return_inverse=True)
-    ts = requests.ts_us[block.request]
-    cities = texts.cities
-
-    def by_request(values: pa.Array) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(pa.array(local.astype(np.int32)), values)
-
-    def by_city(values: list[str]) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(pa.array(requests.city[block.request]), pa.array(values))
-
-    job, job_local = np.unique(block.job, return_inverse=True)
-    columns = {
-        "request_id": by_request(pa.array([worlds.request_id(int(r)) for r in first])),
-        "ts": _time(ts),
-        "user_id": by_request(ids.users.take(pa.array(requests.user[first]))),
-        "query": by_request(pa.array([texts.queries[q] for q in requests.query[first]])),
-        "job_id": pa.DictionaryArray.from_arrays(pa.array(job_local.astype(np.int32)), ids.jobs.take(pa.array(job))),
-        "clicked": pa.array(block.clicked),
-        "position": pa.array(block.position),
-        "clicked_at": pa.array(ts + block.delay_us, pa.timestamp("us", tz="UTC"), mask=~block.clicked),
-        "city": by_city([p.city for p in cities]),
-        "region": by_city([p.region for p in cities]),
-        "country": by_city([p.country for p in cities]),
-        "randomised": pa.array(requests.randomised[block.request]),
-    }
-    return _as(schema.RAW_IMPRESSIONS, columns)
-
-
-def truth_table(ids: Names, block: log.Block) -> pa.Table:
-    """A block as schema.TRUTH."""
-    first, local = np.unique(block.request, return_inverse=True)
-    job, job_local = np.unique(block.job, return_inverse=True)
-    request_ids = pa.array([worlds.request_id(int(r)) for r in first])
-    columns = {
-        "request_id": pa.DictionaryArray.from_arrays(pa.array(local.astype(np.int32)), request_ids),
-        "job_id": pa.DictionaryArray.from_arrays(pa.array(job_local.astype(np.int32)), ids.jobs.take(pa.array(job))),
-        "relevance": pa.array(block.relevance),
-        "click_probability": pa.array(block.click_probability),
-    }
-    return _as(schema.TRUTH, columns)
-
-
-def _as(table: schema.Table, columns: dict[str, pa.Array]) -> pa.Table:
-    fields = [pa.field(c.name, columns[c.name].type, nullable=c.nullable) for c in table.columns]
-    return pa.Table.from_arrays([columns[c.name] for c in table.columns], schema=pa.schema(fields))
-
-
-def _take(values: list[str], rows: NDArray[Any]) -> pa.Array:
-    return pa.array(values).take(pa.array(rows))
-
-
-def _time(us: NDArray[np.int64]) -> pa.Array:
-    return pa.array(us, pa.timestamp("us", tz="UTC"))
+def _write(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd", store_schema=False)

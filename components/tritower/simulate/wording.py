@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tritower.simulate import lexicon, people
 from tritower.simulate.config import SimulateConfig
 from tritower.simulate.lexicon import Lexicon
 from tritower.simulate.market import Companies
@@ -27,8 +28,22 @@ VAGUE = (
     "weekend", "warehouse", "office", "healthcare", "driver", "manager", "seasonal", "student", "any", "general labor",
 )  # fmt: skip
 _NOISE = (
-    "- Full Time", "(Part-Time)", "- Night Shift", "- 2nd Shift", "- Hiring Now!", "- Urgently Hiring", "(Remote)", "- Sign On Bonus",
-    "- Weekends", "- $18/hr", "- $22.50 per hour", "- Immediate Start", "(Contract)", "- PRN", "- Temp to Hire",
+    "- Full Time", "(Part-Time)", "- Night Shift", "- 2nd Shift", "- Hiring Now!", "- Urgently Hiring", "(Remote)",
+    "- Sign On Bonus", "- Weekends", "- $18/hr", "- $22.50 per hour", "- Immediate Start", "(Contract)",
+    "- PRN", "- Temp to Hire",
+)  # fmt: skip
+_NEEDS = (
+    "You work well in a team.", "A valid driver's license is needed.", "Two years in a similar role are a plus.",
+    "We train you.",
+    "Weekend shifts are part of the job.", "You like to keep things in order.", "Background check required.",
+    "Bilingual preferred.",
+)  # fmt: skip
+# From the least to the most appealing.
+_PROMISES = (
+    "Pay by commission only.", "On call, no fixed hours.", "Pay on a daily basis.", "Pay depends on experience.",
+    "Steady hours.", "Competitive pay.", "Paid time off.", "Health insurance and paid time off.",
+    "Sign-on bonus, insurance and 401(k).",
+    "Top pay, four-day week, full benefits.",
 )  # fmt: skip
 _KEYS = {
     "a": "s",
@@ -54,7 +69,7 @@ def with_level(title: str, level: int, choice: int) -> str:
 
 
 def typo(text: str, u: float) -> str:
-    """One slip of the keyboard inside the longest word: a letter doubled, dropped, swapped with the next, or replaced by a neighbour."""
+    """One slip of the keyboard in the longest word: a letter doubled, dropped, swapped with the next, or a neighbour's."""
     word = max(text.split(), key=len, default="")
     if len(word) < 4:
         return text
@@ -102,12 +117,26 @@ def job_titles(config: SimulateConfig, words: Lexicon, jobs: Jobs, cities: list[
     return result
 
 
+def descriptions(words: Lexicon, jobs: Jobs, rng: np.random.Generator) -> list[str | None]:
+    """A line or two per advert; what it promises goes with the job's appeal. One in ten has none."""
+    count = len(jobs.variant)
+    pick = rng.integers(1 << 30, size=(count, 3))
+    mood = jobs.appeal + rng.normal(0, 0.5, count)
+    result: list[str | None] = []
+    for i in range(count):
+        promise = _PROMISES[int(np.clip(np.floor((mood[i] + 2) / 4 * len(_PROMISES)), 0, len(_PROMISES) - 1))]
+        need = _NEEDS[pick[i, 0] % len(_NEEDS)]
+        text = f"We are hiring: {words.titles[jobs.variant[i]].lower()}. {need} {promise}"
+        result.append(None if pick[i, 1] % 10 == 0 else text)
+    return result
+
+
 def queries(
     config: SimulateConfig,
     words: Lexicon,
     requests: Requests,
     wishes: Wishes,
-    people: Users,
+    seekers: Users,
     cities: list[Place],
     firms: Companies,
     rng: np.random.Generator,
@@ -127,7 +156,7 @@ def queries(
     for i in range(count):
         text, meant[i] = _query(config, words, int(requests.variant[i]), u[i])
         if meant[i]:
-            text = _dress(config, text, u[i], people.seniority[requests.user[i]], cities[requests.city[i]], firms, favourite)
+            text = _dress(config, text, u[i], seekers.seniority[requests.user[i]], cities[requests.city[i]], firms, favourite)
         query[i] = numbers.setdefault(text, len(numbers))
     return list(numbers), query, meant
 
@@ -177,22 +206,20 @@ def _dress(
 
 
 def profiles(
-    config: SimulateConfig, words: Lexicon, people: Users, cities: list[Place], rng: np.random.Generator
+    config: SimulateConfig, words: Lexicon, seekers: Users, cities: list[Place], rng: np.random.Generator
 ) -> dict[str, pa.Array]:
     """The users table's columns after `user_id`: wanted and past titles, partly missing, and the home."""
-    from tritower.simulate import lexicon, people as walk
-
-    count = len(people.city)
+    count = len(seekers.city)
     columns: dict[str, pa.Array] = {}
     for name, most, stray in (("interests", 3, 0.25), ("past_titles", 4, 0.4)):
         size = 1 + rng.integers(most, size=count)
         size[rng.random(count) < config.profile_missing] = 0
         who = np.repeat(np.arange(count), size)
-        occupation = np.where(rng.random(len(who)) < config.side_intent, people.second_career[who], people.career[who]).astype(
-            np.int32
-        )
+        occupation = np.where(
+            rng.random(len(who)) < config.side_intent, seekers.second_career[who], seekers.career[who]
+        ).astype(np.int32)
         strays = rng.random(len(who)) < stray
-        occupation[strays] = walk.step_to_related(words.relatedness_OO, occupation[strays], rng.random(int(strays.sum())))
+        occupation[strays] = people.step_to_related(words.relatedness_OO, occupation[strays], rng.random(int(strays.sum())))
         variant = lexicon.draw(words.seeker_cumulative_V, words.variant_start_O1, occupation, rng.random(len(who)))
         text = [
             words.titles[v] if x < 0.6 else words.titles[v].lower() for v, x in zip(variant, rng.random(len(who)), strict=True)
@@ -206,5 +233,5 @@ def profiles(
         ("region", [p.region for p in cities]),
         ("country", [p.country for p in cities]),
     ):
-        columns[name] = pa.array(np.array(text, object)[people.city], pa.string(), mask=hidden)
+        columns[name] = pa.array(np.array(text, object)[seekers.city], pa.string(), mask=hidden)
     return columns

@@ -104,8 +104,10 @@ def save(world: World, directory: Path) -> None:
     """Write world.json and one npz per table; nothing is pickled."""
     directory.mkdir(parents=True)
     for name in ("jobs", "users", "requests"):
-        np.savez(directory / f"{name}.npz", **_arrays(getattr(world, name)))
-    np.savez(directory / "meaning.npz", relatedness_OO=world.relatedness_OO, speciality_VD=world.speciality_VD)
+        np.savez(directory / f"{name}.npz", allow_pickle=False, **_arrays(getattr(world, name)))
+    np.savez(
+        directory / "meaning.npz", allow_pickle=False, relatedness_OO=world.relatedness_OO, speciality_VD=world.speciality_VD
+    )
     text = {"format": FORMAT, "intercept": world.intercept, "config": knobs.to_dict(world.config), "facts": world.facts}
     (directory / "world.json").write_text(json.dumps(text, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -136,7 +138,7 @@ def load(directory: str | Path) -> World:
     )
 
 
-def _arrays(table: Any) -> dict[str, NDArray[Any]]:
+def _arrays(table: Any) -> dict[str, Any]:
     return {f.name: getattr(table, f.name) for f in dataclasses.fields(table)}
 
 
