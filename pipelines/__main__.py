@@ -45,7 +45,14 @@ def _run(options: argparse.Namespace) -> int:
 
     inputs = running.Inputs(jobs=options.jobs, impressions=options.impressions, users=options.users, truth=options.truth)
     metrics = running.run(
-        inputs, preset=options.preset, settings=options.set, root=options.root, out=options.out, use_cache=not options.no_cache
+        inputs,
+        preset=options.preset,
+        settings=options.set,
+        root=options.root,
+        out=options.out,
+        use_cache=not options.no_cache,
+        docker=options.docker,
+        gpus=options.gpus,
     )
     print(show.results(metrics))
     for name in running.RESULTS.values():
@@ -77,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("run", help="run the compiled training pipeline on your files")
     where = command.add_mutually_exclusive_group(required=True)
     where.add_argument("--local", action="store_true", help="on this machine, one subprocess per step")
+    where.add_argument("--docker", action="store_true", help="on this machine, one container per step, without a network")
+    command.add_argument("--gpus", action="store_true", help="with --docker: hand the containers every GPU")
     command.add_argument(
         "--jobs", required=True, metavar="WHERE", help="job adverts: a file or folder, CSV, JSON Lines or Parquet"
     )

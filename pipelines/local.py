@@ -27,6 +27,7 @@ import yaml
 from tritower import storage
 from tritower.errors import StepError
 
+from pipelines.containers import honest_exit_codes
 from pipelines.version import step_versions
 
 _CODE_NOTE = "code.json"
@@ -63,15 +64,17 @@ def run(
     *,
     root: Path,
     use_cache: bool = True,
+    containers: Mapping[str, Any] | None = None,
     report: Callable[[StepRun], None] = lambda step: None,
 ) -> Outcome:
-    """Execute a compiled pipeline with `kfp.local.SubprocessRunner`, in this environment.
+    """Execute a compiled pipeline with `kfp.local`: a subprocess of this environment per step, or a container.
 
     Args:
         pipeline: the compiled YAML.
         arguments: pipeline parameters.
         root: folder for artifacts, logs (`root/logs/<step>.log`) and the cache; kept between runs; absolute.
         use_cache: take a step's result from an earlier run with equal inputs and equal code.
+        containers: arguments for containers (`containers.runner_arguments`); None = subprocesses.
         report: called when a step starts (status "running") and when it ends ("done", "cached" or "failed").
 
     Raises:
@@ -82,14 +85,15 @@ def run(
     root.mkdir(parents=True, exist_ok=True)
     tasks = _tasks(pipeline)
     log = StepLog(root=root, tasks=tasks, report=report)
+    runner = local.SubprocessRunner(use_venv=False) if containers is None else local.DockerRunner(**containers)
     local.init(
-        runner=local.SubprocessRunner(use_venv=False),
+        runner=runner,
         pipeline_root=str(root / "artifacts"),
         cache_root=str(root / "cache"),
         enable_caching=use_cache,
     )
     component = components.load_component_from_file(str(pipeline))
-    with log.attached(), _fresh_cache(root, step_versions(pipeline)):
+    with log.attached(), honest_exit_codes(), _fresh_cache(root, step_versions(pipeline)):
         try:
             task = component(**arguments)
         except RuntimeError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from tritower import storage
 
-from pipelines import compiling, knobs, local, show
+from pipelines import compiling, containers, knobs, local, show
 from pipelines.version import data_version
 
 RESULTS = {"metrics": "metrics.json", "report": "report.html", "recommendations": "recommendations.parquet"}
@@ -30,9 +30,21 @@ class Inputs:
         """The same with local paths made absolute, as steps and cache keys need them."""
         return Inputs(**{name: _absolute(location) for name, location in vars(self).items()})
 
+    def local_paths(self) -> list[Path]:
+        """Those on this machine's file system."""
+        return [Path(location) for location in vars(self).values() if location and "://" not in location]
+
 
 def run(
-    inputs: Inputs, *, preset: str = "", settings: Iterable[str] = (), root: Path, out: Path, use_cache: bool = True
+    inputs: Inputs,
+    *,
+    preset: str = "",
+    settings: Iterable[str] = (),
+    root: Path,
+    out: Path,
+    use_cache: bool = True,
+    docker: bool = False,
+    gpus: bool = False,
 ) -> dict[str, Any]:
     """Execute the compiled training pipeline here, show progress, and copy its results to `out`.
 
@@ -42,6 +54,8 @@ def run(
         root: folder for artifacts, logs and cache.
         out: folder that gets metrics.json, report.html and recommendations.parquet.
         use_cache: reuse steps whose input did not change.
+        docker: run each step in its image, without a network, in place of a subprocess.
+        gpus: with `docker`, hand the containers every GPU.
 
     Returns:
         The metrics.
@@ -61,6 +75,7 @@ def run(
         {**vars(inputs), "data_version": version, **knobs.arguments(chosen)},
         root=root.absolute(),
         use_cache=use_cache,
+        containers=containers.runner_arguments(read_only=inputs.local_paths(), gpus=gpus) if docker else None,
         report=show.Progress(_step_count(pipeline), sys.stdout),
     )
     cached = sum(step.status == "cached" for step in outcome.steps)

@@ -1,0 +1,101 @@
+"""Run a compiled pipeline's steps in Docker containers, with an exit status that can be believed.
+
+`kfp.local.DockerRunner` starts containers with `auto_remove`, then reads the log and the exit code; a container that fails at
+once is gone by then and counts as a success (kubeflow/pipelines#13332). `honest_exit_codes` puts a runner in its place
+that creates the container, starts it, streams its log, waits for the exit code and only then removes it. It also clears
+the image's ENTRYPOINT, so that the step's own command is what runs.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tritower._build import image_name
+from tritower.errors import StepError
+
+SCRATCH = "rw,exec,nosuid,mode=1777,size=8g"
+
+
+def runner_arguments(*, read_only: Iterable[Path], gpus: bool = False) -> dict[str, Any]:
+    """Arguments of `kfp.local.DockerRunner`: no network, a read-only root, no capabilities, this user's id, group 0.
+
+    Args:
+        read_only: files and folders outside the pipeline root that steps read; mounted at their own paths.
+        gpus: hand every GPU of this machine to the containers.
+    """
+    arguments: dict[str, Any] = {
+        "network_mode": "none",
+        "read_only": True,
+        "tmpfs": {"/tmp": SCRATCH},  # noqa: S108 - inside the container
+        "user": f"{os.getuid()}:0",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        # DataLoader workers and gloo exchange tensors through shared memory; Docker's default is 64 MB.
+        "shm_size": "2g",
+        "mounts": _binds(read_only),
+    }
+    if gpus:
+        from docker.types import DeviceRequest
+
+        arguments["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+    return arguments
+
+
+def _binds(paths: Iterable[Path]) -> list[Any]:
+    from docker.types import Mount
+
+    return [Mount(target=str(path), source=str(path), type="bind", read_only=True) for path in sorted(set(paths))]
+
+
+@contextlib.contextmanager
+def honest_exit_codes() -> Iterator[None]:
+    """While the block runs, `kfp.local.DockerRunner` reports the exit code the container really had."""
+    from kfp.local import docker_task_handler
+
+    original = docker_task_handler.run_docker_container
+    docker_task_handler.run_docker_container = run_container
+    try:
+        yield
+    finally:
+        docker_task_handler.run_docker_container = original
+
+
+def run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:
+    """Run one container to its end, its log on standard output; its exit code.
+
+    Args:
+        client: a `docker.DockerClient`.
+        image: a compiled image name; tritower's own get the prefix and tag set in the environment now.
+        command: the step's command, list of words.
+        volumes: mounts made by kfp.
+        arguments: more arguments of `client.containers.create`.
+
+    Raises:
+        StepError: the image is not on this machine.
+    """
+    import docker
+
+    image = _resolved(image)
+    try:
+        container = client.containers.create(image, command=command, entrypoint="", volumes=volumes, **arguments)
+    except docker.errors.ImageNotFound:
+        raise StepError("the image is not on this machine", where=image, remedy="Run `make images` first.") from None
+    try:
+        container.start()
+        pending = b""
+        for chunk in container.logs(stream=True, follow=True):
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in lines:
+                print(line.decode(errors="replace"))
+        if pending:
+            print(pending.decode(errors="replace"))
+        return int(container.wait()["StatusCode"])
+    finally:
+        container.remove(force=True)
+
+
+def _resolved(image: str) -> str:
+    kind = image.rsplit("/", 1)[-1].split(":")[0]
+    return image_name(kind) if kind in ("base", "train", "serve", "spark") else image  # type: ignore[arg-type]
