@@ -3,98 +3,129 @@
 Legend: N rows, F features, J jobs; `out_FN` is column by column, NaN = missing.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from tritower.features import catalogue, similarity, strings
+from tritower.features import catalogue, counters, entities, history, similarity, strings
 from tritower.features.config import FeaturesConfig
-from tritower.features.counters import DAY_US, Counters
-from tritower.features.history import History, JobVectors
 from tritower.features.lookup import NO_DATE, Lookup
+from tritower.features.pairs import PairIndex
 from tritower.features.places import agree
 from tritower.features.timeline import Rows, Timeline
 
 Float32 = npt.NDArray[np.float32]
-HOUR_US = 3_600_000_000
 EPOCH_HOUR = 72  # 1970-01-01 was a Thursday: three days after Monday
 
 
 class Builder:
     """The state of every group and the lookup tables; feed it rows in time order."""
 
-    def __init__(self, tables: Lookup, config: FeaturesConfig) -> None:
+    def __init__(self, tables: Lookup, config: FeaturesConfig, found: entities.Entities | None = None) -> None:
         self.tables = tables
+        self.layout = catalogue.Layout(with_entities=found is not None)
+        self.entities = found
+        self.level_U = found.user_levels(tables.past) if found else None
         self.timeline = Timeline()
-        self.keys_LJ = np.stack([np.arange(len(tables.title_J), dtype=np.int32), tables.occupation_J, tables.company_J])
-        traits_3J = np.stack([tables.company_J, tables.place_3J[0], tables.occupation_J])
-        self.jobs = JobVectors(tables.matrix_TD, tables.document_J, traits_3J)
-        self.counters = Counters(
-            [int(keys.max(initial=-1)) + 1 for keys in self.keys_LJ],
+        jobs, users = tables.jobs, len(tables.home_3U[0])
+        self.base_L = np.cumsum([0, len(jobs), len(jobs.occupations), len(jobs.companies), len(tables.texts.plain)])
+        self.pairs = PairIndex()
+        self.counters = counters.Counters(
+            int(self.base_L[-1]),
             positions=config.positions,
             half_life_days=config.ctr_half_life_days,
             prior_impressions=config.prior_impressions,
         )
-        self.history = History(
-            len(tables.home_3U[0]), clicks=config.history_clicks, half_life_days=config.history_half_life_days
-        )
-        self.title = strings.PairScorer(tables.texts, tables.texts, strings.TITLE_SCORERS)
-        self.company = strings.PairScorer(tables.texts, tables.companies, strings.COMPANY_SCORERS)
-        self.profile = strings.PairScorer(tables.texts, tables.texts, strings.PROFILE_SCORERS)
+        half_life_days = config.history_half_life_days
+        self.history = history.History(users, clicks=config.history_clicks, half_life_days=half_life_days)
+        self.searches = history.Searches(users, searches=config.history_searches, half_life_days=half_life_days)
+        traits_3J = np.stack([jobs.company_J, jobs.place_3J[0], jobs.occupation_J])
+        self.vectors = history.Jobs(tables.matrix_TD, jobs.document_J, traits_3J)
+        plain, companies = tables.texts.plain, jobs.companies
+        self.title = strings.PairScorer(plain, plain, strings.TITLE_SCORERS)
+        self.company = strings.PairScorer(plain, companies, strings.COMPANY_SCORERS)
+        self.profile = strings.PairScorer(plain, plain, strings.PROFILE_SCORERS)
 
-    def features(self, rows: Rows, request_N: npt.NDArray[np.int64]) -> Float32:
+    def features(self, rows: Rows) -> Float32:
         """The features (F, N) of rows that all want them."""
-        out_FN = np.full((len(catalogue.NAMES), len(rows)), np.nan, np.float32)
+        out_FN = self._blank(len(rows))
         self._stream(rows, out_FN)
-        self._static(rows, request_N, out_FN)
+        self._static(rows, out_FN)
         return out_FN
 
     def count(self, events: Rows) -> None:
         """Take events into the state without reading any features."""
         if len(events):
-            self._stream(events, np.empty((len(catalogue.NAMES), 0), np.float32))
+            self._stream(events, self._blank(0))
 
-    def between(self, events: Rows, candidates: Rows, request_N: npt.NDArray[np.int64]) -> Float32:
+    def between(self, events: Rows, candidates: Rows) -> Float32:
         """The features of candidates that lie in time among `events`, which are counted."""
         both = Rows.concat([events, candidates])
-        out_FN = np.full((len(catalogue.NAMES), len(candidates)), np.nan, np.float32)
+        out_FN = self._blank(len(candidates))
         self._stream(both.take(np.argsort(both.ts, kind="stable")), out_FN)
-        self._static(candidates, request_N, out_FN)
+        self._static(candidates, out_FN)
         return out_FN
+
+    def keys(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """The counters' key of each row per level (L, N), -1 where unknown; new (query, occupation) pairs get one."""
+        jobs = self.tables.jobs
+        query_N = self.tables.texts.plain_T[rows.query]
+        occupation_N = jobs.occupation_J[rows.job]
+        own: tuple[npt.NDArray[Any], ...] = (
+            rows.job,
+            occupation_N,
+            jobs.company_J[rows.job],
+            query_N,
+            self.pairs.numbers(query_N, occupation_N),
+        )
+        return np.stack([np.where(key_N < 0, -1, key_N + base) for key_N, base in zip(own, self.base_L, strict=True)])
+
+    def _blank(self, rows: int) -> Float32:
+        return np.full((len(self.layout.names), rows), np.nan, np.float32)
 
     def _stream(self, rows: Rows, out_FN: Float32) -> None:
         batch = self.timeline.start(rows)
-        self.counters.read(
-            batch, self.keys_LJ[:, batch.rows.job], self.keys_LJ[:, batch.clicks.job], out_FN[catalogue.columns("counters")]
-        )
-        self.history.read(batch, self.jobs, out_FN[catalogue.columns("history")])
+        columns = self.layout.columns
+        keys_LN, keys_LC = self.keys(batch.rows), self.keys(batch.clicks)
+        self.counters.reserve(int(self.base_L[-1]) + self.pairs.used)
+        self.counters.read(batch, keys_LN, keys_LC, out_FN[columns("counters")])
+        self.history.read(batch, self.vectors, out_FN[columns("history")])
+        self.searches.read(batch, self.vectors, self.tables.texts.plain_T, out_FN[columns("searches")])
         self.counters.finish(self.timeline.finish(batch))
 
-    def _static(self, rows: Rows, request_N: npt.NDArray[np.int64], out_FN: Float32) -> None:
-        tables = self.tables
-        title_N = tables.title_J[rows.job]
-        self.title.scores(rows.query, title_N, out_FN[catalogue.columns("title")])
-        self.company.scores(rows.query, tables.company_J[rows.job], out_FN[catalogue.columns("company")])
-        self._profile(rows, title_N, out_FN[catalogue.columns("profile")])
-        cosine_N = out_FN[catalogue.columns("embedding")][0]
-        similarity.pair_cosine(rows.query, tables.document_J[rows.job], tables.matrix_TD, tables.blank_T, cosine_N)
-        places = out_FN[catalogue.columns("places")]
-        agree(tables.place_3R[:, request_N], tables.place_3J[:, rows.job], places[0:3])
-        agree(tables.home_3U[:, rows.user], tables.place_3J[:, rows.job], places[3:6])
-        places[6] = tables.remote_J[rows.job]
-        places[7] = tables.remote_R[request_N]
-        time = out_FN[catalogue.columns("time")]
-        posted_N = tables.posted_J[rows.job]
-        known = (posted_N != NO_DATE) & (posted_N <= rows.ts)
-        time[0, known] = (rows.ts[known] - posted_N[known]) / DAY_US
-        time[1] = (rows.ts // HOUR_US + EPOCH_HOUR) % 168
+    def _static(self, rows: Rows, out_FN: Float32) -> None:
+        columns, jobs, matrix_TD = self.layout.columns, self.tables.jobs, self.tables.matrix_TD
+        plain_T = self.tables.texts.plain_T
+        title_N, document_N = jobs.title_J[rows.job], jobs.document_J[rows.job]
+        self.title.scores(plain_T[rows.query], plain_T[title_N], out_FN[columns("title")])
+        self.company.scores(plain_T[rows.query], jobs.company_J[rows.job], out_FN[columns("company")])
+        self._profile(rows, title_N, out_FN[columns("profile")])
+        similarity.pair_cosine(rows.query, document_N, matrix_TD, plain_T, out_FN[columns("embedding")][0])
+        self._places(rows, out_FN[columns("places")])
+        self._times(rows, out_FN[columns("time")])
+        if self.entities and self.level_U is not None:
+            out = out_FN[columns("entities")]
+            entities.compare(self.entities, rows.query, title_N, document_N, self.level_U[rows.user], out)
 
     def _profile(self, rows: Rows, title_N: npt.NDArray[np.int32], out_4N: Float32) -> None:
-        tables = self.tables
-        for f, lists in ((0, tables.wanted), (2, tables.past)):
-            similarity.list_cosine(
-                rows.user, title_N, lists.offset_U, lists.text_E, tables.matrix_TD, tables.blank_T, out_4N[f]
-            )
+        plain_T, matrix_TD = self.tables.texts.plain_T, self.tables.matrix_TD
+        for f, lists in ((0, self.tables.wanted), (2, self.tables.past)):
+            similarity.list_cosine(rows.user, title_N, lists.offset_U, lists.text_E, matrix_TD, plain_T, out_4N[f])
             left, right, row = similarity.explode(rows.user, title_N, lists.offset_U, lists.text_E)
             score = np.empty((1, len(row)), np.float32)
-            self.profile.scores(left, right, score)
+            self.profile.scores(plain_T[left], plain_T[right], score)
             similarity.fold_max(row, score[0], out_4N[f + 1])
+
+    def _places(self, rows: Rows, out_8N: Float32) -> None:
+        tables, place_3N = self.tables, self.tables.jobs.place_3J[:, rows.job]
+        agree(tables.place_3R[:, rows.request], place_3N, out_8N[0:3])
+        agree(tables.home_3U[:, rows.user], place_3N, out_8N[3:6])
+        out_8N[6] = tables.jobs.remote_J[rows.job]
+        out_8N[7] = tables.remote_R[rows.request]
+
+    def _times(self, rows: Rows, out_2N: Float32) -> None:
+        posted_N = self.tables.jobs.posted_J[rows.job]
+        known = (posted_N != NO_DATE) & (posted_N <= rows.ts)
+        out_2N[0, known] = (rows.ts[known] - posted_N[known]) / counters.DAY_US
+        out_2N[1] = (rows.ts // counters.HOUR_US + EPOCH_HOUR) % 168

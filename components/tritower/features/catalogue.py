@@ -1,12 +1,13 @@
 """Every feature: its name, kind, definition, unit, range and what a missing value means. The one list of them.
 
-`FEATURES` is in column order; the groups of `GROUPS` are computed together and lie side by side.
+The features of a group in `GROUPS` are computed together and lie side by side, group after group.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tritower.features import counters, history
+from tritower import vocabulary
+from tritower.features import counters, entities, history
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,7 @@ class Feature:
     """One column of the features table, as written to features.json.
 
     Attributes:
-        kind: popularity, text, interaction, profile, embedding, place or time.
+        kind: popularity, text, entity, interaction, profile, embedding, place or time.
         low, high: bounds of the values, both inclusive; None = unbounded.
         missing: when the value is null.
         needs_embeddings: computed from vectors, so left out by a baseline without them.
@@ -34,23 +35,30 @@ class Feature:
         return asdict(self)
 
 
+_LEVELS = {
+    "job": ("this job", ""),
+    "occupation": ("jobs of this occupation", "the occupation is unknown"),
+    "company": ("jobs of this company", "the company is blank"),
+    "query": ("jobs for this query", "the query is empty"),
+    "query_occupation": ("jobs of this occupation for this query", "the query is empty or the occupation unknown"),
+}
+
+
 def _popularity(level: str) -> list[Feature]:
-    of = {"job": "this job", "occupation": "jobs of this occupation", "company": "jobs of this company"}[level]
-    unknown = "" if level == "job" else f" or the {level} is unknown" if level == "occupation" else ""
-    never = f"{of} never shown before{unknown}"
-    count_missing = "the occupation is unknown" if level == "occupation" else "never"
+    of, unknown = _LEVELS[level]
+    never = f"{of} never shown before" + (f", or {unknown}" if unknown else "")
+    rows = [
+        ("impressions", f"Times {of} had been shown.", "ln(1 + count)", None, unknown or "never"),
+        ("clicks", f"Clicks on {of}.", "ln(1 + count)", None, unknown or "never"),
+        ("ctr", f"Click-through rate of {of}, smoothed with a Beta prior fitted on the events before.", "share", 1, never),
+        ("ctr_decayed", f"Click-through rate of {of}, events weighted 2^(-age / half-life).", "share", None, never),
+        ("coec", f"Clicks on {of} over those expected at the positions shown at, smoothed towards 1.", "ratio", None, never),
+    ]
     return [
-        Feature(name=f"{level}_impressions", kind="popularity", definition=f"Times {of} had been shown.", unit="ln(1 + count)",
-                low=0, high=None, missing=count_missing),
-        Feature(name=f"{level}_clicks", kind="popularity", definition=f"Clicks on {of}.", unit="ln(1 + count)",
-                low=0, high=None, missing=count_missing),
-        Feature(name=f"{level}_ctr", kind="popularity", definition=f"Click-through rate of {of}, smoothed with a Beta prior "
-                "fitted on the events before.", unit="share", low=0, high=1, missing=never),
-        Feature(name=f"{level}_ctr_decayed", kind="popularity", definition="The same, events weighted 2^(-age / half-life).",
-                unit="share", low=0, high=None, missing=never),
-        Feature(name=f"{level}_coec", kind="popularity", definition=f"Clicks on {of} over the clicks expected at the positions "
-                "it was shown at, smoothed towards 1.", unit="ratio", low=0, high=None, missing=never),
-    ]  # fmt: skip
+        Feature(name=f"{level}_{what}", kind="popularity", definition=definition, unit=unit, low=0, high=high, missing=missing)
+        for what, definition, unit, high, missing in rows
+        if f"{level}_{what}" in counters.names()
+    ]
 
 
 def _text(target: str, scorers: tuple[str, ...]) -> list[Feature]:
@@ -89,6 +97,48 @@ def _history() -> list[Feature]:
                 needs_embeddings=unit == "cosine")
         for name, definition, unit in rows
     ]  # fmt: skip
+
+
+def _searches() -> list[Feature]:
+    none = "the user never searched with words before"
+    rows = [
+        ("searches_cos_centroid", "Cosine of the document and the decayed centroid of the user's past queries.", "cosine"),
+        ("searches_cos_max", "Largest cosine of the document and a past query of the user.", "cosine"),
+        ("searches_cos_last", "Cosine of the document and the user's query before this one.", "cosine"),
+        ("searches_same_query", "Share of the user's past queries that equal this one.", "share"),
+        ("searches", "The user's past searches with words.", "ln(1 + count)"),
+        ("searches_days_since", "Time since the user's search before this one.", "days"),
+    ]
+    unknown = {"searches": "never", "searches_same_query": f"{none}, or the query is empty"}
+    return [
+        Feature(name=name, kind="interaction", definition=definition, unit=unit, low=-1 if unit == "cosine" else 0,
+                high=1 if unit in ("cosine", "share") else None, missing=unknown.get(name, none),
+                needs_embeddings=unit == "cosine")
+        for name, definition, unit in rows
+    ]  # fmt: skip
+
+
+def _entity_side(label: str) -> str:
+    return "document" if label == "COMPANY" else "title"
+
+
+def _entities() -> list[Feature]:
+    rows = [
+        Feature(name=f"entity_{label.lower()}_overlap", kind="entity", definition=f"Share of the query's {label} entities that "
+                f"the job's {_entity_side(label)} has.", unit="share", low=0, high=1,
+                missing=f"no {label} in the query or in the {_entity_side(label)}")
+        for label in entities.LABELS
+    ]  # fmt: skip
+    rows += [
+        Feature(name=f"entity_{word}_exact", kind="entity", definition=f"The {word.upper()} entities of query and title are "
+                "the same.", unit="0 or 1", low=0, high=1, missing=f"no {word.upper()} in the query or in the title")
+        for word in ("title", "skill")
+    ]  # fmt: skip
+    top = len(vocabulary.LEVELS) - 1
+    for side, whose in (("query", "the query's"), ("user", "the highest of the user's past titles'")):
+        rows.append(Feature(name=f"seniority_{side}_distance", kind="entity", definition=f"Level of the job's title minus "
+                    f"{whose}.", unit="levels", low=-top, high=top, missing="no level on either side"))  # fmt: skip
+    return rows
 
 
 def _places() -> list[Feature]:
@@ -135,6 +185,7 @@ GROUPS: dict[str, list[Feature]] = {
     "title": _text("title", ("token_set", "token_sort", "partial", "jaro_winkler")),
     "company": _text("company", ("token_set", "partial", "jaro_winkler")),
     "history": _history(),
+    "searches": _searches(),
     "profile": _profile(),
     "embedding": [
         Feature(name="query_document_cos", kind="embedding", definition="Cosine of the query and the document.", unit="cosine",
@@ -142,15 +193,34 @@ GROUPS: dict[str, list[Feature]] = {
     ],
     "places": _places(),
     "time": _TIME,
+    "entities": _entities(),
 }  # fmt: skip
-FEATURES: list[Feature] = [feature for group in GROUPS.values() for feature in group]
-NAMES: list[str] = [feature.name for feature in FEATURES]
-
 assert [f.name for f in GROUPS["counters"]] == counters.names()
 assert [f.name for f in GROUPS["history"]] == list(history.NAMES)
+assert [f.name for f in GROUPS["searches"]] == list(history.SEARCH_NAMES)
+assert [f.name for f in GROUPS["entities"]] == list(entities.NAMES)
 
 
-def columns(group: str) -> slice:
-    """Where a group's columns lie."""
-    start = NAMES.index(GROUPS[group][0].name)
-    return slice(start, start + len(GROUPS[group]))
+class Layout:
+    """Which features a run has and where each group's columns lie; those of entities need the entities step."""
+
+    def __init__(self, *, with_entities: bool) -> None:
+        self.groups = {name: group for name, group in GROUPS.items() if with_entities or name != "entities"}
+        self.features = [feature for group in self.groups.values() for feature in group]
+        self.names = [feature.name for feature in self.features]
+
+    def columns(self, group: str) -> slice:
+        """Where a group's columns lie."""
+        start = self.names.index(self.groups[group][0].name)
+        return slice(start, start + len(self.groups[group]))
+
+
+def markdown() -> str:
+    """The table of all features for the documentation."""
+    lines = ["| name | kind | definition | unit | range | missing when |", "|---|---|---|---|---|---|"]
+    for group in GROUPS.values():
+        for f in group:
+            low, high = ("" if bound is None else f"{bound:g}" for bound in (f.low, f.high))
+            kind = f"{f.kind} *" if f.needs_embeddings else f.kind
+            lines.append(f"| {f.name} | {kind} | {f.definition} | {f.unit} | {low} … {high} | {f.missing} |")
+    return "\n".join(lines) + "\n"

@@ -22,12 +22,15 @@ class FeaturesConfig:
     Default: twice the half-life of popularity, since taste changes more slowly."""
 
     history_clicks: int = 16
-    """How many of a user's latest clicks the history holds; older ones only count in `history_clicks`. Range: 1 to 1,024.
-    Default: 16, at which a history fits a core's first-level cache."""
+    """How many of a user's latest clicks the history holds; older ones only count in the feature `history_clicks`. Range: 1
+    to 1,024. Default: 16, at which a history fits a core's first-level cache."""
+
+    history_searches: int = 8
+    """How many of a user's latest searches are compared with the job. Range: 1 to 1,024. Default: about three visits."""
 
     prior_impressions: float = 20.0
-    """Strength of the Beta prior, in impressions, until the log holds enough pairs to fit it. Above 0. Default: the
-    inverse of a usual click-through rate of 5 %."""
+    """The Beta prior before anything can be fitted: one click in this many impressions. Above 1. Default: the inverse of
+    a usual click-through rate of 5 %."""
 
     positions: int = 64
     """Positions told apart by the examination curve; deeper ones share the last. Range: 2 to 4,096. Default: more than a
@@ -38,5 +41,6 @@ class FeaturesConfig:
         check(self.ctr_half_life_days > 0, "ctr_half_life_days", self.ctr_half_life_days, "above 0")
         check(self.history_half_life_days > 0, "history_half_life_days", self.history_half_life_days, "above 0")
         check(1 <= self.history_clicks <= 1024, "history_clicks", self.history_clicks, "from 1 to 1,024")
-        check(self.prior_impressions > 0, "prior_impressions", self.prior_impressions, "above 0")
+        check(1 <= self.history_searches <= 1024, "history_searches", self.history_searches, "from 1 to 1,024")
+        check(self.prior_impressions > 1, "prior_impressions", self.prior_impressions, "above 1")
         check(2 <= self.positions <= 4096, "positions", self.positions, "from 2 to 4,096")

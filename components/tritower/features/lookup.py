@@ -13,17 +13,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tritower.errors import ArtifactError, StorageError
+from tritower.features import occupations
 from tritower.features.places import PlaceCodes, mentions_remote
 from tritower.features.similarity import Lists
 from tritower.features.strings import normalise
 
+Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 NO_DATE = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lookup:
-    """Everything a batch gathers from; numbers are those of the dataset."""
+class Jobs:
+    """Columns of the job table; -1 = unknown. `companies` and `occupations` are the names that the keys stand for."""
 
     title_J: Int32
     document_J: Int32
@@ -31,15 +33,37 @@ class Lookup:
     occupation_J: Int32
     place_3J: Int32
     posted_J: npt.NDArray[np.int64]
-    remote_J: npt.NDArray[np.bool_]
+    remote_J: Bool
+    companies: pa.Array
+    occupations: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.title_J)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """The texts' plain forms (`strings.normalise`): `plain_T` numbers them, -1 = blank; `plain` holds them once each."""
+
+    plain_T: Int32
+    plain: pa.Array
+    remote_T: Bool
+
+    def __len__(self) -> int:
+        return len(self.plain_T)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lookup:
+    """Everything a batch gathers from; numbers are those of the dataset. `matrix_TD` holds the bits of float16."""
+
+    jobs: Jobs
+    texts: Texts
     home_3U: Int32
     wanted: Lists
     past: Lists
     place_3R: Int32
-    remote_R: npt.NDArray[np.bool_]
-    texts: pa.Array
-    blank_T: npt.NDArray[np.bool_]
-    companies: pa.Array
+    remote_R: Bool
     matrix_TD: npt.NDArray[np.uint16]
 
 
@@ -55,41 +79,69 @@ def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> Looku
         StorageError: a file is missing.
         ArtifactError: the embeddings belong to another dataset.
     """
-    jobs = _table(dataset / "jobs.parquet", ["title_text", "document_text", "company_key", "occupation_key", "company",
-                  "city", "region", "country", "posted_at"])  # fmt: skip
-    users = _table(dataset / "users.parquet", ["interest_texts", "past_title_texts", "city", "region", "country"])
-    searches = _table(requests or dataset / "requests.parquet", ["request", "query_text", "city", "region", "country"])
-    texts = normalise(_table(dataset / "texts.parquet", ["value"]).column("value").combine_chunks())
-    blank_T = np.asarray(pc.equal(texts, "").to_numpy(zero_copy_only=False), np.bool_)
-    remote_T = mentions_remote(texts)
-    matrix = _matrix(embeddings / "matrix.npy", len(texts))
+    texts = _texts(dataset / "texts.parquet")
     codes = PlaceCodes()
-    title_J = _numbers(jobs.column("title_text"))
-    company_J = _numbers(jobs.column("company_key"))
-    size = int(searches.column("request").to_numpy().max()) + 1 if searches.num_rows else 0
-    request = searches.column("request").to_numpy()
-    place_3R = np.full((3, size), -1, np.int32)
-    remote_R = np.zeros(size, np.bool_)
-    place_3R[:, request] = codes.encode(searches)
-    remote_R[request] = remote_T[_numbers(searches.column("query_text"))] | _remote_place(searches)
+    jobs = _jobs(dataset / "jobs.parquet", texts, codes)
+    users = _table(dataset / "users.parquet", ["interest_texts", "past_title_texts", "city", "region", "country"])
+    place_3R, remote_R = _requests(requests or dataset / "requests.parquet", texts, codes)
     return Lookup(
-        title_J=title_J,
-        document_J=_numbers(jobs.column("document_text")),
-        company_J=company_J,
-        occupation_J=_numbers(jobs.column("occupation_key")),
-        place_3J=codes.encode(jobs),
-        posted_J=_times(jobs.column("posted_at")),
-        remote_J=remote_T[title_J] | _remote_place(jobs),
+        jobs=jobs,
+        texts=texts,
         home_3U=codes.encode(users),
-        wanted=Lists.of(users.column("interest_texts"), blank_T),
-        past=Lists.of(users.column("past_title_texts"), blank_T),
+        wanted=Lists.of(users.column("interest_texts"), texts.plain_T < 0),
+        past=Lists.of(users.column("past_title_texts"), texts.plain_T < 0),
         place_3R=place_3R,
         remote_R=remote_R,
-        texts=texts,
-        blank_T=blank_T,
-        companies=_companies(company_J, jobs.column("company").combine_chunks()),
-        matrix_TD=matrix,
+        matrix_TD=_matrix(embeddings / "matrix.npy", len(texts)),
     )
+
+
+def _texts(path: Path) -> Texts:
+    texts = normalise(_table(path, ["value"]).column("value").combine_chunks())
+    plain_T, plain = keys(texts)
+    return Texts(plain_T=plain_T, plain=plain, remote_T=mentions_remote(texts))
+
+
+def _jobs(path: Path, texts: Texts, codes: PlaceCodes) -> Jobs:
+    columns = ["title", "company", "occupation", "title_text", "document_text", "city", "region", "country", "posted_at"]
+    table = _table(path, columns)
+    title_J = _numbers(table.column("title_text"))
+    company_J, companies = keys(normalise(table.column("company").combine_chunks()))
+    known = [_occupations(batch) for batch in table.to_batches(max_chunksize=65_536)]
+    occupation_J, names = keys(pa.concat_arrays(known) if known else pa.array([], pa.string()))
+    return Jobs(
+        title_J=title_J,
+        document_J=_numbers(table.column("document_text")),
+        company_J=company_J,
+        occupation_J=occupation_J,
+        place_3J=codes.encode(table),
+        posted_J=np.asarray(pc.fill_null(table.column("posted_at").cast(pa.int64()), int(NO_DATE)).to_numpy(), np.int64),
+        remote_J=texts.remote_T[title_J] | _remote_place(table),
+        companies=companies,
+        occupations=names,
+    )
+
+
+def _occupations(batch: pa.RecordBatch) -> pa.Array:
+    return pa.array(occupations.of_jobs(batch["occupation"].to_pylist(), batch["title"].to_pylist()), pa.string())
+
+
+def _requests(path: Path, texts: Texts, codes: PlaceCodes) -> tuple[Int32, Bool]:
+    """Place codes and remote flags by request number."""
+    table = _table(path, ["request", "query_text", "city", "region", "country"])
+    request = table.column("request").to_numpy()
+    size = int(request.max()) + 1 if len(request) else 0
+    place_3R = np.full((3, size), -1, np.int32)
+    place_3R[:, request] = codes.encode(table)
+    remote_R = np.zeros(size, np.bool_)
+    remote_R[request] = texts.remote_T[_numbers(table.column("query_text"))] | _remote_place(table)
+    return place_3R, remote_R
+
+
+def keys(words: pa.Array) -> tuple[Int32, pa.Array]:
+    """A dense number for each distinct word in the order of first appearance, -1 for null and the empty word."""
+    encoded = pc.dictionary_encode(pc.if_else(pc.equal(words, ""), pa.scalar(None, words.type), words))
+    return np.asarray(encoded.indices.fill_null(-1).to_numpy(), np.int32), encoded.dictionary
 
 
 def _table(path: Path, columns: list[str]) -> pa.Table:
@@ -100,27 +152,13 @@ def _table(path: Path, columns: list[str]) -> pa.Table:
 
 
 def _numbers(column: pa.ChunkedArray) -> Int32:
-    """An int32 column as numpy; -1 for null."""
-    return np.asarray(pc.fill_null(column, -1).to_numpy(), np.int32)
+    return np.asarray(column.to_numpy(), np.int32)
 
 
-def _times(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A timestamp column as microseconds; `NO_DATE` for null."""
-    return np.asarray(pc.fill_null(column.cast(pa.int64()), int(NO_DATE)).to_numpy(), np.int64)
-
-
-def _remote_place(table: pa.Table) -> npt.NDArray[np.bool_]:
+def _remote_place(table: pa.Table) -> Bool:
     """Whether a row names remote work in place of a city or region."""
-    words = [mentions_remote(chunk) for name in ("city", "region") for chunk in [table.column(name).combine_chunks()]]
-    return words[0] | words[1]
-
-
-def _companies(company_J: Int32, names: pa.Array) -> pa.Array:
-    """The name of each company by its number: that of its first job."""
-    keys, first = np.unique(company_J, return_index=True)
-    full = np.zeros(int(keys.max()) + 1 if len(keys) else 0, np.int64)
-    full[keys] = first
-    return normalise(names.take(pa.array(full)))
+    city, region = (mentions_remote(table.column(name).combine_chunks()) for name in ("city", "region"))
+    return city | region
 
 
 def _matrix(path: Path, texts: int) -> npt.NDArray[np.uint16]:

@@ -37,22 +37,22 @@ class Lists:
 
 
 @njit(cache=True)
-def pair_cosine(left_N: Array, right_N: Array, matrix_TD: Array, blank_T: Array, out_N: Array) -> None:
-    """Write the cosine of the unit vectors of each pair of texts; leave rows with a blank text alone."""
+def pair_cosine(left_N: Array, right_N: Array, matrix_TD: Array, plain_T: Array, out_N: Array) -> None:
+    """Write the cosine of the unit vectors of each pair of texts; leave rows with a blank text (`plain_T` -1) alone."""
     for i in range(left_N.shape[0]):
-        if not (blank_T[left_N[i]] or blank_T[right_N[i]]):
+        if plain_T[left_N[i]] >= 0 and plain_T[right_N[i]] >= 0:
             value = dot_half(matrix_TD[left_N[i]], matrix_TD[right_N[i]])
             out_N[i] = min(np.float32(1.0), max(np.float32(-1.0), value))
 
 
 @njit(cache=True)
 def list_cosine(
-    user_N: Array, text_N: Array, offset_U: Array, text_E: Array, matrix_TD: Array, blank_T: Array, out_N: Array
+    user_N: Array, text_N: Array, offset_U: Array, text_E: Array, matrix_TD: Array, plain_T: Array, out_N: Array
 ) -> None:
-    """Write the largest cosine of a text and the user's list; leave rows with a blank text or an empty list alone."""
+    """Write the largest cosine of a text and the user's list; leave blank texts (`plain_T` -1) and empty lists alone."""
     for i in range(user_N.shape[0]):
         start, stop = offset_U[user_N[i]], offset_U[user_N[i] + 1]
-        if start == stop or blank_T[text_N[i]]:
+        if start == stop or plain_T[text_N[i]] < 0:
             continue
         best = np.float32(-1.0)
         for e in range(start, stop):

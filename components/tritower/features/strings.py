@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from numba import njit
 from rapidfuzz import distance, fuzz, process
 
+from tritower.features.pairs import slot
+
 Array = npt.NDArray[Any]
 Scorer = Callable[..., Any]
 TITLE_SCORERS: dict[str, tuple[Scorer, float]] = {
@@ -29,7 +31,7 @@ TITLE_SCORERS: dict[str, tuple[Scorer, float]] = {
 }
 COMPANY_SCORERS = {name: TITLE_SCORERS[name] for name in ("token_set", "partial", "jaro_winkler")}
 PROFILE_SCORERS = {"token_set": TITLE_SCORERS["token_set"]}
-EMPTY = np.int64(-1)
+EMPTY = -1
 
 
 def normalise(texts: pa.Array) -> pa.Array:
@@ -76,12 +78,6 @@ class PairScorer:
 
 
 @njit(cache=True)
-def _slot(key: int, size: int) -> Any:
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(size - 1))
-
-
-@njit(cache=True)
 def look_up(key_N: Array, key_B: Array, score_BS: Array, out_SN: Array) -> Array:
     """Fill in cached scores and NaN for the key -1; return the positions of the other keys."""
     missing = np.empty(key_N.shape[0], np.int64)
@@ -90,10 +86,10 @@ def look_up(key_N: Array, key_B: Array, score_BS: Array, out_SN: Array) -> Array
         if key_N[i] == -1:
             out_SN[:, i] = np.nan
             continue
-        slot = _slot(key_N[i], key_B.shape[0])
-        if key_B[slot] == key_N[i]:
+        at = slot(key_N[i], key_B.shape[0])
+        if key_B[at] == key_N[i]:
             for s in range(out_SN.shape[0]):
-                out_SN[s, i] = score_BS[slot, s]
+                out_SN[s, i] = score_BS[at, s]
         else:
             missing[count] = i
             count += 1
@@ -104,9 +100,9 @@ def look_up(key_N: Array, key_B: Array, score_BS: Array, out_SN: Array) -> Array
 def store(unique: Array, fresh_US: Array, key_B: Array, score_BS: Array) -> None:
     """Put scored pairs into their slots, over whatever was there."""
     for u in range(unique.shape[0]):
-        slot = _slot(unique[u], key_B.shape[0])
-        key_B[slot] = unique[u]
-        score_BS[slot] = fresh_US[u]
+        at = slot(unique[u], key_B.shape[0])
+        key_B[at] = unique[u]
+        score_BS[at] = fresh_US[u]
 
 
 @njit(cache=True)

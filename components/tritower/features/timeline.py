@@ -18,6 +18,7 @@ from tritower.errors import DataError
 NO_TIME = np.iinfo(np.int64).max
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
+Bool = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +30,21 @@ class Rows:
     """
 
     row: Int64
+    request: Int64
     ts: Int64
     user: Int32
     job: Int32
     query: Int32
     position: Int32
+    randomised: Bool
     clicked_at: Int64
-    counts: npt.NDArray[np.bool_]
+    counts: Bool
     out: Int64
 
     def __len__(self) -> int:
         return len(self.ts)
 
-    def take(self, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> "Rows":
+    def take(self, index: Int64 | Bool | slice) -> "Rows":
         """The rows at `index`."""
         return Rows(**{name: getattr(self, name)[index] for name in _FIELDS})
 
@@ -57,16 +60,16 @@ class Rows:
 
 
 _FIELDS = {
-    "row": np.int64, "ts": np.int64, "user": np.int32, "job": np.int32, "query": np.int32, "position": np.int32,
-    "clicked_at": np.int64, "counts": np.bool_, "out": np.int64,
+    "row": np.int64, "request": np.int64, "ts": np.int64, "user": np.int32, "job": np.int32, "query": np.int32,
+    "position": np.int32, "randomised": np.bool_, "clicked_at": np.int64, "counts": np.bool_, "out": np.int64,
 }  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """A batch as kernels take it: `rows[:first]` is the queue of impressions already read, `clicks` is in time order.
+    """A batch as kernels take it: `rows[:first]` is the queue of impressions already read.
 
-    `click_ts` is the time from which a click counts; the other columns of `clicks` are those of its impression.
+    `clicks` are the impressions clicked, the queue's and the batch's, in the order of `clicked_at`.
     """
 
     rows: Rows
@@ -95,14 +98,15 @@ class Timeline:
                 remedy="Write the dataset sorted by (ts, request); features continue a state only with later rows.",
             )
         clicks = Rows.concat([self.clicks, rows.take(rows.counts & (rows.clicked_at != NO_TIME))])
-        clicks = clicks.take(np.lexsort((clicks.row, clicks.clicked_at)))
+        # Stable: clicks of one instant stay in the order of their impressions, the queue's before the batch's.
+        clicks = clicks.take(np.argsort(clicks.clicked_at, kind="stable"))
         return Batch(rows=Rows.concat([self.impressions, rows]), first=len(self.impressions), clicks=clicks)
 
-    def finish(self, batch: Batch) -> npt.NDArray[np.bool_]:
+    def finish(self, batch: Batch) -> Bool:
         """Keep what no row of the batch could see yet; the mask of `batch.rows` that stays queued."""
         if len(batch.rows):
             self.last_ts = int(batch.rows.ts[-1])
-        queued: npt.NDArray[np.bool_] = (batch.rows.ts >= self.last_ts) & batch.rows.counts
+        queued: Bool = (batch.rows.ts >= self.last_ts) & batch.rows.counts
         self.impressions = batch.rows.take(queued)
         self.clicks = batch.clicks.take(batch.clicks.clicked_at >= self.last_ts)
         return queued
