@@ -1,7 +1,8 @@
 """Reading and writing places: local paths, `file://`, `s3://`, `minio://` and `gs://`.
 
-Tables go through `pyarrow.fs`, trees of files through the minio client. Nothing half-written ever stands under its final
-name: local output is written beside it under a temporary name and renamed.
+Tables go through `pyarrow.fs`, trees of files through the minio client (Google storage: pyarrow). Nothing half-written ever
+stands under its final name: local output is written beside it under a temporary name and renamed; an upload that fails
+takes back what it had sent. Where a store is and who may use it comes from the environment: see `remote.py`.
 """
 
 import contextlib
@@ -13,10 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tritower import remote
 from tritower.errors import StorageError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -91,43 +95,142 @@ def parquet_parts(directory: str | Path) -> list[Path]:
     return parts
 
 
-def filesystem(uri: str | Path) -> "tuple[FileSystem, str]":
-    """The file system behind a location and the path inside it."""
-    from pyarrow.fs import LocalFileSystem
+def is_local(uri: str | Path) -> bool:
+    """Whether a location is a path on this machine."""
+    return remote.scheme(uri) == "file"
 
-    text = str(uri)
-    return LocalFileSystem(), text.removeprefix("file://")
+
+def local_path(uri: str | Path) -> Path:
+    """The path of a local location."""
+    return Path(str(uri).removeprefix("file://"))
+
+
+def filesystem(uri: str | Path) -> "tuple[FileSystem, str]":
+    """The file system behind a location and the path inside it.
+
+    Raises:
+        CredentialsError: there are no credentials for it.
+        StorageError: the scheme is unknown.
+    """
+    if is_local(uri):
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem(), str(local_path(uri))
+    return remote.filesystem(uri), str(uri).partition("://")[2].rstrip("/")
+
+
+@contextlib.contextmanager
+def reading(uri: str | Path) -> Iterator[None]:
+    """Turn what a store says when it cannot be read or written into an error of ours that names the location."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL or is_local(uri):
+            raise
+        raise remote.explained(error, uri) from error
 
 
 def list_files(uri: str | Path) -> list[str]:
     """Every file at or under a location, sorted; names that start with `.` or `_` below it are left out.
 
     Raises:
-        StorageError: nothing is there.
+        StorageError: nothing is there, or the store cannot be reached.
+        CredentialsError: the store refuses the credentials, or there are none.
     """
     from pyarrow.fs import FileSelector, FileType
 
     store, path = filesystem(uri)
-    info = store.get_file_info(path)
-    if info.type == FileType.File:
-        return [str(uri)]
-    if info.type != FileType.Directory:
-        raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the path.")
-    prefix = str(uri)[: len(str(uri)) - len(path)] if str(uri).endswith(path) else ""
-    found = store.get_file_info(FileSelector(path, recursive=True))
-    root = path.rstrip("/")
-    return sorted(
+    prefix = "" if "://" not in str(uri) else str(uri).partition("://")[0] + "://"
+    with reading(uri):
+        info = store.get_file_info(path)
+        if info.type == FileType.File:
+            return [str(uri)]
+        found = store.get_file_info(FileSelector(path, recursive=True)) if info.type == FileType.Directory else []
+    files = sorted(
         prefix + entry.path
         for entry in found
-        if entry.type == FileType.File and not any(part.startswith((".", "_")) for part in entry.path[len(root) :].split("/"))
+        if entry.type == FileType.File
+        and not any(part.startswith((".", "_")) for part in entry.path[len(path.rstrip("/")) :].split("/"))
     )
+    if not files:
+        raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the location.")
+    return files
 
 
-def local_parquet_files(source: "str | Path | list[Path]", scratch: Path) -> list[Path]:
-    """The Parquet files of a location, as local paths."""
+def local_parquet_files(source: "str | Path | list[Path]", scratch: str | Path) -> list[Path]:
+    """The Parquet files of a location as local paths; what is remote is copied to a fresh folder under `scratch`.
+
+    Raises:
+        StorageError: there is none.
+    """
     if isinstance(source, list):
         return source
-    return [Path(str(file).removeprefix("file://")) for file in list_files(source) if file.endswith(".parquet")]
+    if not is_local(source):
+        source = fetch_tree(source, Path(scratch) / f"fetched-{uuid.uuid4().hex[:8]}")
+    files = [local_path(file) for file in list_files(source) if file.endswith(".parquet")]
+    if not files:
+        raise StorageError("no Parquet files", where=str(source), remedy="Was the step before it run to its end?")
+    return files
+
+
+def fetch_tree(uri: str | Path, path: str | Path) -> Path:
+    """Copy every object under a location into the local folder `path`, all or nothing; a single object keeps its name.
+
+    Raises:
+        StorageError: nothing is there, the store cannot be reached, or the disk is full.
+        CredentialsError: the store refuses the credentials, or there are none.
+    """
+    if is_local(uri):
+        with atomic_directory(path) as folder:
+            source = local_path(uri)
+            if not source.exists():
+                raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the path.")
+            shutil.copytree(source, folder, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, folder)
+        return Path(path)
+    key = remote.split(uri)[1]
+    with atomic_directory(path) as folder, reading(uri):
+        count = 0
+        for name, download in remote.objects(uri):
+            relative = name[len(key) :].lstrip("/") or name.rpartition("/")[2]
+            target = (folder / relative).resolve()
+            if not target.is_relative_to(folder.resolve()):
+                raise StorageError(f"the object {name!r} points outside its folder", where=str(uri), remedy="Rename it.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            download(str(target))
+            count += 1
+        if not count:
+            raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the location.")
+    return Path(path)
+
+
+def upload_tree(path: str | Path, uri: str | Path) -> int:
+    """Copy a local file or every file under a local folder to a location; return how many there were.
+
+    On an error the objects already sent are removed. A local location is replaced atomically.
+    """
+    source = Path(path)
+    if is_local(uri):
+        fetch_tree(source, local_path(uri))
+        return sum(file.is_file() for file in local_path(uri).rglob("*"))
+    files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
+    root = source if source.is_dir() else source.parent
+    key = remote.split(uri)[1]
+    sent: list[str] = []
+    put, remove = remote.writers(uri)
+    with reading(uri):
+        try:
+            for file in files:
+                name = "/".join(part for part in (key, file.relative_to(root).as_posix()) if part)
+                put(name, file)
+                sent.append(name)
+        except BaseException:
+            for name in sent:
+                with contextlib.suppress(OSError):
+                    remove(name)
+            raise
+    return len(sent)
 
 
 def _temporary(final: Path) -> Path:
@@ -141,8 +244,8 @@ def _storage_errors(path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in _FULL:
             raise StorageError("the disk is full", where=str(path), remedy="Free space or write elsewhere.") from error
-        if error.errno in (errno.EACCES, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise StorageError("the place cannot be written", where=str(path), remedy="Check its permissions.") from error
         raise

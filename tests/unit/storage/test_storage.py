@@ -1,0 +1,101 @@
+"""Local places: what is written is whole or absent."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tritower import storage
+from tritower.errors import StorageError
+
+
+def test_a_directory_appears_only_when_whole(tmp_path: Path) -> None:
+    final = tmp_path / "out"
+    with pytest.raises(KeyError), storage.atomic_directory(final) as folder:
+        (folder / "half").write_text("x")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    with storage.atomic_directory(final) as folder:
+        (folder / "whole").write_text("1")
+    with pytest.raises(KeyError), storage.atomic_directory(final) as folder:
+        raise KeyError
+    assert [file.name for file in final.iterdir()] == ["whole"]
+    with storage.atomic_directory(final) as folder:
+        (folder / "newer").write_text("2")
+    assert [file.name for file in final.iterdir()] == ["newer"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_file_appears_only_when_whole(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        storage.write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+    storage.write_json(tmp_path / "deep" / "a.json", {"x": [1, "é"]})
+    assert storage.read_json(tmp_path / "deep" / "a.json") == {"x": [1, "é"]}
+
+
+def test_reading_what_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="does not exist"):
+        storage.read_json(tmp_path / "none.json")
+    with pytest.raises(StorageError, match="nothing is there"):
+        storage.list_files(tmp_path / "none")
+    with pytest.raises(StorageError, match="nothing is there"):
+        storage.fetch_tree(tmp_path / "none", tmp_path / "copy")
+    with pytest.raises(StorageError, match="no Parquet"):
+        storage.parquet_parts(tmp_path)
+    with pytest.raises(StorageError, match="unknown scheme 'ftp'"):
+        storage.filesystem("ftp://host/x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_device_is_named(tmp_path: Path) -> None:
+    # Opened, never given to a library by name: some remove a file that they failed to write, even a device.
+    with (
+        pytest.raises(StorageError, match="disk is full"),
+        storage.atomic_directory(tmp_path / "out"),
+        open("/dev/full", "wb", buffering=0) as device,
+    ):
+        device.write(b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_a_file_is_named(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys\n"
+        "from tritower import errors, storage\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    storage.write_json(sys.argv[1], 'x' * 10_000)\n"
+        "except errors.StorageError as error:\n"
+        "    sys.exit(str(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "big.json")], capture_output=True, text=True, check=False)
+    assert "disk is full" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_may_not_be_written(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be written"):
+        storage.write_json("/sys/tritower.json", 1)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="cannot be written"):
+        storage.write_json(tmp_path / "file" / "below.json", 1)
+
+
+def test_hidden_files_are_not_data(tmp_path: Path) -> None:
+    for name in ("a.csv", "_SUCCESS", ".crc", "_temporary/b.csv", "day=1/c.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert storage.list_files(tmp_path) == [f"{tmp_path}/a.csv", f"{tmp_path}/day=1/c.csv"]
+    assert storage.list_files(f"file://{tmp_path}") == [f"file://{tmp_path}/a.csv", f"file://{tmp_path}/day=1/c.csv"]
+    assert os.fspath(storage.local_path(f"file://{tmp_path}/a.csv")) == f"{tmp_path}/a.csv"
+
+
+def test_local_trees_are_copied(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "sub" / "x").write_text("1")
+    storage.fetch_tree(tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / "sub" / "x").read_text() == "1"
+    assert storage.upload_tree(tmp_path / "in", f"file://{tmp_path}/up") == 1
+    assert (tmp_path / "up" / "sub" / "x").read_text() == "1"
