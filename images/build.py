@@ -188,19 +188,14 @@ def check(images: list[str]) -> None:
             faults.append(f"{image}: has an ENTRYPOINT, KFP's command would not run")
         if size_mb > budget_mb:
             faults.append(f"{image}: {size_mb:.0f} MB, budget {budget_mb} MB")
-        confined = [
-            "--network",
-            "none",
-            "--read-only",
-            "--tmpfs",
-            "/tmp:mode=1777,exec",
-            "--user",
-            "24680:0",
-            "--cap-drop",
-            "ALL",
-        ]
+        # The flag is KFP's own when it starts a step: without it, importing kfp takes its client too.
+        confined = (
+            "--env _KFP_RUNTIME=true --network none --read-only --tmpfs /tmp:mode=1777,exec --user 24680:0 --cap-drop ALL"
+        )
         program = ["python3", "-m", "tritower.about", "--present", *present, "--absent", *absent, "--sbom"]
-        done = subprocess.run(["docker", "run", "--rm", *confined, name(image), *program], capture_output=True, text=True)
+        done = subprocess.run(
+            ["docker", "run", "--rm", *confined.split(), name(image), *program], capture_output=True, text=True
+        )
         if done.returncode:
             faults += [f"{image}: {line}" for line in done.stderr.strip().splitlines()[-5:]]
             continue
