@@ -30,7 +30,8 @@ def inputs(tmp_path: Path) -> tuple[Dataset, Dataset]:
         clicked = random.random(n) < 0.3
         keys = {
             "row": np.arange(n) + n * number, "request": np.repeat(np.arange(n // 4), 4), "ts": np.arange(n),
-            "user": np.zeros(n), "job": np.zeros(n), "query_text": random.integers(0, 15, n), "document_text": random.integers(15, 30, n),
+            "user": np.zeros(n), "job": np.zeros(n),
+            "query_text": random.integers(0, 15, n), "document_text": random.integers(15, 30, n),
             "position": np.tile([1, 2, 3, 4], n // 4), "clicked": clicked, "randomised": np.zeros(n, bool),
         }  # fmt: skip
         columns = {c.name: pa.array(keys[c.name]).cast(schema.arrow_type(c.type)) for c in schema.FEATURE_KEYS.columns}
