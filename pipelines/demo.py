@@ -14,6 +14,7 @@ from tritower.errors import StepError
 from pipelines import running, show
 from pipelines.version import code_version
 
+LOG_CONFIG = Path(__file__).parent / "demo_log.toml"
 SHOWN_SEARCHES = 3
 
 
@@ -49,14 +50,14 @@ def run(out: Path, *, impressions: int = 200_000, seed: int = 0, preset: str = "
 
 def _log(out: Path, *, impressions: int, seed: int, use_cache: bool) -> Path:
     """The simulated log, made unless one of the same size, seed and code is there."""
-    recipe = json.dumps([impressions, seed, code_version("simulate")])
+    recipe = json.dumps([impressions, seed, LOG_CONFIG.read_text(encoding="utf-8"), code_version("simulate")])
     log = out / f"log-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     if use_cache and log.exists():
         print(f"Log of {impressions:,} impressions: {log} (made earlier)")
         return log
     start = time.perf_counter()
     with storage.atomic_directory(log) as folder:
-        _simulate("--out", str(folder), "--impressions", str(impressions), "--seed", str(seed))
+        _simulate("--config", str(LOG_CONFIG), "--out", str(folder), "--impressions", str(impressions), "--seed", str(seed))
     print(f"Log of {impressions:,} impressions: {log} (made in {time.perf_counter() - start:.1f} s)")
     return log
 

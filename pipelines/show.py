@@ -94,12 +94,18 @@ def results(metrics: Mapping[str, Any]) -> str:
 
 def _slice(figures: Mapping[str, Any]) -> str:
     header = ["", *_METRICS.values()]
-    levels = [[title, *(f"{figures[key][m]:.4f}" for m in _METRICS)] for key, title in _RANKERS.items() if figures.get(key)]
+    levels = [[title, *(_level(figures[key][m]) for m in _METRICS)] for key, title in _RANKERS.items() if figures.get(key)]
     lifts = [[title, *(_lift(figures[key][m]) for m in _METRICS)] for key, title in _LIFTS.items() if figures.get(key)]
     return table([header, *levels]) + ("\n\n" + table([["lift of the triple tower", *header[1:]], *lifts]) if lifts else "")
 
 
-def _lift(figure: Mapping[str, float]) -> str:
+def _level(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.4f}"
+
+
+def _lift(figure: Mapping[str, float | None]) -> str:
+    if any(figure[end] is None for end in ("value", "low", "high")):
+        return "-"
     return f"{figure['value']:+.1%} [{figure['low']:+.1%}, {figure['high']:+.1%}]"
 
 

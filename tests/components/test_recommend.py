@@ -1,0 +1,31 @@
+"""The components as plain calls."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from kfp.dsl import Dataset
+from tritower.recommend.component import candidates, recommend
+from tritower.schema import RECOMMENDATIONS, SCORES
+
+from tests.unit.recommend import board
+
+
+def test_candidates_then_recommend(tmp_path: Path) -> None:
+    dataset = Dataset(uri=str(board.write_dataset(tmp_path / "dataset")))
+    embeddings = Dataset(uri=str(board.write_embeddings(tmp_path / "embeddings")))
+    chosen = Dataset(uri=str(tmp_path / "candidates"))
+    # Numbers inside a dict parameter arrive as floats.
+    knobs = {"recent_share": 1.0, "candidates_per_search": 2.0}
+    candidates.python_func(dataset=dataset, embeddings=embeddings, candidates=chosen, config=knobs)
+    assert chosen.metadata == {"searches": 3, "candidates": 6, "candidates_per_search": 2.0}
+
+    rows = pq.read_table(Path(chosen.path) / "candidates")
+    scores = Dataset(uri=str(tmp_path / "scores"))
+    Path(scores.path).mkdir()
+    table = pa.table({"row": rows["row"], "request": rows["request"], "score": [0.5] * 6}).cast(SCORES.arrow())
+    pq.write_table(table, Path(scores.path) / "candidates.parquet")
+    best = Dataset(uri=str(tmp_path / "recommendations"))
+    recommend.python_func(dataset=dataset, candidates=chosen, scores=scores, recommendations=best, config={"top_k": "1"})
+    assert best.metadata["searches"] == best.metadata["recommendations"] == 3
+    assert pq.read_schema(best.path).equals(RECOMMENDATIONS.arrow())
