@@ -12,16 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tritower import schema, storage
-from tritower.features import lookup
+from tritower.config import to_dict
+from tritower.features import lookup, source
 from tritower.features.build import Builder
 from tritower.features.config import FeaturesConfig
 from tritower.features.entities import Entities
-from tritower.features.timeline import NO_TIME, Rows
 from tritower.logs import phase, progress
 
 logger = logging.getLogger(__name__)
-KEYS = schema.FEATURE_KEYS.names()
-COLUMNS = [*KEYS, "clicked_at"]
 PART_ROWS = 4_000_000
 
 
@@ -62,7 +60,8 @@ def run(
                 _candidates(builder, dataset, candidates, config) if candidates else _impressions(builder, dataset, config)
             ):
                 writer.write(split, keys, values_FN)
-        storage.write_json(out / "features.json", {"version": 1, "features": [f.to_dict() for f in described]})
+        about = {"version": 1, "config": to_dict(config), "features": [f.to_dict() for f in described]}
+        storage.write_json(out / "features.json", about)
         counts["rows"] = writer.rows
     missing = writer.missing / max(writer.rows * len(described), 1)
     return {"rows": float(writer.rows), "features": float(len(described)), "missing_share": float(missing)}
@@ -70,73 +69,38 @@ def run(
 
 def _impressions(builder: Builder, dataset: Path, config: FeaturesConfig) -> Iterator[tuple[str, pa.RecordBatch, Any]]:
     for split in schema.SPLITS:
-        for batch in progress(_batches(dataset / "impressions" / split, config.batch_rows), name=split, unit="batches"):
-            rows = _rows(batch, counts=True, wanted=True)
-            yield split, batch.select(KEYS), builder.features(rows)
+        for batch in progress(source.batches(dataset / "impressions" / split, config.batch_rows), name=split, unit="batches"):
+            rows = source.rows(batch, counts=True, wanted=True)
+            yield split, batch.select(source.KEYS), builder.features(rows)
 
 
 def _candidates(
     builder: Builder, dataset: Path, candidates: Path, config: FeaturesConfig
 ) -> Iterator[tuple[str, pa.RecordBatch, Any]]:
     """Candidates in time order between the events of the dataset; events change the state and are not written."""
-    waiting = list(_batches(candidates / "candidates", config.batch_rows))
+    waiting = list(source.batches(candidates / "candidates", config.batch_rows))
     for split in schema.SPLITS:
-        for batch in _batches(dataset / "impressions" / split, config.batch_rows):
-            events = _rows(batch, counts=True, wanted=False)
+        for batch in source.batches(dataset / "impressions" / split, config.batch_rows):
+            events = source.rows(batch, counts=True, wanted=False)
             while waiting and (ready := _until(waiting[0], int(events.ts[-1]))):
                 now, later = waiting[0].slice(0, ready), waiting[0].slice(ready)
-                seen = _until(batch, int(_time(now, "ts")[-1])) - batch.num_rows + len(events)
-                rows = _rows(now, counts=False, wanted=True)
+                seen = _until(batch, int(source.times(now, "ts")[-1])) - batch.num_rows + len(events)
+                rows = source.rows(now, counts=False, wanted=True)
                 values_FN = builder.between(events.take(slice(0, seen)), rows)
-                yield "candidates", now.select(KEYS), values_FN
+                yield "candidates", now.select(source.KEYS), values_FN
                 events = events.take(slice(seen, None))
                 waiting = [later, *waiting[1:]] if later.num_rows else waiting[1:]
                 if not len(events):
                     break
             builder.count(events)
     for batch in waiting:
-        rows = _rows(batch, counts=False, wanted=True)
-        yield "candidates", batch.select(KEYS), builder.features(rows)
+        rows = source.rows(batch, counts=False, wanted=True)
+        yield "candidates", batch.select(source.KEYS), builder.features(rows)
 
 
 def _until(batch: pa.RecordBatch, ts: int) -> int:
     """How many rows of a batch, in time order, are not later than `ts`."""
-    return int(np.searchsorted(_time(batch, "ts"), ts, side="right"))
-
-
-def _batches(folder: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    for part in storage.parquet_parts(folder):
-        with pq.ParquetFile(part) as file:
-            yield from file.iter_batches(batch_size=batch_rows, columns=COLUMNS)
-
-
-def _rows(batch: pa.RecordBatch, *, counts: bool, wanted: bool) -> Rows:
-    ts = _time(batch, "ts")
-    clicked = batch.column("clicked").to_numpy(zero_copy_only=False)
-    clicked_at = np.where(clicked, np.where(_time(batch, "clicked_at") == NO_TIME, ts, _time(batch, "clicked_at")), NO_TIME)
-    return Rows(
-        row=_column(batch, "row"),
-        request=_column(batch, "request"),
-        ts=ts,
-        user=_column(batch, "user"),
-        job=_column(batch, "job"),
-        query=_column(batch, "query_text"),
-        position=batch.column("position").fill_null(0).to_numpy().astype(np.int32),
-        randomised=batch.column("randomised").to_numpy(zero_copy_only=False),
-        clicked_at=clicked_at,
-        counts=np.full(len(ts), counts),
-        out=np.arange(len(ts)) if wanted else np.full(len(ts), -1),
-    )
-
-
-def _column(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    values: npt.NDArray[Any] = batch.column(name).to_numpy()
-    return values
-
-
-def _time(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
-    times: npt.NDArray[np.int64] = batch.column(name).cast(pa.int64()).fill_null(int(NO_TIME)).to_numpy()
-    return times
+    return int(np.searchsorted(source.times(batch, "ts"), ts, side="right"))
 
 
 class _Writer:

@@ -1,0 +1,177 @@
+"""Does any feature see the future? Two tests that users run on their own data.
+
+* Brute force: random rows of a features folder are recomputed from the whole log (`reference`) and compared.
+* Label shuffling: the labels of everything after a moment are shuffled and the features built anew. Rows up to that moment
+  must come out the same: whoever knew a later label shows it here.
+
+Features that the folder has and tritower does not know are listed as not audited.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tritower import schema, storage
+from tritower.config import from_dict
+from tritower.errors import ArtifactError
+from tritower.features import lookup, source
+from tritower.features.build import Builder
+from tritower.features.config import FeaturesConfig
+from tritower.features.entities import Entities
+from tritower.features.reference import Reference, Value
+from tritower.features.timeline import NO_TIME, Rows
+
+logger = logging.getLogger(__name__)
+TOLERANCE = 2e-5  # float32 sums of a few hundred products, and features are stored as float32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an audit found.
+
+    Attributes:
+        rows: rows recomputed by brute force.
+        features: features compared in each.
+        mismatches: per feature, how many of those rows differ, and one of them as (row, stored, recomputed).
+        shuffled_rows: rows compared after shuffling later labels.
+        leaking: features that changed when only later labels did.
+        unknown: columns that tritower cannot recompute.
+    """
+
+    rows: int
+    features: int
+    mismatches: dict[str, tuple[int, tuple[int, Value, Value]]]
+    shuffled_rows: int
+    leaking: list[str]
+    unknown: list[str]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        return not self.mismatches and not self.leaking
+
+
+def run(
+    *,
+    dataset: str | Path,
+    embeddings: str | Path,
+    features: str | Path,
+    entities: str | Path | None = None,
+    rows: int = 200,
+    seed: int = 0,
+) -> Report:
+    """Audit a features folder against the dataset it was built from.
+
+    Raises:
+        ArtifactError: the folder does not belong to this dataset.
+    """
+    described = storage.read_json(Path(features) / "features.json")
+    config = from_dict(FeaturesConfig, described.get("config"))
+    tables = lookup.read(Path(dataset), Path(embeddings))
+    found = Entities.read(entities, len(tables.texts)) if entities else None
+    log = read_log(Path(dataset))
+    known = Builder(tables, config, found).layout.names
+    stored = [feature["name"] for feature in described["features"]]
+    names = [name for name in stored if name in known]
+    rng = np.random.default_rng(seed)
+    return Report(
+        rows=min(rows, len(log)),
+        features=len(names),
+        mismatches=_brute_force(Reference(tables, log, config, found), Path(features), names, rows, rng),
+        **_shuffle(Builder(tables, config, found), log, Path(features), names, rng),
+        unknown=[name for name in stored if name not in known],
+    )
+
+
+def read_log(dataset: Path) -> Rows:
+    """All impressions of a dataset in memory."""
+    parts = [
+        source.rows(batch, counts=True, wanted=True)
+        for split in schema.SPLITS
+        for batch in source.batches(dataset / "impressions" / split, 131_072)
+    ]
+    log = Rows.concat(parts)
+    return dataclasses.replace(log, out=np.arange(len(log)))
+
+
+def same(stored: Value, recomputed: Value) -> bool:
+    """Equal up to float32 rounding; missing equals missing only."""
+    if stored is None or recomputed is None:
+        return stored is None and recomputed is None
+    return abs(stored - recomputed) <= TOLERANCE * max(1.0, abs(recomputed))
+
+
+def _brute_force(reference: Reference, features: Path, names: list[str], rows: int, rng: np.random.Generator) -> dict[str, Any]:
+    chosen = np.sort(rng.choice(len(reference.log), min(rows, len(reference.log)), replace=False))
+    at = {int(reference.log.row[i]): int(i) for i in chosen}
+    differing: dict[str, tuple[int, tuple[int, Value, Value]]] = {}
+    seen = 0
+    for table in _parts(features, ["row", *names]):
+        for record in table.filter(pc.is_in(table.column("row"), pa.array(list(at), pa.int64()))).to_pylist():
+            expected = reference.row(at[record["row"]])
+            seen += 1
+            for name in names:
+                if not same(record[name], expected[name]):
+                    count, example = differing.get(name, (0, (record["row"], record[name], expected[name])))
+                    differing[name] = (count + 1, example)
+    if seen != len(at):
+        raise ArtifactError(
+            f"{len(at) - seen} of {len(at)} rows are not there", where=str(features), remedy="Build the features anew."
+        )
+    return differing
+
+
+def _shuffle(builder: Builder, log: Rows, features: Path, names: list[str], rng: np.random.Generator) -> dict[str, Any]:
+    """Shuffle the labels at and after a moment in the middle of the log; rows up to it must not change."""
+    moment = int(log.ts[len(log) // 2])
+    later = np.flatnonzero(log.ts >= moment)
+    delay = np.where(log.clicked_at[later] == NO_TIME, -1, log.clicked_at[later] - log.ts[later])
+    delay = rng.permutation(delay)
+    clicked_at = log.clicked_at.copy()
+    clicked_at[later] = np.where(delay < 0, NO_TIME, log.ts[later] + delay)
+    until = int(np.searchsorted(log.ts, moment, side="right"))
+    altered = dataclasses.replace(log, clicked_at=clicked_at)
+    leaking: set[str] = set()
+    compared = 0
+    where = [builder.layout.names.index(name) for name in names]
+    stored = _rows_in_order(features, names)
+    size = 65_536
+    for start in range(0, len(log), size):
+        batch = altered.take(slice(start, start + size))
+        fresh_FN = builder.features(dataclasses.replace(batch, out=np.arange(len(batch))))[where]
+        rows = min(until - start, len(batch))
+        if rows <= 0:
+            break
+        stored_FN = next(stored)[:, :rows]
+        compared += rows
+        different: npt.NDArray[np.bool_] = ~np.isclose(fresh_FN[:, :rows], stored_FN, rtol=1e-6, atol=1e-6, equal_nan=True)
+        leaking |= {name for name, any_different in zip(names, np.any(different, axis=1), strict=True) if any_different}
+    return {"shuffled_rows": compared, "leaking": sorted(leaking)}
+
+
+def _rows_in_order(features: Path, names: list[str]) -> Iterator[npt.NDArray[np.float32]]:
+    """The stored features in blocks of 65,536 rows over all parts, as (F, rows) with NaN for null."""
+    held = np.empty((len(names), 0), np.float32)
+    for table in _parts(features, names):
+        columns = [table.column(name).to_numpy() for name in names]
+        held = np.concatenate([held, np.stack(columns).astype(np.float32)], axis=1)
+        while held.shape[1] >= 65_536:
+            yield held[:, :65_536]
+            held = held[:, 65_536:]
+    yield held
+
+
+def _parts(features: Path, columns: list[str]) -> Iterator[pa.Table]:
+    for split in schema.SPLITS:
+        for part in storage.parquet_parts(features / split):
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(65_536, columns=columns):
+                    yield pa.Table.from_batches([batch])
