@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test compile golden bench bench-quality lock format clean
+.PHONY: help setup demo check test test-docker wheelhouse base-image images compile golden bench bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,19 @@ golden: $(STAMP)  ## Rewrite the golden files; review the diff before committing
 	$(BIN)/python -m pipelines compile
 	$(BIN)/python -m pytest tests -k golden --update-golden
 
+test-docker: $(STAMP)  ## The compiled pipeline in containers without a network (after `make images`)
+	TRITOWER_IMAGE_TAG=$$($(BIN)/python images/build.py tag) $(BIN)/python -m pytest tests/docker -m docker
+
+wheelhouse: $(STAMP)  ## Download every wheel that the images install (the only part that needs a network)
+	$(BIN)/python images/build.py wheelhouse
+
+base-image: $(STAMP)  ## A Debian base image by debootstrap, for machines that cannot pull python:3.11-slim (root)
+	$(BIN)/python images/build.py base-image
+
+images: wheelhouse  ## Build and check all images without a network (BASE_IMAGE=name for another base)
+	$(BIN)/python images/build.py build
+	$(BIN)/python images/build.py check
+
 bench: $(STAMP)  ## Time ours against the naive way and the peer: build/bench/bench.json (BENCH=name for one)
 	$(BIN)/python tests/bench $(BENCH)
 
@@ -55,5 +68,5 @@ format: $(STAMP)  ## Format and mend what ruff can
 	$(BIN)/ruff format .
 
 clean:  ## Remove what the other targets made, except .venv
-	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build wheelhouse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find components pipelines tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
