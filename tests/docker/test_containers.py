@@ -8,9 +8,9 @@ from pathlib import Path
 
 import docker
 import pytest
+from tritower._build import image_name
 
 from pipelines.containers import run_container, runner_arguments
-from tritower._build import image_name
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
