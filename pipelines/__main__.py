@@ -1,8 +1,10 @@
-"""Compile pipelines, run them here, show the demo.
+"""Compile pipelines, run them here or on a cluster, show the demo.
 
     python -m pipelines compile [--check]
     python -m pipelines run --local --jobs ... --impressions ... --users ... [--preset NAME] [--set step.knob=value]
     python -m pipelines demo
+    python -m pipelines submit --endpoint URL --jobs ... --impressions ... --users ...
+    python -m pipelines schedule --cron "0 30 3 * * *" --endpoint URL --jobs ... --impressions ... --users ...
 
 The exit status is 0 on success, 1 when a step or an input is at fault, 2 for a wrong command line.
 """
@@ -12,14 +14,19 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tritower.errors import TritowerError
+
+if TYPE_CHECKING:
+    from pipelines import remote, running
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; the exit status."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # retries; what comes of them is reported
     try:
         status: int = options.do(options)
     except TritowerError as error:
@@ -43,9 +50,8 @@ def _compile(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from pipelines import running, show
 
-    inputs = running.Inputs(jobs=options.jobs, impressions=options.impressions, users=options.users, truth=options.truth)
     metrics = running.run(
-        inputs,
+        _inputs(options),
         preset=options.preset,
         settings=options.set,
         root=options.root,
@@ -73,6 +79,53 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _submit(options: argparse.Namespace) -> int:
+    from pipelines import compiling, running
+
+    backend, arguments = _backend(options), running.arguments(_inputs(options), options.preset, options.set)
+    run_id = backend.submit(
+        compiling.yaml_path("training"),
+        arguments,
+        experiment=options.experiment,
+        name=options.name,
+        service_account=options.service_account,
+        use_cache=not options.no_cache,
+    )
+    print(run_id)
+    if options.wait:
+        print(backend.wait(run_id))
+    return 0
+
+
+def _schedule(options: argparse.Namespace) -> int:
+    from pipelines import compiling, remote, running
+
+    remote.check_cron(options.cron)
+    backend, arguments = _backend(options), running.arguments(_inputs(options), options.preset, options.set, versioned=False)
+    made, replaced = backend.schedule(
+        compiling.yaml_path("training"),
+        arguments,
+        experiment=options.experiment,
+        name=options.name,
+        cron=options.cron,
+        service_account=options.service_account,
+    )
+    print(made + (f" (replaces {', '.join(replaced)})" if replaced else ""))
+    return 0
+
+
+def _inputs(options: argparse.Namespace) -> "running.Inputs":
+    from pipelines import running
+
+    return running.Inputs(jobs=options.jobs, impressions=options.impressions, users=options.users, truth=options.truth)
+
+
+def _backend(options: argparse.Namespace) -> "remote.Backend":
+    from pipelines import remote
+
+    return remote.Backend(options.endpoint, namespace=options.namespace)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description="Compile pipelines, run them, show the demo.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -86,31 +139,56 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--local", action="store_true", help="on this machine, one subprocess per step")
     where.add_argument("--docker", action="store_true", help="on this machine, one container per step, without a network")
     command.add_argument("--gpus", action="store_true", help="with --docker: hand the containers every GPU")
-    command.add_argument(
-        "--jobs", required=True, metavar="WHERE", help="job adverts: a file or folder, CSV, JSON Lines or Parquet"
-    )
-    command.add_argument("--impressions", required=True, metavar="WHERE", help="jobs shown for searches, and clicks")
-    command.add_argument("--users", default="", metavar="WHERE", help="what is known of users")
-    command.add_argument("--truth", default="", metavar="WHERE", help="true probabilities of a simulated log")
-    command.add_argument("--preset", default="", metavar="NAME", help="knobs: demo, quick, or a TOML file")
-    command.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="one knob; may be repeated")
-    command.add_argument(
-        "--root", type=Path, default=Path("build/run"), metavar="DIR", help="artifacts, logs, cache (build/run)"
-    )
-    command.add_argument("--out", type=Path, default=Path("build/results"), metavar="DIR", help="results (build/results)")
+    _add_data(command)
     command.add_argument("--no-cache", action="store_true", help="run every step, whatever was run before")
+    _add(command, "--root", "artifacts, logs, cache (build/run)", Path("build/run"), "DIR")
+    _add(command, "--out", "results (build/results)", Path("build/results"), "DIR")
     command.set_defaults(do=_run)
 
     command = commands.add_parser("demo", help="simulate a log, run the pipeline on it, show ranked jobs")
-    command.add_argument("--impressions", type=int, default=200_000, help="rows of the log (200000)")
-    command.add_argument("--seed", type=int, default=0, help="of the log (0)")
-    command.add_argument("--preset", default="demo", metavar="NAME", help="knobs: demo, quick, or a TOML file (demo)")
-    command.add_argument(
-        "--out", type=Path, default=Path("build/demo"), metavar="DIR", help="folder for everything (build/demo)"
-    )
+    _add(command, "--impressions", "rows of the log (200000)", 200_000, "N")
+    _add(command, "--seed", "of the log (0)", 0, "N")
+    _add(command, "--preset", "knobs: demo, quick, or a TOML file (demo)", "demo", "NAME")
+    _add(command, "--out", "folder for everything (build/demo)", Path("build/demo"), "DIR")
     command.add_argument("--no-cache", action="store_true", help="make the log and run every step anew")
     command.set_defaults(do=_demo)
+
+    command = commands.add_parser("submit", help="run the training pipeline on a Kubeflow Pipelines backend")
+    _add_data(command)
+    _add_backend(command)
+    command.add_argument("--no-cache", action="store_true", help="run every step, whatever was run before")
+    command.add_argument("--wait", action="store_true", help="until the run has ended; exit status 1 if it failed")
+    command.set_defaults(do=_submit)
+
+    command = commands.add_parser("schedule", help="run the training pipeline there by the clock")
+    command.add_argument("--cron", required=True, help="six fields, seconds first: '0 30 3 * * *'")
+    _add_data(command)
+    _add_backend(command)
+    command.set_defaults(do=_schedule)
     return parser
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--jobs", required=True, metavar="WHERE", help="adverts: file or folder, CSV, JSON Lines or Parquet")
+    command.add_argument("--impressions", required=True, metavar="WHERE", help="jobs shown for searches, and clicks")
+    _add(command, "--users", "what is known of users", "", "WHERE")
+    _add(command, "--truth", "true probabilities of a simulated log", "", "WHERE")
+    _add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")
+    command.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="one knob; may be repeated")
+
+
+def _add_backend(command: argparse.ArgumentParser) -> None:
+    _add(command, "--endpoint", "address of the API, or KF_PIPELINES_ENDPOINT", "", "URL")
+    _add(command, "--namespace", "the user's, where the backend serves several", "", "NAME")
+    _add(command, "--experiment", "its name (tritower)", "tritower", "NAME")
+    _add(command, "--name", "of the run or schedule (training)", "training", "NAME")
+    _add(command, "--service-account", "of the run's pods", "", "NAME")
+
+
+def _add(command: argparse.ArgumentParser, option: str, text: str, default: str | int | Path, shown: str) -> None:
+    command.add_argument(
+        option, type=type(default) if not isinstance(default, Path) else Path, default=default, metavar=shown, help=text
+    )
 
 
 if __name__ == "__main__":

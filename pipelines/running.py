@@ -63,16 +63,15 @@ def run(
     Raises:
         TritowerError: a knob or an input is wrong, or a step failed.
     """
-    chosen = knobs.gather(preset, settings)
     inputs = inputs.absolute()
-    version = data_version(inputs.jobs, inputs.impressions, inputs.users, inputs.truth)
+    values = arguments(inputs, preset, settings)
     compiling.check_all()
     pipeline = compiling.yaml_path("training")
-    print(f"Running {pipeline.name} with data version {version}; logs and artifacts are in {root}")
+    print(f"Running {pipeline.name} with data version {values['data_version']}; logs and artifacts are in {root}")
     start = time.perf_counter()
     outcome = local.run(
         pipeline,
-        {**vars(inputs), "data_version": version, **knobs.arguments(chosen)},
+        values,
         root=root.absolute(),
         use_cache=use_cache,
         containers=containers.runner_arguments(read_only=inputs.local_paths(), gpus=gpus) if docker else None,
@@ -86,6 +85,20 @@ def run(
             shutil.copyfile(outcome.outputs[output], temporary)
     metrics: dict[str, Any] = storage.read_json(out / "metrics.json")
     return metrics
+
+
+def arguments(inputs: Inputs, preset: str, settings: Iterable[str], *, versioned: bool = True) -> dict[str, Any]:
+    """The pipeline's parameters.
+
+    Args:
+        versioned: read the input and set its `data_version`; without it the parameters are the same whatever the input holds.
+
+    Raises:
+        TritowerError: a knob is wrong, or an input is not there.
+    """
+    chosen = knobs.gather(preset, settings)
+    version = data_version(inputs.jobs, inputs.impressions, inputs.users, inputs.truth) if versioned else ""
+    return {**vars(inputs), "data_version": version, **knobs.arguments(chosen)}
 
 
 def _step_count(pipeline: Path) -> int:

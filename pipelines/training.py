@@ -1,6 +1,6 @@
 """The main pipeline: raw logs in; a trained ranker, its evaluation against two baselines and ranked jobs out."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kfp import dsl
 from tritower.baseline.component import baseline
@@ -21,21 +21,23 @@ class Outputs(NamedTuple):
     recommendations: dsl.Dataset
 
 
-@dsl.pipeline(name="training", description="Train, evaluate and apply a triple tower ranker on a job board's logs.")
+@dsl.pipeline(  # type: ignore[untyped-decorator]
+    name="training", description="Train, evaluate and apply a triple tower ranker on a job board's logs."
+)
 def training(
     jobs: str,
     impressions: str,
     users: str = "",
     truth: str = "",
     data_version: str = "",
-    ingest_config: dict = {},
-    embed_config: dict = {},
-    features_config: dict = {},
-    ranker_config: dict = {},
-    baseline_config: dict = {},
-    evaluation_config: dict = {},
-    candidates_config: dict = {},
-    recommend_config: dict = {},
+    ingest_config: dict[str, Any] = {},
+    embed_config: dict[str, Any] = {},
+    features_config: dict[str, Any] = {},
+    ranker_config: dict[str, Any] = {},
+    baseline_config: dict[str, Any] = {},
+    evaluation_config: dict[str, Any] = {},
+    candidates_config: dict[str, Any] = {},
+    recommend_config: dict[str, Any] = {},
 ) -> Outputs:
     """Wire the steps.
 
