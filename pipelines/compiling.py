@@ -1,18 +1,21 @@
 """Compile every pipeline to YAML, and check that what is committed is what the source gives."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from kfp import compiler
+from kfp import compiler, dsl
 from tritower.errors import ArtifactError
+
+from pipelines.flavours import FLAVOURS, Flavour, compiling_for
 
 COMPILED = Path(__file__).parent / "compiled"
 _NEUTRAL_IMAGE = "tritower"
 
 
-def yaml_path(name: str, flavour: str = "kfp") -> Path:
+def yaml_path(name: str, flavour: Flavour = "kfp") -> Path:
     """Where the compiled pipeline `name` is kept."""
     return COMPILED / flavour / f"{name}.yaml"
 
@@ -20,11 +23,13 @@ def yaml_path(name: str, flavour: str = "kfp") -> Path:
 def compile_all(folder: Path = COMPILED) -> list[Path]:
     """Write every pipeline in every flavour under `folder`; the same source always gives the same bytes."""
     written = []
-    for name, pipeline in _pipelines().items():
-        path = folder / "kfp" / f"{name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        compiler.Compiler().compile(pipeline, str(path))
-        written.append(path)
+    for flavour in FLAVOURS:
+        for name, wire in _pipelines().items():
+            path = folder / flavour / f"{name}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with compiling_for(flavour):
+                compiler.Compiler().compile(dsl.pipeline(wire, name=name), str(path))
+            written.append(path)
     return written
 
 
@@ -66,7 +71,8 @@ def _neutral(image: str) -> str:
     return f"{_NEUTRAL_IMAGE}/{image.rsplit('/', 1)[-1].split(':')[0]}"
 
 
-def _pipelines() -> dict[str, Any]:
+def _pipelines() -> dict[str, Callable[..., Any]]:
+    """Pipeline name -> the function that wires it."""
     from pipelines.training import training
 
     return {"training": training}

@@ -11,6 +11,8 @@ from tritower.ingest.component import ingest
 from tritower.ranker.component import ranker, score
 from tritower.recommend.component import candidates, recommend
 
+from pipelines.flavours import opens_store
+
 
 class Outputs(NamedTuple):
     """What a run hands back."""
@@ -21,9 +23,6 @@ class Outputs(NamedTuple):
     recommendations: dsl.Dataset
 
 
-@dsl.pipeline(  # type: ignore[untyped-decorator]
-    name="training", description="Train, evaluate and apply a triple tower ranker on a job board's logs."
-)
 def training(
     jobs: str,
     impressions: str,
@@ -39,7 +38,7 @@ def training(
     candidates_config: dict[str, Any] = {},
     recommend_config: dict[str, Any] = {},
 ) -> Outputs:
-    """Wire the steps.
+    """Train, evaluate and apply a triple tower ranker on a job board's logs.
 
     Args:
         jobs: location of the job adverts.
@@ -57,6 +56,7 @@ def training(
         recommend_config: knobs of `tritower.recommend.config.RecommendConfig`.
     """
     data = ingest(jobs=jobs, impressions=impressions, users=users, data_version=data_version, config=ingest_config)
+    opens_store(data)
     dataset = data.outputs["dataset"]
     embeddings = embed(dataset=dataset, config=embed_config).outputs["embeddings"]
     rows = features(dataset=dataset, embeddings=embeddings, config=features_config).outputs["features"]
@@ -75,6 +75,7 @@ def training(
         truth=truth,
         config=evaluation_config,
     )
+    opens_store(judged)
 
     chosen = candidates(dataset=dataset, embeddings=embeddings, config=candidates_config).outputs["candidates"]
     candidate_rows = candidate_features(dataset=dataset, embeddings=embeddings, candidates=chosen, config=features_config)

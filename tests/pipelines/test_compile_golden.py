@@ -38,7 +38,7 @@ def test_compiling_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_changed_yaml_is_refused(tmp_path: Path) -> None:
-    (path,) = [path for path in compiling.compile_all(tmp_path) if path.stem == "training"]
+    path = next(path for path in compiling.compile_all(tmp_path) if path.stem == "training")
     text = path.read_text()
     path.write_text(text.replace("sdkVersion: kfp-", "sdkVersion: kfp-9").replace("tritower/base:", "registry.example/x/base:"))
     compiling.check_all(tmp_path)
@@ -47,12 +47,24 @@ def test_a_changed_yaml_is_refused(tmp_path: Path) -> None:
         compiling.check_all(tmp_path)
 
 
-def test_one_document_and_no_step_installs_anything() -> None:
-    (document,) = yaml.safe_load_all(compiling.yaml_path("training").read_text())
+@pytest.mark.parametrize("path", sorted(compiling.COMPILED.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_no_step_installs_anything_and_vertex_gets_one_document(path: Path) -> None:
+    document, *platform = yaml.safe_load_all(path.read_text())
     for executor in document["deploymentSpec"]["executors"].values():
         assert "pip install" not in " ".join(executor["container"]["command"])
         assert executor["container"]["image"].startswith("tritower/")
         assert not executor["container"]["image"].endswith(":latest")
+    assert (path.parent.name, len(platform)) in [("kfp", 1), ("vertex", 0)]
+
+
+def test_only_steps_that_read_the_users_places_get_the_stores_keys() -> None:
+    _, platform = yaml.safe_load_all(compiling.yaml_path("training").read_text())
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors.keys() == {"exec-ingest", "exec-evaluation"}
+    for executor in executors.values():
+        (secret,) = executor["secretAsEnv"]
+        assert secret["secretName"] == "tritower-store" and secret["optional"] is True
+        assert {key["envVar"] for key in secret["keyToEnv"]} >= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
 def test_compiling_imports_nothing_heavy() -> None:
