@@ -16,15 +16,19 @@ class CandidatesConfig:
     request_ids: tuple[str, ...] = ()
     """Answer exactly these requests, by the source's id, instead of a sample."""
 
-    split: Literal["train", "validation", "test"] = "test"
-    """Split the searches come from; `test` holds the latest ones."""
+    split: Literal["train", "validation", "test", "all"] = "test"
+    """Split the searches come from; `test` holds the latest ones, `all` takes every search of the log."""
 
     recent_share: float = 0.5
     """The sample is drawn from this latest share of the split's requests, in (0, 1]: recommendations are for now, and the
     newest searches have the fullest history behind them."""
 
     latest_per_user: bool = False
-    """Answer the latest search of every user in the split instead of a sample; what a daily batch run does."""
+    """Answer the latest search of every user in the split instead of a sample, as a daily batch run does."""
+
+    answer_at: Literal["search", "end"] = "search"
+    """The time a search is answered for: its own, or just after the last search of the log. It decides which jobs are
+    active and what history counts."""
 
     seed: int = 0
     """Seed of the sample, 0 or more."""

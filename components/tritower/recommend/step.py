@@ -162,7 +162,7 @@ def _chosen_requests(dataset: Path, config: CandidatesConfig) -> pa.Table:
     if config.request_ids:
         chosen = sample.by_id(requests["request_id"].to_pylist(), config.request_ids)
     else:
-        of_split = requests.filter(pc.equal(requests["split"], config.split))
+        of_split = requests if config.split == "all" else requests.filter(pc.equal(requests["split"], config.split))
         if of_split.num_rows == 0:
             raise DataError(
                 f"the split {config.split!r} has no requests",
@@ -174,7 +174,13 @@ def _chosen_requests(dataset: Path, config: CandidatesConfig) -> pa.Table:
             chosen = sample.latest_per_user(number, _int64(of_split["user"]))
         else:
             chosen = sample.latest(number, count=config.searches, share=config.recent_share, seed=config.seed)
-    return requests.take(pa.array(chosen))
+    taken = requests.take(pa.array(chosen))
+    if config.answer_at == "end":
+        end = pc.max(requests["ts"].cast(pa.int64())).as_py() + 1
+        column = taken.schema.get_field_index("ts")
+        ts = pa.array(np.full(len(chosen), end)).cast(requests.schema.field("ts").type)
+        taken = taken.set_column(column, requests.schema.field("ts"), ts)
+    return taken
 
 
 def _inputs(dataset: Path, embeddings: Path, requests: pa.Table) -> tuple[retrieve.Searches, retrieve.Jobs]:

@@ -1,5 +1,6 @@
 """The two steps on a board small enough to work out by hand."""
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from tritower.errors import ConfigError, DataError
 from tritower.recommend import step
 from tritower.recommend.config import CandidatesConfig, RecommendConfig
 from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS, SCORES
+
+from tests.unit.recommend import board
 
 
 def found(dataset: Path, embeddings: Path, out: Path, **knobs: object) -> dict[str, list[int]]:
@@ -62,6 +65,18 @@ def test_chosen_searches(dataset: Path, embeddings: Path, tmp_path: Path) -> Non
     assert list(found(dataset, embeddings, tmp_path / "a", request_ids=("r2", "r0"))) == ["r0", "r2"]
     assert list(found(dataset, embeddings, tmp_path / "b", latest_per_user=True)) == ["r1", "r2"]
     assert list(found(dataset, embeddings, tmp_path / "c", recent_share=0.34)) == ["r2"]
+
+
+def test_answered_at_the_end_of_the_log(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    requests = pq.read_table(dataset / "requests.parquet")
+    late = requests.set_column(2, "ts", pa.array([board.at(0), board.at(1), board.at(30.5)], requests.schema.field("ts").type))
+    pq.write_table(late.cast(requests.schema), dataset / "requests.parquet")
+    knobs = {"split": "all", "recent_share": 1.0, "answer_at": "end"}
+    lists = found(dataset, embeddings, tmp_path / "c", **knobs)
+    assert list(lists) == ["r0", "r1", "r2"]
+    assert all(5 in jobs for jobs in lists.values())  # posted on day 30
+    for table in (pq.read_table(tmp_path / "c" / "requests.parquet"), pq.read_table(tmp_path / "c" / "candidates")):
+        assert set(table["ts"].to_pylist()) == {board.at(30.5) + dt.timedelta(microseconds=1)}
 
 
 def test_unknown_request_and_empty_split(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
