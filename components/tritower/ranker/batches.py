@@ -45,14 +45,15 @@ def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
     taken = rows.take(index_B)
     query_Q, query_B = np.unique(taken.query, return_inverse=True)
     document_J, document_B = np.unique(taken.document, return_inverse=True)
+    # torch converts float16 several times as fast as numpy does.
     return Batch(
-        query_QD=torch.from_numpy(matrix_TD[query_Q].astype(np.float32)),
-        document_JD=torch.from_numpy(matrix_TD[document_J].astype(np.float32)),
+        query_QD=torch.from_numpy(matrix_TD[query_Q]).float(),
+        document_JD=torch.from_numpy(matrix_TD[document_J]).float(),
         query_B=torch.from_numpy(query_B),
         document_B=torch.from_numpy(document_B),
-        feature_BF=torch.from_numpy(taken.feature.astype(np.float32)),
-        position_B=torch.from_numpy(taken.position.astype(np.int64)),
-        clicked_B=torch.from_numpy(taken.clicked.astype(np.float32)),
+        feature_BF=torch.from_numpy(taken.feature).float(),
+        position_B=torch.from_numpy(taken.position).long(),
+        clicked_B=torch.from_numpy(taken.clicked).float(),
     )
 
 

@@ -20,7 +20,7 @@ class RankerConfig:
     """Widths of the interaction tower's layers, each >= 1."""
 
     head: tuple[int, ...] = (128,)
-    """Widths of the head's hidden layers; empty for a linear head."""
+    """Widths of the head's hidden layers, each >= 1."""
 
     product: bool = True
     """Give the head the element-wise product of the query and the document tower."""
@@ -110,10 +110,9 @@ class RankerConfig:
         Raises:
             ConfigError: a knob is out of range.
         """
-        for name in ("query_tower", "document_tower", "interaction_tower"):
+        for name in ("query_tower", "document_tower", "interaction_tower", "head"):
             widths = getattr(self, name)
             check(bool(widths) and all(width >= 1 for width in widths), name, widths, "with one or more widths >= 1")
-        check(all(width >= 1 for width in self.head), "head", self.head, "with widths >= 1")
         check(
             not self.product or self.query_tower[-1] == self.document_tower[-1],
             "document_tower",

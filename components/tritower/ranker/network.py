@@ -1,14 +1,18 @@
 """The Triple Tower Deep Pointwise network, for one device.
 
 Legend of shapes: B rows of a batch, Q distinct queries and J distinct documents among them, D width of a text embedding,
-F interaction features, K positions.
+E width of a text tower's output, H width of the head's first layer, F interaction features, I width of the interaction
+tower's output, K positions.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tritower.ranker.config import RankerConfig
+from tritower.ranker.dropout import Dropout
 
 
 class Tower(nn.Sequential):
@@ -17,29 +21,58 @@ class Tower(nn.Sequential):
     def __init__(self, width_in: int, widths: tuple[int, ...], dropout: float) -> None:
         layers: list[nn.Module] = []
         for width in widths:
-            layers += [nn.Linear(width_in, width), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(width_in, width), nn.ReLU(), Dropout(dropout)]
             width_in = width
         super().__init__(*layers)
+
+
+class TextTower(nn.Module):
+    """A tower over text embeddings, with its own part of the head's first layer.
+
+    A linear layer over a concatenation is a sum of linear layers over the parts; so this part runs once per distinct text
+    too, not once per row.
+    """
+
+    def __init__(self, dim: int, widths: tuple[int, ...], width_head: int, dropout: float) -> None:
+        super().__init__()
+        self.tower = Tower(dim, widths, dropout)
+        self.to_head = nn.Linear(widths[-1], width_head, bias=False)
+
+    def forward(self, text_UD: Tensor) -> Tensor:
+        """Tower output and its share of the head, side by side: (U, E + H)."""
+        output_UE = self.tower(text_UD)
+        return torch.cat([output_UE, self.to_head(output_UE)], dim=1)
 
 
 class TripleTower(nn.Module):
     """Relevance of a document for a query: the logit of a click once the document is looked at.
 
     A query tower and a document tower over text embeddings and an interaction tower over the normalised features; their
-    outputs, and the product of the first two, go through one head. The text towers see each distinct text once; rows pick
-    their results by index.
+    outputs, and the product of the first two, are concatenated and go through one head. The text towers see each distinct
+    text once; rows pick their results by index.
     """
 
     def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
         super().__init__()
-        self.query_tower = Tower(dim, config.query_tower, config.dropout)
-        self.document_tower = Tower(dim, config.document_tower, config.dropout)
+        head, width = config.head[0], config.query_tower[-1]
+        self.query_tower = TextTower(dim, config.query_tower, head, config.dropout)
+        self.document_tower = TextTower(dim, config.document_tower, head, config.dropout)
         self.interaction_tower = Tower(2 * features, config.interaction_tower, config.dropout)
-        self.product = config.product
-        width = config.query_tower[-1] + config.document_tower[-1] + config.interaction_tower[-1]
-        width += config.query_tower[-1] if config.product else 0
-        self.head = Tower(width, config.head, config.dropout)
-        self.logit = nn.Linear(config.head[-1] if config.head else width, 1)
+        self.interaction_to_head = nn.Linear(config.interaction_tower[-1], head)
+        self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
+        self.head = nn.Sequential(nn.ReLU(), Dropout(config.dropout), Tower(head, config.head[1:], config.dropout))
+        self.logit = nn.Linear(config.head[-1], 1)
+        self.width_head = head
+        self._reset_first_layer_of_head()
+
+    def _reset_first_layer_of_head(self) -> None:
+        # The four parts start as the one layer over the concatenation that they are.
+        parts = [self.query_tower.to_head, self.document_tower.to_head, self.interaction_to_head, self.product_to_head]
+        present = [part for part in parts if part is not None]
+        bound = 1 / math.sqrt(sum(part.in_features for part in present))
+        for part in present:
+            nn.init.uniform_(part.weight, -bound, bound)
+        nn.init.uniform_(self.interaction_to_head.bias, -bound, bound)
 
     def forward(self, query_QD: Tensor, document_JD: Tensor, query_B: Tensor, document_B: Tensor, feature_BF: Tensor) -> Tensor:
         """Relevance logits (B,) float32.
@@ -51,17 +84,21 @@ class TripleTower(nn.Module):
             document_B: row of `document_JD` for each row of the batch.
             feature_BF: normalised features; NaN = missing.
         """
-        return self.join(self.query_tower(query_QD)[query_B], self.document_tower(document_JD)[document_B], feature_BF)
+        query_QEH, document_JEH = self.query_tower(query_QD), self.document_tower(document_JD)
+        # index_select: its gradient is 2.5 times as fast as that of indexing on a CPU.
+        return self.join(query_QEH.index_select(0, query_B), document_JEH.index_select(0, document_B), feature_BF)
 
-    def join(self, query_BE: Tensor, document_BE: Tensor, feature_BF: Tensor) -> Tensor:
-        """Relevance logits (B,) from tower outputs that are already there, one row each."""
+    def join(self, query_BEH: Tensor, document_BEH: Tensor, feature_BF: Tensor) -> Tensor:
+        """Relevance logits (B,) from outputs of the text towers, one row each."""
         missing_BF = torch.isnan(feature_BF)
         value_BF = torch.nan_to_num(feature_BF, nan=0.0)
         interaction_BI = self.interaction_tower(torch.cat([value_BF, missing_BF.to(value_BF.dtype)], dim=1))
-        parts = [query_BE, document_BE, interaction_BI.to(query_BE.dtype)]
-        if self.product:
-            parts.append(query_BE * document_BE)
-        hidden_BH = self.head(torch.cat(parts, dim=1))
+        query_BE, query_BH = query_BEH.tensor_split([query_BEH.shape[1] - self.width_head], dim=1)
+        document_BE, document_BH = document_BEH.tensor_split([document_BEH.shape[1] - self.width_head], dim=1)
+        sum_BH = query_BH + document_BH + self.interaction_to_head(interaction_BI)
+        if self.product_to_head is not None:
+            sum_BH = sum_BH + self.product_to_head(query_BE * document_BE)
+        hidden_BH = self.head(sum_BH)
         # bf16 has 8 bits: a logit in it would tie rows that differ.
         with torch.autocast(hidden_BH.device.type, enabled=False):
             logit_B: Tensor = self.logit(hidden_BH.float()).squeeze(1)

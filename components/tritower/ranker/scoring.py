@@ -27,8 +27,8 @@ class Scorer:
     def __init__(self, artifact: Artifact, matrix_TD: NDArray[Any]) -> None:
         self.artifact = artifact
         tower = artifact.model.relevance
-        self.queries = _Cache(tower.query_tower, matrix_TD, artifact.config.query_tower[-1])
-        self.documents = _Cache(tower.document_tower, matrix_TD, artifact.config.document_tower[-1])
+        self.queries = _Cache(tower.query_tower, matrix_TD, artifact.config.query_tower[-1] + tower.width_head)
+        self.documents = _Cache(tower.document_tower, matrix_TD, artifact.config.document_tower[-1] + tower.width_head)
 
     def score(self, query_N: NDArray[Any], document_N: NDArray[Any], feature_NF: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probability of a click at the top position (N,).
@@ -61,6 +61,6 @@ class _Cache:
     def __call__(self, text_B: NDArray[Any]) -> Tensor:
         new = np.unique(text_B[~self.known_T[text_B]])
         if len(new):
-            self.output_TE[new] = self.tower(torch.from_numpy(self.matrix_TD[new].astype(np.float32))).numpy()
+            self.output_TE[new] = self.tower(torch.from_numpy(self.matrix_TD[new]).float()).numpy()
             self.known_T[new] = True
         return torch.from_numpy(self.output_TE[text_B])

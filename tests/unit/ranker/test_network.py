@@ -21,11 +21,14 @@ def fill(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float]) -
 
 def tiny() -> TripleTower:
     tower = TripleTower(TINY, dim=2, features=2)
-    fill(tower.query_tower[0], [[1.0, 0.0], [0.0, 2.0]], [0.5, 0.0])
-    fill(tower.document_tower[0], [[1.0, 1.0], [-1.0, 0.0]], [0.0, 3.0])
+    fill(tower.query_tower.tower[0], [[1.0, 0.0], [0.0, 2.0]], [0.5, 0.0])
+    fill(tower.document_tower.tower[0], [[1.0, 1.0], [-1.0, 0.0]], [0.0, 3.0])
     fill(tower.interaction_tower[0], [[1.0, 2.0, 10.0, 100.0]], [0.0])
-    #                       query    document    interaction  product
-    fill(tower.head[0], [[1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]], [0.0, -100.0])
+    with torch.no_grad():  # the head's first layer, part by part
+        tower.query_tower.to_head.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        tower.document_tower.to_head.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        tower.product_to_head.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    fill(tower.interaction_to_head, [[1.0], [0.0]], [0.0, -100.0])
     fill(tower.logit, [[0.5, 7.0]], [-1.0])
     return tower
 
@@ -52,9 +55,9 @@ def test_one_missing_value_differs_from_zero():
     assert tower(*args, torch.tensor([[float("nan"), 0.0]])) != tower(*args, torch.tensor([[0.0, 0.0]]))
 
 
-def test_without_product_the_head_is_narrower():
+def test_without_product_the_head_has_no_part_for_it():
     tower = TripleTower(RankerConfig(product=False), dim=4, features=3)
-    assert tower.head[0].in_features == 128 + 128 + 64
+    assert tower.product_to_head is None
 
 
 def test_distinct_texts_give_what_repeated_texts_give():
