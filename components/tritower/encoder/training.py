@@ -1,0 +1,190 @@
+"""Fine-tuning a sentence-transformers model on clicks with its current Trainer."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset  # type: ignore[import-untyped]
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from torch import nn
+from transformers import PrinterCallback, TrainerCallback
+
+from tritower import config as knobs
+from tritower import storage
+from tritower.encoder import backends, batching, checkpoint, models
+from tritower.encoder.config import FinetuneConfig
+from tritower.encoder.losses import ClickLoss
+from tritower.encoder.small_vocabulary import SmallVocabulary
+from tritower.encoder.triplets import Clicks
+from tritower.errors import ConfigError, DataError
+
+LOG = logging.getLogger(__name__)
+
+
+def train(
+    model: SentenceTransformer, clicks: Clicks, texts: Sequence[str], config: FinetuneConfig, folder: Path
+) -> dict[str, Any]:
+    """Train `model` in place; under torchrun, every process calls this with the same arguments.
+
+    Args:
+        clicks: examples by text number.
+        texts: the text of each number.
+        folder: where checkpoints go; a whole one that is there is resumed.
+
+    Returns:
+        loss (mean over the last tenth of the steps), losses (one per step), steps, triplets, resumed_at (step).
+
+    Raises:
+        DataError: fewer clicks than a batch holds.
+        ConfigError: `batch_size` cannot be split over the processes.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.batch_size % world:
+        raise ConfigError(
+            f"batch_size {config.batch_size} over {world} processes", where="batch_size", remedy="Use a multiple."
+        )
+    if len(clicks) < config.batch_size:
+        raise DataError(
+            f"{len(clicks)} usable clicks, fewer than one batch of {config.batch_size}",
+            where="the train split",
+            remedy="Give a longer log, lower `batch_size`, or set `epochs` to 0 to use the encoder as it is.",
+        )
+    used = np.unique(np.r_[clicks.anchor_C, clicks.positive_C, clicks.negative_CK.ravel()])
+    rows, _ = backends.tokenise(model, [texts[i] for i in used])
+    pad = int(model.tokenizer.pad_token_id)
+    small = SmallVocabulary(model, rows, pad)
+    tokens = {int(text): small.translate(row) for text, row in zip(used, rows, strict=True)}
+    _set_dropout(model, config.dropout)
+    transformer = models.transformer_of(model)
+    attention = transformer.config._attn_implementation
+    if model.device.type == "cpu":
+        # PyTorch's fused CPU attention has a slow backward pass for short texts; see docs/experiments.md.
+        transformer.set_attn_implementation("eager")
+    if config.gradient_checkpointing:
+        transformer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[no-untyped-call]
+    _freeze_unused(model, small.pad)
+    trainer = _trainer(model, clicks, tokens, small.pad, config, folder, world)
+    resumed = checkpoint.latest(folder)
+    if resumed and storage.read_json(resumed / "complete.json")["fingerprint"] != trainer.fingerprint:
+        LOG.warning("checkpoint %s is of other data or settings and is not used", resumed)
+        resumed = None
+    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    if config.gradient_checkpointing:
+        transformer.gradient_checkpointing_disable()  # type: ignore[no-untyped-call]
+    transformer.set_attn_implementation(attention)
+    small.restore()
+    model.eval()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])),
+        "losses": losses,
+        "steps": trainer.state.global_step,
+        "triplets": trainer.state.global_step * config.batch_size * clicks.negative_CK.shape[1],
+        "resumed_at": int(resumed.name.rpartition("-")[2]) if resumed else 0,
+    }
+
+
+def precision_of(wanted: str, device: torch.device) -> str:
+    """`auto` as bf16 where the hardware multiplies it natively, else fp32; other values as they are."""
+    if wanted != "auto":
+        return wanted
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if native else "fp32"
+
+
+def _trainer(
+    model: SentenceTransformer,
+    clicks: Clicks,
+    tokens: dict[int, Any],
+    pad: int,
+    config: FinetuneConfig,
+    folder: Path,
+    world: int,
+) -> checkpoint.SafeTrainer:
+    length_C2 = np.column_stack([
+        [len(tokens[int(a)]) for a in clicks.anchor_C],
+        [max(len(tokens[int(d)]) for d in (p, *n)) for p, n in zip(clicks.positive_C, clicks.negative_CK, strict=True)],
+    ])  # fmt: skip
+    ranking = "ranking" in config.loss
+
+    def sampler(dataset: Dataset, **settings: Any) -> batching.LengthBatchSampler:
+        return batching.LengthBatchSampler(
+            dataset, length_C2=length_C2, anchor_C=clicks.anchor_C if ranking else None, world=world, **settings
+        )
+
+    steps = config.epochs * (len(clicks) // config.batch_size)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size // world,
+        learning_rate=config.learning_rate,
+        weight_decay=0.0,
+        warmup_steps=round(config.warmup * steps),
+        optim="adamw_torch_fused",
+        bf16=precision_of(config.precision, model.device) == "bf16",
+        use_cpu=model.device.type == "cpu",
+        batch_sampler=sampler,
+        save_strategy="steps" if config.checkpoint_steps else "no",
+        save_steps=config.checkpoint_steps or 500,
+        save_total_limit=2,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),
+        dataloader_pin_memory=model.device.type == "cuda",
+        ddp_backend="gloo" if model.device.type == "cpu" and world > 1 else None,
+        ddp_find_unused_parameters=False,
+        seed=config.seed,
+    )
+    table = {
+        "anchor": clicks.anchor_C.tolist(),
+        "positive": clicks.positive_C.tolist(),
+        "negatives": clicks.negative_CK.tolist(),
+    }
+    loss = ClickLoss(model, kind=config.loss, margin=config.margin, scale=config.scale, across=ranking and world > 1)
+    trainer = checkpoint.SafeTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(table),
+        loss=loss,
+        data_collator=batching.Collator(tokens, pad),  # type: ignore[arg-type]
+    )
+    content = [len(clicks), int(clicks.anchor_C.sum()), int(clicks.positive_C.sum()), int(clicks.negative_CK.sum()), world]
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_LogTenths())
+    trainer.fingerprint = checkpoint.fingerprint({"config": knobs.to_dict(config), "clicks": content})
+    return trainer
+
+
+class _LogTenths(TrainerCallback):
+    """One line of log for each tenth of the steps."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        every = max(1, state.max_steps // 10)
+        if logs and "loss" in logs and state.global_step % every == 0 and state.is_world_process_zero:
+            LOG.info("step %d of %d, loss %.4f", state.global_step, state.max_steps, logs["loss"])
+
+
+def _set_dropout(model: nn.Module, rate: float) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        elif hasattr(module, "dropout_prob"):
+            module.dropout_prob = rate  # type: ignore[assignment]
+
+
+def _freeze_unused(model: SentenceTransformer, pad: int) -> None:
+    """Exclude what the loss does not reach, such as BERT's pooler, which DDP would wait for."""
+    model.train()
+    ids = torch.full((1, 2), pad, device=model.device)
+    model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})["sentence_embedding"].sum().backward()
+    for parameter in model.parameters():
+        if parameter.grad is None:
+            parameter.requires_grad_(False)
+        parameter.grad = None

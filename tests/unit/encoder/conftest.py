@@ -1,0 +1,84 @@
+"""A random two-layer BERT over a small vocabulary, and a log in which a query's words say which documents are clicked."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from transformers import BertConfig, BertModel, BertTokenizerFast
+from tritower import schema
+
+TRADES = ["nurse", "driver", "cook", "clerk", "welder", "teacher"]
+LEVELS = ["junior", "senior", "lead", "night", "part time"]
+COMPANIES = ["acme", "globex", "initech"]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    words = sorted({word for text in [*TRADES, *LEVELS, *COMPANIES, "wanted ,"] for word in text.split()})
+    letters = [f"{mark}{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" for mark in ("", "##")]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=32)
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=40,
+    )  # fmt: skip
+    BertModel(shape).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    chain = [Transformer(str(folder / "bert"), max_seq_length=32), Pooling(32), Normalize()]
+    SentenceTransformer(modules=chain, device="cpu").save_pretrained(str(folder / "model"))
+    return folder / "model"
+
+
+def write_dataset(folder: Path, *, users: int = 30, requests: int = 160, clicked: bool = True, seed: int = 0) -> Path:
+    """A dataset of schema.py: each request asks for a trade and shows four jobs, of which those of the trade are clicked."""
+    random = np.random.default_rng(seed)
+    jobs = [(f"{level} {trade}", company) for level, trade, company in itertools.product(LEVELS, TRADES, COMPANIES)]
+    texts = ["", *(f"{trade} wanted" for trade in TRADES), *(schema.document_text(*job) for job in jobs)]
+    number = {text: i for i, text in enumerate(texts)}
+    (folder / "impressions").mkdir(parents=True)
+    flags = {flag: [True] * len(texts) for flag in ("is_query", "is_title", "is_document", "is_profile")}
+    table = pa.table({"text": range(len(texts)), "value": texts, **flags})
+    pq.write_table(table.cast(schema.DATASET_TEXTS.arrow()), folder / "texts.parquet")
+    columns = {"document_text": [number[schema.document_text(*job)] for job in jobs]}
+    pq.write_table(pa.table({**columns, "occupation": [job[0].split()[-1] for job in jobs]}), folder / "jobs.parquet")
+    rows: dict[str, list[dict[str, object]]] = {split: [] for split in schema.SPLITS}
+    for request in range(requests):
+        trade = TRADES[random.integers(len(TRADES))]
+        user = int(random.integers(users))
+        split = schema.SPLITS[sum(request >= share * requests for share in (0.6, 0.8))]
+        mine = [j for j, job in enumerate(jobs) if trade in job[0]]
+        others = [j for j, job in enumerate(jobs) if trade not in job[0]]
+        shown = [*random.choice(mine, 1), *random.choice(others, 3, replace=False)]
+        for position, job in enumerate(random.permutation(shown), start=1):
+            rows[split].append({
+                "request": request, "user": user, "query_text": number[f"{trade} wanted"], "job": int(job),
+                "document_text": number[schema.document_text(*jobs[job])], "position": position,
+                "clicked": bool(clicked and job in mine),
+            })  # fmt: skip
+    names = ["request", "user", "query_text", "document_text", "job", "position", "clicked"]
+    arrow = pa.schema([schema.DATASET_IMPRESSIONS.arrow().field(name) for name in names])
+    for split, found in rows.items():
+        (folder / "impressions" / split).mkdir()
+        part = pa.Table.from_pylist(found, schema=arrow)
+        pq.write_table(part, folder / "impressions" / split / "part-0.parquet", row_group_size=7)
+    return folder
+
+
+@pytest.fixture
+def make_dataset() -> Callable[..., Path]:
+    return write_dataset
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("log") / "dataset")

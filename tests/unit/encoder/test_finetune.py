@@ -1,0 +1,155 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tritower import storage
+from tritower.encoder import models, step
+from tritower.encoder.config import FinetuneConfig
+from tritower.errors import ArtifactError, DataError, NonFiniteLossError
+
+SETTINGS = {
+    "batch_size": 8, "learning_rate": 5e-3, "epochs": 3, "negatives_per_click": 2, "precision": "fp32", "evaluation_jobs": 90,
+}  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    return load_file(folder / "model.safetensors")
+
+
+def run(dataset: Path, tiny: Path, out: Path, **more: object) -> dict[str, float]:
+    config = FinetuneConfig(model=str(tiny), **(SETTINGS | more))
+    return step.finetune(
+        dataset=dataset, model=out / "model", config=config, report=out / "report.html", metrics=out / "metrics.json"
+    )
+
+
+def command(dataset: Path, tiny: Path, out: Path, processes: int = 1, **more: object) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    config = json.dumps(SETTINGS | {"model": str(tiny)} | more)
+    paths = ["--dataset", str(dataset), "--model", str(out / "model"), "--metrics", str(out / "metrics.json")]
+    return [sys.executable, *launcher, "-m", "tritower.encoder", "finetune", *paths, "--config", config]
+
+
+def test_learns_the_clicks_and_reports_both_sides(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    numbers = run(dataset, tiny_model, tmp_path)
+    assert numbers["accepted"] == 1
+    assert numbers["after_map_shown"] > numbers["before_map_shown"] + 0.05
+    assert numbers == storage.read_json(tmp_path / "metrics.json")
+    page = (tmp_path / "report.html").read_text()
+    assert "The new encoder is used" in page
+    assert page.count("<svg") == 2
+    assert not list((tmp_path / "model").rglob("*.bin")) and not list(tmp_path.rglob("*.pt*"))
+    assert models.content_hash(tmp_path / "model") != models.content_hash(tiny_model)
+
+
+def test_keeps_the_old_encoder_when_the_new_one_is_worse(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    run(dataset, tiny_model, tmp_path / "good")
+    ruined = run(dataset, tmp_path / "good" / "model", tmp_path / "bad", learning_rate=1.0, warmup=0.0, margin=2.0)
+    assert ruined["accepted"] == 0
+    assert "The old encoder is kept" in (tmp_path / "bad" / "report.html").read_text()
+    assert models.content_hash(tmp_path / "bad" / "model") == models.content_hash(tmp_path / "good" / "model")
+
+
+def test_no_epochs_hands_the_base_on_unchanged(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    run(dataset, tiny_model, tmp_path, epochs=0)
+    assert models.content_hash(tmp_path / "model") == models.content_hash(tiny_model)
+
+
+@pytest.mark.parametrize("loss", ["ranking", "triplet+ranking"])
+@pytest.mark.parametrize("negatives", ["skipped_above", "mined", "shown+mined"])
+def test_every_loss_and_source_of_negatives_learns(
+    dataset: Path, tiny_model: Path, tmp_path: Path, loss: str, negatives: str
+) -> None:
+    numbers = run(dataset, tiny_model, tmp_path, loss=loss, negatives=negatives, gradient_checkpointing=loss == "ranking")
+    assert numbers["after_map_shown"] > numbers["before_map_shown"]
+
+
+def test_two_processes_reach_the_loss_and_weights_of_one(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    numbers = run(dataset, tiny_model, tmp_path / "one", loss="triplet+ranking")
+    out = tmp_path / "two"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = command(dataset, tiny_model, out, processes=2, loss="triplet+ranking")
+    subprocess.run(done, env=environment, check=True, capture_output=True)
+    two = storage.read_json(out / "metrics.json")
+    assert numbers["steps"] == two["steps"]
+    assert numbers["loss"] == pytest.approx(two["loss"], rel=1e-3)
+    # The same global batches; only the order in which float32 gradients are summed differs.
+    first, second = weights(tmp_path / "one" / "model"), weights(out / "model")
+    assert max(np.abs(first[name] - second[name]).max() for name in first) < 2e-3
+
+
+def test_a_killed_run_resumes_to_the_same_weights(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    settings = {"dropout": 0.1, "checkpoint_steps": 12, "epochs": 8, "checkpoints": str(tmp_path / "checkpoints")}
+    run(dataset, tiny_model, tmp_path / "whole", **(settings | {"checkpoints": str(tmp_path / "others")}))
+    out = tmp_path / "killed"
+    out.mkdir()
+    process = subprocess.Popen(command(dataset, tiny_model, out, **settings), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "checkpoints").glob("*/complete.json")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "model").exists()
+    numbers = run(dataset, tiny_model, out, **settings)
+    assert 0 < numbers["resumed_at"] < numbers["steps"]
+    whole, resumed = weights(tmp_path / "whole" / "model"), weights(out / "model")
+    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+    assert not [path for path in (tmp_path / "checkpoints").rglob("*") if path.suffix in {".pt", ".pth", ".bin"}]
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    settings = {"checkpoint_steps": 2, "checkpoints": str(tmp_path / "checkpoints")}
+    run(dataset, tiny_model, tmp_path / "first", **settings)
+    assert run(dataset, tiny_model, tmp_path / "same", **settings)["resumed_at"] > 0
+    assert run(dataset, tiny_model, tmp_path / "other", margin=0.3, **settings)["resumed_at"] == 0
+
+
+def test_a_log_without_clicks_is_one_clear_error(make_dataset: Callable[..., Path], tiny_model: Path, tmp_path: Path) -> None:
+    log = make_dataset(tmp_path / "dataset", clicked=False)
+    with pytest.raises(DataError, match="no click with a query"):
+        run(log, tiny_model, tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_too_few_clicks_name_the_knob(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="batch_size"):
+        run(dataset, tiny_model, tmp_path, batch_size=4096)
+
+
+def test_a_loss_that_is_not_finite_stops_and_saves_the_batch(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from safetensors.numpy import save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    tensors = weights(broken)
+    tensors["encoder.layer.0.output.dense.bias"][:] = np.nan
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    config = FinetuneConfig(model=str(broken), **SETTINGS)
+    from tritower.encoder import finetuning, tables, training
+
+    texts = tables.texts(dataset)
+    model = models.load(broken)
+    clicks = finetuning.examples(dataset, config, texts, model)
+    with pytest.raises(NonFiniteLossError, match="step 0"):
+        training.train(model, clicks, texts, config, tmp_path / "checkpoints")
+    assert list((tmp_path / "checkpoints").glob("not-finite-*.safetensors"))
+
+
+def test_a_model_that_is_not_there_or_pickled_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ArtifactError, match="no such model"):
+        models.find("nobody/nothing")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ArtifactError, match="safetensors"):
+        models.find(str(tmp_path))
