@@ -1,6 +1,7 @@
 """Write a log, or look up the truth of pairs in it.
 
 python -m tritower.simulate --out DIR [--preset NAME] [--config FILE] [--impressions N] [--seed S] [--days D] [--bad-rows SHARE]
+        [--set KNOB=VALUE ...]
 python -m tritower.simulate truth --log DIR --recommendations FILE --out FILE
 """
 
@@ -42,9 +43,11 @@ def _generate(arguments: Sequence[str]) -> None:
     parser.add_argument("--config", help="TOML file with any knob of SimulateConfig")
     for name, kind in (("impressions", int), ("seed", int), ("days", int), ("bad-rows", float)):
         parser.add_argument(f"--{name}", type=kind, help=f"knob `{name.replace('-', '_')}`")
+    parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="any knob of SimulateConfig")
     given = vars(parser.parse_args(arguments))
     values = dict(PRESETS.get(given["preset"], {})) | _toml(given["config"])
     values |= {k: given[k] for k in ("impressions", "seed", "days", "bad_rows") if given[k] is not None}
+    values |= dict(_pair(text) for text in given["set"])
     from tritower.simulate import step
 
     facts = step.run(out=given["out"], config=knobs.from_dict(SimulateConfig, values))
@@ -63,6 +66,13 @@ def _truth(arguments: Sequence[str]) -> None:
     from tritower.simulate import truth
 
     truth.add(**vars(parser.parse_args(arguments)))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    knob, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"{text!r} is not KNOB=VALUE", where="--set", remedy="Write for example --set randomised_share=0.3.")
+    return knob.strip(), value.strip()
 
 
 def _toml(path: str | None) -> dict[str, object]:
