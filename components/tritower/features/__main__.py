@@ -23,6 +23,7 @@ def main() -> int:
         verb.add_argument("--features", required=True, help="folder of features, to write or to audit")
         verb.add_argument("--entities", help="folder that the entities step wrote")
     run.add_argument("--candidates", help="featurise these rows instead of the impressions")
+    run.add_argument("--previous", help="features of an earlier run, to continue from its state")
     run.add_argument("--config", default="{}", help="knobs as JSON")
     audit.add_argument("--rows", type=int, default=200, help="rows to recompute")
     audit.add_argument("--seed", type=int, default=0)
@@ -30,8 +31,8 @@ def main() -> int:
     arguments: dict[str, Any] = vars(parser.parse_args())
     logs.setup()
     try:
-        act: Callable[..., int] = {"run": _run, "audit": _audit, "table": _table}[arguments.pop("verb")]
-        return act(**arguments)
+        verbs_by_name: dict[str, Callable[..., int]] = {"run": _run, "audit": _audit, "table": _table}
+        return verbs_by_name[arguments.pop("verb")](**arguments)
     except TritowerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

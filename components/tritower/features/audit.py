@@ -146,7 +146,7 @@ def _shuffle(builder: Builder, log: Rows, features: Path, names: list[str], rng:
     size = 65_536
     for start in range(0, len(log), size):
         batch = altered.take(slice(start, start + size))
-        fresh_FN = builder.features(dataclasses.replace(batch, out=np.arange(len(batch))))[where]
+        fresh_FN = builder.features(dataclasses.replace(batch, out=np.arange(len(batch)))).values_FN[where]
         rows = min(until - start, len(batch))
         if rows <= 0:
             break

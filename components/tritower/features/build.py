@@ -3,12 +3,13 @@
 Legend: N rows, F features, J jobs; `out_FN` is column by column, NaN = missing.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tritower.features import catalogue, counters, entities, history, similarity, strings
+from tritower.features import catalogue, counters, entities, history, rings, similarity, strings
 from tritower.features.config import FeaturesConfig
 from tritower.features.lookup import NO_DATE, Lookup
 from tritower.features.pairs import PairIndex
@@ -17,6 +18,17 @@ from tritower.features.timeline import Rows, Timeline
 
 Float32 = npt.NDArray[np.float32]
 EPOCH_HOUR = 72  # 1970-01-01 was a Thursday: three days after Monday
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computed:
+    """What is computed for N rows: the features, the keys of company and occupation (-1 = unknown), and the title texts of
+    the jobs the user clicked last, newest first (-1 = none)."""
+
+    values_FN: Float32
+    company_N: npt.NDArray[np.int32]
+    occupation_N: npt.NDArray[np.int32]
+    past_NH: npt.NDArray[np.int32]
 
 
 class Builder:
@@ -28,6 +40,7 @@ class Builder:
         self.entities = found
         self.level_U = found.user_levels(tables.past) if found else None
         self.timeline = Timeline()
+        self.history_texts = config.history_texts
         jobs, users = tables.jobs, len(tables.home_3U[0])
         self.base_L = np.cumsum([0, len(jobs), len(jobs.occupations), len(jobs.companies), len(tables.texts.plain)])
         self.pairs = PairIndex()
@@ -41,31 +54,31 @@ class Builder:
         self.history = history.History(users, clicks=config.history_clicks, half_life_days=half_life_days)
         self.searches = history.Searches(users, searches=config.history_searches, half_life_days=half_life_days)
         traits_3J = np.stack([jobs.company_J, jobs.place_3J[0], jobs.occupation_J])
-        self.vectors = history.Jobs(tables.matrix_TD, jobs.document_J, traits_3J)
+        self.vectors = history.Jobs(rings.Vectors(tables.matrix_TD, tables.extra_XD), jobs.document_J, jobs.title_J, traits_3J)
         plain, companies = tables.texts.plain, jobs.companies
         self.title = strings.PairScorer(plain, plain, strings.TITLE_SCORERS)
         self.company = strings.PairScorer(plain, companies, strings.COMPANY_SCORERS)
         self.profile = strings.PairScorer(plain, plain, strings.PROFILE_SCORERS)
 
-    def features(self, rows: Rows) -> Float32:
-        """The features (F, N) of rows that all want them."""
-        out_FN = self._blank(len(rows))
-        self._stream(rows, out_FN)
-        self._static(rows, out_FN)
-        return out_FN
+    def features(self, rows: Rows) -> Computed:
+        """The features of rows that all want them."""
+        out = self._blank(rows)
+        self._stream(rows, out)
+        self._static(rows, out.values_FN)
+        return out
 
     def count(self, events: Rows) -> None:
         """Take events into the state without reading any features."""
         if len(events):
-            self._stream(events, self._blank(0))
+            self._stream(events, self._blank(events.take(slice(0, 0))))
 
-    def between(self, events: Rows, candidates: Rows) -> Float32:
+    def between(self, events: Rows, candidates: Rows) -> Computed:
         """The features of candidates that lie in time among `events`, which are counted."""
         both = Rows.concat([events, candidates])
-        out_FN = self._blank(len(candidates))
-        self._stream(both.take(np.argsort(both.ts, kind="stable")), out_FN)
-        self._static(candidates, out_FN)
-        return out_FN
+        out = self._blank(candidates)
+        self._stream(both.take(np.argsort(both.ts, kind="stable")), out)
+        self._static(candidates, out.values_FN)
+        return out
 
     def keys(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The counters' key of each row per level (L, N), -1 where unknown; new (query, occupation) pairs get one."""
@@ -81,16 +94,22 @@ class Builder:
         )
         return np.stack([np.where(key_N < 0, -1, key_N + base) for key_N, base in zip(own, self.base_L, strict=True)])
 
-    def _blank(self, rows: int) -> Float32:
-        return np.full((len(self.layout.names), rows), np.nan, np.float32)
+    def _blank(self, rows: Rows) -> Computed:
+        return Computed(
+            values_FN=np.full((len(self.layout.names), len(rows)), np.nan, np.float32),
+            company_N=self.tables.jobs.company_J[rows.job],
+            occupation_N=self.tables.jobs.occupation_J[rows.job],
+            past_NH=np.full((len(rows), self.history_texts), -1, np.int32),
+        )
 
-    def _stream(self, rows: Rows, out_FN: Float32) -> None:
+    def _stream(self, rows: Rows, out: Computed) -> None:
+        out_FN = out.values_FN
         batch = self.timeline.start(rows)
         columns = self.layout.columns
         keys_LN, keys_LC = self.keys(batch.rows), self.keys(batch.clicks)
         self.counters.reserve(int(self.base_L[-1]) + self.pairs.used)
         self.counters.read(batch, keys_LN, keys_LC, out_FN[columns("counters")])
-        self.history.read(batch, self.vectors, out_FN[columns("history")])
+        self.history.read(batch, self.vectors, out_FN[columns("history")], out.past_NH)
         self.searches.read(batch, self.vectors, self.tables.texts.plain_T, out_FN[columns("searches")])
         self.counters.finish(self.timeline.finish(batch))
 

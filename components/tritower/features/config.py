@@ -28,6 +28,10 @@ class FeaturesConfig:
     history_searches: int = 8
     """How many of a user's latest searches are compared with the job. Range: 1 to 1,024. Default: about three visits."""
 
+    history_texts: int = 0
+    """How many of a user's latest clicks are also written as title text numbers (column `history_texts`, newest first), for
+    a ranker that reads histories itself. Range: 0 (no such column) to `history_clicks`. Default: 0, none needed."""
+
     prior_impressions: float = 20.0
     """The Beta prior before anything can be fitted: one click in this many impressions. Above 1. Default: the inverse of
     a usual click-through rate of 5 %."""
@@ -41,6 +45,7 @@ class FeaturesConfig:
         check(self.ctr_half_life_days > 0, "ctr_half_life_days", self.ctr_half_life_days, "above 0")
         check(self.history_half_life_days > 0, "history_half_life_days", self.history_half_life_days, "above 0")
         check(1 <= self.history_clicks <= 1024, "history_clicks", self.history_clicks, "from 1 to 1,024")
+        check(0 <= self.history_texts <= self.history_clicks, "history_texts", self.history_texts, "from 0 to history_clicks")
         check(1 <= self.history_searches <= 1024, "history_searches", self.history_searches, "from 1 to 1,024")
         check(self.prior_impressions > 1, "prior_impressions", self.prior_impressions, "above 1")
         check(2 <= self.positions <= 4096, "positions", self.positions, "from 2 to 4,096")

@@ -32,17 +32,18 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Jobs(NamedTuple):
-    """What is known of the jobs: the vector of each document, and company, city and occupation (-1 = unknown)."""
+    """What is known of the jobs: the texts of document and title, and company, city and occupation (-1 = unknown)."""
 
-    matrix_TD: Array
+    vectors: rings.Vectors
     document_J: Array
+    title_J: Array
     traits_3J: Array
 
 
 class Texts(NamedTuple):
-    """What is known of the searches: vectors, and for each text the number that equal searches share (-1 = blank)."""
+    """What is known of the searches: for each text the number that equal searches share (-1 = blank)."""
 
-    matrix_TD: Array
+    vectors: rings.Vectors
     query_T: Array
     identity_T: Array
 
@@ -69,10 +70,17 @@ class History:
         self.rings = rings.empty(users, clicks)
         self.half_life_us = half_life_days * DAY_US
 
-    def read(self, batch: Batch, jobs: Jobs, out_FN: Float32) -> None:
-        """Fill `out_FN` (columns `NAMES`, NaN before) for the rows that want features, and remember the batch's clicks."""
+    def read(self, batch: Batch, jobs: Jobs, out_FN: Float32, past_NH: npt.NDArray[np.int32]) -> None:
+        """Fill in the rows that want features, and remember the batch's clicks.
+
+        Args:
+            batch: from `Timeline.start`.
+            jobs: the job table.
+            out_FN: columns `NAMES`, NaN before.
+            past_NH: for the title texts of the last clicks, newest first, -1 before; may have no columns.
+        """
         self.rings = rings.reserve(self.rings, len(batch.clicks))
-        click_pass(self.rings, _events(batch, batch.rows.job, jobs), jobs, batch.first, self.half_life_us, out_FN)
+        click_pass(self.rings, _events(batch, batch.rows.job, jobs), jobs, batch.first, self.half_life_us, out_FN, past_NH)
 
 
 class Searches:
@@ -95,7 +103,7 @@ class Searches:
         self.rings = rings.reserve(self.rings, len(batch.rows))
         if len(self.identity_T) != len(query_T):
             self.identity_T = np.arange(len(query_T))
-        texts = Texts(jobs.matrix_TD, query_T, self.identity_T)
+        texts = Texts(jobs.vectors, query_T, self.identity_T)
         search_pass(self.rings, _events(batch, batch.rows.query, jobs), texts, batch.first, self.half_life_us, out_FN)
 
 
@@ -129,9 +137,11 @@ def _ring(past: rings.Rings, dims: int) -> rings.Open:
 
 
 @njit(cache=True)
-def click_pass(past: rings.Rings, events: Events, jobs: Jobs, first: int, half_life_us: float, out_FN: Array) -> None:
+def click_pass(
+    past: rings.Rings, events: Events, jobs: Jobs, first: int, half_life_us: float, out_FN: Array, past_NH: Array
+) -> None:
     """For each row from `first` on, remember the clicks strictly before it, then read."""
-    ring = _ring(past, jobs.matrix_TD.shape[1])
+    ring = _ring(past, jobs.vectors.matrix_TD.shape[1])
     clicked = 0
     open_slot = open_count = held = np.int64(0) - 1
     length = np.float64(0.0)
@@ -149,11 +159,13 @@ def click_pass(past: rings.Rings, events: Events, jobs: Jobs, first: int, half_l
             continue
         count = past.count_S[slot]
         if slot != open_slot or count != open_count:
-            held, length = rings.widen_ring(past, slot, jobs.matrix_TD, jobs.document_J, half_life_us, ring)
+            held, length = rings.widen_ring(past, slot, jobs.vectors, jobs.document_J, half_life_us, ring)
             open_slot, open_count = slot, count
-        candidate_D = jobs.matrix_TD[events.document_N[i]]
+        candidate_D = jobs.vectors.matrix_TD[events.document_N[i]]
         out_FN[0, o], out_FN[1, o], out_FN[2, o] = rings.cosines(candidate_D, held, length, ring)
         _shares(past, jobs, slot, events.item_N[i], held, out_FN, o)
+        for h in range(min(held, past_NH.shape[1])):
+            past_NH[o, h] = jobs.title_J[past.item_SH[slot, rings.place(past, slot, h)]]
         out_FN[7, o] = np.log1p(count)
         out_FN[8, o] = (t - past.ts_SH[slot, rings.place(past, slot, 0)]) / DAY_US
 
@@ -161,7 +173,7 @@ def click_pass(past: rings.Rings, events: Events, jobs: Jobs, first: int, half_l
 @njit(cache=True)
 def search_pass(past: rings.Rings, events: Events, texts: Texts, first: int, half_life_us: float, out_FN: Array) -> None:
     """For each row from `first` on, remember the searches strictly before it, then read."""
-    ring = _ring(past, texts.matrix_TD.shape[1])
+    ring = _ring(past, texts.vectors.matrix_TD.shape[1])
     query_T = texts.query_T
     searched = 0
     open_slot = open_count = held = np.int64(0) - 1
@@ -183,9 +195,11 @@ def search_pass(past: rings.Rings, events: Events, texts: Texts, first: int, hal
             continue
         count = past.count_S[slot]
         if slot != open_slot or count != open_count:
-            held, length = rings.widen_ring(past, slot, texts.matrix_TD, texts.identity_T, half_life_us, ring)
+            held, length = rings.widen_ring(past, slot, texts.vectors, texts.identity_T, half_life_us, ring)
             open_slot, open_count = slot, count
-        out_FN[0, o], out_FN[1, o], out_FN[2, o] = rings.cosines(texts.matrix_TD[events.document_N[i]], held, length, ring)
+        out_FN[0, o], out_FN[1, o], out_FN[2, o] = rings.cosines(
+            texts.vectors.matrix_TD[events.document_N[i]], held, length, ring
+        )
         mine = query_T[events.item_N[i]]
         if mine >= 0:
             same = 0

@@ -5,6 +5,7 @@ Legend: J jobs, U users, R requests, T texts, D dimensions.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tritower import storage
 from tritower.errors import ArtifactError, StorageError
 from tritower.features import occupations
 from tritower.features.places import PlaceCodes, mentions_remote
@@ -27,6 +29,7 @@ NO_DATE = np.iinfo(np.int64).max
 class Jobs:
     """Columns of the job table; -1 = unknown. `companies` and `occupations` are the names that the keys stand for."""
 
+    ids: pa.Array
     title_J: Int32
     document_J: Int32
     company_J: Int32
@@ -45,6 +48,7 @@ class Jobs:
 class Texts:
     """The texts' plain forms (`strings.normalise`): `plain_T` numbers them, -1 = blank; `plain` holds them once each."""
 
+    values: pa.Array
     plain_T: Int32
     plain: pa.Array
     remote_T: Bool
@@ -55,16 +59,56 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class Lookup:
-    """Everything a batch gathers from; numbers are those of the dataset. `matrix_TD` holds the bits of float16."""
+    """Everything a batch gathers from; numbers are those of the dataset.
+
+    `matrix_TD` holds the bits of float16. Texts that only a continued state knows are numbered from T on and have their
+    vectors in `extra_XD`; the state's own requests are numbered from -1 down and named in `past_requests`.
+    """
 
     jobs: Jobs
     texts: Texts
+    user_ids: pa.Array
+    places: PlaceCodes
+    encoder: str
+    requests: Path
+    past_requests: list[str]
+    extra_XD: npt.NDArray[np.uint16]
     home_3U: Int32
     wanted: Lists
     past: Lists
     place_3R: Int32
     remote_R: Bool
     matrix_TD: npt.NDArray[np.uint16]
+
+    def vectors(self, texts: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+        """The vectors of texts, as bits of float16."""
+        own = texts < len(self.matrix_TD)
+        out = np.empty((len(texts), self.matrix_TD.shape[1]), np.uint16)
+        out[own] = self.matrix_TD[texts[own]]
+        out[~own] = self.extra_XD[texts[~own] - len(self.matrix_TD)]
+        return out
+
+    def request_ids(self, requests: npt.NDArray[np.int64]) -> list[str]:
+        """The source's ids of requests."""
+        known: list[str] = RequestIds(self.requests).of(requests[requests >= 0]).to_pylist()
+        return [self.past_requests[-1 - r] for r in requests[requests < 0].tolist()] + known
+
+
+class RequestIds:
+    """Looks up the source's ids of requests; the column is read at the first look."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ids: pa.Array | None = None
+
+    def of(self, requests: npt.NDArray[np.int64]) -> pa.Array:
+        """Their ids."""
+        if not len(requests):
+            return pa.array([], pa.string())
+        if self._ids is None:
+            table = pq.read_table(self.path, columns=["request", "request_id"]).sort_by("request")
+            self._ids = table.column("request_id").combine_chunks()
+        return self._ids.take(pa.array(requests))
 
 
 def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> Lookup:
@@ -82,8 +126,10 @@ def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> Looku
     texts = _texts(dataset / "texts.parquet")
     codes = PlaceCodes()
     jobs = _jobs(dataset / "jobs.parquet", texts, codes)
-    users = _table(dataset / "users.parquet", ["interest_texts", "past_title_texts", "city", "region", "country"])
-    place_3R, remote_R = _requests(requests or dataset / "requests.parquet", texts, codes)
+    users = _table(dataset / "users.parquet", ["user_id", "interest_texts", "past_title_texts", "city", "region", "country"])
+    searches = requests or dataset / "requests.parquet"
+    place_3R, remote_R = _requests(searches, texts, codes)
+    matrix_TD = _matrix(embeddings / "matrix.npy", len(texts))
     return Lookup(
         jobs=jobs,
         texts=texts,
@@ -92,24 +138,43 @@ def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> Looku
         past=Lists.of(users.column("past_title_texts"), texts.plain_T < 0),
         place_3R=place_3R,
         remote_R=remote_R,
-        matrix_TD=_matrix(embeddings / "matrix.npy", len(texts)),
+        user_ids=users.column("user_id").combine_chunks(),
+        places=codes,
+        encoder=str(storage.read_json(embeddings / "encoder.json").get("hash", "")),
+        requests=searches,
+        past_requests=[],
+        extra_XD=np.empty((0, matrix_TD.shape[1]), np.uint16),
+        matrix_TD=matrix_TD,
     )
 
 
 def _texts(path: Path) -> Texts:
-    texts = normalise(_table(path, ["value"]).column("value").combine_chunks())
+    values = _table(path, ["value"]).column("value").combine_chunks()
+    texts = normalise(values)
     plain_T, plain = keys(texts)
-    return Texts(plain_T=plain_T, plain=plain, remote_T=mentions_remote(texts))
+    return Texts(values=values, plain_T=plain_T, plain=plain, remote_T=mentions_remote(texts))
 
 
 def _jobs(path: Path, texts: Texts, codes: PlaceCodes) -> Jobs:
-    columns = ["title", "company", "occupation", "title_text", "document_text", "city", "region", "country", "posted_at"]
+    columns = [
+        "job_id",
+        "title",
+        "company",
+        "occupation",
+        "title_text",
+        "document_text",
+        "city",
+        "region",
+        "country",
+        "posted_at",
+    ]
     table = _table(path, columns)
     title_J = _numbers(table.column("title_text"))
     company_J, companies = keys(normalise(table.column("company").combine_chunks()))
     known = [_occupations(batch) for batch in table.to_batches(max_chunksize=65_536)]
     occupation_J, names = keys(pa.concat_arrays(known) if known else pa.array([], pa.string()))
     return Jobs(
+        ids=table.column("job_id").combine_chunks(),
         title_J=title_J,
         document_J=_numbers(table.column("document_text")),
         company_J=company_J,

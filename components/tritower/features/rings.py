@@ -27,6 +27,13 @@ class Rings(NamedTuple):
     used_1: Array
 
 
+class Vectors(NamedTuple):
+    """Unit vectors as bits of float16: those of the dataset's texts, then those that only a continued state knows."""
+
+    matrix_TD: Array
+    extra_XD: Array
+
+
 class Open(NamedTuple):
     """One ring, widened: vectors and weights newest first, and their weighted sum."""
 
@@ -79,7 +86,7 @@ def place(rings: Rings, slot: Any, h: Any) -> Any:
 
 
 @njit(cache=True, fastmath=True)
-def widen_ring(rings: Rings, slot: Any, matrix_TD: Array, text_of: Array, half_life_us: float, ring: Open) -> tuple[Any, Any]:
+def widen_ring(rings: Rings, slot: Any, vectors: Vectors, text_of: Array, half_life_us: float, ring: Open) -> tuple[Any, Any]:
     """Widen a ring's vectors; return how many it holds and the length of their sum weighted 2^(-age / half-life).
 
     Ages are taken from the newest item, which scales all weights alike and changes no cosine.
@@ -89,7 +96,9 @@ def widen_ring(rings: Rings, slot: Any, matrix_TD: Array, text_of: Array, half_l
     ring.sum_D[:] = 0.0
     for h in range(held):
         at = place(rings, slot, h)
-        widen(matrix_TD[text_of[rings.item_SH[slot, at]]], ring.vector_HD[h])
+        text = text_of[rings.item_SH[slot, at]]
+        own = text < vectors.matrix_TD.shape[0]
+        widen(vectors.matrix_TD[text] if own else vectors.extra_XD[text - vectors.matrix_TD.shape[0]], ring.vector_HD[h])
         weight = np.float32(np.exp2((rings.ts_SH[slot, at] - newest) / half_life_us))
         ring.weight_H[h] = weight
         for d in range(ring.sum_D.shape[0]):

@@ -35,6 +35,11 @@ class Lists:
         length = np.bincount(user_E[kept], minlength=len(length))
         return Lists(offset_U=np.concatenate([[0], np.cumsum(length)]).astype(np.int64), text_E=text_E[kept])
 
+    def padded(self, users: int) -> "Lists":
+        """The same with `users` more users, whose lists are empty."""
+        more = np.full(users, self.offset_U[-1])
+        return Lists(offset_U=np.concatenate([self.offset_U, more]), text_E=self.text_E)
+
 
 @njit(cache=True)
 def pair_cosine(left_N: Array, right_N: Array, matrix_TD: Array, plain_T: Array, out_N: Array) -> None:

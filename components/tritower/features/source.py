@@ -58,3 +58,21 @@ def times(batch: pa.RecordBatch, name: str) -> npt.NDArray[np.int64]:
 def _column(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
     values: npt.NDArray[Any] = batch.column(name).to_numpy()
     return values
+
+
+class Queue:
+    """Batches in time order, taken out up to a time."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._next: pa.RecordBatch | None = None
+
+    def until(self, ts: int | None) -> pa.RecordBatch | None:
+        """The next rows that are not later than `ts` (None: of any time), of one batch at most; None if there are none."""
+        if self._next is None or not self._next.num_rows:
+            self._next = next(self._batches, None)
+        if self._next is None:
+            return None
+        ready = self._next.num_rows if ts is None else int(np.searchsorted(times(self._next, "ts"), ts, side="right"))
+        now, self._next = self._next.slice(0, ready), self._next.slice(ready)
+        return now if ready else None

@@ -1,26 +1,23 @@
 """The feature step: dataset and embeddings in, features out, batch by batch in time order."""
 
-import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tritower import schema, storage
 from tritower.config import to_dict
-from tritower.features import lookup, source
-from tritower.features.build import Builder
+from tritower.features import lookup, source, state
+from tritower.features.build import Builder, Computed
 from tritower.features.config import FeaturesConfig
 from tritower.features.entities import Entities
+from tritower.features.writer import Writer
 from tritower.logs import phase, progress
 
 logger = logging.getLogger(__name__)
-PART_ROWS = 4_000_000
+Batches = Iterator[tuple[str, pa.RecordBatch, Computed]]
 
 
 def run(
@@ -31,6 +28,7 @@ def run(
     config: FeaturesConfig,
     candidates: str | Path | None = None,
     entities: str | Path | None = None,
+    previous: str | Path | None = None,
 ) -> dict[str, float]:
     """Compute the features of every impression, or of every candidate, into `features`.
 
@@ -41,98 +39,101 @@ def run(
         config: knobs.
         candidates: rows to featurise instead of the impressions, at their own times, against the events of the dataset.
         entities: written by the entities step for this dataset; without it there are no entity features.
+        previous: features of an earlier run with the same knobs, to continue from its state. Rows that it has counted
+            are skipped, so the dataset may hold everything or only what is new.
 
     Returns:
-        Counts: rows, features, missing share.
+        Counts: rows, features, missing share (0 to 1), rows skipped.
     """
-    dataset, candidates = Path(dataset), Path(candidates) if candidates else None
     with phase(logger, "read lookup tables") as counts:
-        requests = candidates / "requests.parquet" if candidates else None
-        tables = lookup.read(dataset, Path(embeddings), requests)
-        found = Entities.read(entities, len(tables.texts)) if entities else None
-        counts["jobs"], counts["texts"] = len(tables.jobs), len(tables.texts)
-    builder = Builder(tables, config, found)
+        builder, seen = _builder(Path(dataset), Path(embeddings), config, candidates, entities, previous)
+        counts["jobs"], counts["texts"] = len(builder.tables.jobs), len(builder.tables.texts)
     described = builder.layout.features
+    log = _Log(Path(dataset), config.batch_rows, builder.tables, seen)
     with storage.atomic_directory(features) as out, phase(logger, "features") as counts:
-        with contextlib.ExitStack() as stack:
-            writer = _Writer(out, stack, builder.layout.names)
-            for split, keys, values_FN in (
-                _candidates(builder, dataset, candidates, config) if candidates else _impressions(builder, dataset, config)
+        with Writer(out, builder.layout.names, with_history=config.history_texts > 0) as writer:
+            for split, keys, computed in (
+                _candidates(builder, log, Path(candidates)) if candidates else _impressions(builder, log)
             ):
-                writer.write(split, keys, values_FN)
+                writer.write(split, keys, computed)
+            for split in ["candidates"] if candidates else schema.SPLITS:
+                writer.empty(split)
         about = {"version": 1, "config": to_dict(config), "features": [f.to_dict() for f in described]}
         storage.write_json(out / "features.json", about)
+        if not candidates:
+            state.save(out / "state", builder, config)
         counts["rows"] = writer.rows
     missing = writer.missing / max(writer.rows * len(described), 1)
-    return {"rows": float(writer.rows), "features": float(len(described)), "missing_share": float(missing)}
+    numbers = {"rows": writer.rows, "features": len(described), "missing_share": missing, "rows_skipped": log.skipped}
+    return {name: float(value) for name, value in numbers.items()}
 
 
-def _impressions(builder: Builder, dataset: Path, config: FeaturesConfig) -> Iterator[tuple[str, pa.RecordBatch, Any]]:
+def _builder(
+    dataset: Path,
+    embeddings: Path,
+    config: FeaturesConfig,
+    candidates: str | Path | None,
+    entities: str | Path | None,
+    previous: str | Path | None,
+) -> tuple[Builder, state.Saved | None]:
+    tables = lookup.read(dataset, embeddings, Path(candidates) / "requests.parquet" if candidates else None)
+    seen = state.Saved(Path(previous) / "state", config) if previous else None
+    tables = state.extend(tables, seen) if seen else tables
+    builder = Builder(tables, config, Entities.read(entities, len(tables.texts)) if entities else None)
+    if seen:
+        state.restore(builder, seen)
+    return builder, seen
+
+
+class _Log:
+    """The impressions of a dataset in time order, without those that a state has counted already."""
+
+    def __init__(self, dataset: Path, batch_rows: int, tables: lookup.Lookup, seen: state.Saved | None) -> None:
+        self.dataset = dataset
+        self.batch_rows = batch_rows
+        self.skipped = 0
+        self._seen = seen
+        self._ids = lookup.RequestIds(dataset / "requests.parquet") if seen else None
+
+    def batches(self, split: str) -> Iterator[pa.RecordBatch]:
+        """Those of a split."""
+        for batch in progress(
+            source.batches(self.dataset / "impressions" / split, self.batch_rows), name=split, unit="batches"
+        ):
+            fresh = self._fresh(batch)
+            self.skipped += batch.num_rows - fresh.num_rows
+            if fresh.num_rows:
+                yield fresh
+
+    def _fresh(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if not self._seen or not self._ids:
+            return batch
+        ts = source.times(batch, "ts")
+        if ts[0] > self._seen.last_ts:
+            return batch
+        same = np.flatnonzero(ts == self._seen.last_ts)
+        counted = ts < self._seen.last_ts
+        counted[same] = self._seen.counted(self._ids.of(batch.column("request").to_numpy()[same]))
+        return batch.filter(pa.array(~counted))
+
+
+def _impressions(builder: Builder, log: _Log) -> Batches:
     for split in schema.SPLITS:
-        for batch in progress(source.batches(dataset / "impressions" / split, config.batch_rows), name=split, unit="batches"):
-            rows = source.rows(batch, counts=True, wanted=True)
-            yield split, batch.select(source.KEYS), builder.features(rows)
+        for batch in log.batches(split):
+            yield split, batch.select(source.KEYS), builder.features(source.rows(batch, counts=True, wanted=True))
 
 
-def _candidates(
-    builder: Builder, dataset: Path, candidates: Path, config: FeaturesConfig
-) -> Iterator[tuple[str, pa.RecordBatch, Any]]:
-    """Candidates in time order between the events of the dataset; events change the state and are not written."""
-    waiting = list(source.batches(candidates / "candidates", config.batch_rows))
+def _candidates(builder: Builder, log: _Log, candidates: Path) -> Batches:
+    """Candidates in time order between the events of the log; events change the state and are not written."""
+    waiting = source.Queue(source.batches(candidates / "candidates", log.batch_rows))
     for split in schema.SPLITS:
-        for batch in source.batches(dataset / "impressions" / split, config.batch_rows):
+        for batch in log.batches(split):
             events = source.rows(batch, counts=True, wanted=False)
-            while waiting and (ready := _until(waiting[0], int(events.ts[-1]))):
-                now, later = waiting[0].slice(0, ready), waiting[0].slice(ready)
-                seen = _until(batch, int(source.times(now, "ts")[-1])) - batch.num_rows + len(events)
+            while len(events) and (now := waiting.until(int(events.ts[-1]))) is not None:
                 rows = source.rows(now, counts=False, wanted=True)
-                values_FN = builder.between(events.take(slice(0, seen)), rows)
-                yield "candidates", now.select(source.KEYS), values_FN
-                events = events.take(slice(seen, None))
-                waiting = [later, *waiting[1:]] if later.num_rows else waiting[1:]
-                if not len(events):
-                    break
+                earlier = int(np.searchsorted(events.ts, rows.ts[-1], side="right"))
+                yield "candidates", now.select(source.KEYS), builder.between(events.take(slice(0, earlier)), rows)
+                events = events.take(slice(earlier, None))
             builder.count(events)
-    for batch in waiting:
-        rows = source.rows(batch, counts=False, wanted=True)
-        yield "candidates", batch.select(source.KEYS), builder.features(rows)
-
-
-def _until(batch: pa.RecordBatch, ts: int) -> int:
-    """How many rows of a batch, in time order, are not later than `ts`."""
-    return int(np.searchsorted(source.times(batch, "ts"), ts, side="right"))
-
-
-class _Writer:
-    """Writes one Parquet file per split and `PART_ROWS` rows."""
-
-    def __init__(self, out: Path, stack: contextlib.ExitStack, names: list[str]) -> None:
-        self.out = out
-        self.stack = stack
-        self.open: dict[str, tuple[pq.ParquetWriter, int, int]] = {}
-        self.rows = 0
-        self.missing = 0
-        self.schema = pa.schema([*schema.FEATURE_KEYS.arrow(), *(pa.field(name, pa.float32()) for name in names)])
-
-    def write(self, split: str, keys: pa.RecordBatch, values_FN: npt.NDArray[np.float32]) -> None:
-        columns = [pa.array(values_N, from_pandas=True) for values_N in values_FN]
-        table = pa.Table.from_arrays([*keys.columns, *columns], schema=self.schema)
-        self._writer(split, table.num_rows).write_table(table)
-        self.rows += table.num_rows
-        self.missing += sum(column.null_count for column in columns)
-
-    def _writer(self, split: str, rows: int) -> pq.ParquetWriter:
-        writer, part, filled = self.open.get(split, (None, -1, PART_ROWS))
-        if filled + rows > PART_ROWS:
-            if writer:
-                writer.close()
-            (self.out / split).mkdir(exist_ok=True)
-            part, filled = part + 1, 0
-            writer = self.stack.enter_context(
-                pq.ParquetWriter(
-                    self.out / split / f"part-{part:05d}.parquet", self.schema, compression="zstd", use_dictionary=False
-                )
-            )
-        assert writer is not None
-        self.open[split] = (writer, part, filled + rows)
-        return writer
+    while (now := waiting.until(None)) is not None:
+        yield "candidates", now.select(source.KEYS), builder.features(source.rows(now, counts=False, wanted=True))

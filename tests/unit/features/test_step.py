@@ -32,7 +32,7 @@ def test_layout_follows_the_schema(folder: Path) -> None:
     names = catalogue.Layout(with_entities=False).names
     assert [f["name"] for f in described["features"]] == names
     table = pq.read_table(folder / "features" / "train" / "part-00000.parquet")
-    assert table.schema.names == [*schema.FEATURE_KEYS.names(), *names]
+    assert table.schema.names == [*schema.FEATURE_KEYS.names(), *names, "company_key", "occupation_key"]
     assert [row["row"] for row in rows_of(folder / "features")] == list(range(300))
 
 

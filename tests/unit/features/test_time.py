@@ -28,7 +28,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[lookup.Lookup, Row
 
 def check_all(tables: lookup.Lookup, log: Rows, config: FeaturesConfig, rows: list[int]) -> None:
     builder = Builder(tables, config)
-    got_FN, reference = builder.features(log), Reference(tables, log, config)
+    got_FN, reference = builder.features(log).values_FN, Reference(tables, log, config)
     for i in rows:
         expected = reference.row(i)
         assert set(expected) >= set(builder.layout.names)
@@ -74,12 +74,12 @@ def _random_log(rng: np.random.Generator, *, requests: int, per_request: int = 3
 def test_random_logs_equal_brute_force(tables: tuple[lookup.Lookup, Rows], seed: int, cuts: list[int]) -> None:
     """Random logs with ties and late clicks, fed in random batches."""
     log = _random_log(np.random.default_rng(seed), requests=20)
-    whole_FN = Builder(tables[0], CONFIG).features(log)
+    whole_FN = Builder(tables[0], CONFIG).features(log).values_FN
     builder, parts = Builder(tables[0], CONFIG), []
     edges = [0, *sorted(cuts), len(log)]
     for start, stop in itertools.pairwise(edges):
         part = log.take(slice(start, stop))
-        parts.append(builder.features(dataclasses.replace(part, out=np.arange(len(part)))))
+        parts.append(builder.features(dataclasses.replace(part, out=np.arange(len(part)))).values_FN)
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole_FN)
     check_all(tables[0], log, CONFIG, [len(log) // 3, len(log) - 1])
 
@@ -109,8 +109,8 @@ def test_the_future_changes_nothing(tables: tuple[lookup.Lookup, Rows], seed: in
         clicked_at=clicked_at,
     )
     altered = dataclasses.replace(altered, clicked_at=np.where(altered.clicked_at < altered.ts, altered.ts, altered.clicked_at))
-    before = Builder(tables[0], CONFIG).features(log)[:, rows_at]
-    after = Builder(tables[0], CONFIG).features(altered)[:, rows_at]
+    before = Builder(tables[0], CONFIG).features(log).values_FN[:, rows_at]
+    after = Builder(tables[0], CONFIG).features(altered).values_FN[:, rows_at]
     np.testing.assert_array_equal(before, after)
 
 

@@ -111,3 +111,50 @@ def _write(
             folder / "impressions" / split / "part-00000.parquet",
         )
     (folder / "dataset.json").write_text("{}")
+
+
+def excerpt(folder: Path, out: Path, first: int, last: int, *, seed: int) -> Path:
+    """The requests first <= number < last of a built folder as a dataset of their own, with all numbers drawn anew.
+
+    Only jobs, users and texts that these requests use are in it, as in the extract of one day.
+    """
+    rng = np.random.default_rng(seed)
+    read = {
+        name: pq.read_table(folder / "dataset" / f"{name}.parquet").to_pylist()
+        for name in ("jobs", "users", "requests", "texts")
+    }
+    rows = [{**row, "split": split} for split in schema.SPLITS
+            for row in pq.read_table(folder / "dataset" / "impressions" / split).to_pylist()]  # fmt: skip
+    rows = [row for row in rows if first <= row["request"] < last]
+    searches = [search for search in read["requests"] if first <= search["request"] < last]
+    job = _renumber({row["job"] for row in rows}, rng)
+    user = _renumber({search["user"] for search in searches}, rng)
+    jobs = [read["jobs"][old] for old in job]
+    users = [read["users"][old] for old in user]
+    used = {search["query_text"] for search in searches}
+    used |= {record[name] for record in jobs for name in ("title_text", "document_text")}
+    used |= {t for record in users for name in ("interest_texts", "past_title_texts") for t in record[name]}
+    text = _renumber(used, rng)
+    for record in jobs:
+        record["job"] = job[record["job"]]
+        record["title_text"], record["document_text"] = text[record["title_text"]], text[record["document_text"]]
+    for record in users:
+        record["user"] = user[record["user"]]
+        for name in ("interest_texts", "past_title_texts"):
+            record[name] = [text[t] for t in record[name]]
+    for search in searches:
+        search["request"], search["user"], search["query_text"] = (
+            search["request"] - first,
+            user[search["user"]],
+            text[search["query_text"]],
+        )
+    for row in rows:
+        row["request"], row["user"], row["job"] = row["request"] - first, user[row["user"]], job[row["job"]]
+        row["query_text"], row["document_text"] = text[row["query_text"]], text[row["document_text"]]
+    _write(out / "dataset", jobs, users, searches, rows, {read["texts"][old]["value"]: new for old, new in text.items()})
+    embed(out / "embeddings", np.load(folder / "embeddings" / "matrix.npy")[list(text)])
+    return out
+
+
+def _renumber(numbers: set[int], rng: np.random.Generator) -> dict[int, int]:
+    return {int(old): new for new, old in enumerate(rng.permutation(sorted(numbers)))}

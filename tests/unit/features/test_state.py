@@ -1,0 +1,83 @@
+"""Day after day from the saved state equals one run over everything, to the bit."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import tiny_dataset
+from tritower import schema
+from tritower.errors import ArtifactError
+from tritower.features import catalogue, step
+from tritower.features.config import FeaturesConfig
+
+CONFIG = FeaturesConfig(batch_rows=40, history_clicks=3, history_searches=2, ctr_half_life_days=0.02)
+NAMES = ["row", *catalogue.Layout(with_entities=False).names]
+
+
+def compute(source: Path, out: Path, **more: object) -> dict[str, float]:
+    return step.run(
+        dataset=source / "dataset", embeddings=source / "embeddings", features=out, config=CONFIG, **more  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def table(features: Path) -> pa.Table:
+    return pa.concat_tables([pq.read_table(features / split, columns=NAMES) for split in schema.SPLITS])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tiny_dataset.build(tmp_path_factory.mktemp("whole"), requests=80, tie_share=0.6)
+    compute(folder, folder / "features")
+    return folder
+
+
+@pytest.mark.parametrize("cuts", [[0, 40, 80], [0, 7, 8, 33, 61, 80], [0, 79, 80]])
+def test_daily_extracts_equal_a_full_rebuild(whole: Path, tmp_path: Path, cuts: list[int]) -> None:
+    """Each day's dataset holds that day only, with other numbers, without the jobs, users and texts of the days before."""
+    previous, parts = None, []
+    for day, (first, last) in enumerate(itertools.pairwise(cuts)):
+        folder = tiny_dataset.excerpt(whole, tmp_path / f"day{day}", first, last, seed=day)
+        compute(folder, folder / "features", previous=previous)
+        parts.append(table(folder / "features"))
+        previous = folder / "features"
+    assert pa.concat_tables(parts).equals(table(whole / "features"))
+
+
+def test_a_dataset_that_reaches_back_is_not_counted_twice(whole: Path, tmp_path: Path) -> None:
+    first = tiny_dataset.excerpt(whole, tmp_path / "first", 0, 37, seed=1)
+    compute(first, tmp_path / "a")
+    numbers = compute(whole, tmp_path / "b", previous=tmp_path / "a")
+    assert numbers["rows"] == 43 * 5
+    assert numbers["rows_skipped"] == 37 * 5
+    assert table(tmp_path / "b").equals(table(whole / "features").slice(37 * 5))
+
+
+def test_candidates_continue_from_a_state(whole: Path, tmp_path: Path) -> None:
+    """With the state of all earlier days, candidates need no earlier rows."""
+    first = tiny_dataset.excerpt(whole, tmp_path / "first", 0, 60, seed=1)
+    compute(first, tmp_path / "a")
+    rest = tiny_dataset.excerpt(whole, tmp_path / "rest", 60, 80, seed=2)
+    (tmp_path / "c" / "candidates").mkdir(parents=True)
+    rows = pq.read_table(rest / "dataset" / "impressions" / "test")
+    pq.write_table(rows, tmp_path / "c" / "candidates" / "part-0.parquet")
+    pq.write_table(pq.read_table(rest / "dataset" / "requests.parquet"), tmp_path / "c" / "requests.parquet")
+    compute(rest, tmp_path / "f", previous=tmp_path / "a", candidates=tmp_path / "c")
+    assert pq.read_table(tmp_path / "f" / "candidates", columns=NAMES).equals(table(whole / "features").slice(300))
+
+
+def test_other_knobs_or_another_encoder_are_refused(whole: Path, tmp_path: Path) -> None:
+    first = tiny_dataset.excerpt(whole, tmp_path / "first", 0, 40, seed=1)
+    compute(first, tmp_path / "a")
+    rest = tiny_dataset.excerpt(whole, tmp_path / "rest", 79, 80, seed=2)
+    with pytest.raises(ArtifactError, match="same knobs"):
+        step.run(
+            dataset=rest / "dataset", embeddings=rest / "embeddings", features=tmp_path / "b",
+            config=FeaturesConfig(), previous=tmp_path / "a",
+        )  # fmt: skip
+    encoder = json.loads((rest / "embeddings" / "encoder.json").read_text())
+    (rest / "embeddings" / "encoder.json").write_text(json.dumps(encoder | {"hash": "another"}))
+    with pytest.raises(ArtifactError, match="another encoder"):
+        compute(rest, tmp_path / "b", previous=tmp_path / "a")
