@@ -10,10 +10,12 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from tritower import storage
+from tritower import schema, storage
 from tritower.errors import ArtifactError, DataError
 from tritower.evaluation.rows import Rows
+from tritower.evaluation.slices import Context
 
+_Numbers = npt.NDArray[np.int64]
 _KEYS = ["row", "request", "user", "job", "query_text", "position", "clicked", "randomised"]
 
 
@@ -46,9 +48,7 @@ def grouped(rows: Rows) -> Rows:
 def shown(features: Path) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
     """Position and label of the randomised rows of every split: what the examination curve is measured on."""
     positions, clicks = [], []
-    for folder in sorted(features.iterdir()):
-        if not folder.is_dir() or folder.name == "candidates":
-            continue
+    for folder in _split_folders(features):
         scanner = ds.dataset(storage.parquet_parts(folder)).scanner(
             columns=["position", "clicked"], filter=ds.field("randomised") & ds.field("position").is_valid()
         )
@@ -58,6 +58,67 @@ def shown(features: Path) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]
     if not positions:
         return np.empty(0, np.int16), np.empty(0, np.bool_)
     return np.concatenate(positions), np.concatenate(clicks)
+
+
+def context(dataset: Path, features: Path, before: int) -> Context:
+    """What the slices ask of searches and jobs.
+
+    Args:
+        before: first request of the judged split; earlier ones are history.
+    """
+    requests = pq.read_table(dataset / "requests.parquet", columns=["user", "query_text", "city", "region"])
+    user_R = requests["user"].to_numpy()
+    _, first = np.unique(user_R, return_index=True)
+    known_R = np.ones(len(user_R), np.bool_)
+    known_R[first] = False
+    texts = pq.read_metadata(dataset / "texts.parquet").num_rows
+    jobs = pq.read_table(dataset / "jobs.parquet", columns=["city", "region"])
+    shown_J = np.zeros(len(jobs), np.int64)
+    for folder in _split_folders(features):
+        for batch in ds.dataset(storage.parquet_parts(folder)).to_batches(columns=["job", "request"]):
+            job_N = batch["job"].to_numpy()[batch["request"].to_numpy() < before]
+            shown_J += np.bincount(job_N, minlength=len(jobs))
+    city_R, city_J, _ = _places(requests, jobs, "city", "region")
+    region_R, _, names = _places(requests, jobs, "region")
+    return Context(
+        known_R=known_R,
+        shown_J=shown_J,
+        searched_T=np.bincount(requests["query_text"].to_numpy()[:before], minlength=texts),
+        city_R=city_R,
+        region_R=region_R,
+        city_J=city_J,
+        regions=tuple(name.title() if len(name) > 3 else name.upper() for name in names),
+    )
+
+
+def _places(requests: pa.Table, jobs: pa.Table, *columns: str) -> tuple[_Numbers, _Numbers, list[str]]:
+    """Dense numbers of the places of requests and of jobs, -1 unknown, and the places' names; case does not count."""
+    both = [pa.concat_arrays([*requests[name].chunks, *jobs[name].chunks]) for name in columns]
+    plain = [pc.utf8_lower(pc.utf8_trim_whitespace(column)) for column in both]
+    text = pc.binary_join_element_wise(plain[0], *[column.fill_null("") for column in plain[1:]], "|")
+    coded = text.dictionary_encode() if len(text) else pa.array([""]).dictionary_encode()
+    number = coded.indices.fill_null(-1).to_numpy().astype(np.int64)
+    return number[: len(requests)], number[len(requests) :], coded.dictionary.to_pylist()
+
+
+def titles(dataset: Path, requests: list[int], jobs: list[int]) -> tuple[dict[int, str], dict[int, str]]:
+    """What a reader sees of some searches ("query, place") and some jobs ("title, company, place")."""
+    table = pq.read_table(dataset / "requests.parquet", columns=["query_text", "city", "region"]).take(requests)
+    texts = pq.read_table(dataset / "texts.parquet", columns=["value"]).take(table["query_text"])["value"].to_pylist()
+    place = zip(table["city"].to_pylist(), table["region"].to_pylist(), strict=True)
+    searched = [
+        ", ".join(part for part in (text or "(empty)", *where) if part) for text, where in zip(texts, place, strict=True)
+    ]
+    table = pq.read_table(dataset / "jobs.parquet", columns=["title", "company", "city", "region"]).take(jobs)
+    shown = [", ".join(part for part in row.values() if part) for row in table.to_pylist()]
+    return dict(zip(requests, searched, strict=True)), dict(zip(jobs, shown, strict=True))
+
+
+def examination(scores: Path) -> npt.NDArray[np.float64] | None:
+    """The examination curve that a ranker learned, (P + 1,) with 1 for an unknown position; None where it tells of none."""
+    file = scores / "scores.json"
+    told = storage.read_json(file).get("examination") if file.exists() else None
+    return np.array([1.0, *told], dtype=np.float64) if told else None
 
 
 def relevance(truth: str, dataset: Path, rows: Rows) -> npt.NDArray[np.float32]:
@@ -85,6 +146,10 @@ def relevance(truth: str, dataset: Path, rows: Rows) -> npt.NDArray[np.float32]:
         found = (sorted_N[at] == key) & job.is_valid().to_numpy(zero_copy_only=False)
         value_N[order[at[found]]] = batch["relevance"].filter(here).to_numpy(zero_copy_only=False)[found]
     return value_N
+
+
+def _split_folders(features: Path) -> list[Path]:
+    return [features / name for name in schema.SPLITS if (features / name).is_dir()]
 
 
 def _table(uri: str, columns: list[str]) -> "list[pa.RecordBatch]":

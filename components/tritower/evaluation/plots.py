@@ -149,14 +149,23 @@ def lifts(estimate: Estimate, bases: Sequence[str], level: float, name: str) -> 
     return canvas.svg
 
 
-def positions(rate_P: npt.NDArray[np.float64], curve_P: npt.NDArray[np.float64] | None, name: str) -> str:
-    """Click rate by position on the page relative to the top, and the examination curve where it was measured."""
+def positions(
+    rate_P: npt.NDArray[np.float64],
+    measured_P: npt.NDArray[np.float64] | None,
+    learned_P: npt.NDArray[np.float64] | None,
+    name: str,
+) -> str:
+    """Click rate of these rows by position on the page relative to the top, and the examination curves that are known."""
     with _canvas(f"Positions {name}") as canvas:
         at = np.arange(1, len(rate_P) + 1)
-        canvas.axes.plot(at, rate_P, "o-", color="#94a3b8", markersize=4, label="click rate as logged")
-        if curve_P is not None:
-            shown = curve_P[1 : len(rate_P) + 1]
-            canvas.axes.plot(at[: len(shown)], shown, "o-", color="#2563eb", markersize=4, label="examination (randomised)")
+        canvas.axes.plot(at, rate_P, "o-", color="#94a3b8", markersize=4, label="click rate")
+        for curve_P, colour, label in (
+            (measured_P, "#059669", "examination, measured in random order"),
+            (learned_P, "#2563eb", "examination, as the triple tower learned it"),
+        ):
+            if curve_P is not None:
+                shown = curve_P[1 : len(rate_P) + 1]
+                canvas.axes.plot(at[: len(shown)], shown, "o-", color=colour, markersize=4, label=label)
         canvas.axes.set(xlabel="position on the page", ylabel="relative to the top", ylim=(0, None))
         canvas.axes.legend(loc="upper right", fontsize=9)
     return canvas.svg

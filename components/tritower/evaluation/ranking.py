@@ -58,6 +58,39 @@ def per_request(
     return PerRequest(map1_Q=values[0], map3_Q=values[1], ndcg10_Q=values[2])
 
 
+def reweighted(
+    score_N: npt.NDArray[np.float32],
+    clicked_N: npt.NDArray[np.bool_],
+    row_N: npt.NDArray[np.int64],
+    where: Requests,
+    *,
+    weight_N: npt.NDArray[np.float64],
+    seed: int,
+) -> tuple[PerRequest, npt.NDArray[np.float64]]:
+    """Unbiased estimates of the metrics, and of whether there is a click, had every job of the page been examined.
+
+    With examination independent of relevance and between rows, click x `weight_N` (1 / examination) has the mean of the
+    label on a fully examined page. A metric of the labels is a multilinear function of them, and stays unbiased when
+    the labels are replaced by these values: the sum over subsets S of the clicked rows of prod(i in S) w_i
+    prod(i not in S) (1 - w_i) metric(S). Single values lie outside 0 to 1; ratios of sums over many requests are what to
+    use. The clicks of a request beyond the tenth are taken as certain.
+
+    Returns:
+        The metrics' numerators, and the denominator (Q,) that turns their sums into means over requests with a click.
+    """
+    values = _subsets(
+        np.ascontiguousarray(score_N, dtype=np.float32),
+        np.ascontiguousarray(clicked_N).view(np.uint8),
+        row_N,
+        where.start_Q,
+        where.stop_Q,
+        np.ascontiguousarray(weight_N, dtype=np.float64),
+        np.uint64(seed),
+        1 / np.log2(np.arange(2, 12)),
+    )
+    return PerRequest(map1_Q=values[0], map3_Q=values[1], ndcg10_Q=values[2]), values[3]
+
+
 @numba.njit(cache=True, nogil=True)
 def _bounds(request_N, clicked_N):  # type: ignore[no-untyped-def]
     n = len(request_N)
@@ -99,8 +132,23 @@ def _rank(score_N, row_N, start, stop, i, seed):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
+def _judge(at, relevant, discount):  # type: ignore[no-untyped-def]
+    """AP@1, AP@3 and nDCG@10 of one request from which of its first ten ranks are relevant, and how many rows are."""
+    hits, precision, gain, ideal = 0, 0.0, 0.0, 0.0
+    for k in range(10):
+        if at[k]:
+            hits += 1
+            gain += discount[k]
+            if k < 3:
+                precision += hits / (k + 1)
+        if k < relevant:
+            ideal += discount[k]
+    return float(at[0]), precision / min(3, relevant), gain / ideal
+
+
+@numba.njit(cache=True, nogil=True)
 def _metrics(score_N, clicked_N, row_N, start_Q, stop_Q, seed, discount):  # type: ignore[no-untyped-def]
-    values = np.zeros((3, len(start_Q)))
+    values = np.empty((3, len(start_Q)))
     at = np.zeros(10, np.uint8)
     for q in range(len(start_Q)):
         start, stop = start_Q[q], stop_Q[q]
@@ -112,16 +160,41 @@ def _metrics(score_N, clicked_N, row_N, start_Q, stop_Q, seed, discount):  # typ
                 rank = _rank(score_N, row_N, start, stop, i, seed)
                 if rank <= 10:
                     at[rank - 1] = 1
-        hits, precision, gain, ideal = 0, 0.0, 0.0, 0.0
-        for k in range(10):
-            if at[k]:
-                hits += 1
-                gain += discount[k]
-                if k < 3:
-                    precision += hits / (k + 1)
-            if k < relevant:
-                ideal += discount[k]
-        values[0, q] = at[0]
-        values[1, q] = precision / min(3, relevant)
-        values[2, q] = gain / ideal
+        values[0, q], values[1, q], values[2, q] = _judge(at, relevant, discount)
+    return values
+
+
+@numba.njit(cache=True, nogil=True)
+def _subsets(score_N, clicked_N, row_N, start_Q, stop_Q, weight_N, seed, discount):  # type: ignore[no-untyped-def]
+    values = np.zeros((4, len(start_Q)))
+    at = np.zeros(10, np.uint8)
+    rank_M, weight_M = np.zeros(10, np.int64), np.zeros(10)
+    for q in range(len(start_Q)):
+        start, stop = start_Q[q], stop_Q[q]
+        free, certain = 0, 0
+        at[:] = 0
+        for i in range(start, stop):
+            if clicked_N[i]:
+                rank = _rank(score_N, row_N, start, stop, i, seed)
+                if free < 10:
+                    rank_M[free], weight_M[free] = rank, weight_N[i]
+                    free += 1
+                else:
+                    certain += 1
+                    if rank <= 10:
+                        at[rank - 1] = 1
+        for subset in range(1 << free):
+            weight, relevant = 1.0, certain
+            for m in range(free):
+                chosen = (subset >> m) & 1
+                weight *= weight_M[m] if chosen else 1 - weight_M[m]
+                relevant += chosen
+                if rank_M[m] <= 10:
+                    at[rank_M[m] - 1] = chosen
+            if relevant and weight != 0.0:
+                first, third, tenth = _judge(at, relevant, discount)
+                values[0, q] += weight * first
+                values[1, q] += weight * third
+                values[2, q] += weight * tenth
+                values[3, q] += weight
     return values

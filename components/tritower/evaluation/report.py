@@ -7,16 +7,44 @@ import jinja2
 import numpy as np
 
 from tritower.evaluation import plots
+from tritower.evaluation.disagreements import Disagreement
 from tritower.evaluation.estimate import METRICS, RANKING, Estimate, Interval
+from tritower.evaluation.rows import Rows
 
 TITLES = {
     "randomised": "Searches shown in random order",
+    "ipw": "Logged searches, clicks weighted by inverse examination",
+    "redrawn": "All searches, clicks redrawn from the truth",
     "logged": "Searches as logged",
+}
+_WHERE = {
+    "randomised": "on searches shown in random order",
+    "ipw": "on logged searches, clicks weighted by inverse examination",
+    "logged": "on searches as logged",
+}
+PROVENANCE = {
+    "truth": (
+        "No public data set holds job queries, jobs shown and not clicked, texts and histories at once. These figures are of a "
+        "generated log whose true click probabilities are known; the oracle ranks by them."
+    ),
+    "real": (
+        "These figures are of the log that was given. Its true click probabilities are not known, so the distance to the best "
+        "possible ranking is not either."
+    ),
 }
 EXPLANATIONS = {
     "randomised": (
         "Jobs were shown in random order, so what was clicked does not depend on who ranked the page. This is the slice that "
         "decides: it says which ranker users would prefer."
+    ),
+    "ipw": (
+        "A click far down the page was less likely to happen, so it stands for more clicks that did not: each click counts by "
+        "the inverse of how often its position is examined. This corrects for where jobs stood, not for which jobs were shown."
+    ),
+    "redrawn": (
+        "The log is generated, so the probability of a click on every job, once seen, is known. Here clicks are drawn anew "
+        "from those probabilities, as if every job on the page had been seen: no position bias at all, and far more clicks "
+        "than the random searches have. A real log has no such slice."
     ),
     "logged": (
         "Jobs were ordered by the ranker then in use. Its favourites stood at the top and were seen more, so these clicks "
@@ -85,7 +113,7 @@ def slice_context(
 def verdict(name: str, estimate: Estimate, bases: list[str], level: float) -> list[str]:
     """The result in plain words, one line per base and one about the distance to the best possible ranking."""
     lines = []
-    where = "on searches shown in random order" if name == "randomised" else "on searches as logged"
+    where = _WHERE[name]
     for base in bases:
         lifts = {metric: estimate.lift("model", base, metric, level) for metric in ("auc", "map@1", "map@3")}
         sure = [lift.low > 0 for lift in lifts.values()]
@@ -107,6 +135,50 @@ def verdict(name: str, estimate: Estimate, bases: list[str], level: float) -> li
             "on standard features and the best possible ranking."
         )
     return lines
+
+
+def kinds_context(kinds: dict[str, Estimate], rival: str, basis: str, level: float) -> dict[str, Any]:
+    """The table of slices: size, mAP@3 of model and rival, lifts with intervals."""
+    rows = []
+    for name, value in kinds.items():
+        lifts = [value.lift("model", rival, metric, level) for metric in ("auc", "map@1", "map@3")]
+        rows.append(
+            {
+                "name": name,
+                "searches": f"{value.requests:,}",
+                "values": [f"{value.value[ranker]['map@3']:.4f}" for ranker in ("model", rival)],
+                "cells": [_lift_cell(lift) for lift in lifts],
+            }
+        )
+    return {"rows": rows, "rival": plots.NAMES[rival], "basis": TITLES[basis].lower()}
+
+
+def browser_context(
+    rows: Rows,
+    rival: str,
+    won: list[Disagreement],
+    lost: list[Disagreement],
+    searches: dict[int, str],
+    jobs: dict[int, str],
+) -> dict[str, Any]:
+    """The error browser: per search, both rankers' top jobs with the clicked ones marked."""
+
+    def listed(top: tuple[int, ...]) -> list[dict[str, Any]]:
+        return [{"text": jobs[int(rows.job[row])], "clicked": bool(rows.clicked[row])} for row in top]
+
+    def shown(items: list[Disagreement]) -> list[dict[str, Any]]:
+        return [
+            {
+                "search": searches[item.request],
+                "ours": f"{item.ours:.2f}",
+                "theirs": f"{item.theirs:.2f}",
+                "ours_top": listed(item.ours_top),
+                "theirs_top": listed(item.theirs_top),
+            }
+            for item in items
+        ]
+
+    return {"rival": plots.NAMES[rival], "won": shown(won), "lost": shown(lost)}
 
 
 def markdown(verdict_lines: list[str], estimates: dict[str, Estimate], level: float) -> str:

@@ -34,3 +34,8 @@ class Rows:
     def with_score(self, name: str, score_N: npt.NDArray[np.float32]) -> "Rows":
         """The same rows with one more ranker."""
         return replace(self, score={**self.score, name: score_N})
+
+    def redrawn(self, ranker: str, seed: int) -> "Rows":
+        """The same rows with clicks drawn anew from `ranker`'s probabilities, every job examined; positions forgotten."""
+        draw_N = np.random.default_rng(seed).random(len(self), dtype=np.float32)
+        return replace(self, clicked=draw_N < self.score[ranker], position=np.zeros_like(self.position))

@@ -1,30 +1,39 @@
-"""The evaluation step: scores in, metrics and a report out."""
+"""The evaluation step: scores in, metrics, a report and the gate's word out."""
 
 import logging
-import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tritower import logs, storage
 from tritower.errors import DataError
-from tritower.evaluation import auc, examination, inputs, plots
+from tritower.evaluation import auc, disagreements, document, examination, gate, inputs, plots, slices
 from tritower.evaluation import report as pages
 from tritower.evaluation.config import EvaluationConfig
-from tritower.evaluation.estimate import METRICS, RANKING, Estimate, Interval, estimate
+from tritower.evaluation.estimate import Estimate, estimate
 from tritower.evaluation.rows import Rows
 
 _log = logging.getLogger(__name__)
-_LIFTS = {"baseline": "lift", "baseline_cos": "lift_cos", "baseline_full": "lift_full", "champion": "lift_champion"}
-_NOTE_TRUTH = (
-    "No public data set holds job queries, jobs shown and not clicked, texts and histories at once. These figures are of a "
-    "generated log whose true click probabilities are known; the oracle ranks by them."
-)
-_NOTE_REAL = (
-    "These figures are of the log that was given. Its true click probabilities are not known, so the distance to the best "
-    "possible ranking is not either."
-)
+_ORDER = ("randomised", "ipw", "logged")
+"""Which slice decides: the first there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """Everything the report shows.
+
+    `measured_P` and `learned_P` are the examination curves measured on randomised rows and learned by the model.
+    """
+
+    parts: dict[str, Rows]
+    estimates: dict[str, Estimate]
+    deciding: str
+    decision: gate.Decision
+    measured_P: npt.NDArray[np.float64] | None
+    learned_P: npt.NDArray[np.float64] | None
 
 
 def run(
@@ -39,50 +48,70 @@ def run(
     report: str | Path,
     config: EvaluationConfig,
     scores_baseline_full: str | Path = "",
+    scores_champion: str | Path = "",
     summary: str | Path = "",
     split: str = "test",
 ) -> dict[str, float]:
-    """Judge the model against the baselines on the held-out searches.
+    """Judge the model against the baselines, and against the champion if there is one, on the held-out searches.
 
     Args:
-        dataset: the ingest step's folder; read for ids and titles.
+        dataset: the ingest step's folder; read for ids, places and titles.
         features: the features step's folder; read for the keys and labels of every row.
-        scores: the ranker's scores, and beside them each baseline's, as `schema.SCORES` says.
+        scores: the ranker's scores, and beside them each rival's on the same features, as `schema.SCORES` says.
         truth: path or URI of `schema.TRUTH`; empty where there is none.
-        metrics: JSON file to write. Per slice (`randomised`, null without enough randomised searches, and `logged`): rows,
-            requests, clicks, users, one entry of metrics per ranker, `intervals` per ranker and metric, and `lift`,
-            `lift_cos` (`lift_full` where given): relative lift over that baseline as a fraction, with the ends of its
-            interval. `roc` holds points of the model's ROC curve on the slice that decides.
+        metrics: JSON file to write. One entry per slice: `randomised` (null without enough randomised searches), `logged`,
+            `ipw` (logged clicks weighted by inverse examination, where positions are known) and `redrawn` (with `truth`:
+            every search, clicks drawn anew from the true probabilities as if all jobs were examined). Each holds rows,
+            requests, clicks, users, the metrics of each ranker, `intervals`, and the lifts `lift` (over the baseline),
+            `lift_cos`, `lift_full`, `lift_champion`: relative, as a fraction, with the ends of the interval. `deciding` names
+            the slice that the gate looked at, `gate` its word and reasons, `slices` the kinds of search, `roc` points of the
+            model's ROC curve, `examination` and `examination_learned` the two curves.
         report: HTML file to write.
         summary: Markdown file to write, if any.
 
     Returns:
         Flat numbers for the pipeline's metrics, such as `randomised_auc` and `randomised_lift_auc`; all finite.
+
+    Raises:
+        ArtifactError: scores and features do not belong together.
+        DataError: there is nothing to judge.
     """
     given = {"model": scores, "baseline": scores_baseline, "baseline_cos": scores_baseline_cos}
     given |= {"baseline_full": scores_baseline_full} if scores_baseline_full else {}
+    given |= {"champion": scores_champion} if scores_champion else {}
     rows = _read(Path(dataset), Path(features), truth, split, {name: Path(folder) for name, folder in given.items()})
-    shown = inputs.shown(Path(features))
-    curve_P = examination.from_randomised(*shown, config.propensity_floor)
-    flat_P = np.ones(2) if curve_P is None else curve_P
-    estimates: dict[str, Estimate] = {}
-    parts = _slices(rows, config)
-    for name, part in parts.items():
-        with logs.phase(_log, f"judge {name}") as counts:
-            estimates[name] = estimate(part, flat_P, config)
-            counts["rows"], counts["rankers"] = len(part), len(part.score)
-    deciding = "randomised" if "randomised" in estimates else "logged"
-    fpr, tpr, thresholds = auc.roc(parts[deciding].score["model"], parts[deciding].clicked)
-    document: dict[str, Any] = {"randomised": None, "logged": None}
-    document |= {name: _document(value, config.level) for name, value in estimates.items()}
-    document |= {
-        "deciding": deciding,
-        "examination": [] if curve_P is None else curve_P[1:].tolist(),
-        "roc": {"fpr": fpr, "tpr": tpr, "thresholds": thresholds},
-    }
-    storage.write_json(metrics, finite(document))
-    _write_report(Path(report), summary, parts, estimates, curve_P, deciding, truth, config)
-    return _flat(document)
+    measured_P = examination.from_randomised(*inputs.shown(Path(features)), config.propensity_floor)
+    judged = _judge(rows, measured_P, inputs.examination(Path(scores)), config)
+    with logs.phase(_log, "judge kinds of search") as counts:
+        basis = "redrawn" if truth else judged.deciding
+        kinds = _kinds(judged, basis, Path(dataset), Path(features), config)
+        counts["slices"] = len(kinds)
+    content = _content(judged, kinds, basis, config)
+    storage.write_json(metrics, content)
+    with logs.phase(_log, "report"):
+        context = _page(judged, kinds, basis, Path(dataset), truth, config)
+        with storage.atomic_file(report) as temporary:
+            temporary.write_text(pages.html(context), encoding="utf-8")
+        if str(summary):
+            with storage.atomic_file(summary) as temporary:
+                temporary.write_text(pages.markdown(context["verdict"], judged.estimates, config.level), encoding="utf-8")
+    return document.flat(content)
+
+
+def roc(metrics: str | Path, *, copy: str | Path) -> tuple[list[float], list[float], list[float]]:
+    """False positive rates, true positive rates and thresholds that `run` left in its metrics file.
+
+    They are also written to `copy` as JSON: the local runner takes a step from its cache only when each of its outputs is
+    a file.
+    """
+    points = storage.read_json(metrics)["roc"]
+    storage.write_json(copy, points)
+    return points["fpr"], points["tpr"], points["thresholds"]
+
+
+def gate_word(metrics: str | Path) -> str:
+    """`pass` or `hold`, as `run` left it in its metrics file."""
+    return str(storage.read_json(metrics)["gate"]["word"])
 
 
 def _read(dataset: Path, features: Path, truth: str, split: str, scores: dict[str, Path]) -> Rows:
@@ -97,142 +126,122 @@ def _read(dataset: Path, features: Path, truth: str, split: str, scores: dict[st
                     "no row of the test split is in the truth table", where=truth, remedy="Give the truth of this very log."
                 )
             # All rankers are judged on the same rows: those whose truth is known.
-            rows = inputs.grouped(rows.with_score("oracle", relevance_N).take(known))
+            rows = rows.with_score("oracle", relevance_N).take(known)
         counts["rows"] = len(rows)
     return rows
 
 
-def _slices(rows: Rows, config: EvaluationConfig) -> dict[str, Rows]:
-    slices = {}
+def _judge(
+    rows: Rows,
+    measured_P: npt.NDArray[np.float64] | None,
+    learned_P: npt.NDArray[np.float64] | None,
+    config: EvaluationConfig,
+) -> _Judged:
+    curve_P = measured_P if measured_P is not None else learned_P
+    parts: dict[str, Rows] = {}
     randomised = rows.take(rows.randomised)
     if len(np.unique(randomised.request[randomised.clicked])) >= config.min_randomised_requests:
-        slices["randomised"] = randomised
+        parts["randomised"] = randomised
     logged = rows.take(~rows.randomised)
     if logged.clicked.any():
-        slices["logged"] = logged
-    if not slices:
+        parts["logged"] = logged
+        if curve_P is not None and (logged.position > 1).any():
+            parts["ipw"] = logged
+    if "oracle" in rows.score:
+        parts["redrawn"] = rows.redrawn("oracle", config.seed)
+    if not set(_ORDER) & set(parts):
         raise DataError("no held-out search has a click", where="test split", remedy="Use a longer log or a later split.")
-    return slices
+    estimates: dict[str, Estimate] = {}
+    for name, part in parts.items():
+        with logs.phase(_log, f"judge {name}") as counts:
+            estimates[name] = estimate(part, np.ones(2) if curve_P is None else curve_P, config, reweighted=name == "ipw")
+            counts["rows"], counts["rankers"] = len(part), len(part.score)
+    deciding = next(name for name in _ORDER if name in estimates)
+    return _Judged(
+        parts=parts,
+        estimates=estimates,
+        deciding=deciding,
+        decision=gate.decide(estimates[deciding], plots.NAMES, config),
+        measured_P=measured_P,
+        learned_P=learned_P,
+    )
 
 
-def _document(value: Estimate, level: float) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "rows": value.rows,
-        "requests": value.requests,
-        "clicks": value.clicks,
-        "users": value.users,
-        **{ranker: dict(numbers) for ranker, numbers in value.value.items()},
-        "intervals": {
-            ranker: {metric: _ends(value.interval(ranker, metric, level)) for metric in replicates}
-            for ranker, replicates in value.replicate_R.items()
-        },
+def _kinds(judged: _Judged, basis: str, dataset: Path, features: Path, config: EvaluationConfig) -> dict[str, Estimate]:
+    rows = judged.parts[basis]
+    known = inputs.context(dataset, features, int(rows.request.min()))
+    masks = slices.slices(rows, known, config)
+    return {name: estimate(rows.take(mask), np.ones(2), config, reweighted=False) for name, mask in masks.items()}
+
+
+def _content(judged: _Judged, kinds: dict[str, Estimate], basis: str, config: EvaluationConfig) -> dict[str, Any]:
+    deciding = judged.parts[judged.deciding]
+    fpr, tpr, thresholds = auc.roc(deciding.score["model"], deciding.clicked)
+    content: dict[str, Any] = {"randomised": None, "logged": None}
+    content |= {name: document.part(value, config.level) for name, value in judged.estimates.items()}
+    content |= {
+        "deciding": judged.deciding,
+        "gate": {"word": judged.decision.word(), "reasons": list(judged.decision.reasons)},
+        "slices": {"basis": basis, **{name: document.part(value, config.level) for name, value in kinds.items()}},
+        "examination": document.curve(judged.measured_P),
+        "examination_learned": document.curve(judged.learned_P),
+        "roc": {"fpr": fpr, "tpr": tpr, "thresholds": thresholds},
     }
-    for base, key in _LIFTS.items():
-        if base in value.value:
-            document[key] = {metric: _ends(value.lift("model", base, metric, level)) for metric in RANKING}
-    if "oracle" in value.value:
-        document["share_to_oracle"] = {
-            metric: _ends(value.share("model", "baseline", "oracle", metric, level)) for metric in RANKING
-        }
-    return document
+    cleaned: dict[str, Any] = document.finite(content)
+    return cleaned
 
 
-def _ends(interval: Interval) -> dict[str, float]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+def _page(
+    judged: _Judged, kinds: dict[str, Estimate], basis: str, dataset: Path, truth: str, config: EvaluationConfig
+) -> dict[str, Any]:
+    first = judged.estimates[judged.deciding]
+    bases = [base for base in document.LIFTS if base in first.value]
+    shown = [name for name in ("randomised", "ipw", "redrawn", "logged") if name in judged.estimates]
+    rows = judged.parts[basis]
+    rival = max((base for base in bases if base != "champion"), key=lambda base: first.value[base]["ndcg@10"])
+    won, lost = disagreements.widest(rows, "model", rival, most=config.browse, seed=config.seed)
+    searches, jobs = _texts(dataset, rows, [*won, *lost])
+    return {
+        "title": "Does the triple tower rank better?",
+        "subtitle": f"{len(np.unique(rows.request)):,} held-out searches, all later than those it was trained on.",
+        "decision": judged.decision,
+        "verdict": pages.verdict(judged.deciding, first, bases, config.level),
+        "provenance": pages.PROVENANCE["truth" if truth else "real"],
+        "level": f"{100 * config.level:g} %",
+        "slices": [
+            pages.slice_context(name, judged.estimates[name], bases, config.level, _drawings(judged, name, bases, config))
+            for name in shown
+        ],
+        "kinds": pages.kinds_context(kinds, rival, basis, config.level),
+        "browser": pages.browser_context(rows, rival, won, lost, searches, jobs),
+        "bootstrap": config.bootstrap,
+        "bins": config.bins,
+    }
 
 
-def _write_report(
-    path: Path,
-    summary: str | Path,
-    parts: dict[str, Rows],
-    estimates: dict[str, Estimate],
-    curve_P: Any,
-    deciding: str,
-    truth: str,
-    config: EvaluationConfig,
-) -> None:
-    with logs.phase(_log, "report"):
-        bases = [base for base in _LIFTS if base in estimates[deciding].value]
-        searches = sum(value.requests for value in estimates.values())
-        lines = pages.verdict(deciding, estimates[deciding], bases, config.level)
-        drawn = {name: _drawings(name, parts[name], estimates[name], bases, curve_P, config) for name in parts}
-        text = pages.html(
-            {
-                "title": "Does the triple tower rank better?",
-                "subtitle": f"Held-out searches, {searches:,} of them, later in time than training.",
-                "gate": "pass" if _ahead(estimates[deciding], bases, config.level) else "hold",
-                "verdict": lines,
-                "provenance": _NOTE_TRUTH if truth else _NOTE_REAL,
-                "level": f"{100 * config.level:g} %",
-                "slices": [pages.slice_context(n, e, bases, config.level, drawn[n]) for n, e in estimates.items()],
-                "sections": [],
-                "bootstrap": config.bootstrap,
-                "bins": config.bins,
-            }
-        )
-        with storage.atomic_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        if str(summary):
-            with storage.atomic_file(summary) as temporary:
-                temporary.write_text(pages.markdown(lines, estimates, config.level), encoding="utf-8")
+def _texts(dataset: Path, rows: Rows, found: list[disagreements.Disagreement]) -> tuple[dict[int, str], dict[int, str]]:
+    requests = sorted({item.request for item in found})
+    jobs = sorted({int(rows.job[row]) for item in found for row in (*item.ours_top, *item.theirs_top)})
+    return inputs.titles(dataset, requests, jobs)
 
 
-def _drawings(
-    name: str, rows: Rows, value: Estimate, bases: list[str], curve_P: Any, config: EvaluationConfig
-) -> dict[str, list[dict[str, str]]]:
+def _drawings(judged: _Judged, name: str, bases: list[str], config: EvaluationConfig) -> dict[str, list[dict[str, str]]]:
+    rows, value = judged.parts[name], judged.estimates[name]
+    wide = [
+        {"title": "Ranking metrics", "svg": plots.metrics(value, config.level, name)},
+        {"title": "Lift of the triple tower", "svg": plots.lifts(value, bases, config.level, name)},
+    ]
+    if name == "ipw":  # the same rows as `logged`: their plots stand there
+        return {"wide": wide, "plots": []}
     curves = {ranker: auc.roc(score, rows.clicked)[:2] for ranker, score in rows.score.items()}
-    rate_P = pages.rates_by_position(rows.position, rows.clicked)
     drawings = [
         {"title": "ROC", "svg": plots.roc(curves, name)},
         {"title": "Calibration", "svg": plots.calibration({r: c for r, c in value.curve.items() if r != "oracle"}, name)},
         {"title": "Scores", "svg": plots.histogram(rows.score["model"], rows.clicked, name)},
     ]
+    rate_P = pages.rates_by_position(rows.position, rows.clicked)
     if len(rate_P) > 1:
-        drawings.append({"title": "Clicks by position", "svg": plots.positions(rate_P, curve_P, name)})
-    return {
-        "wide": [
-            {"title": "Ranking metrics", "svg": plots.metrics(value, config.level, name)},
-            {"title": "Lift of the triple tower", "svg": plots.lifts(value, bases, config.level, name)},
-        ],
-        "plots": drawings,
-    }
-
-
-def _ahead(value: Estimate, bases: list[str], level: float) -> bool:
-    return all(value.lift("model", base, metric, level).low > 0 for base in bases for metric in ("auc", "map@1", "map@3"))
-
-
-def _flat(document: dict[str, Any]) -> dict[str, float]:
-    numbers: dict[str, float] = {}
-    for name in ("randomised", "logged"):
-        part = document[name]
-        if part is None:
-            continue
-        for metric in METRICS:
-            numbers[f"{name}_{metric}"] = part["model"][metric]
-        for metric in RANKING:
-            for key in (key for key in _LIFTS.values() if key in part):
-                numbers[f"{name}_{key}_{metric}"] = part[key][metric]["value"]
-    return {name.replace("@", "_at_"): value for name, value in numbers.items() if math.isfinite(value)}
-
-
-def finite(value: Any) -> Any:
-    """The same JSON value with every NaN and infinity replaced by null."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def roc(metrics: str | Path, *, copy: str | Path) -> tuple[list[float], list[float], list[float]]:
-    """False positive rates, true positive rates and thresholds that `run` left in its metrics file.
-
-    They are also written to `copy` as JSON: the local runner takes a step from its cache only when each of its outputs is
-    a file.
-    """
-    points = storage.read_json(metrics)["roc"]
-    storage.write_json(copy, points)
-    return points["fpr"], points["tpr"], points["thresholds"]
+        drawings.append(
+            {"title": "Clicks by position", "svg": plots.positions(rate_P, judged.measured_P, judged.learned_P, name)}
+        )
+    return {"wide": wide, "plots": drawings}

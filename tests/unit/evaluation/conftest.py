@@ -68,7 +68,7 @@ def _write_dataset(folder, requests, jobs, users, queries, user, query, randomis
     values = {
         "job": np.arange(jobs), "job_id": [f"j{j}" for j in range(jobs)], "title": [f"Title {j}" for j in range(jobs)],
         "company": [f"Company {j % 7}" for j in range(jobs)], "city": [f"City {j % 11}" for j in range(jobs)],
-        "region": region, "country": region, "title_text": queries + np.arange(jobs),
+        "country": region, "title_text": queries + np.arange(jobs),
         "document_text": queries + np.arange(jobs), "company_key": np.arange(jobs) % 7,
     }  # fmt: skip
     _write(folder / "jobs.parquet", schema.DATASET_JOBS, values, jobs)

@@ -1,5 +1,7 @@
 """Intervals, lifts, calibration and the examination curve against known answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tritower.evaluation import calibration, examination
@@ -104,3 +106,27 @@ def test_randomised_rows_recover_examination():
 def test_too_few_clicks_give_no_curve():
     assert examination.from_randomised(np.ones(1000, np.int16), np.arange(1000) < 150, 0.01) is None
     assert examination.from_randomised(np.empty(0, np.int16), np.empty(0, bool), 0.01) is None
+
+
+def test_inverse_examination_undoes_the_logged_order():
+    """The same pages with every job examined are what the reweighted logged clicks must tell of."""
+    rng = np.random.default_rng(8)
+    rows = rows_of(rng, 30_000, 3000, {"model": 0.3, "baseline": 1.5})
+    examination_P = np.array([1.0, 1.0, 0.6, 0.4, 0.3, 0.25, 0.2])
+    logit = np.log(rows.score["model"] / (1 - rows.score["model"]))
+    order = np.argsort(-(logit + rng.normal(size=len(rows))).reshape(-1, 6), axis=1)  # the policy knows what the model knows
+    position = np.argsort(order, axis=1).ravel() + 1
+    seen = rng.random(len(rows)) < examination_P[position]
+    logged = replace(rows, position=position.astype(np.int16), clicked=rows.clicked & seen)
+    config = EvaluationConfig(bootstrap=100)
+    full, biased, mended = (
+        estimate(rows, FLAT, config),
+        estimate(logged, examination_P, config),
+        estimate(logged, examination_P, config, reweighted=True),
+    )
+    for ranker in ("model", "baseline"):
+        for metric, left in (("auc", 0.25), ("map@1", 0.6)):
+            wrong = abs(biased.value[ranker][metric] - full.value[ranker][metric])
+            assert abs(mended.value[ranker][metric] - full.value[ranker][metric]) < left * wrong
+        interval = mended.interval(ranker, "auc", 0.99)
+        assert interval.low < full.value[ranker]["auc"] < interval.high

@@ -69,6 +69,22 @@ def test_slices_hold_every_test_row_once(result, log):
     assert document["randomised"]["rows"] + document["logged"]["rows"] == rows
 
 
+def test_gate_and_slices_are_reported(result):
+    _, _, document, text = result
+    assert document["gate"]["word"] in ("pass", "hold") and document["gate"]["reasons"]
+    assert document["slices"]["basis"] == "redrawn"
+    local, elsewhere = document["slices"]["clicked in the searched city"], document["slices"]["clicked elsewhere"]
+    assert local["requests"] < elsewhere["requests"]
+    assert "Kinds of search" in text and "clicked elsewhere" in text
+
+
+def test_error_browser_shows_searches_and_titles(result):
+    *_, text = result
+    wins = text[text.index("Where the triple tower wins most") : text.index("Where it loses most")]
+    assert wins.count("<details") == 8
+    assert "query " in wins and "Title " in wins and 'class="clicked"' in wins
+
+
 class Page(HTMLParser):
     """Collects what a browser would fetch, and the ids."""
 
@@ -114,8 +130,20 @@ def test_same_input_same_output(result, log, tmp_path):
 def test_without_random_searches_the_logged_ones_decide(write, tmp_path):
     write(tmp_path / "log", random_share=0.0, requests=800)
     numbers, document, _ = run(tmp_path / "log", tmp_path)
-    assert document["randomised"] is None and document["deciding"] == "logged"
+    assert document["randomised"] is None and document["deciding"] == "logged" and "ipw" not in document
     assert not any(name.startswith("randomised") for name in numbers)
+    learned = {"model": "model", "examination": [1.0, 0.7, 0.5, 0.4, 0.3, 0.3, 0.25, 0.2]}
+    (tmp_path / "log" / "model" / "scores.json").write_text(json.dumps(learned))
+    _, document, _ = run(tmp_path / "log", tmp_path)
+    assert document["deciding"] == "ipw" and document["examination_learned"] == learned["examination"]
+
+
+def test_the_champion_is_the_one_to_beat(log, tmp_path):
+    _, document, _ = run(log, tmp_path, scores_champion=log / "baseline")
+    assert document["randomised"]["lift_champion"] == document["randomised"]["lift"]
+    assert "champion" in document["gate"]["reasons"][0] and len(document["gate"]["reasons"]) == 1
+    _, document, _ = run(log, tmp_path, scores_champion=log / "model")
+    assert document["gate"]["word"] == "hold"  # a challenger that only equals the champion stays out
 
 
 def test_rows_of_one_request_may_lie_apart(log, result, tmp_path):

@@ -1,0 +1,67 @@
+"""metrics.json: what the step found, as plain values."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tritower.evaluation.estimate import METRICS, RANKING, Estimate, Interval
+
+LIFTS = {"baseline": "lift", "baseline_cos": "lift_cos", "baseline_full": "lift_full", "champion": "lift_champion"}
+
+
+def part(value: Estimate, level: float) -> dict[str, Any]:
+    """One slice: sizes, metrics per ranker, intervals, lifts, and the share of the way to the oracle where it is known."""
+    document: dict[str, Any] = {
+        "rows": value.rows,
+        "requests": value.requests,
+        "clicks": value.clicks,
+        "users": value.users,
+        **{ranker: dict(numbers) for ranker, numbers in value.value.items()},
+        "intervals": {
+            ranker: {metric: _ends(value.interval(ranker, metric, level)) for metric in replicates}
+            for ranker, replicates in value.replicate_R.items()
+        },
+    }
+    for base, key in LIFTS.items():
+        if base in value.value:
+            document[key] = {metric: _ends(value.lift("model", base, metric, level)) for metric in RANKING}
+    if "oracle" in value.value:
+        document["share_to_oracle"] = {
+            metric: _ends(value.share("model", "baseline", "oracle", metric, level)) for metric in RANKING
+        }
+    return document
+
+
+def flat(document: dict[str, Any]) -> dict[str, float]:
+    """The main figures by name, such as `randomised_lift_map_at_1`; NaN and infinity are left out."""
+    numbers: dict[str, float] = {}
+    for name in ("randomised", "logged", "ipw", "redrawn"):
+        slice_ = document.get(name)
+        if slice_ is None:
+            continue
+        numbers |= {f"{name}_{metric}": slice_["model"][metric] for metric in METRICS}
+        for key in (key for key in LIFTS.values() if key in slice_):
+            numbers |= {f"{name}_{key}_{metric}": slice_[key][metric]["value"] for metric in RANKING}
+    return {name.replace("@", "_at_"): value for name, value in numbers.items() if value is not None and math.isfinite(value)}
+
+
+def finite(value: Any) -> Any:
+    """The same JSON value with every NaN and infinity replaced by null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def curve(curve_P: npt.NDArray[np.float64] | None) -> list[float]:
+    """Examination by position from 1; empty where it is not known."""
+    return [] if curve_P is None else [float(value) for value in curve_P[1:]]
+
+
+def _ends(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}

@@ -1,0 +1,47 @@
+"""The gate opens on a sure lift only."""
+
+import numpy as np
+import pytest
+from tritower.evaluation import gate, plots
+from tritower.evaluation.config import EvaluationConfig
+from tritower.evaluation.estimate import RANKING, Estimate
+
+
+def known(**rankers):
+    """An estimate whose replicates are given: ranker -> (value, spread) for every metric, or a dict by metric."""
+    ladder = np.linspace(-1, 1, 101)
+    value, replicate = {}, {}
+    for name, given in rankers.items():
+        by_metric = given if isinstance(given, dict) else dict.fromkeys(RANKING, given)
+        value[name] = {metric: centre for metric, (centre, _) in by_metric.items()}
+        replicate[name] = {metric: centre + spread * ladder for metric, (centre, spread) in by_metric.items()}
+    return Estimate(rows=1, requests=1, clicks=1, users=1, value=value, replicate_R=replicate)
+
+
+@pytest.mark.parametrize(
+    ("model", "word"), [((0.60, 0.01), "pass"), ((0.51, 0.05), "hold"), ((0.40, 0.01), "hold")]
+)  # better for sure, perhaps better, worse
+def test_by_the_low_end(model, word):
+    assert gate.decide(known(model=model, baseline=(0.50, 0.0)), plots.NAMES, EvaluationConfig()).word() == word
+
+
+def test_every_baseline_must_be_beaten_when_there_is_no_champion():
+    value = known(model=(0.60, 0.01), baseline=(0.50, 0.0), baseline_cos=(0.62, 0.0))
+    assert gate.decide(value, plots.NAMES, EvaluationConfig()).word() == "hold"
+
+
+def test_with_a_champion_only_the_champion_counts():
+    value = known(model=(0.60, 0.01), baseline_cos=(0.62, 0.0), champion=(0.55, 0.0))
+    assert gate.decide(value, plots.NAMES, EvaluationConfig()).word() == "pass"
+
+
+def test_a_sure_loss_on_another_metric_closes_it():
+    model = dict.fromkeys(RANKING, (0.60, 0.01)) | {"auc": (0.45, 0.01)}
+    decision = gate.decide(known(model=model, baseline=(0.50, 0.0)), plots.NAMES, EvaluationConfig())
+    assert decision.word() == "hold" and any("auc is surely worse" in reason for reason in decision.reasons)
+
+
+def test_a_wanted_margin():
+    value = known(model=(0.52, 0.005), baseline=(0.50, 0.0))
+    assert gate.decide(value, plots.NAMES, EvaluationConfig(gate_min_lift=0.02)).word() == "pass"
+    assert gate.decide(value, plots.NAMES, EvaluationConfig(gate_min_lift=0.04)).word() == "hold"
