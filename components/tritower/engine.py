@@ -13,6 +13,7 @@ Rules for whoever writes for both:
   worker process can import it.
 """
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tritower import storage
-from tritower.errors import ConfigError
+from tritower.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     import duckdb
@@ -156,17 +157,20 @@ class DuckDBEngine:
 
     def keep(self, name: str, query: str, *, order_by: str = "", number: str = "") -> int:
         """See Engine."""
-        stream = self._stream(_ordered(query, order_by))
-        return self._materialise(name, stream, stream.schema, number=number)
+        schema, stream = self._stream(_ordered(query, order_by))
+        return self._materialise(name, stream, schema, number=number)
 
     def map_batches(self, name: str, query: str, kernel: BatchKernel, schema: "pa.Schema") -> int:
         """See Engine."""
-        return self._materialise(name, kernel(iter(self._stream(query))), schema)
+        return self._materialise(name, kernel(self._stream(query)[1]), schema)
 
     def map_groups(self, name: str, query: str, key: str, kernel: GroupKernel, schema: "pa.Schema") -> int:
         """See Engine."""
-        stream = self._stream(_ordered(query, key))
-        batches = (batch for table in _whole_groups(stream, key) for batch in kernel(table).cast(schema).to_batches())
+        batches = (
+            batch
+            for table in _whole_groups(self._stream(_ordered(query, key))[1], key)
+            for batch in kernel(table).cast(schema).to_batches()
+        )
         return self._materialise(name, batches, schema)
 
     def write(
@@ -181,17 +185,18 @@ class DuckDBEngine:
         part_rows: int = 0,
     ) -> int:
         """See Engine."""
-        return write_parquet(
-            self._stream(_ordered(query, order_by)), path, schema, number=number, number_from=number_from, part_rows=part_rows
-        )
+        batches = self.stream(query, order_by=order_by)
+        return write_parquet(batches, path, schema, number=number, number_from=number_from, part_rows=part_rows)
 
     def stream(self, query: str, *, order_by: str = "") -> "Iterator[pa.RecordBatch]":
         """See Engine."""
-        yield from self._stream(_ordered(query, order_by))
+        return self._stream(_ordered(query, order_by))[1]
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """See Engine."""
-        return self._connection.cursor().sql(query).to_arrow_table().to_pylist()  # type: ignore[no-any-return]
+        with self._errors():
+            found: list[dict[str, Any]] = self._connection.cursor().sql(query).to_arrow_table().to_pylist()
+        return found
 
     def close(self) -> None:
         """See Engine."""
@@ -204,10 +209,33 @@ class DuckDBEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _stream(self, query: str) -> "pa.RecordBatchReader":
+    def _stream(self, query: str) -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
         # A cursor of its own: a second query on one connection would end the first one's stream.
-        cursor: duckdb.DuckDBPyConnection = self._connection.cursor()
-        return cursor.sql(query).to_arrow_reader(BATCH_ROWS)
+        with self._errors():
+            cursor: duckdb.DuckDBPyConnection = self._connection.cursor()
+            reader = cursor.sql(query).to_arrow_reader(BATCH_ROWS)
+        return reader.schema, self._batches(reader)
+
+    def _batches(self, reader: "pa.RecordBatchReader") -> "Iterator[pa.RecordBatch]":
+        with self._errors():
+            yield from reader
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """DuckDB's complaints about room, with the remedy."""
+        import duckdb
+
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            text = str(error).splitlines()[0]
+            raise ConfigError(
+                f"the engine's memory is too small: {text}", where="memory_limit", remedy="Raise it, or lower threads."
+            ) from error
+        except duckdb.IOException as error:
+            if not any(word in str(error) for word in ("No space left", "File too large", "quota")):
+                raise
+            raise StorageError("the disk is full", where=str(self._scratch), remedy="Free space or write elsewhere.") from error
 
     def _materialise(self, name: str, stream: "Iterable[pa.RecordBatch]", schema: "pa.Schema", *, number: str = "") -> int:
         import pyarrow as pa
@@ -319,7 +347,7 @@ class _Parts:
             self._in_part = 0
 
 
-def _whole_groups(stream: "pa.RecordBatchReader", key: str, *, rows: int = 4 * BATCH_ROWS) -> "Iterator[pa.Table]":
+def _whole_groups(stream: "Iterable[pa.RecordBatch]", key: str, *, rows: int = 4 * BATCH_ROWS) -> "Iterator[pa.Table]":
     """Cut a stream that is sorted by `key` into tables of about `rows` rows that never split a group."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -2,38 +2,29 @@
 
 import difflib
 import functools
-import hashlib
 import html
 import logging
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tritower import storage
 from tritower.config import to_dict
 from tritower.engine import BATCH_ROWS, Engine, open_engine, write_parquet
 from tritower.errors import DataError, QualityError, SchemaError
+from tritower.ingest import dataset as dataset_files
 from tritower.ingest import negatives, rows, sources, tables
 from tritower.ingest.config import IngestConfig
 from tritower.logs import phase
 from tritower.schema import (
-    DATASET_IMPRESSIONS,
-    DATASET_JOBS,
-    DATASET_QUARANTINE,
-    DATASET_REQUESTS,
-    DATASET_TEXTS,
-    DATASET_USERS,
     RAW_IMPRESSIONS,
     RAW_JOBS,
     RAW_TABLES,
     RAW_USERS,
-    SPLITS,
     Table,
 )
 
@@ -80,15 +71,20 @@ def run(
     ):
         plans = {name: _plan(RAW_TABLES[name], uri, config) for name, uri in uris.items()}
         views = config.negatives > 0 or "clicked" not in plans["impressions"].columns
+        if views:
+            _log.info("every row is taken for a view: %s jobs are drawn for each", config.negatives or 9)
         files = {name: _read(engine, RAW_TABLES[name], plan, views=views) for name, plan in plans.items()}
         if not users:
             _no_users(engine)
         counts = _tables(engine, folder / ".scratch", config, views=views)
-        _settle(engine, counts, files, folder, config)
-        summary = _write(engine, folder, config)
-        summary = {"version": 1, "counts": counts, "config": to_dict(config)} | summary
-        _add_up(summary)
-        summary["fingerprint"] = _fingerprint(folder)
+        _check_quality(engine, counts, config)
+        summary: dict[str, Any] = {"version": 1, "counts": counts, "config": to_dict(config)}
+        with phase(_log, "write") as seen:
+            dataset_files.write_quarantine(engine, folder, files)
+            summary |= dataset_files.write(engine, folder, config)
+            _add_up(summary)
+            summary["fingerprint"] = dataset_files.fingerprint(folder)
+            seen["rows"] = summary["tables"]["impressions"]
         storage.write_json(folder / "dataset.json", summary)
         engine.close()
         shutil.rmtree(folder / ".scratch")
@@ -118,11 +114,18 @@ def _plan(table: Table, uri: str, config: IngestConfig) -> _Plan:
     common: set[str] | None = None
     for piece in {piece["file"]: piece for piece in pieces.to_pylist()}.values():
         present = {rename.get(name, name) for name in sources.columns(piece)}
-        # A log without clicks is one of views: it may do without a few columns.
-        is_views = table.name == "impressions" and (config.negatives > 0 or "clicked" not in present)
-        _require(present, table, piece["file"], rows.VIEWS_MAY_LACK if is_views else ())
+        _require(present, table, piece["file"], _may_lack(present, table, config))
         common = present if common is None else common & present
     return _Plan(uri=uri, pieces=pieces, columns=frozenset(common or ()), rename=rename)
+
+
+def _may_lack(present: set[str], table: Table, config: IngestConfig) -> tuple[str, ...]:
+    """The required columns that a log of views may do without; none where `clicked` is only misspelt."""
+    if table is not RAW_IMPRESSIONS:
+        return ()
+    misspelt = difflib.get_close_matches("clicked", sorted(present - set(table.names())), n=1, cutoff=0.6)
+    is_views = config.negatives > 0 or ("clicked" not in present and not misspelt)
+    return rows.VIEWS_MAY_LACK if is_views else ()
 
 
 def _read(engine: Engine, table: Table, plan: _Plan, *, views: bool) -> list[str]:
@@ -143,7 +146,7 @@ def _read(engine: Engine, table: Table, plan: _Plan, *, views: bool) -> list[str
 def _require(present: set[str], table: Table, file: str, optional: tuple[str, ...]) -> None:
     for column in table.columns:
         if column.required and column.name not in present and column.name not in optional:
-            near = difflib.get_close_matches(column.name, sorted(present), n=1, cutoff=0.5)
+            near = difflib.get_close_matches(column.name, sorted(present - set(table.names())), n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]!r}? " if near else f"It has: {', '.join(sorted(present))}. "
             raise SchemaError(
                 f"column {column.name!r} is missing",
@@ -214,11 +217,8 @@ def _count(engine: Engine, name: str) -> int:
     return int(engine.rows(f"SELECT count(*) AS n FROM {name}")[0]["n"])
 
 
-def _settle(
-    engine: Engine, counts: dict[str, dict[str, Any]], files: dict[str, list[str]], folder: Path, config: IngestConfig
-) -> None:
-    """Write the quarantine, count its reasons, and stop when too much is in it."""
-    parts = []
+def _check_quality(engine: Engine, counts: dict[str, dict[str, Any]], config: IngestConfig) -> None:
+    """Count the refused rows by reason; stop when they are too many."""
     for name, table in RAW_TABLES.items():
         tables.quarantine(engine, table)
         found = engine.rows(f"SELECT reason, count(*) AS n FROM q_{name} GROUP BY reason ORDER BY reason")
@@ -234,106 +234,6 @@ def _settle(
                 where=name,
                 remedy="Mend the source, or raise the knob max_quarantined_share.",
             )
-        parts.append(f"SELECT '{name}' AS table_name, seq, reason, detail, record FROM q_{name}")
-    engine.map_batches(
-        "quarantine", " UNION ALL ".join(parts), functools.partial(_sourced, files=files), DATASET_QUARANTINE.arrow()
-    )
-    engine.write(
-        "SELECT * FROM quarantine q", folder / "quarantine.parquet", DATASET_QUARANTINE.arrow(),
-        order_by="t.table, source, source_row",
-    )  # fmt: skip
-
-
-def _sourced(batches: Iterator[pa.RecordBatch], *, files: dict[str, list[str]]) -> Iterator[pa.RecordBatch]:
-    """Turn `seq` back into file and row number."""
-    for batch in batches:
-        names, seqs = batch["table_name"].to_pylist(), batch["seq"].to_pylist()
-        source = [files[name][seq >> rows.FILE_BITS] for name, seq in zip(names, seqs, strict=True)]
-        row = pc.bit_wise_and(batch["seq"], (1 << rows.FILE_BITS) - 1)
-        yield pa.RecordBatch.from_arrays(
-            [batch["table_name"], pa.array(source, pa.string()), row, batch["reason"], batch["detail"], batch["record"]],
-            schema=DATASET_QUARANTINE.arrow(),
-        )
-
-
-def _write(engine: Engine, folder: Path, config: IngestConfig) -> dict[str, Any]:
-    """Write the numbered tables; return row counts and time ranges."""
-    summary: dict[str, Any] = {"tables": {}, "splits": {}}
-    with phase(_log, "write") as seen:
-        single = (
-            ("jobs", tables.JOBS_QUERY, DATASET_JOBS, "job"),
-            ("users", tables.USERS_QUERY, DATASET_USERS, "t.user"),
-            ("texts", tables.TEXTS_QUERY, DATASET_TEXTS, "text"),
-        )
-        validation_from, test_from = _bounds(engine, config)
-        tables.split_requests(engine, validation_from, test_from)
-        for name, query, table, order in single:
-            if name == "users":
-                engine.map_batches("users_filled", query, _fill_lists, _engine_schema(DATASET_USERS))
-                query = "SELECT * FROM users_filled"
-            summary["tables"][name] = engine.write(query, folder / f"{name}.parquet", table.arrow(), order_by=order)
-        summary["tables"]["requests"] = engine.write(
-            "SELECT * FROM s_requests", folder / "requests.parquet", DATASET_REQUESTS.arrow(), order_by="request"
-        )
-        engine.keep(
-            "document_of_job", "SELECT j.job, d.text AS document_text FROM n_jobs j JOIN n_texts d ON j.document = d.value"
-        )
-        start = 0
-        for split in SPLITS:
-            written = engine.write(
-                tables.impressions_query(split),
-                folder / "impressions" / split,
-                DATASET_IMPRESSIONS.arrow(),
-                order_by=tables.IMPRESSIONS_ORDER,
-                number="row",
-                number_from=start,
-                part_rows=_PART_ROWS,
-            )
-            start += written
-            times = engine.rows(
-                f"SELECT count(*) AS n, min(ts) AS low, max(ts) AS high FROM s_requests WHERE split = '{split}'"
-            )[0]
-            if not written:
-                raise DataError(
-                    f"the {split} split is empty",
-                    where="impressions",
-                    remedy="More data, or other validation_share and test_share.",
-                )
-            summary["splits"][split] = {
-                "requests": times["n"],
-                "impressions": written,
-                "from": tables.iso(times["low"]),
-                "to": tables.iso(times["high"]),
-            }
-        summary["tables"]["impressions"] = seen["rows"] = start
-    return summary
-
-
-def _engine_schema(table: Table) -> pa.Schema:
-    return pa.schema([pa.field(f.name, pa.int64() if pa.types.is_timestamp(f.type) else f.type) for f in table.arrow()])
-
-
-def _fill_lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Users without a profile get empty lists."""
-    schema = _engine_schema(DATASET_USERS)
-    for batch in batches:
-        columns = [batch[field.name].cast(field.type) for field in schema]
-        for place, field in enumerate(schema):
-            if field.name.endswith("_texts"):
-                columns[place] = pa.array([value or [] for value in columns[place].to_pylist()], field.type)
-        yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _bounds(engine: Engine, config: IngestConfig) -> tuple[int, int]:
-    """The times from which validation and test begin; requests of one time stay together."""
-    total = _count(engine, "n_requests")
-    places = [int(total * (1 - config.test_share - config.validation_share)), int(total * (1 - config.test_share))]
-    found = engine.rows(f"SELECT request, ts FROM n_requests WHERE request IN ({places[0]}, {places[1]}) ORDER BY request")
-    if len(found) < 2 or found[0]["ts"] == found[1]["ts"]:
-        raise DataError(
-            f"{total} requests cannot be split by time", where="impressions", remedy="Give more data, over a longer time."
-        )
-    return found[0]["ts"], found[1]["ts"]
 
 
 def _add_up(summary: dict[str, Any]) -> None:
@@ -343,18 +243,6 @@ def _add_up(summary: dict[str, Any]) -> None:
     shown = summary["counts"]["impressions"]
     assert summary["tables"]["impressions"] == shown["out"] + shown["drawn"]
     assert summary["tables"]["jobs"] == summary["counts"]["jobs"]["out"]
-
-
-def _fingerprint(folder: Path) -> str:
-    """SHA-256 over the names and bytes of the tables."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.parquet")):
-        if ".scratch" in file.parts:
-            continue
-        digest.update(str(file.relative_to(folder)).encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _numbers(summary: dict[str, Any]) -> dict[str, float]:
