@@ -4,11 +4,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tritower import logs
 from tritower.config import from_dict
 from tritower.errors import ConfigError, TritowerError
+
+BEGIN, END = "<!-- features: begin -->", "<!-- features: end -->"
 
 
 def main() -> int:
@@ -27,7 +30,8 @@ def main() -> int:
     run.add_argument("--config", default="{}", help="knobs as JSON")
     audit.add_argument("--rows", type=int, default=200, help="rows to recompute")
     audit.add_argument("--seed", type=int, default=0)
-    verbs.add_parser("table", help="print the table of all features")
+    table = verbs.add_parser("table", help="print the table of all features")
+    table.add_argument("--write", action="store_true", help="put it into the README of this package")
     arguments: dict[str, Any] = vars(parser.parse_args())
     logs.setup()
     try:
@@ -75,10 +79,16 @@ def _audit(**arguments: str | int) -> int:
     return 0 if report.clean else 1
 
 
-def _table() -> int:
+def _table(*, write: bool) -> int:
     from tritower.features import catalogue
 
-    print(catalogue.markdown(), end="")
+    if not write:
+        print(catalogue.markdown(), end="")
+        return 0
+    readme = Path(__file__).with_name("README.md")
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    readme.write_text(f"{before}{BEGIN}\n{catalogue.markdown()}{END}{after}", encoding="utf-8")
     return 0
 
 

@@ -76,7 +76,7 @@ def run(
     described = storage.read_json(Path(features) / "features.json")
     config = from_dict(FeaturesConfig, described.get("config"))
     tables = lookup.read(Path(dataset), Path(embeddings))
-    found = Entities.read(entities, len(tables.texts)) if entities else None
+    found = Entities.read(entities, dataset, len(tables.texts), len(tables.jobs)) if entities else None
     log = read_log(Path(dataset))
     known = Builder(tables, config, found).layout.names
     stored = [feature["name"] for feature in described["features"]]

@@ -125,7 +125,7 @@ class Builder:
         self._times(rows, out_FN[columns("time")])
         if self.entities and self.level_U is not None:
             out = out_FN[columns("entities")]
-            entities.compare(self.entities, rows.query, title_N, document_N, self.level_U[rows.user], out)
+            entities.compare(self.entities.table, rows.query, title_N, rows.job, self.level_U[rows.user], out)
 
     def _profile(self, rows: Rows, title_N: npt.NDArray[np.int32], out_4N: Float32) -> None:
         plain_T, matrix_TD = self.tables.texts.plain_T, self.tables.matrix_TD

@@ -118,20 +118,20 @@ def _searches() -> list[Feature]:
     ]  # fmt: skip
 
 
-def _entity_side(label: str) -> str:
-    return "document" if label == "COMPANY" else "title"
-
-
 def _entities() -> list[Feature]:
+    of = dict.fromkeys(entities.LABELS[: entities.OF_TITLE], "title") | {"COMPANY": "employer", "PLACE": "place"}
     rows = [
         Feature(name=f"entity_{label.lower()}_overlap", kind="entity", definition=f"Share of the query's {label} entities that "
-                f"the job's {_entity_side(label)} has.", unit="share", low=0, high=1,
-                missing=f"no {label} in the query or in the {_entity_side(label)}")
-        for label in entities.LABELS
+                f"the job's {side} has.", unit="share", low=0, high=1,
+                missing=f"no {label} in the query or in the job's {side}")
+        for label, side in of.items()
     ]  # fmt: skip
+    neither = "no TITLE in the query or in the job's title"
+    rows.append(Feature(name="entity_title_words", kind="entity", definition="Words that the TITLE entities of query and title "
+                        "share, over all their words.", unit="share", low=0, high=1, missing=neither))  # fmt: skip
     rows += [
         Feature(name=f"entity_{word}_exact", kind="entity", definition=f"The {word.upper()} entities of query and title are "
-                "the same.", unit="0 or 1", low=0, high=1, missing=f"no {word.upper()} in the query or in the title")
+                "the same.", unit="0 or 1", low=0, high=1, missing=neither.replace("TITLE", word.upper()))
         for word in ("title", "skill")
     ]  # fmt: skip
     top = len(vocabulary.LEVELS) - 1

@@ -1,14 +1,18 @@
-"""Entities of the query against those of the job, type by type, from the tables of the entities step.
+"""Entities of the query against those of the job, type by type, from the table of the entities step.
+
+A query's company is compared with the job's employer and its place with the job's city, region and country; the other types
+with the entities of the job's title.
 
 Legend: T texts, L labels, E entities (CSR by text and label), N rows, J jobs, U users.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numba import njit
@@ -17,29 +21,47 @@ from tritower import vocabulary
 from tritower.errors import StorageError
 from tritower.features.similarity import Lists
 
-LABELS = ("TITLE", "SKILL", "COMPANY", "PLACE", "EMPLOYMENT", "QUALIFICATION")
+LABELS = ("TITLE", "SKILL", "EMPLOYMENT", "QUALIFICATION", "COMPANY", "PLACE")
+OF_TITLE = 4  # the first so many are compared with the title's entities
+COMPANY, PLACE, WORDS, GROUPS = 4, 5, 6, 7  # WORDS: the words of all TITLE entities
 NAMES = (
-    *(f"entity_{label.lower()}_overlap" for label in LABELS), "entity_title_exact", "entity_skill_exact",
+    *(f"entity_{label.lower()}_overlap" for label in LABELS), "entity_title_words", "entity_title_exact", "entity_skill_exact",
     "seniority_query_distance", "seniority_user_distance",
 )  # fmt: skip
 UNKNOWN = -1
 Array = npt.NDArray[Any]
+Int32 = npt.NDArray[np.int32]
+
+
+class Table(NamedTuple):
+    """Sorted, distinct values: of text t and label l `value_E[offset[t * GROUPS + l] : offset[t * GROUPS + l + 1]]`.
+
+    `level_T` is the highest level of seniority a text names, `company_J` and `place_3J` are the jobs' own values; -1 = none.
+    """
+
+    offset: Array
+    value_E: Array
+    level_T: Array
+    company_J: Array
+    place_3J: Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entities:
-    """Sorted, distinct entity values of each (text, label), and the highest level of seniority each text names (-1 = none).
+    """The entities of all texts, and the values of the jobs' own employers and places."""
 
-    Values of text t and label l are `value_E[offset[t L + l] : offset[t L + l + 1]]`.
-    """
-
-    offset: npt.NDArray[np.int64]
-    value_E: npt.NDArray[np.int32]
-    level_T: npt.NDArray[np.int8]
+    table: Table
+    number: dict[str, int]
 
     @staticmethod
-    def read(folder: str | Path, texts: int) -> "Entities":
-        """From the entities folder of a dataset with `texts` texts.
+    def read(folder: str | Path, dataset: str | Path, texts: int, jobs: int) -> "Entities":
+        """From an entities folder and the dataset it was made for.
+
+        Args:
+            folder: written by the entities step.
+            dataset: the dataset folder.
+            texts: how many texts there are; more than the dataset has where a state is continued.
+            jobs: the same for jobs.
 
         Raises:
             StorageError: the table is missing.
@@ -47,53 +69,77 @@ class Entities:
         path = Path(folder) / "entities.parquet"
         if not path.exists():
             raise StorageError("the entities are missing", where=str(path), remedy="Was the entities step run to its end?")
-        table = pq.read_table(path, columns=["text", "label", "value"])
-        text_E = table.column("text").to_numpy().astype(np.int64)
-        label_E = _index_in(table.column("label"), list(LABELS))
-        encoded = pc.dictionary_encode(table.column("value").combine_chunks())
+        rows = pq.read_table(path, columns=["text", "label", "value"])
+        text_E, label_E = rows.column("text").to_numpy().astype(np.int64), _index(rows.column("label"), LABELS)
+        encoded = pc.dictionary_encode(rows.column("value").combine_chunks())
         value_E = encoded.indices.to_numpy().astype(np.int64)
-        levels = _index_in(encoded.dictionary, list(vocabulary.LEVELS))[value_E]
-        level_T = np.full(texts, UNKNOWN, np.int8)
-        is_level = np.asarray(pc.equal(table.column("label"), "SENIORITY").to_numpy(), np.bool_)
-        np.maximum.at(level_T, text_E[is_level], levels[is_level].astype(np.int8))
-        kept = label_E >= 0
-        group_E = text_E[kept] * len(LABELS) + label_E[kept]
-        distinct = np.unique(np.stack([group_E, value_E[kept]], axis=1), axis=0)
-        length = np.bincount(distinct[:, 0], minlength=texts * len(LABELS))
-        offset = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-        return Entities(offset=offset, value_E=distinct[:, 1].astype(np.int32), level_T=level_T)
+        words: list[str] = encoded.dictionary.to_pylist()
+        number = {word: i for i, word in enumerate(words)}
+        offset, values = _group(text_E, label_E, value_E, words, number, texts)
+        table = Table(offset, values, _levels(rows, text_E, value_E, words, texts), *_of_jobs(Path(dataset), number, jobs))
+        return Entities(table=table, number=number)
 
     def user_levels(self, past: Lists) -> npt.NDArray[np.int8]:
         """The highest level among each user's past titles, -1 where none names one."""
         out_U = np.full(len(past.offset_U) - 1, UNKNOWN, np.int8)
         user_E = np.repeat(np.arange(len(out_U)), np.diff(past.offset_U))
-        np.maximum.at(out_U, user_E, self.level_T[past.text_E])
+        np.maximum.at(out_U, user_E, self.table.level_T[past.text_E])
         return out_U
 
 
-def _index_in(words: Any, known: list[str]) -> npt.NDArray[np.int64]:
-    import pyarrow as pa
+def _group(
+    text_E: Array, label_E: Array, value_E: Array, words: list[str], number: dict[str, int], texts: int
+) -> tuple[npt.NDArray[np.int64], Int32]:
+    """CSR by (text, label), with the words of TITLE values as a label of their own."""
+    known, titles = label_E >= 0, np.flatnonzero(label_E == 0)
+    parts = [[number.setdefault(part, len(number)) for part in words[v].split()] for v in np.unique(value_E[titles])]
+    parts_of = dict(zip(np.unique(value_E[titles]).tolist(), parts, strict=True))
+    pieces = [parts_of[v] for v in value_E[titles].tolist()]
+    repeats = np.array([len(piece) for piece in pieces], np.int64)
+    word_group = np.repeat(text_E[titles] * GROUPS + WORDS, repeats)
+    word_value = np.array([w for piece in pieces for w in piece], np.int64)
+    group = np.concatenate([text_E[known] * GROUPS + label_E[known], word_group])
+    distinct = np.unique(np.stack([group, np.concatenate([value_E[known], word_value])], axis=1), axis=0)
+    length = np.bincount(distinct[:, 0], minlength=texts * GROUPS)
+    return np.concatenate([[0], np.cumsum(length)]).astype(np.int64), distinct[:, 1].astype(np.int32)
 
-    found = pc.index_in(words, value_set=pa.array(known))
-    return np.asarray(pc.fill_null(found, UNKNOWN).to_numpy(zero_copy_only=False), np.int64)
+
+def _levels(rows: pa.Table, text_E: Array, value_E: Array, words: list[str], texts: int) -> npt.NDArray[np.int8]:
+    level_T = np.full(texts, UNKNOWN, np.int8)
+    is_level = np.asarray(pc.equal(rows.column("label"), "SENIORITY").to_numpy(), np.bool_)
+    level_of = _index(pa.array(words, pa.string()), vocabulary.LEVELS)
+    np.maximum.at(level_T, text_E[is_level], level_of[value_E[is_level]].astype(np.int8))
+    return level_T
 
 
-def compare(
-    entities: Entities, query_N: Array, title_N: Array, document_N: Array, user_level_N: Array, out_FN: npt.NDArray[np.float32]
-) -> None:
-    """Fill `out_FN` (columns `NAMES`, NaN before).
+def _of_jobs(dataset: Path, number: dict[str, int], jobs: int) -> tuple[Int32, Int32]:
+    """The entity values of each job's employer and of its city, region and country."""
+    columns = pq.read_table(dataset / "jobs.parquet", columns=["company", "city", "region", "country"])
+    company_J, place_3J = np.full(jobs, UNKNOWN, np.int32), np.full((3, jobs), UNKNOWN, np.int32)
+    region = {code.lower(): name.lower() for code, name in vocabulary.regions().items()}
 
-    Args:
-        entities: of all texts.
-        query_N: text of each row's query.
-        title_N: text of the job's title.
-        document_N: text of the job's document, which names the company too.
-        user_level_N: level of the user, -1 where unknown.
-        out_FN: see above.
-    """
-    _compare(
-        entities.offset, entities.value_E, entities.level_T, query_N, title_N, document_N, user_level_N, len(LABELS), out_FN
+    def place(name: str) -> int:
+        folded = vocabulary.normalise(name)
+        return number.get(region.get(folded, folded), UNKNOWN)
+
+    company_J[: columns.num_rows] = _map(
+        columns.column("company"), lambda name: number.get(vocabulary.company_key(name), UNKNOWN)
     )
+    for k, level in enumerate(("city", "region", "country")):
+        place_3J[k, : columns.num_rows] = _map(columns.column(level), place)
+    return company_J, place_3J
+
+
+def _map(column: pa.ChunkedArray, function: Any) -> Int32:
+    """`function` of each distinct word, spread over the column; -1 for null."""
+    encoded = pc.dictionary_encode(column.combine_chunks())
+    values = np.array([*(function(word) for word in encoded.dictionary.to_pylist()), UNKNOWN], np.int32)
+    return np.asarray(values[encoded.indices.fill_null(-1).to_numpy()], np.int32)
+
+
+def _index(words: Any, known: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    found = pc.index_in(words, value_set=pa.array(known))
+    return np.asarray(pc.fill_null(found, UNKNOWN).to_numpy(), np.int64)
 
 
 @njit(cache=True)
@@ -113,25 +159,45 @@ def _common(value_E: Array, a: int, a_end: int, b: int, b_end: int) -> int:
 
 
 @njit(cache=True)
-def _compare(
-    offset: Array, value_E: Array, level_T: Array, query_N: Array, title_N: Array, document_N: Array, user_level_N: Array,
-    labels: int, out_FN: Array,
-) -> None:  # fmt: skip
+def _against_job(table: Table, query: Any, job: int, out_FN: Array, i: int) -> None:
+    """Employer and place: the query's entities against the job's own columns."""
+    first, last = table.offset[query + COMPANY], table.offset[query + COMPANY + 1]
+    if last > first and table.company_J[job] >= 0:
+        same = 0
+        for e in range(first, last):
+            same += table.value_E[e] == table.company_J[job]
+        out_FN[COMPANY, i] = same / (last - first)
+    first, last = table.offset[query + PLACE], table.offset[query + PLACE + 1]
+    place_3 = table.place_3J[:, job]
+    if last > first and (place_3[0] >= 0 or place_3[1] >= 0 or place_3[2] >= 0):
+        same = 0
+        for e in range(first, last):
+            value = table.value_E[e]
+            same += value == place_3[0] or value == place_3[1] or value == place_3[2]
+        out_FN[PLACE, i] = same / (last - first)
+
+
+@njit(cache=True)
+def compare(table: Table, query_N: Array, title_N: Array, job_N: Array, user_level_N: Array, out_FN: Array) -> None:
+    """Fill `out_FN` (columns `NAMES`, NaN before) for rows given by query text, title text, job and the user's level."""
+    offset, value_E = table.offset, table.value_E
     for i in range(query_N.shape[0]):
-        for label in range(labels):
-            q = query_N[i] * labels + label
-            text = document_N[i] if label == 2 else title_N[i]  # companies are named in the document only
-            j = np.int64(text) * labels + label
-            asked = offset[q + 1] - offset[q]
-            offered = offset[j + 1] - offset[j]
+        query, title = np.int64(query_N[i]) * GROUPS, np.int64(title_N[i]) * GROUPS
+        for label in (0, 1, 2, 3, WORDS):
+            q, t = query + label, title + label
+            asked, offered = offset[q + 1] - offset[q], offset[t + 1] - offset[t]
             if asked == 0 or offered == 0:
                 continue
-            common = _common(value_E, offset[q], offset[q + 1], offset[j], offset[j + 1])
+            common = _common(value_E, offset[q], offset[q + 1], offset[t], offset[t + 1])
+            if label == WORDS:
+                out_FN[WORDS, i] = common / (asked + offered - common)
+                continue
             out_FN[label, i] = common / asked
             if label < 2:
-                out_FN[labels + label, i] = 1.0 if common == asked and common == offered else 0.0
-        level = level_T[title_N[i]]
-        if level >= 0 and level_T[query_N[i]] >= 0:
-            out_FN[labels + 2, i] = level - level_T[query_N[i]]
+                out_FN[GROUPS + label, i] = 1.0 if common == asked and common == offered else 0.0
+        _against_job(table, query, job_N[i], out_FN, i)
+        level, wanted = table.level_T[title_N[i]], table.level_T[query_N[i]]
+        if level >= 0 and wanted >= 0:
+            out_FN[GROUPS + 2, i] = level - wanted
         if level >= 0 and user_level_N[i] >= 0:
-            out_FN[labels + 3, i] = level - user_level_N[i]
+            out_FN[GROUPS + 3, i] = level - user_level_N[i]

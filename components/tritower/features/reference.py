@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rapidfuzz import distance, fuzz
 
 from tritower.features.config import FeaturesConfig
-from tritower.features.entities import LABELS, Entities
+from tritower.features.entities import GROUPS, LABELS, Entities
 from tritower.features.lookup import NO_DATE, Lookup
 from tritower.features.timeline import Rows
 
@@ -261,25 +261,29 @@ class Reference:
         return {"job_age_days": age, "hour_of_week": float((t - monday) // HOUR_US % 168)}
 
     def _entities(self, found: Entities, i: int) -> dict[str, Value]:
-        query, job = int(self.log.query[i]), self.log.job[i]
-        title, document = int(self.tables.jobs.title_J[job]), int(self.tables.jobs.document_J[job])
+        query, job, table = int(self.log.query[i]), self.log.job[i], found.table
+        title = int(self.tables.jobs.title_J[job])
+        of_job = {"COMPANY": {int(table.company_J[job])} - {-1}, "PLACE": set(table.place_3J[:, job].tolist()) - {-1}}
         values: dict[str, Value] = {}
         for k, label in enumerate(LABELS):
-            asked = _values(found, query, k)
-            offered = _values(found, document if label == "COMPANY" else title, k)
+            asked, offered = _values(found, query, k), of_job.get(label, _values(found, title, k))
             known = bool(asked and offered)
             values[f"entity_{label.lower()}_overlap"] = len(asked & offered) / len(asked) if known else None
             if label in ("TITLE", "SKILL"):
                 values[f"entity_{label.lower()}_exact"] = float(asked == offered) if known else None
+        words = {number: word for word, number in found.number.items()}
+        asked_words, offered_words = ({p for v in _values(found, text, 0) for p in words[v].split()} for text in (query, title))
+        either = asked_words | offered_words
+        values["entity_title_words"] = len(asked_words & offered_words) / len(either) if asked_words and offered_words else None
         past = self.tables.past
         mine = past.text_E[past.offset_U[self.log.user[i]] : past.offset_U[self.log.user[i] + 1]]
-        levels = {"query": int(found.level_T[query]), "user": max((int(found.level_T[text]) for text in mine), default=-1)}
+        levels = {"query": int(table.level_T[query]), "user": max((int(table.level_T[text]) for text in mine), default=-1)}
         for side, level in levels.items():
-            known = level >= 0 and found.level_T[title] >= 0
-            values[f"seniority_{side}_distance"] = float(found.level_T[title] - level) if known else None
+            known = level >= 0 and table.level_T[title] >= 0
+            values[f"seniority_{side}_distance"] = float(table.level_T[title] - level) if known else None
         return values
 
 
 def _values(found: Entities, text: int, label: int) -> set[int]:
-    group = text * len(LABELS) + label
-    return set(found.value_E[found.offset[group] : found.offset[group + 1]].tolist())
+    group = text * GROUPS + label
+    return set(found.table.value_E[found.table.offset[group] : found.table.offset[group + 1]].tolist())

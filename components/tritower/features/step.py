@@ -79,7 +79,8 @@ def _builder(
     tables = lookup.read(dataset, embeddings, Path(candidates) / "requests.parquet" if candidates else None)
     seen = state.Saved(Path(previous) / "state", config) if previous else None
     tables = state.extend(tables, seen) if seen else tables
-    builder = Builder(tables, config, Entities.read(entities, len(tables.texts)) if entities else None)
+    found = Entities.read(entities, dataset, len(tables.texts), len(tables.jobs)) if entities else None
+    builder = Builder(tables, config, found)
     if seen:
         state.restore(builder, seen)
     return builder, seen
