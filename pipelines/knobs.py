@@ -15,6 +15,8 @@ PRESETS = Path(__file__).parent / "presets"
 # Step of the pipelines -> module and class of its knobs.
 CONFIGS = {
     "ingest": ("tritower.ingest.config", "IngestConfig"),
+    "entities": ("tritower.entities.config", "EntitiesConfig"),
+    "finetune": ("tritower.encoder.config", "FinetuneConfig"),
     "embed": ("tritower.encoder.config", "EmbedConfig"),
     "features": ("tritower.features.config", "FeaturesConfig"),
     "ranker": ("tritower.ranker.config", "RankerConfig"),

@@ -21,6 +21,8 @@ _LIFTS = {"lift": "over XGBoost", "lift_cos": "over XGBoost with cosines"}
 # What is worth a reader's glance of each step's numbers, as far as the step reports it.
 _WORTH = {
     "ingest": ("impressions_out", "jobs_out", "users_out", "requests", "impressions_quarantined"),
+    "entities": ("titles_with_entity", "queries_with_entity"),
+    "finetune": ("accepted", "clicks", "before_recall_at_10", "after_recall_at_10"),
     "embed": ("texts", "dim", "name"),
     "features": ("rows", "features"),
     "candidate_features": ("rows",),

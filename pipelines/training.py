@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 from tritower.baseline.component import baseline
-from tritower.encoder.component import embed
+from tritower.encoder.component import embed, finetune
+from tritower.entities.component import entities
 from tritower.evaluation.component import evaluation
 from tritower.features.component import candidate_features, features
 from tritower.ingest.component import ingest
@@ -18,6 +19,7 @@ class Outputs(NamedTuple):
     """What a run hands back."""
 
     model: dsl.Model
+    encoder: dsl.Model
     metrics: dsl.Metrics
     report: dsl.HTML
     recommendations: dsl.Dataset
@@ -30,6 +32,8 @@ def training(
     truth: str = "",
     data_version: str = "",
     ingest_config: dict[str, Any] = {},
+    entities_config: dict[str, Any] = {},
+    finetune_config: dict[str, Any] = {},
     embed_config: dict[str, Any] = {},
     features_config: dict[str, Any] = {},
     ranker_config: dict[str, Any] = {},
@@ -47,6 +51,8 @@ def training(
         truth: location of a simulated log's true probabilities; empty for real logs.
         data_version: changes when the input does; without it a step whose input changed in place would be taken from the cache.
         ingest_config: knobs of `tritower.ingest.config.IngestConfig`.
+        entities_config: knobs of `tritower.entities.config.EntitiesConfig`.
+        finetune_config: knobs of `tritower.encoder.config.FinetuneConfig`; `epochs` 0 keeps the base model.
         embed_config: knobs of `tritower.encoder.config.EmbedConfig`.
         features_config: knobs of `tritower.features.config.FeaturesConfig`.
         ranker_config: knobs of `tritower.ranker.config.RankerConfig`.
@@ -58,8 +64,11 @@ def training(
     data = ingest(jobs=jobs, impressions=impressions, users=users, data_version=data_version, config=ingest_config)
     opens_store(data)
     dataset = data.outputs["dataset"]
-    embeddings = embed(dataset=dataset, config=embed_config).outputs["embeddings"]
-    rows = features(dataset=dataset, embeddings=embeddings, config=features_config).outputs["features"]
+    found = entities(dataset=dataset, config=entities_config).outputs["entities"]
+    encoder = finetune(dataset=dataset, config=finetune_config).outputs["model"]
+    embeddings = embed(dataset=dataset, encoder=encoder, config=embed_config).outputs["embeddings"]
+    known = {"dataset": dataset, "embeddings": embeddings, "entities": found, "config": features_config}
+    rows = features(**known).outputs["features"]
 
     trained = ranker(features=rows, embeddings=embeddings, config=ranker_config)
     plain = baseline(features=rows, embeddings=embeddings, variant="standard", config=baseline_config)
@@ -78,11 +87,12 @@ def training(
     opens_store(judged)
 
     chosen = candidates(dataset=dataset, embeddings=embeddings, config=candidates_config).outputs["candidates"]
-    candidate_rows = candidate_features(dataset=dataset, embeddings=embeddings, candidates=chosen, config=features_config)
+    candidate_rows = candidate_features(candidates=chosen, **known)
     scored = score(features=candidate_rows.outputs["features"], embeddings=embeddings, model=trained.outputs["model"])
     best = recommend(dataset=dataset, candidates=chosen, scores=scored.outputs["scores"], config=recommend_config)
     return Outputs(
         model=trained.outputs["model"],
+        encoder=encoder,
         metrics=judged.outputs["metrics"],
         report=judged.outputs["report"],
         recommendations=best.outputs["recommendations"],

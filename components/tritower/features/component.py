@@ -1,6 +1,6 @@
 """KFP interface of the feature step."""
 
-from typing import Any
+from typing import Any, Optional
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
@@ -13,6 +13,7 @@ def features(
     embeddings: Input[Dataset],
     features: Output[Dataset],
     metrics: Output[Metrics],
+    entities: Optional[Input[Dataset]] = None,  # noqa: UP045 - KFP reads Optional, not `| None`
     config: dict[str, Any] = {},
 ) -> None:
     """Compute the point-in-time features of every impression.
@@ -22,6 +23,7 @@ def features(
         embeddings: The text embeddings of that dataset.
         features: Features per split, with features.json describing each column.
         metrics: Rows, features and the share of missing values.
+        entities: What the entities step found in that dataset; without it there are no entity features.
         config: Knobs of tritower.features.config.FeaturesConfig.
     """
     from tritower.config import from_dict
@@ -33,6 +35,7 @@ def features(
         dataset=dataset.path,
         embeddings=embeddings.path,
         features=features.path,
+        entities=entities.path if entities else None,
         config=from_dict(FeaturesConfig, config),
     )
     metrics.metadata.update(numbers)
@@ -46,6 +49,7 @@ def candidate_features(
     candidates: Input[Dataset],
     features: Output[Dataset],
     metrics: Output[Metrics],
+    entities: Optional[Input[Dataset]] = None,  # noqa: UP045 - KFP reads Optional, not `| None`
     config: dict[str, Any] = {},
 ) -> None:
     """Compute the features of candidates, jobs that could be shown, against the history of the dataset.
@@ -56,6 +60,7 @@ def candidate_features(
         candidates: Searches and the jobs to consider for each.
         features: Features of the split `candidates`.
         metrics: Rows, features and the share of missing values.
+        entities: What the entities step found in that dataset; without it there are no entity features.
         config: Knobs of tritower.features.config.FeaturesConfig.
     """
     from tritower.config import from_dict
@@ -67,6 +72,7 @@ def candidate_features(
         dataset=dataset.path,
         embeddings=embeddings.path,
         features=features.path,
+        entities=entities.path if entities else None,
         config=from_dict(FeaturesConfig, config),
         candidates=candidates.path,
     )

@@ -1,0 +1,100 @@
+"""The compiled training pipeline on a small simulated log, as a user runs it: from the command line, in subprocesses."""
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tritower import storage
+from tritower.schema import RECOMMENDATIONS
+
+ROOT = Path(__file__).parents[2]
+METRICS = {"auc", "map@1", "map@3"}
+
+
+def call(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *(str(argument) for argument in arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("log")
+    done = call("tritower.simulate", "--out", folder / "log", "--impressions", 6_000, "--seed", 1)
+    assert done.returncode == 0, done.stderr
+    return folder / "log"
+
+
+def run(log: Path, work: Path, **inputs: Path) -> subprocess.CompletedProcess[str]:
+    places = {"jobs": log / "jobs.parquet", "impressions": log / "impressions", "users": log / "users.parquet"} | inputs
+    options = [part for name, place in places.items() for part in (f"--{name}", place)]
+    return call(
+        "pipelines", "run", "--local", *options, "--truth", log / "truth", "--preset", "quick",
+        "--set", "ranker.threads=1", "--set", "recommend.top_k=5", "--root", work / "root", "--out", work / "out",
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(280)
+def test_from_raw_logs_to_ranked_jobs_then_from_the_cache(log: Path, tmp_path: Path) -> None:
+    first = run(log, tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "13/13" in first.stdout and "0 of them taken from the cache" in first.stdout
+
+    metrics = storage.read_json(tmp_path / "out" / "metrics.json")
+    for part in ("randomised", "logged"):
+        for ranker in ("model", "baseline", "baseline_cos", "oracle"):
+            assert metrics[part][ranker].keys() >= METRICS
+            assert all(0 <= metrics[part][ranker][name] <= 1 for name in METRICS)
+        assert all(metrics[part]["lift"][name].keys() >= {"value", "low", "high"} for name in METRICS)
+    assert "<html" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+    table = pq.read_table(tmp_path / "out" / "recommendations.parquet")
+    assert table.schema.equals(RECOMMENDATIONS.arrow())
+    rows = table.to_pylist()
+    assert len({row["request"] for row in rows}) == 10 and max(row["rank"] for row in rows) == 5
+    for previous, row in itertools.pairwise(rows):
+        if previous["request"] == row["request"]:
+            assert (previous["rank"] + 1, previous["score"] >= row["score"]) == (row["rank"], True)
+    jobs = {row["job_id"]: row for row in pq.read_table(log / "jobs.parquet").to_pylist()}
+    for row in rows:
+        job = jobs[row["job_id"]]
+        assert job["posted_at"] <= row["ts"] and (job["expires_at"] is None or row["ts"] < job["expires_at"])
+
+    second = run(log, tmp_path)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "13 of them taken from the cache" in second.stdout
+    assert storage.read_json(tmp_path / "out" / "metrics.json") == metrics
+
+
+def test_bad_input_fails_at_once_with_one_clear_message(log: Path, tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.parquet"
+    pq.write_table(pq.read_table(log / "jobs.parquet").drop_columns(["title"]), jobs)
+    done = run(log, tmp_path, jobs=jobs)
+    assert done.returncode == 1
+    (message,) = [line for line in done.stderr.splitlines() if line]
+    assert message.startswith("ingest: SchemaError:") and "title" in message
+    assert str(tmp_path / "root" / "logs" / "ingest.log") in message
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+    # Nothing that a later step could take for whole.
+    left = [path for path in (tmp_path / "root" / "artifacts").rglob("*") if path.is_file()]
+    assert {path.name for path in left} <= {"code.json", "executor_output.json"}
+
+
+def test_wrong_places_and_knobs_fail_before_anything_runs(log: Path, tmp_path: Path) -> None:
+    done = run(log, tmp_path, users=tmp_path / "nowhere.csv")
+    assert done.returncode == 1 and "nowhere.csv" in done.stderr
+    done = call("pipelines", "run", "--local", "--jobs", "x", "--impressions", "y", "--set", "ranker.epoch=1")
+    assert done.returncode == 1 and "Did you mean 'epochs'?" in done.stderr
+    assert not (tmp_path / "root").exists()
+
+
+def test_an_empty_input_is_named(log: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.parquet"
+    pq.write_table(pa.schema(pq.read_schema(log / "jobs.parquet")).empty_table(), empty)
+    done = run(log, tmp_path, jobs=empty)
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith("ingest: ") and "Error" in done.stderr
