@@ -121,8 +121,9 @@ def metrics(estimate: Estimate, level: float, name: str) -> str:
             canvas.axes.bar(at, values, width * 0.9, color=COLOURS[ranker], label=NAMES[ranker])
             canvas.axes.errorbar(at, values, yerr=np.maximum(errors, 0), fmt="none", ecolor="#0f172a", elinewidth=1, capsize=2)
         canvas.axes.set_xticks(np.arange(len(RANKING)), [LABELS[metric] for metric in RANKING])
-        every = [v for ranker in rankers for v in (estimate.value[ranker][m] for m in RANKING)]
-        canvas.axes.set_ylim(max(0.0, min(every) - 0.15), min(1.0, max(every) + 0.06))
+        every = [v for ranker in rankers for v in (estimate.value[ranker][m] for m in RANKING) if np.isfinite(v)]
+        if every:
+            canvas.axes.set_ylim(max(0.0, min(every) - 0.15), min(1.0, max(every) + 0.06))
         canvas.axes.grid(axis="x", visible=False)
         canvas.figure.legend(loc="outside upper center", ncols=min(len(rankers), 3), fontsize=9)
     return canvas.svg
@@ -177,7 +178,8 @@ def histogram(score_N: npt.NDArray[np.float32], clicked_N: npt.NDArray[np.bool_]
         edges = np.linspace(0, float(np.quantile(score_N, 0.999)) or 1.0, 50).tolist()
         for chosen, colour, label in ((~clicked_N, "#94a3b8", "not clicked"), (clicked_N, "#2563eb", "clicked")):
             if chosen.any():
-                canvas.axes.hist(score_N[chosen], edges, density=True, color=colour, alpha=0.6, label=label)
+                shown_N = np.minimum(score_N[chosen], edges[-1])
+                canvas.axes.hist(shown_N, edges, density=True, color=colour, alpha=0.6, label=label)
         canvas.axes.set(xlabel="score of the triple tower", ylabel="density")
         canvas.axes.legend(loc="upper right", fontsize=9)
     return canvas.svg

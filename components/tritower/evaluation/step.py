@@ -140,9 +140,10 @@ def _judge(
     curve_P = measured_P if measured_P is not None else learned_P
     parts: dict[str, Rows] = {}
     randomised = rows.take(rows.randomised)
-    if len(np.unique(randomised.request[randomised.clicked])) >= config.min_randomised_requests:
-        parts["randomised"] = randomised
     logged = rows.take(~rows.randomised)
+    enough = len(np.unique(randomised.request[randomised.clicked])) >= config.min_randomised_requests
+    if enough or (randomised.clicked.any() and not logged.clicked.any()):
+        parts["randomised"] = randomised
     if logged.clicked.any():
         parts["logged"] = logged
         if curve_P is not None and (logged.position > 1).any():

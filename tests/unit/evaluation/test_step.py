@@ -184,3 +184,21 @@ def test_roc_points_are_finite_and_copied(result, tmp_path):
     fpr, tpr, thresholds = step.roc(out / "metrics.json", copy=tmp_path / "roc.json")
     assert len(fpr) == len(tpr) == len(thresholds) and np.isfinite([fpr, tpr, thresholds]).all()
     assert json.loads((tmp_path / "roc.json").read_text())["tpr"] == tpr
+
+
+@pytest.mark.parametrize(("requests", "random_share"), [(10, 0.0), (24, 0.5), (24, 1.0)])
+def test_a_handful_of_searches_gives_a_result_not_a_crash(write, tmp_path, requests, random_share):
+    write(tmp_path / "log", requests=requests, random_share=random_share)
+    numbers, document, _ = run(tmp_path / "log", tmp_path)
+    assert document["gate"]["word"] == "hold"
+    assert all(math.isfinite(value) for value in numbers.values())
+
+
+def test_no_click_at_all_is_one_clear_error(write, tmp_path):
+    write(tmp_path / "log", requests=60)
+    file = tmp_path / "log" / "features" / "test" / "part-0000.parquet"
+    table = pq.read_table(file)
+    index = table.schema.get_field_index("clicked")
+    pq.write_table(table.set_column(index, table.schema.field(index), [np.zeros(len(table), bool)]), file)
+    with pytest.raises(DataError, match="no held-out search has a click"):
+        run(tmp_path / "log", tmp_path / "out")

@@ -1,0 +1,41 @@
+"""The `baseline` component as a plain call, with KFP's own artifacts."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from kfp import dsl
+from tritower.baseline.component import baseline
+from tritower.errors import ConfigError
+
+_FILE = Path(__file__).parents[1] / "unit" / "baseline" / "conftest.py"
+_SPEC = importlib.util.spec_from_file_location("baseline_log", _FILE)
+_LOG = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_LOG)
+
+
+def call(root, out, **more):
+    artifacts = {
+        "model": dsl.Model(uri=str(out / "model"), metadata={}),
+        "scores": dsl.Dataset(uri=str(out / "scores"), metadata={}),
+        "metrics": dsl.Metrics(uri=str(out / "metrics.json"), metadata={}),
+    }
+    inputs = {name: dsl.Dataset(uri=str(root / name)) for name in ("features", "embeddings")}
+    baseline.python_func(**inputs, **artifacts, **more)
+    return artifacts
+
+
+def test_trains_scores_and_reports(tmp_path):
+    _LOG.write_log(tmp_path / "log")
+    config = {"rounds": 10.0, "search_trials": "1", "threads": 1.0}  # as KFP and Katib send them
+    artifacts = call(tmp_path / "log", tmp_path / "out", variant="cosines", config=config)
+    assert (Path(artifacts["model"].path) / "model.ubj").is_file()
+    assert (Path(artifacts["scores"].path) / "test.parquet").is_file()
+    assert json.loads(Path(artifacts["metrics"].path).read_text()) == artifacts["metrics"].metadata
+    assert artifacts["metrics"].metadata["features"] == 3
+
+
+def test_an_unknown_variant_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ConfigError, match="variant"):
+        call(tmp_path, tmp_path / "out", variant="strongest")

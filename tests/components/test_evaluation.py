@@ -1,0 +1,44 @@
+"""The `evaluation` component as a plain call, with KFP's own artifacts."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from kfp import dsl
+from tritower.evaluation.component import evaluation
+
+_FILE = Path(__file__).parents[1] / "unit" / "evaluation" / "conftest.py"
+_SPEC = importlib.util.spec_from_file_location("evaluation_log", _FILE)
+    "evaluation_log", Path(__file__).parents[1] / "unit" / "evaluation" / "conftest.py"
+)
+_LOG = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_LOG)
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """The component's four output artifacts."""
+    kinds = {"report": dsl.HTML, "metrics": dsl.Metrics, "roc": dsl.ClassificationMetrics, "summary": dsl.Markdown}
+    return {name: kind(name=name, uri=str(tmp_path / name), metadata={}) for name, kind in kinds.items()}
+
+
+def test_writes_a_file_at_every_output_and_returns_the_gates_word(tmp_path, outputs):
+    root = _LOG.write_log(tmp_path / "log", requests=600)
+    names = {"scores": "model", "scores_baseline": "baseline", "scores_baseline_cos": "baseline_cos"}
+    inputs = {name: dsl.Dataset(uri=str(root / folder)) for name, folder in names.items()}
+    inputs |= {name: dsl.Dataset(uri=str(root / name)) for name in ("dataset", "features")}
+    word = evaluation.python_func(**inputs, **outputs, truth=str(root / "truth"), config={"bootstrap": 100.0})
+    assert word in ("pass", "hold")
+    assert all(Path(artifact.path).is_file() for artifact in outputs.values())  # the local runner's cache asks for it
+    document = json.loads(Path(outputs["metrics"].path).read_text())
+    assert document["gate"]["word"] == word
+    assert outputs["metrics"].metadata["logged_auc"] == document["logged"]["model"]["auc"]
+    points = outputs["roc"].metadata["confidenceMetrics"]
+    assert points[0]["falsePositiveRate"] == 0 and points[-1]["recall"] == 1
+
+
+def test_signature_seen_by_kfp():
+    spec = evaluation.component_spec
+    assert spec.outputs["Output"].type == "String"
+    assert spec.inputs["scores_baseline_full"].optional and not spec.inputs["scores"].optional
