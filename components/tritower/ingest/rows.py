@@ -157,7 +157,7 @@ def _plain(value: Any) -> Any:
 
 def _shown(value: Any) -> str:
     value = _plain(value)
-    return "nothing" if value is None or value == "" else repr(value) if isinstance(value, str) else str(value)
+    return "nothing" if value is None or value == "" else f"'{value}'" if isinstance(value, str) else str(value)
 
 
 def _is_not_utf8(value: Any) -> bool:

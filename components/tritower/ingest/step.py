@@ -123,7 +123,7 @@ def _may_lack(present: set[str], table: Table, config: IngestConfig) -> tuple[st
     """The required columns that a log of views may do without; none where `clicked` is only misspelt."""
     if table is not RAW_IMPRESSIONS:
         return ()
-    misspelt = difflib.get_close_matches("clicked", sorted(present - set(table.names())), n=1, cutoff=0.6)
+    misspelt = _nearest("clicked", present - set(table.names()))
     is_views = config.negatives > 0 or ("clicked" not in present and not misspelt)
     return rows.VIEWS_MAY_LACK if is_views else ()
 
@@ -146,13 +146,20 @@ def _read(engine: Engine, table: Table, plan: _Plan, *, views: bool) -> list[str
 def _require(present: set[str], table: Table, file: str, optional: tuple[str, ...]) -> None:
     for column in table.columns:
         if column.required and column.name not in present and column.name not in optional:
-            near = difflib.get_close_matches(column.name, sorted(present - set(table.names())), n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]!r}? " if near else f"It has: {', '.join(sorted(present))}. "
+            near = _nearest(column.name, present - set(table.names()))
+            hint = f"Did you mean {near!r}? " if near else f"It has: {', '.join(sorted(present))}. "
             raise SchemaError(
                 f"column {column.name!r} is missing",
                 where=file,
                 remedy=f'{hint}Rename it in the source or by the knob rename ("{table.name}.<source name>": "{column.name}").',
             )
+
+
+def _nearest(name: str, names: set[str]) -> str | None:
+    """The one of `names` that is most like `name` whatever its case and underscores; None when none is."""
+    plain = {other.lower().replace("_", ""): other for other in sorted(names)}
+    near = difflib.get_close_matches(name.replace("_", ""), plain, n=1, cutoff=0.6)
+    return plain[near[0]] if near else None
 
 
 def _no_users(engine: Engine) -> None:
