@@ -17,6 +17,28 @@ _VENDORS = frozenset(
     ["adobe", "amazon", "apache", "apple", "atlassian", "autodesk", "esri", "google", "ibm", "intuit", "microsoft"]
 )
 _MAX_SKILL_TOKENS = 4
+_COMMON = 8
+"""Titles a word must occur in to count as an ordinary word, which says little about a skill or an employer."""
+_TITLES_AND_LEVELS = frozenset(
+    (
+        *(
+            "aide",
+            "apprentice",
+            "assistant",
+            "cadet",
+            "director",
+            "foreman",
+            "general manager",
+            "head",
+            "helper",
+            "intern",
+            "leader",
+        ),
+        *("manager", "managing director", "president", "principal", "superintendent", "supervisor", "team leader", "trainee"),
+        "vice president",
+    )
+)
+"""Words for a level that are also a title on their own."""
 
 
 class Meaning(NamedTuple):
@@ -31,14 +53,15 @@ class Lexicon:
     """Folded phrases with their meanings.
 
     `phrases` maps folded tokens to meanings, at most one per label. `heads` are tokens that end a title, `modifiers` tokens
-    that occur inside titles before the head. `needs_capitals` are short forms that are also words or state codes.
+    that occur inside titles before the head, `common` those that do so often. `needs_capitals` are short forms that are also
+    words or state codes.
     """
 
     phrases: dict[Key, tuple[Meaning, ...]]
     heads: frozenset[str]
     modifiers: frozenset[str]
     needs_capitals: frozenset[str]
-    ambiguous_places: frozenset[str]
+    common: frozenset[str]
     levels: dict[str, str]
     speller: Speller
     short: dict[str, str]
@@ -64,12 +87,14 @@ def default() -> Lexicon:
         for abbreviation, expansions in vocabulary.abbreviations().items()
         if all(" " not in expansion for expansion in expansions)
     }
+    heads = frozenset(vocabulary.title_heads() | {title[0] for title in titles if len(title) == 1})
+    titles = {title: value for title, value in titles.items() if not heads.isdisjoint(title)}
     lexicon = Lexicon(
         phrases={},
-        heads=frozenset(vocabulary.title_heads() | {next(iter(title)) for title in titles if len(title) == 1}),
-        modifiers=frozenset(word for title in titles for word in title[:-1]) - vocabulary.stop_words(),
+        heads=heads,
+        modifiers=frozenset(_modifiers(titles)) - vocabulary.stop_words(),
         needs_capitals=_capitals(),
-        ambiguous_places=frozenset(),
+        common=frozenset(word for word, count in _modifiers(titles).items() if count >= _COMMON) | vocabulary.stop_words(),
         levels={vocabulary.key(word): vocabulary.LEVELS[level] for word, level in vocabulary.seniorities()},
         speller=Speller(counts, mended),
         short=short,
@@ -78,25 +103,32 @@ def default() -> Lexicon:
     for phrase, meaning in _meanings(lexicon, titles):
         if phrase:
             found[phrase].setdefault(meaning.label, meaning.value)
-    lexicon.phrases.update({phrase: tuple(Meaning(*item) for item in labels.items()) for phrase, labels in found.items()})
+    for slip, right in vocabulary.misspellings().items():
+        if " " in slip:
+            found[lexicon.key(slip)] = dict(found.get(lexicon.key(right), {}))
+    lexicon.phrases.update(
+        {phrase: tuple(Meaning(*item) for item in labels.items()) for phrase, labels in found.items() if labels}
+    )
     return lexicon
 
 
 def companies(lexicon: Lexicon, names: Iterable[str]) -> dict[Key, tuple[Meaning, ...]]:
-    """Keys of employers: legal forms dropped; a one-word name that is a word of titles, such as "Target", is left out."""
+    """Keys of employers, legal forms dropped; names of fewer than three letters are left out."""
     found: dict[Key, tuple[Meaning, ...]] = {}
     for name in names:
         value = vocabulary.company_key(name)
-        words = value.split()
-        known = len(words) == 1 and (words[0] in lexicon.modifiers or words[0] in lexicon.heads or len(words[0]) < 3)
-        if words and not known:
+        if len(value) >= 3:
             found.setdefault(lexicon.key(value), (Meaning("COMPANY", value),))
     return found
 
 
 def _titles() -> dict[Key, str]:
     """Key -> value of every listed title. The value is the key as text."""
-    excluded = vocabulary.not_titles() | vocabulary.stop_words()
+    closed = [*vocabulary.employment_types(), *vocabulary.qualifications(), *(word for word, _ in vocabulary.seniorities())]
+    places = [name for place in vocabulary.places("") for name in (place.city, place.region_name)]
+    excluded = vocabulary.not_titles() | vocabulary.stop_words() | {vocabulary.key(text) for text in closed + places}
+    excluded |= {vocabulary.key(name) for name in (*vocabulary.fields_of_work(), *vocabulary.tools())}
+    excluded -= {word for word in excluded if word in _TITLES_AND_LEVELS}
     found: dict[Key, str] = {}
     for table in (vocabulary.titles(), vocabulary.other_titles()):
         for title in table["title"].to_pylist():
@@ -104,6 +136,10 @@ def _titles() -> dict[Key, str]:
             if value not in excluded:
                 found.setdefault(tuple(value.split()), value)
     return found
+
+
+def _modifiers(titles: Iterable[Key]) -> collections.Counter[str]:
+    return collections.Counter(word for title in titles for word in title[:-1])
 
 
 def _word_counts(titles: Iterable[Key]) -> dict[str, int]:
@@ -154,6 +190,10 @@ def _meanings(lexicon: Lexicon, titles: dict[Key, str]) -> Iterator[tuple[Key, M
                 yield lexicon.key(short), Meaning("TITLE", vocabulary.key(title))
     yield from _abbreviated(lexicon, titles)
     yield from _skills(lexicon)
+    for name in (*vocabulary.fields_of_work(), *vocabulary.tools()):
+        yield lexicon.key(name), Meaning("SKILL", vocabulary.key(name))
+    for company in vocabulary.companies():
+        yield from ((phrase, meaning) for phrase, (meaning,) in companies(lexicon, [company]).items())
     for word, level in vocabulary.seniorities():
         yield lexicon.key(word), Meaning("SENIORITY", vocabulary.LEVELS[level])
     for word, value in vocabulary.employment_types().items():
@@ -186,12 +226,17 @@ def _abbreviated(lexicon: Lexicon, titles: dict[Key, str]) -> Iterator[tuple[Key
                     yield tuple(lexicon.fold(word) for word in words), Meaning("TITLE", value)
 
 
+def _is_common(word: str, lexicon: Lexicon) -> bool:
+    """Whether a one-word entry of the skill list is an ordinary word: it says too little then."""
+    return len(word) < 3 or word in lexicon.common or word in lexicon.heads
+
+
 def _skills(lexicon: Lexicon) -> Iterator[tuple[Key, Meaning]]:
     table = vocabulary.skills()
     for skill, hot, short in zip(*(table[name].to_pylist() for name in ("skill", "hot", "short")), strict=True):
         value = vocabulary.key(skill)
         words = value.split()
-        if not words or len(words) > _MAX_SKILL_TOKENS or value in vocabulary.stop_words() or (len(value) < 3 and not hot):
+        if not words or len(words) > _MAX_SKILL_TOKENS or (len(words) == 1 and not hot and _is_common(value, lexicon)):
             continue
         yield lexicon.key(skill), Meaning("SKILL", value)
         if hot and len(words) > 1 and words[0] in _VENDORS:

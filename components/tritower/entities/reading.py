@@ -120,8 +120,12 @@ def _holds(reading: Reading, match: Match, matches: Sequence[Match], breaks: Seq
             code_follows = i + 1 < len(reading.tokens) and reading.tokens[i + 1].norm.upper() in vocabulary.regions()
             return code_follows or _word_before(reading, i) in _LOCATIVES or (i in breaks and reading.written(i).istitle())
         return True
+    if match.label == "COMPANY" and (reading.words[i] in reading.lexicon.common or reading.words[i] in reading.lexicon.heads):
+        return alone or _word_before(reading, i) == "at" or (i in breaks and reading.written(i).istitle())
     if norm in _ROMAN:
-        return match.label == "SENIORITY" and i > 0
+        return match.label == "SENIORITY" and i > 0 and i not in breaks and reading.words[i - 1] in reading.lexicon.heads
+    if match.label == "TITLE" and any(m.label == "EMPLOYMENT" and m[:2] == match[:2] for m in matches):
+        return alone or i in breaks or i == 0
     if match.label in ("TITLE", "SKILL") and norm in reading.lexicon.needs_capitals:
         return alone or (reading.written(i).isupper() and not reading.text.isupper())
     return True

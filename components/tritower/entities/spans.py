@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-LABELS = ("TITLE", "SKILL", "SENIORITY", "COMPANY", "PLACE", "EMPLOYMENT", "QUALIFICATION")
+LABELS = ("TITLE", "EMPLOYMENT", "QUALIFICATION", "SENIORITY", "PLACE", "COMPANY", "SKILL")
 """Every label, in the order that decides between matches of equal length."""
 
 

@@ -6,7 +6,7 @@ cached, so that a caller may ask again for free; treat what they return as read-
     tokenise, normalise, singular, key, company_key    one way of cutting and folding text, shared by all rooms
     titles, other_titles, skills, title_tokens    Arrow tables built from O*NET, SOC, ESCO, IPOD and two open lists
     places, regions, companies, abbreviations, misspellings, seniorities,
-    employment_types, qualifications, title_heads, not_titles, stop_words    written for this project
+    employment_types, qualifications, fields_of_work, tools, title_heads, not_titles, stop_words    written for this project
 
 Sources and licences: ATTRIBUTION.md. The tables are rebuilt by `python -m tritower.vocabulary build --source DIR`.
 """
@@ -17,6 +17,7 @@ from tritower.vocabulary.tables import (
     abbreviations,
     companies,
     employment_types,
+    fields_of_work,
     misspellings,
     not_titles,
     other_titles,
@@ -29,6 +30,7 @@ from tritower.vocabulary.tables import (
     title_heads,
     title_tokens,
     titles,
+    tools,
 )
 from tritower.vocabulary.text import Token, company_key, key, normalise, singular, tokenise
 
@@ -40,6 +42,7 @@ __all__ = [
     "companies",
     "company_key",
     "employment_types",
+    "fields_of_work",
     "key",
     "misspellings",
     "normalise",
@@ -56,4 +59,5 @@ __all__ = [
     "title_tokens",
     "titles",
     "tokenise",
+    "tools",
 ]

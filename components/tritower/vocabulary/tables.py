@@ -113,6 +113,18 @@ def companies() -> tuple[str, ...]:
 
 
 @functools.cache
+def fields_of_work() -> tuple[str, ...]:
+    """Fields of work and units one can be trained in ("payroll", "wound care"): skills that no tool list has."""
+    return tuple(name for (name,) in _rows("fields.txt"))
+
+
+@functools.cache
+def tools() -> tuple[str, ...]:
+    """Tools and skills by the plain names people use ("excel", "aws"): all of them worth taking on their own."""
+    return tuple(name for (name,) in _rows("tools.txt"))
+
+
+@functools.cache
 def title_heads() -> frozenset[str]:
     """Lookup keys of words that end a job title ("manager", "nurse") beside the one-word titles of the lists."""
     return frozenset(key(word) for (word,) in _rows("heads.txt"))
@@ -133,7 +145,7 @@ def stop_words() -> frozenset[str]:
 def _rows(name: str) -> Iterator[list[str]]:
     text = resources.files(__package__).joinpath("data", name).read_text(encoding="utf-8")
     for line in text.splitlines():
-        if line and not line.startswith("#"):
+        if line and not line.startswith("# "):
             yield line.split("|")
 
 

@@ -83,7 +83,7 @@ _LEGAL_FORMS = frozenset(["and", "co", "company", "corp", "corporation", "gmbh",
 @functools.cache
 def _not_plural() -> frozenset[str]:
     text = resources.files(__package__).joinpath("data", "not_plural.txt").read_text(encoding="utf-8")
-    return frozenset(line for line in text.splitlines() if not line.startswith("#"))
+    return frozenset(line for line in text.splitlines() if not line.startswith("# "))
 
 
 _IRREGULAR = {"wives": "wife", "knives": "knife", "lives": "life", "movies": "movie", "cookies": "cookie", "ties": "tie"}
