@@ -168,7 +168,7 @@ def _write_scores(
     scores: Path, features: Path, source: Callable[..., Source], fit: boost.Fit, shift: float, config: BaselineConfig
 ) -> None:
     arrow = schema.SCORES.arrow()
-    splits = sorted(folder.name for folder in features.iterdir() if folder.is_dir() and folder.name != "train")
+    splits = [name for name in (*schema.SPLITS[1:], "candidates") if (features / name).is_dir()]
     with storage.atomic_directory(scores) as folder, logs.phase(_log, "score") as counts:
         rows = 0
         for split in splits:

@@ -141,9 +141,8 @@ def load_embeddings(folder: Path) -> tuple[NDArray[np.float16], dict[str, Any]]:
 
 
 def splits(features: Path) -> list[str]:
-    """The splits of a features folder: train, validation, test first, then others such as candidates."""
-    present = sorted(path.name for path in features.iterdir() if path.is_dir() and any(path.glob("*.parquet")))
-    return sorted(present, key=lambda name: schema.SPLITS.index(name) if name in schema.SPLITS else len(schema.SPLITS))
+    """The splits that a features folder holds, in this order: train, validation, test, candidates."""
+    return [name for name in (*schema.SPLITS, "candidates") if (features / name).is_dir()]
 
 
 def encoder_hash(encoder: dict[str, Any]) -> str:
