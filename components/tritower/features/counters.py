@@ -117,7 +117,7 @@ class Counters:
             rows.ts, rows.position, rows.randomised, rows.counts, rows.out, keys_LN, self.expected_Q, self.rate_Q,
             clicks.clicked_at, clicks.position, clicks.randomised, keys_LC,
         )  # fmt: skip
-        count_pass(self.state, events, batch.first, self.half_life_us, self.prior_impressions, _COLUMN_LF, out_FN)
+        count_pass(self.state, events, batch.first, self.half_life_us, self.prior_impressions, _COLUMN_LF, _LOG1P, out_FN)
 
     def finish(self, queued: npt.NDArray[np.bool_]) -> None:
         """Keep what the impressions that stay queued will add (the mask of `Timeline.finish`)."""
@@ -141,6 +141,7 @@ def _columns(levels: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 _COLUMN_LF = _columns(LEVELS)
+_LOG1P = np.log1p(np.arange(1 << 14)).astype(np.float32)  # most counts are small; the table stays in the second-level cache
 
 
 @njit(cache=True)
@@ -173,10 +174,15 @@ def _put(out_FN: Array, f: int, o: int, value: float) -> None:
 
 
 @njit(cache=True)
-def _report(entry_W: Array, prior_2: Array, unit: float, column_F: Array, out_FN: Array, o: int) -> None:
+def _log1p(count: float, table: Array) -> Any:
+    return table[np.int64(count)] if count < table.shape[0] else np.float32(np.log1p(count))
+
+
+@njit(cache=True)
+def _report(entry_W: Array, prior_2: Array, unit: float, column_F: Array, log1p: Array, out_FN: Array, o: int) -> None:
     shown = entry_W[SHOWN]
-    _put(out_FN, column_F[0], o, np.log1p(shown))
-    _put(out_FN, column_F[1], o, np.log1p(entry_W[CLICKS]))
+    _put(out_FN, column_F[0], o, _log1p(shown, log1p))
+    _put(out_FN, column_F[1], o, _log1p(entry_W[CLICKS], log1p))
     if shown == 0.0:
         return
     strength = prior_2[1]
@@ -229,7 +235,7 @@ def _move_clock(state: State, t: int, half_life_us: float) -> None:
 
 @njit(cache=True)
 def count_pass(
-    state: State, events: Events, first: int, half_life_us: float, default: float, column_LF: Array, out_FN: Array
+    state: State, events: Events, first: int, half_life_us: float, default: float, column_LF: Array, log1p: Array, out_FN: Array
 ) -> None:
     """The pass: for each row from `first` on, count what lies strictly before it, then read."""
     ts_N, keys_LN = events.ts_N, events.keys_LN
@@ -258,6 +264,6 @@ def count_pass(
             continue
         for level in range(keys_LN.shape[0]):
             if keys_LN[level, i] >= 0:
-                _report(state.table_KW[keys_LN[level, i]], state.prior_L2[level], unit, column_LF[level], out_FN, o)
+                _report(state.table_KW[keys_LN[level, i]], state.prior_L2[level], unit, column_LF[level], log1p, out_FN, o)
         if job[SHOWN] > 0.0:
             out_FN[out_FN.shape[0] - 1, o] = (t - job[FIRST_TS]) / DAY_US

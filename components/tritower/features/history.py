@@ -116,24 +116,31 @@ def _events(batch: Batch, item_N: npt.NDArray[np.int32], jobs: Jobs) -> Events:
 
 
 @njit(cache=True)
-def _shares(past: rings.Rings, jobs: Jobs, slot: Any, job: int, held: Any, out_FN: Array, o: int) -> None:
-    for trait in range(3):
-        mine = jobs.traits_3J[trait, job]
+def _traits(past: rings.Rings, jobs: Jobs, slot: Any, held: Any, trait_4H: Array) -> None:
+    """Company, city, occupation and number of the jobs in a ring."""
+    for h in range(held):
+        job = past.item_SH[slot, rings.place(past, slot, h)]
+        for trait in range(3):
+            trait_4H[trait, h] = jobs.traits_3J[trait, job]
+        trait_4H[3, h] = job
+
+
+@njit(cache=True)
+def _shares(jobs: Jobs, job: Any, held: Any, trait_4H: Array, out_FN: Array, o: int) -> None:
+    for trait in range(4):
+        mine = jobs.traits_3J[trait, job] if trait < 3 else job
         if mine >= 0:
             same = 0
             for h in range(held):
-                same += jobs.traits_3J[trait, past.item_SH[slot, rings.place(past, slot, h)]] == mine
+                same += trait_4H[trait, h] == mine
             out_FN[3 + trait, o] = same / held
-    same = 0
-    for h in range(held):
-        same += past.item_SH[slot, rings.place(past, slot, h)] == job
-    out_FN[6, o] = same / held
 
 
 @njit(cache=True)
 def _ring(past: rings.Rings, dims: int) -> rings.Open:
-    held = past.item_SH.shape[1]
-    return rings.Open(np.empty((held, dims), np.float32), np.empty(held, np.float32), np.empty(dims, np.float32))
+    held = past.item_SH.shape[1] + 3  # products are computed four at a time
+    vector_HD, sum_D = np.zeros((held, dims), np.float32), np.empty(dims, np.float32)
+    return rings.Open(vector_HD, np.empty(held, np.float32), sum_D, np.empty(held, np.float32), np.empty((4, held), np.int32))
 
 
 @njit(cache=True)
@@ -145,6 +152,7 @@ def click_pass(
     clicked = 0
     open_slot = open_count = held = np.int64(0) - 1
     length = np.float64(0.0)
+    logged = np.float32(0.0)
     for i in range(first, events.ts_N.shape[0]):
         t = events.ts_N[i]
         while clicked < events.click_ts_C.shape[0] and events.click_ts_C[clicked] < t:
@@ -160,13 +168,15 @@ def click_pass(
         count = past.count_S[slot]
         if slot != open_slot or count != open_count:
             held, length = rings.widen_ring(past, slot, jobs.vectors, jobs.document_J, half_life_us, ring)
+            _traits(past, jobs, slot, held, ring.trait_4H)
             open_slot, open_count = slot, count
+            logged = np.float32(np.log1p(count))
         candidate_D = jobs.vectors.matrix_TD[events.document_N[i]]
         out_FN[0, o], out_FN[1, o], out_FN[2, o] = rings.cosines(candidate_D, held, length, ring)
-        _shares(past, jobs, slot, events.item_N[i], held, out_FN, o)
+        _shares(jobs, events.item_N[i], held, ring.trait_4H, out_FN, o)
         for h in range(min(held, past_NH.shape[1])):
             past_NH[o, h] = jobs.title_J[past.item_SH[slot, rings.place(past, slot, h)]]
-        out_FN[7, o] = np.log1p(count)
+        out_FN[7, o] = logged
         out_FN[8, o] = (t - past.ts_SH[slot, rings.place(past, slot, 0)]) / DAY_US
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tritower.features.half import dot_float, half_to_float, widen
+from tritower.features.half import dot_float, products, widen
 
 Array = npt.NDArray[Any]
 
@@ -35,11 +35,13 @@ class Vectors(NamedTuple):
 
 
 class Open(NamedTuple):
-    """One ring, widened: vectors and weights newest first, and their weighted sum."""
+    """One ring, widened: vectors and weights newest first, their weighted sum, room for products and for the items' traits."""
 
     vector_HD: Array
     weight_H: Array
     sum_D: Array
+    product_H: Array
+    trait_4H: Array
 
 
 def empty(users: int, items: int) -> Rings:
@@ -118,13 +120,9 @@ def cosines(candidate_D: Array, held: Any, length: Any, ring: Open) -> tuple[Any
 
     The sum needs no product of its own: it is the weighted sum of the items' products.
     """
-    total, best, last = np.float32(0.0), np.float32(-2.0), np.float32(0.0)
+    products(candidate_D, ring.vector_HD, held, ring.product_H)
+    total, best = np.float32(0.0), np.float32(-2.0)
     for h in range(held):
-        product = np.float32(0.0)
-        for d in range(candidate_D.shape[0]):
-            product += half_to_float(candidate_D[d]) * ring.vector_HD[h, d]
-        total += ring.weight_H[h] * product
-        best = max(best, product)
-        if h == 0:
-            last = product
-    return clip(total / length if length > 0.0 else 0.0), clip(best), clip(last)
+        total += ring.weight_H[h] * ring.product_H[h]
+        best = max(best, ring.product_H[h])
+    return clip(total / length if length > 0.0 else 0.0), clip(best), clip(ring.product_H[0])
