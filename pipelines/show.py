@@ -23,7 +23,7 @@ _WORTH = {
     "ingest": ("impressions_out", "jobs_out", "users_out", "requests", "impressions_quarantined"),
     "entities": ("titles_with_entity", "queries_with_entity"),
     "finetune": ("accepted", "clicks", "before_recall_at_10", "after_recall_at_10"),
-    "embed": ("texts", "dim", "name"),
+    "embed": ("texts", "dim"),
     "features": ("rows", "features"),
     "candidate_features": ("rows",),
     "ranker": ("validation_auc", "epochs", "rows_per_second"),
