@@ -10,14 +10,20 @@ _METRICS = {"auc": "AUC", "map@1": "mAP@1", "map@3": "mAP@3"}
 _RANKERS = {
     "oracle": "best possible (true probabilities)",
     "model": "triple tower",
-    "baseline_cos": "XGBoost with cosines",
+    "baseline_full": "XGBoost, cosines, PCA, positions",
+    "baseline_cos": "XGBoost, cosines",
     "baseline": "XGBoost",
 }
 _SLICES = {
     "randomised": "Test searches shown in random order (no position bias)",
+    "redrawn": "All test searches, clicks redrawn from the true probabilities (no position bias)",
     "logged": "All test searches as logged (the old ranking's order)",
 }
-_LIFTS = {"lift": "over XGBoost", "lift_cos": "over XGBoost with cosines"}
+_LIFTS = {
+    "lift": "over XGBoost",
+    "lift_cos": "over XGBoost, cosines",
+    "lift_full": "over XGBoost, cosines, PCA, positions",
+}
 # What is worth a reader's glance of each step's numbers, as far as the step reports it.
 _WORTH = {
     "ingest": ("impressions_out", "jobs_out", "users_out", "requests", "impressions_quarantined"),
@@ -29,6 +35,7 @@ _WORTH = {
     "ranker": ("validation_auc", "epochs", "rows_per_second"),
     "baseline": ("validation_auc", "rounds", "trials"),
     "baseline_cos": ("validation_auc", "rounds", "trials"),
+    "baseline_full": ("validation_auc", "rounds", "trials"),
     "candidates": ("searches", "candidates"),
     "recommend": ("searches", "recommendations"),
     "evaluation": ("randomised_auc", "logged_auc"),
@@ -90,7 +97,8 @@ def results(metrics: Mapping[str, Any]) -> str:
     parts = []
     for name, title in _SLICES.items():
         if metrics.get(name):
-            parts.append(f"{title}\n{_slice(metrics[name])}")
+            counts = ", ".join(f"{metrics[name][key]:,} {key}" for key in ("requests", "clicks") if key in metrics[name])
+            parts.append(f"{title}: {counts}\n{_slice(metrics[name])}")
     return "\n\n".join(parts)
 
 

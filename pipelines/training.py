@@ -56,7 +56,7 @@ def training(
         embed_config: knobs of `tritower.encoder.config.EmbedConfig`.
         features_config: knobs of `tritower.features.config.FeaturesConfig`.
         ranker_config: knobs of `tritower.ranker.config.RankerConfig`.
-        baseline_config: knobs of `tritower.baseline.config.BaselineConfig`, for both baselines.
+        baseline_config: knobs of `tritower.baseline.config.BaselineConfig`, for all three baselines.
         evaluation_config: knobs of `tritower.evaluation.config.EvaluationConfig`.
         candidates_config: knobs of `tritower.recommend.config.CandidatesConfig`.
         recommend_config: knobs of `tritower.recommend.config.RecommendConfig`.
@@ -71,16 +71,16 @@ def training(
     rows = features(**known).outputs["features"]
 
     trained = ranker(features=rows, embeddings=embeddings, config=ranker_config)
-    plain = baseline(features=rows, embeddings=embeddings, variant="standard", config=baseline_config)
-    plain.set_display_name("baseline")
-    with_cosines = baseline(features=rows, embeddings=embeddings, variant="cosines", config=baseline_config)
-    with_cosines.set_display_name("baseline_cos")
+    rivals = {}
+    for name, variant in (("baseline", "standard"), ("baseline_cos", "cosines"), ("baseline_full", "full")):
+        rival = baseline(features=rows, embeddings=embeddings, variant=variant, config=baseline_config)
+        rival.set_display_name(name)
+        rivals[f"scores_{name}"] = rival.outputs["scores"]
     judged = evaluation(
         dataset=dataset,
         features=rows,
         scores=trained.outputs["scores"],
-        scores_baseline=plain.outputs["scores"],
-        scores_baseline_cos=with_cosines.outputs["scores"],
+        **rivals,
         truth=truth,
         config=evaluation_config,
     )

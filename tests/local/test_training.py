@@ -41,7 +41,7 @@ def run(log: Path, work: Path, **inputs: Path) -> subprocess.CompletedProcess[st
 def test_from_raw_logs_to_ranked_jobs_then_from_the_cache(log: Path, tmp_path: Path) -> None:
     first = run(log, tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
-    assert "13/13" in first.stdout and "0 of them taken from the cache" in first.stdout
+    assert "14/14" in first.stdout and "0 of them taken from the cache" in first.stdout
 
     metrics = storage.read_json(tmp_path / "out" / "metrics.json")
     for part in ("randomised", "logged"):
@@ -65,7 +65,7 @@ def test_from_raw_logs_to_ranked_jobs_then_from_the_cache(log: Path, tmp_path: P
 
     second = run(log, tmp_path)
     assert second.returncode == 0, second.stdout + second.stderr
-    assert "13 of them taken from the cache" in second.stdout
+    assert "14 of them taken from the cache" in second.stdout
     assert storage.read_json(tmp_path / "out" / "metrics.json") == metrics
 
 
