@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +71,8 @@ def build(
         rng: decides which groups and variants are chosen.
         max_variants: most title variants per occupation.
     """
-    variants, names = _gather(titles, _shorts(abbreviations))
+    variants, names = _gather(titles)
+    short_of = _short_forms(abbreviations)
     chosen = _choose(variants, num_occupations, rng)
     titles_V: list[str] = []
     shorts_V: list[str] = []
@@ -81,8 +83,8 @@ def build(
     for number, code in enumerate(chosen):
         picked = _pick(variants[code], max_variants, rng)
         seeker, employer = _shares(len(picked), rng), _shares(len(picked), rng)
-        titles_V += [title for title, _ in picked]
-        shorts_V += [short for _, short in picked]
+        titles_V += picked
+        shorts_V += [variants[code][title].acronym or shorten(title, short_of) for title in picked]
         occupation_V += [number] * len(picked)
         seeker_V += list(number + np.cumsum(seeker))
         employer_V += list(number + np.cumsum(employer))
@@ -95,7 +97,7 @@ def build(
         weight_O=weight / weight.sum(),
         relatedness_OO=_relatedness(chosen, variants),
         titles=titles_V,
-        shorts=shorts_V,
+        shorts=["" if short == title else short for short, title in zip(shorts_V, titles_V, strict=True)],
         variant_occupation_V=np.array(occupation_V, np.int32),
         variant_start_O1=np.array(start, np.int64),
         seeker_cumulative_V=np.array(seeker_V),
@@ -112,7 +114,52 @@ def draw(
     return np.clip(found, start_O1[occupation], start_O1[occupation + 1] - 1).astype(np.int32)
 
 
-def _shorts(abbreviations: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+class _Title(NamedTuple):
+    acronym: str  # "" where there is none
+    common: float  # weight by which the title is chosen
+
+
+_Variants = dict[str, dict[str, _Title]]  # occupation code -> title as written -> what is known of it
+
+
+def _gather(titles: pa.Table) -> tuple[_Variants, dict[str, str]]:
+    """The usable titles of each civilian occupation that has enough of them, and the occupations' names."""
+    variants: _Variants = defaultdict(dict)
+    names: dict[str, str] = {}
+    columns = (titles[name].to_pylist() for name in ("title", "occupation", "occupation_title", "kind", "short"))
+    for title, code, name, kind, acronym in zip(*columns, strict=True):
+        if code.startswith("55") or name.endswith("All Other") or kind == "occupation":
+            continue
+        if len(title) > 40 or title.count(" ") > 3 or not _PLAIN.match(title):
+            continue
+        names.setdefault(code, name)
+        # What people say they are called is common; many alternate titles are hardly in use.
+        known = variants[code].get(title, _Title("", 1.0))
+        variants[code][title] = _Title(acronym or known.acronym, 6.0 if kind == "reported" else known.common)
+    return {c: v for c, v in variants.items() if len(v) >= 6}, names
+
+
+def shorten(title: str, short_of: Mapping[str, str]) -> str:
+    """The title with known phrases replaced by their short forms, longest phrase first; unchanged where there is none.
+
+    Args:
+        title: such as "Psychiatric Registered Nurse".
+        short_of: lower-case phrase -> short form, such as "registered nurse" -> "RN".
+    """
+    parts = title.split()
+    result: list[str] = []
+    at = 0
+    while at < len(parts):
+        for length in range(min(4, len(parts) - at), 0, -1):
+            short = short_of.get(" ".join(parts[at : at + length]).lower())
+            if short:
+                break
+        result.append(short or parts[at])
+        at += length
+    return " ".join(result)
+
+
+def _short_forms(abbreviations: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Phrase -> short form as written in a title: acronyms in capitals (RN), clipped words like words (Tech)."""
     chosen: dict[str, str] = {}
     for short, phrases in abbreviations.items():
@@ -121,29 +168,7 @@ def _shorts(abbreviations: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     return chosen
 
 
-def _gather(titles: pa.Table, short_of: dict[str, str]) -> tuple[dict[str, dict[str, tuple[str, float]]], dict[str, str]]:
-    """Per occupation: title -> (abbreviated form or '', how common the title is); and the occupations' names."""
-    phrases = re.compile(
-        r"\b(" + "|".join(re.escape(p) for p in sorted(short_of, key=len, reverse=True)) + r")\b", re.IGNORECASE
-    )
-    variants: dict[str, dict[str, tuple[str, float]]] = defaultdict(dict)
-    names: dict[str, str] = {}
-    columns = (titles[name].to_pylist() for name in ("title", "occupation", "occupation_title", "kind", "short"))
-    for title, code, name, kind, acronym in zip(*columns, strict=True):
-        if code.startswith("55") or name.endswith("All Other") or kind == "occupation":
-            continue
-        if not _PLAIN.match(title) or len(title) > 40 or len(title.split()) > 4:
-            continue
-        names.setdefault(code, name)
-        short = acronym or phrases.sub(lambda found: short_of[found[0].lower()], title)
-        variants[code][title] = (
-            "" if short == title else short,
-            3.0 if kind == "reported" else variants[code].get(title, ("", 1.0))[1],
-        )
-    return {c: v for c, v in variants.items() if len(v) >= 6}, names
-
-
-def _choose(variants: dict[str, dict[str, tuple[str, float]]], count: int, rng: np.random.Generator) -> list[str]:
+def _choose(variants: _Variants, count: int, rng: np.random.Generator) -> list[str]:
     """Occupation codes in groups: minor SOC groups drawn by employment, the larger occupations of each."""
     groups: dict[str, list[str]] = defaultdict(list)
     for code in sorted(variants):
@@ -161,11 +186,11 @@ def _choose(variants: dict[str, dict[str, tuple[str, float]]], count: int, rng: 
     return sorted(chosen[:count])
 
 
-def _pick(options: dict[str, tuple[str, float]], most: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+def _pick(options: dict[str, _Title], most: int, rng: np.random.Generator) -> list[str]:
     titles = sorted(options)
-    weight = np.array([options[t][1] / len(t.split()) for t in titles])
+    weight = np.array([options[t].common / len(t.split()) for t in titles])
     picked = rng.choice(len(titles), min(most, len(titles)), replace=False, p=weight / weight.sum())
-    return [(titles[i], options[titles[i]][0]) for i in picked]
+    return [titles[i] for i in picked]
 
 
 def _shares(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -174,7 +199,7 @@ def _shares(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
     return np.asarray(share / share.sum())
 
 
-def _relatedness(codes: list[str], variants: dict[str, dict[str, tuple[str, float]]]) -> NDArray[np.float32]:
+def _relatedness(codes: list[str], variants: _Variants) -> NDArray[np.float32]:
     """(O, O) in 0..1, symmetric, 1 on the diagonal: levels of the SOC in common, raised by titles in common."""
     related = np.zeros((len(codes), len(codes)), np.float32)
     for length, likeness in _LEVELS:

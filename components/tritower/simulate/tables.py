@@ -101,7 +101,9 @@ def _dense(request: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def _coded(local: NDArray[np.int32], values: pa.Array) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(local), values)
+    # Equal values in a dictionary make the Parquet writer give up dictionary pages, and then its bytes vary from run to run.
+    distinct = values.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(distinct.indices.take(pa.array(local)), distinct.dictionary)
 
 
 def _job_ids(ids: Ids, job: NDArray[np.int32]) -> pa.Array:

@@ -1,0 +1,53 @@
+"""The command line, as a process."""
+
+import json
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "tritower.simulate", *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    place = tmp_path_factory.mktemp("cli")
+    (place / "knobs.toml").write_text("ctr = 0.1\nseed = 5\n")
+    done = run("--out", place / "log", "--preset", "tiny", "--config", place / "knobs.toml", "--seed", 6, "--set", "drift=0.5")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["impressions"] == 1_000
+    assert "impressions: 1,000 rows" in done.stderr
+    return place / "log"
+
+
+def test_knobs_come_from_preset_file_and_options_in_this_order(log):
+    config = json.loads((log / "world/world.json").read_text())["config"]
+    assert (config["impressions"], config["days"], config["ctr"], config["seed"], config["drift"]) == (1_000, 14, 0.1, 6, 0.5)
+
+
+def test_truth_verb(log, tmp_path):
+    truth = pq.read_table(log / "truth")
+    pq.write_table(truth.select(["request_id", "job_id"]), tmp_path / "in.parquet")
+    done = run("truth", "--log", log, "--recommendations", tmp_path / "in.parquet", "--out", tmp_path / "out.parquet")
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out.parquet")["true_probability"].equals(truth["relevance"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "randomized_share=1"], "Did you mean 'randomised_share'?"),
+        (["--set", "ctr"], "is not KNOB=VALUE"),
+        (["--config", "/nowhere.toml"], "cannot be read"),
+        (["--impressions", "3"], "of at least 100"),
+    ],
+)
+def test_wrong_options_are_explained_and_leave_nothing(tmp_path, arguments, message):
+    done = run("--out", tmp_path / "log", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
