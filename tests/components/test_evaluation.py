@@ -10,8 +10,6 @@ from tritower.evaluation.component import evaluation
 
 _FILE = Path(__file__).parents[1] / "unit" / "evaluation" / "conftest.py"
 _SPEC = importlib.util.spec_from_file_location("evaluation_log", _FILE)
-    "evaluation_log", Path(__file__).parents[1] / "unit" / "evaluation" / "conftest.py"
-)
 _LOG = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(_LOG)
 
