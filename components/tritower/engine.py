@@ -111,6 +111,10 @@ def open_engine(
     """
     if name == "duckdb":
         return DuckDBEngine(memory_limit=memory_limit, threads=threads, scratch=scratch)
+    if name == "spark":
+        from tritower.spark import SparkEngine
+
+        return SparkEngine(memory_limit=memory_limit, threads=threads, scratch=scratch)
     raise ConfigError(f"unknown engine {name!r}", where="engine", remedy="Use duckdb or spark.")
 
 
@@ -157,7 +161,7 @@ class DuckDBEngine:
 
     def keep(self, name: str, query: str, *, order_by: str = "", number: str = "") -> int:
         """See Engine."""
-        schema, stream = self._stream(_ordered(query, order_by))
+        schema, stream = self._stream(ordered(query, order_by))
         return self._materialise(name, stream, schema, number=number)
 
     def map_batches(self, name: str, query: str, kernel: BatchKernel, schema: "pa.Schema") -> int:
@@ -168,7 +172,7 @@ class DuckDBEngine:
         """See Engine."""
         batches = (
             batch
-            for table in _whole_groups(self._stream(_ordered(query, key))[1], key)
+            for table in _whole_groups(self._stream(ordered(query, key))[1], key)
             for batch in kernel(table).cast(schema).to_batches()
         )
         return self._materialise(name, batches, schema)
@@ -190,7 +194,7 @@ class DuckDBEngine:
 
     def stream(self, query: str, *, order_by: str = "") -> "Iterator[pa.RecordBatch]":
         """See Engine."""
-        return self._stream(_ordered(query, order_by))[1]
+        return self._stream(ordered(query, order_by))[1]
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """See Engine."""
@@ -371,7 +375,8 @@ def _whole_groups(stream: "Iterable[pa.RecordBatch]", key: str, *, rows: int = 4
         yield pa.Table.from_batches(held)
 
 
-def _ordered(query: str, order_by: str) -> str:
+def ordered(query: str, order_by: str) -> str:
+    """The query with an ORDER BY, if one is asked for."""
     return f"SELECT * FROM ({query}) AS t ORDER BY {order_by}" if order_by else query
 
 
