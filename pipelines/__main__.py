@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tritower.errors import TritowerError
+from tritower.errors import ConfigError, TritowerError
 
 if TYPE_CHECKING:
-    from pipelines import remote, running
+    from pipelines import remote
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,10 +48,13 @@ def _compile(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from tritower import storage
+
     from pipelines import running, show
 
-    metrics = running.run(
-        _inputs(options),
+    results = running.run(
+        options.pipeline,
+        _locations(options),
         preset=options.preset,
         settings=options.set,
         root=options.root,
@@ -60,9 +63,10 @@ def _run(options: argparse.Namespace) -> int:
         docker=options.docker,
         gpus=options.gpus,
     )
-    print(show.results(metrics))
-    for name in running.RESULTS.values():
-        print((options.out / name).absolute())
+    for result in results:
+        if result.name == "metrics.json":
+            print(show.results(storage.read_json(result)), end="\n\n")
+    print(*(result.absolute() for result in results), sep="\n")
     return 0
 
 
@@ -82,12 +86,13 @@ def _demo(options: argparse.Namespace) -> int:
 def _submit(options: argparse.Namespace) -> int:
     from pipelines import compiling, running
 
-    backend, arguments = _backend(options), running.arguments(_inputs(options), options.preset, options.set)
+    arguments = running.arguments(options.pipeline, _locations(options), options.preset, options.set)
+    backend = _backend(options)
     run_id = backend.submit(
-        compiling.yaml_path("training"),
+        compiling.yaml_path(options.pipeline),
         arguments,
         experiment=options.experiment,
-        name=options.name,
+        name=options.name or options.pipeline,
         service_account=options.service_account,
         use_cache=not options.no_cache,
     )
@@ -101,12 +106,12 @@ def _schedule(options: argparse.Namespace) -> int:
     from pipelines import compiling, remote, running
 
     remote.check_cron(options.cron)
-    backend, arguments = _backend(options), running.arguments(_inputs(options), options.preset, options.set, versioned=False)
-    made, replaced = backend.schedule(
-        compiling.yaml_path("training"),
+    arguments = running.arguments(options.pipeline, _locations(options), options.preset, options.set, versioned=False)
+    made, replaced = _backend(options).schedule(
+        compiling.yaml_path(options.pipeline),
         arguments,
         experiment=options.experiment,
-        name=options.name,
+        name=options.name or options.pipeline,
         cron=options.cron,
         service_account=options.service_account,
     )
@@ -114,10 +119,16 @@ def _schedule(options: argparse.Namespace) -> int:
     return 0
 
 
-def _inputs(options: argparse.Namespace) -> "running.Inputs":
+def _locations(options: argparse.Namespace) -> dict[str, str]:
+    """The locations that the pipeline takes, each given where it needs one."""
     from pipelines import running
 
-    return running.Inputs(jobs=options.jobs, impressions=options.impressions, users=options.users, truth=options.truth)
+    locations = {parameter: getattr(options, parameter) for parameter in running.PLANS[options.pipeline].locations}
+    for parameter in ("model", "encoder"):
+        if locations.get(parameter) == "":
+            problem = f"the pipeline {options.pipeline} needs a {parameter}"
+            raise ConfigError(problem, where=f"--{parameter}", remedy="Give the one that a training run made.")
+    return locations
 
 
 def _backend(options: argparse.Namespace) -> "remote.Backend":
@@ -134,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--check", action="store_true", help="only compare with what is there; exit status 1 if it differs")
     command.set_defaults(do=_compile)
 
-    command = commands.add_parser("run", help="run the compiled training pipeline on your files")
+    command = commands.add_parser("run", help="run a compiled pipeline on your files")
     where = command.add_mutually_exclusive_group(required=True)
     where.add_argument("--local", action="store_true", help="on this machine, one subprocess per step")
     where.add_argument("--docker", action="store_true", help="on this machine, one container per step, without a network")
@@ -153,14 +164,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--no-cache", action="store_true", help="make the log and run every step anew")
     command.set_defaults(do=_demo)
 
-    command = commands.add_parser("submit", help="run the training pipeline on a Kubeflow Pipelines backend")
+    command = commands.add_parser("submit", help="run a pipeline on a Kubeflow Pipelines backend")
     _add_data(command)
     _add_backend(command)
     command.add_argument("--no-cache", action="store_true", help="run every step, whatever was run before")
     command.add_argument("--wait", action="store_true", help="until the run has ended; exit status 1 if it failed")
     command.set_defaults(do=_submit)
 
-    command = commands.add_parser("schedule", help="run the training pipeline there by the clock")
+    command = commands.add_parser("schedule", help="run a pipeline there by the clock")
     command.add_argument("--cron", required=True, help="six fields, seconds first: '0 30 3 * * *'")
     _add_data(command)
     _add_backend(command)
@@ -169,10 +180,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--pipeline", choices=("training", "batch"), default="training", help="which (training)")
     command.add_argument("--jobs", required=True, metavar="WHERE", help="adverts: file or folder, CSV, JSON Lines or Parquet")
     command.add_argument("--impressions", required=True, metavar="WHERE", help="jobs shown for searches, and clicks")
     _add(command, "--users", "what is known of users", "", "WHERE")
-    _add(command, "--truth", "true probabilities of a simulated log", "", "WHERE")
+    _add(command, "--truth", "true probabilities of a simulated log (training)", "", "WHERE")
+    _add(command, "--model", "a trained ranker (batch)", "", "WHERE")
+    _add(command, "--encoder", "the text encoder that it was trained with (batch)", "", "WHERE")
     _add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")
     command.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="one knob; may be repeated")
 
@@ -181,7 +195,7 @@ def _add_backend(command: argparse.ArgumentParser) -> None:
     _add(command, "--endpoint", "address of the API, or KF_PIPELINES_ENDPOINT", "", "URL")
     _add(command, "--namespace", "the user's, where the backend serves several", "", "NAME")
     _add(command, "--experiment", "its name (tritower)", "tritower", "NAME")
-    _add(command, "--name", "of the run or schedule (training)", "training", "NAME")
+    _add(command, "--name", "of the run or schedule (the pipeline's)", "", "NAME")
     _add(command, "--service-account", "of the run's pods", "", "NAME")
 
 

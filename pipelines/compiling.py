@@ -73,6 +73,7 @@ def _neutral(image: str) -> str:
 
 def _pipelines() -> dict[str, Callable[..., Any]]:
     """Pipeline name -> the function that wires it."""
+    from pipelines.batch import batch
     from pipelines.training import training
 
-    return {"training": training}
+    return {"training": training, "batch": batch}

@@ -33,13 +33,14 @@ def run(out: Path, *, impressions: int = 200_000, seed: int = 0, preset: str = "
     """
     start = time.perf_counter()
     log = _log(out, impressions=impressions, seed=seed, use_cache=use_cache)
-    inputs = running.Inputs(
-        jobs=str(log / "jobs.parquet"),
-        impressions=str(log / "impressions"),
-        users=str(log / "users.parquet"),
-        truth=str(log / "truth"),
-    )
-    metrics = running.run(inputs, preset=preset, root=out / "run", out=out, use_cache=use_cache)
+    locations = {
+        "jobs": str(log / "jobs.parquet"),
+        "impressions": str(log / "impressions"),
+        "users": str(log / "users.parquet"),
+        "truth": str(log / "truth"),
+    }
+    running.run("training", locations, preset=preset, root=out / "run", out=out, use_cache=use_cache)
+    metrics: dict[str, Any] = storage.read_json(out / "metrics.json")
     print(show.results(metrics))
     rows = _with_truth(log, out / "recommendations.parquet")
     print("\nThe first ten jobs for three searches; score: the model's click probability, true: the simulator's\n")

@@ -1,42 +1,56 @@
-"""`run`: the compiled training pipeline on files of the user's, its results copied to one folder."""
+"""`run`: a compiled pipeline on files of the user's, its results copied to one folder."""
 
 import shutil
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from tritower import storage
+from tritower.errors import ConfigError
 
 from pipelines import compiling, containers, knobs, local, show
 from pipelines.version import data_version
 
-RESULTS = {"metrics": "metrics.json", "report": "report.html", "recommendations": "recommendations.parquet"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """Where the raw tables are; `truth` is empty for real logs."""
+class Plan:
+    """What a pipeline takes and gives.
 
-    jobs: str
-    impressions: str
-    users: str = ""
-    truth: str = ""
+    `locations` are its parameters that name files or folders, `results` the names that its outputs get, `knobs` those that its
+    own defaults set.
+    """
 
-    def absolute(self) -> "Inputs":
-        """The same with local paths made absolute, as steps and cache keys need them."""
-        return Inputs(**{name: _absolute(location) for name, location in vars(self).items()})
+    locations: tuple[str, ...]
+    results: Mapping[str, str]
+    knobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def local_paths(self) -> list[Path]:
-        """Those on this machine's file system."""
-        return [Path(location) for location in vars(self).values() if location and "://" not in location]
+
+PLANS = {
+    "training": Plan(
+        locations=("jobs", "impressions", "users", "truth"),
+        results={
+            "metrics": "metrics.json",
+            "report": "report.html",
+            "recommendations": "recommendations.parquet",
+            "model": "model",
+            "encoder": "encoder",
+        },
+    ),
+    "batch": Plan(
+        locations=("jobs", "impressions", "users", "model", "encoder"),
+        results={"recommendations": "recommendations.parquet"},
+        knobs={"candidates": {"split": "all", "latest_per_user": True, "answer_at": "end"}},
+    ),
+}
 
 
 def run(
-    inputs: Inputs,
+    name: str,
+    locations: Mapping[str, str],
     *,
     preset: str = "",
     settings: Iterable[str] = (),
@@ -45,65 +59,88 @@ def run(
     use_cache: bool = True,
     docker: bool = False,
     gpus: bool = False,
-) -> dict[str, Any]:
-    """Execute the compiled training pipeline here, show progress, and copy its results to `out`.
+) -> list[Path]:
+    """Execute a compiled pipeline here, show progress, and copy its results to `out`.
 
     Args:
+        name: training or batch.
+        locations: parameter -> file, folder or URI; empty where there is none.
         preset: name or TOML file of knobs.
         settings: `step.knob=value` texts.
         root: folder for artifacts, logs and cache.
-        out: folder that gets metrics.json, report.html and recommendations.parquet.
+        out: folder that gets the results.
         use_cache: reuse steps whose input did not change.
         docker: run each step in its image, without a network, in place of a subprocess.
         gpus: with `docker`, hand the containers every GPU.
 
     Returns:
-        The metrics.
+        The results.
 
     Raises:
         TritowerError: a knob or an input is wrong, or a step failed.
     """
-    inputs = inputs.absolute()
-    values = arguments(inputs, preset, settings)
+    locations = {parameter: _absolute(location) for parameter, location in locations.items()}
+    values = arguments(name, locations, preset, settings)
     compiling.check_all()
-    pipeline = compiling.yaml_path("training")
+    pipeline = compiling.yaml_path(name)
     print(f"Running {pipeline.name} with data version {values['data_version']}; logs and artifacts are in {root}")
     start = time.perf_counter()
+    read_only = [Path(location) for location in locations.values() if location and "://" not in location]
     outcome = local.run(
         pipeline,
         values,
         root=root.absolute(),
         use_cache=use_cache,
-        containers=containers.runner_arguments(read_only=inputs.local_paths(), gpus=gpus) if docker else None,
-        report=show.Progress(_step_count(pipeline), sys.stdout),
+        containers=containers.runner_arguments(read_only=read_only, gpus=gpus) if docker else None,
+        report=show.Progress(len(_tasks(name)), sys.stdout),
     )
     cached = sum(step.status == "cached" for step in outcome.steps)
     print(f"{len(outcome.steps)} steps in {time.perf_counter() - start:.0f} s, {cached} of them taken from the cache\n")
-    out.mkdir(parents=True, exist_ok=True)
-    for output, name in RESULTS.items():
-        with storage.atomic_file(out / name) as temporary:
-            shutil.copyfile(outcome.outputs[output], temporary)
-    metrics: dict[str, Any] = storage.read_json(out / "metrics.json")
-    return metrics
+    return [_copy(outcome.outputs[output], out / result) for output, result in PLANS[name].results.items()]
 
 
-def arguments(inputs: Inputs, preset: str, settings: Iterable[str], *, versioned: bool = True) -> dict[str, Any]:
-    """The pipeline's parameters.
+def arguments(
+    name: str, locations: Mapping[str, str], preset: str, settings: Iterable[str], *, versioned: bool = True
+) -> dict[str, Any]:
+    """The parameters of a pipeline.
 
     Args:
         versioned: read the input and set its `data_version`; without it the parameters are the same whatever the input holds.
 
     Raises:
-        TritowerError: a knob is wrong, or an input is not there.
+        TritowerError: a knob is wrong or of a step that the pipeline does not have, or an input is not there.
     """
+    settings = list(settings)
     chosen = knobs.gather(preset, settings)
-    version = data_version(inputs.jobs, inputs.impressions, inputs.users, inputs.truth) if versioned else ""
-    return {**vars(inputs), "data_version": version, **knobs.arguments(chosen)}
+    known = set(_specification(name)["root"]["inputDefinitions"]["parameters"])
+    for setting in settings:
+        step = setting.split(".")[0].strip()
+        if f"{step}_config" not in known:
+            raise ConfigError(f"the pipeline {name} has no step {step!r}", where=f"--set {setting}", remedy="Leave it out.")
+    own = PLANS[name].knobs
+    values = knobs.arguments({step: {**own.get(step, {}), **chosen.get(step, {})} for step in own.keys() | chosen.keys()})
+    version = data_version(*(locations[parameter] for parameter in PLANS[name].locations)) if versioned else ""
+    return {**locations, "data_version": version, **{key: value for key, value in values.items() if key in known}}
 
 
-def _step_count(pipeline: Path) -> int:
-    spec = next(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
-    return len(spec["root"]["dag"]["tasks"])
+def _tasks(name: str) -> dict[str, Any]:
+    tasks: dict[str, Any] = _specification(name)["root"]["dag"]["tasks"]
+    return tasks
+
+
+def _specification(name: str) -> dict[str, Any]:
+    specification: dict[str, Any] = next(yaml.safe_load_all(compiling.yaml_path(name).read_text(encoding="utf-8")))
+    return specification
+
+
+def _copy(source: Path, final: Path) -> Path:
+    if source.is_dir():
+        with storage.atomic_directory(final) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+    else:
+        with storage.atomic_file(final) as temporary:
+            shutil.copyfile(source, temporary)
+    return final
 
 
 def _absolute(location: str) -> str:

@@ -48,7 +48,8 @@ def step_versions(pipeline: Path) -> dict[str, str]:
     executors = spec["deploymentSpec"]["executors"]
     versions = {}
     for name, component in spec["components"].items():
-        body = "\n".join(executors[component["executorLabel"]]["container"]["command"])
+        container = executors[component["executorLabel"]].get("container", {})  # an importer has none
+        body = "\n".join(container.get("command", []))
         versions[name.removeprefix("comp-")] = code_version(*sorted(set(_ROOM.findall(body))))
     return versions
 

@@ -1,5 +1,6 @@
 """The compiled training pipeline on a small simulated log, as a user runs it: from the command line, in subprocesses."""
 
+import datetime as dt
 import itertools
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def run(log: Path, work: Path, **inputs: Path) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_from_raw_logs_to_ranked_jobs_then_from_the_cache(log: Path, tmp_path: Path) -> None:
     first = run(log, tmp_path)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -67,6 +68,19 @@ def test_from_raw_logs_to_ranked_jobs_then_from_the_cache(log: Path, tmp_path: P
     assert second.returncode == 0, second.stdout + second.stderr
     assert "14 of them taken from the cache" in second.stdout
     assert storage.read_json(tmp_path / "out" / "metrics.json") == metrics
+
+    # The batch pipeline ranks the jobs open at the end of the log for every user, with what the training run made.
+    options = [part for name in ("jobs", "users") for part in (f"--{name}", log / f"{name}.parquet")]
+    daily = call(
+        "pipelines", "run", "--local", "--pipeline", "batch", *options, "--impressions", log / "impressions",
+        "--model", tmp_path / "out" / "model", "--encoder", tmp_path / "out" / "encoder",
+        "--set", "candidates.candidates_per_search=30", "--root", tmp_path / "root", "--out", tmp_path / "daily",
+    )  # fmt: skip
+    assert daily.returncode == 0, daily.stdout + daily.stderr
+    rows = pq.read_table(tmp_path / "daily" / "recommendations.parquet").to_pylist()
+    searched = pq.read_table(log / "impressions", columns=["user_id", "ts"])
+    assert {row["user_id"] for row in rows} == set(searched["user_id"].to_pylist())
+    assert {row["ts"] for row in rows} == {max(searched["ts"].to_pylist()) + dt.timedelta(microseconds=1)}
 
 
 def test_bad_input_fails_at_once_with_one_clear_message(log: Path, tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def test_a_changed_yaml_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(compiling.COMPILED.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_no_step_installs_anything_and_vertex_gets_one_document(path: Path) -> None:
     document, *platform = yaml.safe_load_all(path.read_text())
-    for executor in document["deploymentSpec"]["executors"].values():
+    executors = document["deploymentSpec"]["executors"].values()
+    for executor in (executor for executor in executors if "importer" not in executor):
         assert "pip install" not in " ".join(executor["container"]["command"])
         assert executor["container"]["image"].startswith("tritower/")
         assert not executor["container"]["image"].endswith(":latest")
