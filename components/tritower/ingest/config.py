@@ -21,6 +21,22 @@ class IngestConfig:
     """The step fails when a larger share of a table's rows is refused. 0 to 1. Default: a judgement, strict enough to
     catch a broken export, loose enough for the odd bad row."""
 
+    max_repeated_share: float = 0.5
+    """The step fails when a larger share of a table's rows repeats an earlier row. 0 to 1. Default: a judgement; a log of
+    views repeats a quarter of its rows in practice."""
+
+    previous: str = ""
+    """Location of an earlier run's dataset folder, to compare with; empty for none. The limits below need it."""
+
+    max_missing_rise: float = 0.2
+    """By how much the share of missing values of any column may exceed the earlier run's. 0 to 1. Default: a judgement."""
+
+    max_ctr_change: float = 0.5
+    """By how much the click-through rate may differ from the earlier run's, as a ratio. Above 0. Default: a judgement."""
+
+    max_new_company_share: float = 1.0
+    """Share of the impressions that may belong to companies the earlier run did not know. 0 to 1. Default: no limit."""
+
     negatives: int = 0
     """Jobs drawn per view, for logs of views or clicks alone. 0: 9 where impressions have no column `clicked` (ten
     candidates a list, as is common in ranking tests), none where they have it. Above 0: every row is taken for a view."""
@@ -47,6 +63,9 @@ class IngestConfig:
         check(0 < self.validation_share <= 0.5, "validation_share", self.validation_share, "above 0, at most 0.5")
         check(0 < self.test_share <= 0.5, "test_share", self.test_share, "above 0, at most 0.5")
         check(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "between 0 and 1")
+        for name in ("max_repeated_share", "max_missing_rise", "max_new_company_share"):
+            check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        check(self.max_ctr_change > 0, "max_ctr_change", self.max_ctr_change, "above 0")
         check(0 <= self.negatives <= 1_000, "negatives", self.negatives, "from 0 to 1000")
         check(self.negatives_window_d > 0, "negatives_window_d", self.negatives_window_d, "above 0")
         check(self.seed >= 0, "seed", self.seed, "of 0 or more")

@@ -2,10 +2,10 @@
 
 import difflib
 import functools
-import html
+import json
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from tritower.config import to_dict
 from tritower.engine import BATCH_ROWS, Engine, open_engine, write_parquet
 from tritower.errors import DataError, QualityError, SchemaError
 from tritower.ingest import dataset as dataset_files
-from tritower.ingest import negatives, rows, sources, tables
+from tritower.ingest import negatives, report, rows, sources, tables
+from tritower.ingest import quality as quality_measures
 from tritower.ingest.config import IngestConfig
 from tritower.logs import phase
 from tritower.schema import (
@@ -85,15 +86,13 @@ def run(
             _add_up(summary)
             summary["fingerprint"] = dataset_files.fingerprint(folder)
             seen["rows"] = summary["tables"]["impressions"]
+        storage.write_json(folder / "quality.json", _judge(engine, counts, config, quality))
         storage.write_json(folder / "dataset.json", summary)
         engine.close()
         shutil.rmtree(folder / ".scratch")
     numbers = _numbers(summary)
     if metrics:
         storage.write_json(metrics, numbers)
-    if quality:
-        with storage.atomic_file(quality) as temporary:
-            temporary.write_text(_report(summary), encoding="utf-8")
     return numbers
 
 
@@ -243,6 +242,37 @@ def _check_quality(engine: Engine, counts: dict[str, dict[str, Any]], config: In
             )
 
 
+def _judge(engine: Engine, counts: dict[str, dict[str, Any]], config: IngestConfig, quality: str | Path) -> dict[str, Any]:
+    """Measure the data, write the report, and stop when a measure is beyond its limit; return the measures."""
+    measured = quality_measures.measure(engine, counts)
+    before = None
+    if config.previous:
+        before = _previous_measures(config.previous)
+        measured["new_companies"] = quality_measures.new_companies(engine, f"{config.previous.rstrip('/')}/jobs.parquet")
+    findings = quality_measures.compare(measured, before, config)
+    measured["findings"] = [asdict(finding) for finding in findings]
+    if quality:
+        # Written first: whoever is stopped wants to see by what.
+        with storage.atomic_file(quality) as temporary:
+            temporary.write_text(report.page(measured, before, findings), encoding="utf-8")
+    beyond = [f"{finding.name} {finding.value:.1%} ({finding.limit})" for finding in findings if finding.is_beyond]
+    if beyond:
+        raise QualityError(
+            f"{len(beyond)} measures are beyond their limits: {'; '.join(beyond)}",
+            where="data quality",
+            remedy="Look into the source, or change the limits: max_repeated_share, max_missing_rise, max_ctr_change,"
+            " max_new_company_share.",
+        )
+    return measured
+
+
+def _previous_measures(previous: str) -> dict[str, Any]:
+    store, path = storage.filesystem(f"{previous.rstrip('/')}/quality.json")
+    with storage.reading(previous), store.open_input_stream(path) as stream:
+        measured: dict[str, Any] = json.loads(stream.read())
+    return measured
+
+
 def _add_up(summary: dict[str, Any]) -> None:
     for name, counted in summary["counts"].items():
         out = counted["out"] + counted["quarantined"] + counted["deduplicated"]
@@ -260,10 +290,3 @@ def _numbers(summary: dict[str, Any]) -> dict[str, float]:
     }
     numbers |= {f"{split}_impressions": found["impressions"] for split, found in summary["splits"].items()}
     return numbers | {"requests": summary["tables"]["requests"], "texts": summary["tables"]["texts"]}
-
-
-def _report(summary: dict[str, Any]) -> str:
-    lines = "".join(
-        f"<tr><td>{html.escape(str(name))}</td><td>{value:,}</td></tr>" for name, value in _numbers(summary).items()
-    )
-    return f"<!doctype html><meta charset=utf-8><title>Data quality</title><h1>Data quality</h1><table>{lines}</table>"

@@ -61,10 +61,21 @@ def _documents(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         titles, companies = batch["title"].to_pylist(), batch["company"].to_pylist()
         documents = [document_text(title, company) for title, company in zip(titles, companies, strict=True)]
-        folded = [company.casefold() for company in companies]
-        yield batch.append_column("document", pa.array(documents, pa.string())).append_column(
-            "company_folded", pa.array(folded, pa.string())
-        )
+        wide = batch.append_column("document", pa.array(documents, pa.string()))
+        yield wide.append_column("company_folded", _fold(batch["company"]))
+
+
+FOLDED_SCHEMA = pa.schema([("company_folded", pa.string())])
+
+
+def fold_companies(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Kernel: the case-folded names of a column `company`."""
+    for batch in batches:
+        yield pa.RecordBatch.from_arrays([_fold(batch["company"])], schema=FOLDED_SCHEMA)
+
+
+def _fold(companies: pa.Array) -> pa.Array:
+    return pa.array([company.casefold() for company in companies.to_pylist()], pa.string())
 
 
 def known_jobs(engine: Engine) -> None:
