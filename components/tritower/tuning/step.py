@@ -1,0 +1,77 @@
+"""The tuning step on one machine: features and embeddings in, the best knobs and a report out."""
+
+import logging
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from tritower import logs, storage
+from tritower.tuning import plots, search
+from tritower.tuning.config import TuningConfig
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    *, features: str | Path, embeddings: str | Path, best: str | Path, report: str | Path, config: TuningConfig
+) -> dict[str, float]:
+    """Search the space, or go on with an interrupted search.
+
+    Args:
+        features: the features step's folder, handed to every trial.
+        embeddings: the embed step's folder, likewise.
+        best: JSON file to write: knobs (fixed and found, ready as the ranker's config), metric, untuned, trials.
+        report: HTML file to write: history, parallel coordinates, every trial.
+
+    Returns:
+        best, untuned, trials, pruned, failed.
+
+    Raises:
+        StepError: more than `max_failed` trials failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="tuning-") as work, logs.phase(_log, "tune") as counts:
+        kept = Path(config.storage) if config.storage else Path(work) / "study.db"
+        study = search.open_study(kept, config)
+        places = {"features": Path(features), "embeddings": Path(embeddings)}
+        untuned = search.run(study, config, places, Path(work))
+        found, value = search.best(study, untuned, config)
+        trials = search.table(study)
+        counts["trials"] = len(trials)
+    states = [item["state"] for item in trials]
+    numbers: dict[str, float] = {
+        "best": value,
+        "untuned": untuned,
+        "trials": len(trials),
+        "pruned": states.count("pruned"),
+        "failed": states.count("fail"),
+    }
+    storage.write_json(best, {"knobs": {**(config.fixed or {}), **found}, **numbers, "history": trials})
+    with storage.atomic_file(report) as temporary:
+        temporary.write_text(_page(trials, found, numbers, config), encoding="utf-8")
+    return numbers
+
+
+def knobs(best: str | Path) -> dict[str, Any]:
+    """The best knobs that `run` left, as the tuned step's config takes them."""
+    found: dict[str, Any] = storage.read_json(best)["knobs"]
+    return found
+
+
+def _page(trials: list[dict[str, Any]], found: dict[str, str], numbers: dict[str, float], config: TuningConfig) -> str:
+    maximize = config.goal == "maximize"
+    gained = f"{config.metric} {numbers['best']:.5f} against {numbers['untuned']:.5f} with the defaults"
+    template = resources.files("tritower.tuning").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(template).render(
+        verdict=f"The search found better knobs: {gained}." if found else f"No trial beat the defaults ({gained}).",
+        counts=f"{numbers['trials']} trials, {numbers['pruned']} stopped early, {numbers['failed']} failed.",
+        best=found,
+        metric=config.metric,
+        names=[parameter.name for parameter in config.space],
+        trials=trials,
+        history=plots.history(trials, numbers["untuned"], config.metric, maximize=maximize),
+        parallel=plots.parallel(trials, config.space, config.metric, maximize=maximize),
+    )
