@@ -6,6 +6,7 @@ Every batch is a function of (seed, epoch, step) alone: a resumed run, and a run
 global batches.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from tritower.ranker.rows import Rows
 
 Array = NDArray[Any]
+_RESIDENT_SHARE = 0.7  # of the free device memory; the rest is for activations
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Batch:
     feature_BF: Tensor
     position_B: Tensor
     clicked_B: Tensor
+    request_B: Tensor
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The arguments of ClickModel.forward."""
@@ -54,7 +57,44 @@ def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
         feature_BF=torch.from_numpy(taken.feature).float(),
         position_B=torch.from_numpy(taken.position).long(),
         clicked_B=torch.from_numpy(taken.clicked).float(),
+        request_B=torch.from_numpy(taken.request),
     )
+
+
+def source(rows: Rows, matrix_TD: Array, device: torch.device) -> Callable[[Array], Batch]:
+    """A function from row indices to their batch on `device`; on a GPU the data lies there too, where it fits."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        needed = matrix_TD.nbytes + sum(array.nbytes for array in vars(rows).values())
+        if needed < free * _RESIDENT_SHARE:
+            return Resident(rows, matrix_TD, device)
+    return lambda index_B: gather(rows, index_B, matrix_TD).to(device)
+
+
+class Resident:
+    """Rows and embeddings on a device, gathered there: only row indices cross the bus."""
+
+    def __init__(self, rows: Rows, matrix_TD: Array, device: torch.device) -> None:
+        self.columns = {name: torch.from_numpy(np.array(array)).to(device) for name, array in vars(rows).items()}
+        self.matrix_TD = torch.from_numpy(np.array(matrix_TD)).to(device)
+        self.device = device
+
+    def __call__(self, index_B: Array) -> Batch:
+        """What `gather` gives, on the device."""
+        index = torch.from_numpy(index_B).to(self.device)
+        taken = {name: column.index_select(0, index) for name, column in self.columns.items()}
+        query_Q, query_B = torch.unique(taken["query"], return_inverse=True)
+        document_J, document_B = torch.unique(taken["document"], return_inverse=True)
+        return Batch(
+            query_QD=self.matrix_TD.index_select(0, query_Q).float(),
+            document_JD=self.matrix_TD.index_select(0, document_J).float(),
+            query_B=query_B,
+            document_B=document_B,
+            feature_BF=taken["feature"].float(),
+            position_B=taken["position"].long(),
+            clicked_B=taken["clicked"].float(),
+            request_B=taken["request"],
+        )
 
 
 def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: str) -> Array:

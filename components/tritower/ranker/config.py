@@ -25,6 +25,15 @@ class RankerConfig:
     product: bool = True
     """Give the head the element-wise product of the query and the document tower."""
 
+    gates: bool = False
+    """Scale each interaction feature by a factor that the query chooses."""
+
+    cross_layers: int = 0
+    """Cross layers (DCN V2) before the interaction tower; 0 = none."""
+
+    cross_rank: int = 16
+    """Rank of the cross layers' matrices, >= 1."""
+
     dropout: float = 0.1
     """Share of hidden units dropped in training, in [0, 1)."""
 
@@ -50,10 +59,16 @@ class RankerConfig:
     batch_size: int = 2048
     """Rows of one optimiser step over all processes, >= 2; divisible by processes x `accumulate`."""
 
-    shuffle: Literal["rows", "requests"] = "rows"
+    shuffle: Literal["rows", "requests"] = "requests"
     """Draw single rows, or whole searches (fewer distinct queries in a batch, so faster)."""
 
-    learning_rate: float = 1e-3
+    listwise: float = 0.0
+    """Weight of a softmax loss over each search beside the pointwise loss, >= 0; wants `shuffle` = requests."""
+
+    average: float = 0.98
+    """Decay per step of a moving average of the weights, in [0, 1); the average is what is validated and kept. 0 = none."""
+
+    learning_rate: float = 2e-3
     """Peak learning rate of AdamW, > 0."""
 
     warmup_share: float = 0.1
@@ -92,8 +107,12 @@ class RankerConfig:
     seed: int = 17
     """Seed of weights, order and dropout, >= 0."""
 
+    tensorboard: str = ""
+    """Folder for TensorBoard's event files; empty = none."""
+
     checkpoints: str = ""
-    """Folder for checkpoints, from which an interrupted training goes on; empty = none."""
+    """Folder or URI (`s3://`, `minio://`, `gs://`) for checkpoints, from which an interrupted training goes on; empty = none.
+    Each training has a folder of its own in there, named by a digest of its data and knobs."""
 
     checkpoint_every_s: float = 300.0
     """Seconds between checkpoints, > 0."""
@@ -120,12 +139,29 @@ class RankerConfig:
             f"whose last width is {self.query_tower[-1]} as in query_tower, or switch `product` off",
         )
         check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        check(0 <= self.average < 1, "average", self.average, "in [0, 1)")
+        check(self.listwise >= 0, "listwise", self.listwise, ">= 0")
+        check(
+            not self.listwise or self.shuffle == "requests",
+            "shuffle",
+            self.shuffle,
+            "'requests', which the listwise loss needs",
+        )
         check(0 <= self.warmup_share < 1, "warmup_share", self.warmup_share, "in [0, 1)")
-        for name in ("positions", "normaliser_rows", "epochs", "accumulate", "evaluations_per_epoch", "patience", "processes"):
+        for name in (
+            "positions",
+            "normaliser_rows",
+            "epochs",
+            "accumulate",
+            "evaluations_per_epoch",
+            "patience",
+            "processes",
+            "cross_rank",
+        ):
             check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         for name in ("position_rate", "learning_rate", "checkpoint_every_s", "log_every_s"):
             check(getattr(self, name) > 0, name, getattr(self, name), "> 0")
-        for name in ("weight_decay", "clip_norm", "threads", "seed", "checkpoint_every_steps"):
+        for name in ("weight_decay", "clip_norm", "threads", "seed", "checkpoint_every_steps", "cross_layers"):
             check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         parts = self.processes * self.accumulate
         check(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tritower.ranker.config import RankerConfig
+from tritower.ranker.crossing import CrossLayers, FeatureGates
 from tritower.ranker.dropout import Dropout
 
 
@@ -57,6 +58,8 @@ class TripleTower(nn.Module):
         head, width = config.head[0], config.query_tower[-1]
         self.query_tower = TextTower(dim, config.query_tower, head, config.dropout)
         self.document_tower = TextTower(dim, config.document_tower, head, config.dropout)
+        self.gates = FeatureGates(width, 2 * features) if config.gates else None
+        self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
         self.interaction_tower = Tower(2 * features, config.interaction_tower, config.dropout)
         self.interaction_to_head = nn.Linear(config.interaction_tower[-1], head)
         self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
@@ -90,11 +93,9 @@ class TripleTower(nn.Module):
 
     def join(self, query_BEH: Tensor, document_BEH: Tensor, feature_BF: Tensor) -> Tensor:
         """Relevance logits (B,) from outputs of the text towers, one row each."""
-        missing_BF = torch.isnan(feature_BF)
-        value_BF = torch.nan_to_num(feature_BF, nan=0.0)
-        interaction_BI = self.interaction_tower(torch.cat([value_BF, missing_BF.to(value_BF.dtype)], dim=1))
         query_BE, query_BH = query_BEH.tensor_split([query_BEH.shape[1] - self.width_head], dim=1)
         document_BE, document_BH = document_BEH.tensor_split([document_BEH.shape[1] - self.width_head], dim=1)
+        interaction_BI = self.interaction_tower(self._interaction_input(query_BE, feature_BF))
         sum_BH = query_BH + document_BH + self.interaction_to_head(interaction_BI)
         if self.product_to_head is not None:
             sum_BH = sum_BH + self.product_to_head(query_BE * document_BE)
@@ -103,6 +104,14 @@ class TripleTower(nn.Module):
         with torch.autocast(hidden_BH.device.type, enabled=False):
             logit_B: Tensor = self.logit(hidden_BH.float()).squeeze(1)
         return logit_B
+
+    def _interaction_input(self, query_BE: Tensor, feature_BF: Tensor) -> Tensor:
+        missing_BF = torch.isnan(feature_BF)
+        value_BF = torch.nan_to_num(feature_BF, nan=0.0)
+        input_BF = torch.cat([value_BF, missing_BF.to(value_BF.dtype)], dim=1)
+        if self.gates is not None:
+            input_BF = self.gates(query_BE, input_BF)
+        return input_BF if self.cross is None else self.cross(input_BF)
 
 
 class PositionBias(nn.Module):

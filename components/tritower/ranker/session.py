@@ -1,8 +1,8 @@
 """A whole training in one process among others: rows, normaliser, network, training, model folder."""
 
 import hashlib
+import json
 import logging
-import shutil
 import time
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from tritower import logs
 from tritower.config import to_dict
 from tritower.errors import DataError
-from tritower.ranker import artifact, normaliser, rows
+from tritower.ranker import artifact, checkpoint, normaliser, rows
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel
@@ -23,7 +23,16 @@ from tritower.ranker.training import Progress, Trainer
 
 logger = logging.getLogger(__name__)
 # Knobs that change where and how fast a training runs, not what it computes.
-_HOW = ("processes", "threads", "checkpoints", "checkpoint_every_s", "checkpoint_every_steps", "log_every_s", "device")
+_HOW = (
+    "processes",
+    "threads",
+    "checkpoints",
+    "checkpoint_every_s",
+    "checkpoint_every_steps",
+    "log_every_s",
+    "device",
+    "tensorboard",
+)
 
 
 def train(
@@ -47,18 +56,19 @@ def train(
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
     torch.nn.init.constant_(network.relevance.logit.bias, float(np.log(share / (1 - share))))
     identity = _identity(config, names, train_rows, validation, rows.encoder_hash(encoder))
+    checkpoints = f"{config.checkpoints.rstrip('/')}/{identity}" if config.checkpoints else ""
     start = time.perf_counter()
     trainer = Trainer(
-        network, train=train_rows, validation=validation, matrix_TD=matrix_TD, config=config, place=place, identity=identity,
-        failures=failures,
+        network, train=train_rows, validation=validation, matrix_TD=matrix_TD, config=config, place=place,
+        checkpoints=checkpoints, failures=failures,
     )  # fmt: skip
     progress = trainer.run()
     seconds = time.perf_counter() - start
     if place.rank == 0:
         metrics = _metrics(progress, trainer, seconds)
         artifact.save(model, Artifact(config, names, encoder, fitted, network), metrics)
-        if config.checkpoints:
-            shutil.rmtree(config.checkpoints, ignore_errors=True)
+        if checkpoints:
+            checkpoint.clear(checkpoints)
     place.barrier()
 
 
@@ -72,10 +82,12 @@ def _prepare(features: Path, work: Path, *, names: list[str], config: RankerConf
     return fitted, train_rows, validation
 
 
-def _identity(config: RankerConfig, names: list[str], train: Rows, validation: Rows, encoder: str) -> dict[str, object]:
-    labels = hashlib.sha256(np.asarray(train.clicked).tobytes() + np.asarray(train.document).tobytes()).hexdigest()
+def _identity(config: RankerConfig, names: list[str], train: Rows, validation: Rows, encoder: str) -> str:
+    """Digest of what decides the result: another training never resumes from this one's checkpoints."""
     knobs = {name: value for name, value in to_dict(config).items() if name not in _HOW}
-    return knobs | {"features": names, "rows": [len(train), len(validation)], "data": labels[:16], "encoder": encoder}
+    facts = [knobs, names, len(validation), encoder]
+    data = np.asarray(train.clicked).tobytes() + np.asarray(train.document).tobytes()
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + data).hexdigest()[:16]
 
 
 def _metrics(progress: Progress, trainer: Trainer, seconds: float) -> dict[str, float]:
@@ -86,7 +98,7 @@ def _metrics(progress: Progress, trainer: Trainer, seconds: float) -> dict[str, 
         "best_step": float(progress.best_step),
         "steps": float(progress.step),
         "epochs": progress.step / trainer.per_epoch,
-        "train_rows": float(len(trainer.train)),
+        "train_rows": float(len(trainer.rows)),
         "train_seconds": seconds,
         "rows_per_second": rows_seen / seconds,
     }

@@ -17,9 +17,11 @@ from tritower.errors import DataError, NonFiniteLossError
 from tritower.ranker import batches, checkpoint, measure
 from tritower.ranker.batches import Batch
 from tritower.ranker.config import RankerConfig
+from tritower.ranker.listwise import softmax_loss
 from tritower.ranker.network import ClickModel
 from tritower.ranker.place import Place, multiplies_bf16
 from tritower.ranker.rows import Rows
+from tritower.ranker.scalars import Scalars
 
 logger = logging.getLogger(__name__)
 _EVALUATION_BATCH = 8192
@@ -32,6 +34,7 @@ class Progress:
     step: int = 0
     stale: int = 0
     best_step: int = 0
+    checkpoints: int = 0
     best: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -46,7 +49,7 @@ class Trainer:
         matrix_TD: text embeddings, row number = text.
         config: the knobs.
         place: this process among the others.
-        identity: what a checkpoint must match to be resumed.
+        checkpoints: folder or URI of this very training's checkpoints; empty = none.
         failures: folder that gets the batch of a non-finite loss.
 
     Raises:
@@ -62,7 +65,7 @@ class Trainer:
         matrix_TD: NDArray[Any],
         config: RankerConfig,
         place: Place,
-        identity: dict[str, Any],
+        checkpoints: str,
         failures: Path,
     ) -> None:
         parts = place.world * config.accumulate
@@ -72,8 +75,9 @@ class Trainer:
                 f"{len(train)} rows to train on, {len(validation)} to validate",
                 remedy="Give a longer log, or move the split times.",
             )
-        self.train, self.validation, self.matrix_TD = train, validation, matrix_TD
-        self.config, self.place, self.identity, self.failures = config, place, identity, failures
+        self.train, self.validation = batches.source(train, matrix_TD, place.device), validation
+        self.rows, self.matrix_TD = train, matrix_TD
+        self.config, self.place, self.checkpoints, self.failures = config, place, checkpoints, failures
         self.model = model.to(place.device)
         self.parallel = place.wrap(self.model)
         self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config), lr=config.learning_rate, fused=True)
@@ -81,6 +85,8 @@ class Trainer:
         self.steps = self.per_epoch * config.epochs
         self.progress = Progress()
         self.best_weights = _copy(self.model)
+        self.average = _copy(self.model) if config.average else {}
+        self.scalars = Scalars(config.log_every_s, config.tensorboard if place.rank == 0 else "")
         use_bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(place.device))
         self.autocast = torch.autocast(place.device.type, dtype=torch.bfloat16, enabled=use_bf16)
 
@@ -88,21 +94,23 @@ class Trainer:
         """Train to the end or to early stopping, from the newest checkpoint if there is one."""
         self._resume()
         marks = _evaluation_steps(self.per_epoch, self.config.evaluations_per_epoch)
-        meter, saved_at = _Meter(self.config.log_every_s), time.monotonic()
+        saved_at = time.monotonic()
         order_N, epoch = np.empty(0, np.int32), -1
         while self.progress.step < self.steps and self.progress.stale < self.config.patience:
             step = self.progress.step
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
-                order_N = batches.epoch_order(self.train, seed=self.config.seed, epoch=epoch, shuffle=self.config.shuffle)
+                order_N = batches.epoch_order(self.rows, seed=self.config.seed, epoch=epoch, shuffle=self.config.shuffle)
             loss = self._step(order_N, step)
             self.progress.step = step + 1
-            meter.count(self.batch_size, loss, step + 1, self.steps)
+            rate_now = self.optimiser.param_groups[0]["lr"]
+            self.scalars.step(step + 1, self.steps, rows=self.batch_size, loss=loss, rate=rate_now)
             if (step + 1) % self.per_epoch in marks:
                 self._evaluate()
             if self._checkpoint_due(saved_at):
                 saved_at = time.monotonic()
                 self._save()
+        self.scalars.close()
         self.model.load_state_dict(self.best_weights)
         return self.progress
 
@@ -115,7 +123,7 @@ class Trainer:
         index_B = batches.shard(order_N, step % self.per_epoch, batch_size=self.batch_size, rank=place.rank, world=place.world)
         total = 0.0
         for part, index in enumerate(np.split(index_B, config.accumulate)):
-            batch = batches.gather(self.train, index, self.matrix_TD).to(place.device)
+            batch = self.train(index)
             last = part == config.accumulate - 1
             if last:
                 total += self._backward(batch, step)
@@ -126,12 +134,17 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+        for name, value in self.average.items():
+            value.lerp_(self.model.state_dict()[name], 1 - config.average)
         return total
 
     def _backward(self, batch: Batch, step: int) -> float:
         with self.autocast:
             click_B, skip_B = self.parallel(*batch.inputs())
-        loss = click_loss(click_B, skip_B, batch.clicked_B) / self.config.accumulate
+        loss = click_loss(click_B, skip_B, batch.clicked_B)
+        if self.config.listwise:
+            loss = loss + self.config.listwise * softmax_loss(click_B, batch.clicked_B, batch.request_B)
+        loss = loss / self.config.accumulate
         if not torch.isfinite(loss):
             self._stop_non_finite(batch, step)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -150,6 +163,9 @@ class Trainer:
         )
 
     def _evaluate(self) -> None:
+        current = _copy(self.model) if self.average else {}
+        if self.average:
+            self.model.load_state_dict(self.average)
         click_N, skip_N = self.predict(self.validation)
         clicked_N = np.asarray(self.validation.clicked)
         figures = {
@@ -163,6 +179,9 @@ class Trainer:
         progress.stale = 0 if better else progress.stale + 1
         if better:
             progress.best, progress.best_step, self.best_weights = figures, progress.step, _copy(self.model)
+        if self.average:
+            self.model.load_state_dict(current)
+        self.scalars.add(progress.step, {f"validation/{name}": value for name, value in figures.items()})
         logger.info(
             "validation at step %d: log loss %.5f, AUC %.4f%s",
             progress.step, figures["log_loss"], figures["auc"], "" if better else f" ({progress.stale} without a gain)",
@@ -186,18 +205,22 @@ class Trainer:
         every = self.config.checkpoint_every_steps
         by_step = bool(every) and self.progress.step % every == 0
         by_time = time.monotonic() - saved_at >= self.config.checkpoint_every_s
-        return bool(self.config.checkpoints) and self.place.rank == 0 and (by_step or by_time)
+        return bool(self.checkpoints) and self.place.rank == 0 and (by_step or by_time)
 
     def _save(self) -> None:
-        state = {"identity": self.identity, "progress": vars(self.progress)}
-        tensors = checkpoint.flatten(self.model, self.optimiser, self.best_weights)
-        checkpoint.save(Path(self.config.checkpoints), self.progress.step, tensors, state)
+        others = {"best": self.best_weights, "average": self.average}
+        tensors = checkpoint.flatten(self.model, self.optimiser, others)
+        number = self.progress.checkpoints
+        self.progress.checkpoints += 1
+        checkpoint.save(self.checkpoints, number, tensors, {"progress": vars(self.progress)})
 
     def _resume(self) -> None:
-        found = checkpoint.load(Path(self.config.checkpoints), identity=self.identity) if self.config.checkpoints else None
+        found = checkpoint.load(self.checkpoints) if self.checkpoints else None
         if found:
             tensors, state = found
-            self.best_weights = checkpoint.restore(tensors, self.model, self.optimiser)
+            checkpoint.restore(tensors, self.model, self.optimiser)
+            self.best_weights = _moved(checkpoint.below(tensors, "best"), self.place.device)
+            self.average = _moved(checkpoint.below(tensors, "average"), self.place.device)
             self.progress = Progress(**state["progress"])
             logger.info("resumed at step %d of %d", self.progress.step, self.steps)
 
@@ -237,19 +260,5 @@ def _copy(model: ClickModel) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-class _Meter:
-    """One log line with loss and throughput every few seconds."""
-
-    def __init__(self, every_s: float) -> None:
-        self.every_s, self.since, self.rows, self.losses = every_s, time.monotonic(), 0, [0.0]
-        self.losses.clear()
-
-    def count(self, rows: int, loss: float, step: int, steps: int) -> None:
-        self.rows += rows
-        self.losses.append(loss)
-        seconds = time.monotonic() - self.since
-        if seconds >= self.every_s:
-            mean = sum(self.losses) / len(self.losses)
-            logger.info("step %d of %d: loss %.5f, %s rows/s", step, steps, mean, f"{self.rows / seconds:,.0f}")
-            self.since, self.rows = time.monotonic(), 0
-            self.losses.clear()
+def _moved(weights: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in weights.items()}

@@ -47,7 +47,7 @@ def write_log(
         match, popularity = random.normal(size=n), random.gamma(1.0, 20.0, n)
         age = np.where(random.random(n) < 0.3, np.nan, random.exponential(100.0, n))
         weight = np.linspace(3, -3, DIM)
-        logit = -1.0 + 4 * (matrix[query] * matrix[document]) @ weight + 0.8 * match + 0.8 * np.log1p(popularity / 20)
+        logit = -1.0 + 2 * (matrix[query] * matrix[document]) @ weight + 0.8 * match + 0.8 * np.log1p(popularity / 20)
         relevance[split] = 1 / (1 + np.exp(-logit))
         position = np.tile(np.arange(1, PAGE + 1), count)
         clicked = random.random(n) < relevance[split] * EXAMINATION[position - 1]

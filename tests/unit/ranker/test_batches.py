@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tritower.ranker import batches
@@ -58,3 +59,14 @@ def test_gather_returns_each_rows_own_texts_and_each_text_once():
     assert len(batch.query_QD) == len(set(rows.query[index]))
     np.testing.assert_array_equal(batch.clicked_B, rows.clicked[index])
     np.testing.assert_array_equal(batch.position_B, rows.position[index])
+
+
+def test_data_on_a_device_gives_the_same_batches():
+    rows = make([4] * 10)
+    matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
+    index = np.array([31, 2, 2, 17], dtype=np.int32)
+    expected = batches.gather(rows, index, matrix_TD)
+    resident = batches.Resident(rows, matrix_TD, torch.device("cpu"))(index)
+    for name, value in vars(expected).items():
+        assert torch.equal(vars(resident)[name], value), name
+        assert vars(resident)[name].dtype == value.dtype, name
