@@ -26,7 +26,7 @@ def main() -> int:
         step_parser.add_argument("--config", default="{}", help="knobs as JSON")
     values = vars(parser.parse_args())
     logs.setup()
-    from tritower.encoder import step
+    from tritower.encoder import distributed, step
     from tritower.encoder.config import EmbedConfig, FinetuneConfig
 
     name, config = values.pop("step"), json.loads(values.pop("config"))
@@ -39,7 +39,7 @@ def main() -> int:
         logging.getLogger(__name__).error("%s", error)
         return 1
     finally:
-        step.leave_group()
+        distributed.leave()
     if numbers:
         json.dump(numbers, sys.stdout, indent=2)
         sys.stdout.write("\n")

@@ -5,8 +5,6 @@ from typing import Literal
 
 from tritower.config import check
 
-Precision = Literal["fp32", "bf16"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
@@ -16,15 +14,41 @@ class EmbedConfig:
     """The encoder where the step is given none: a folder, an installed distribution that holds a model, or a hub id such as
     `sentence-transformers/all-mpnet-base-v2`. The default is all-MiniLM-L6-v2 from PyPI, which needs no network."""
 
-    precision: Precision = "fp32"
-    """Arithmetic of the encoder. The matrix is stored as float16 whatever this is."""
+    backend: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs the encoder; `auto` is PyTorch on a GPU and OpenVINO on a CPU."""
 
-    token_budget: int = 2048
-    """Tokens per batch, at least 16. Texts of one exact length share a batch, so nothing is padded; on a CPU small batches
-    that stay in the cache are the fastest."""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """Arithmetic of the encoder: `auto` is bf16 where the hardware multiplies it natively and the sample below agrees, else
+    fp32. int8 is for OpenVINO and needs nncf. The matrix is stored as float16 whatever this is."""
+
+    min_overlap: float = 0.98
+    """Share of the ten nearest neighbours, on a sample, that a precision chosen by `auto` has to share with fp32, 0 to 1."""
+
+    check_texts: int = 256
+    """Texts of that sample, also encoded in fp32 by PyTorch: 2 to 100000. Cosine and overlap are written to encoder.json."""
+
+    token_budget: int = 0
+    """Tokens per batch, at least 16, or 0 for the backend's own: 1,024 on a CPU, where small batches that stay in the cache are
+    the fastest, 65,536 on a GPU. Texts of one exact length share a batch, so nothing is padded."""
+
+    cache: str = ""
+    """Folder or object-store URI that keeps every vector by encoder and text: only texts that are new to it are computed, and
+    a run that was killed goes on where it stopped. None when empty."""
+
+    segment_texts: int = 8192
+    """Texts per file of the cache, at least 1: what a killed run loses at most in each process."""
+
+    processes: int = 1
+    """Processes that the step starts on its machine when it is not under torchrun already, 1 to 64."""
 
     def __post_init__(self) -> None:
-        check(self.token_budget >= 16, "token_budget", self.token_budget, "of 16 or more")
+        check(0 <= self.min_overlap <= 1, "min_overlap", self.min_overlap, "between 0 and 1")
+        check(2 <= self.check_texts <= 100_000, "check_texts", self.check_texts, "between 2 and 100000")
+        check(self.token_budget == 0 or self.token_budget >= 16, "token_budget", self.token_budget, "of 16 or more, or 0")
+        check(self.segment_texts >= 1, "segment_texts", self.segment_texts, "of 1 or more")
+        check(1 <= self.processes <= 64, "processes", self.processes, "between 1 and 64")
+        fits = self.precision != "int8" or self.backend != "torch"
+        check(fits, "precision", self.precision, "other than int8 for the backend torch")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,6 @@
 """From a dataset and a base model to a fine-tuned one, measured before and after."""
 
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-import torch
 from sentence_transformers import SentenceTransformer
 
-from tritower.encoder import backends, quality, report, tables, training, triplets
+from tritower.encoder import backends, quality, report, tables, triplets
 from tritower.encoder.config import FinetuneConfig
 from tritower.errors import DataError
 
@@ -59,8 +57,7 @@ def number_of(texts: list[str], value: str) -> int:
 
 def vectors(model: SentenceTransformer, texts: list[str], numbers: npt.NDArray[np.int64]) -> Floats:
     """Vectors by text number (T, D); only the rows of `numbers` are computed, the others are never touched."""
-    backend = backends.TorchEncoder(model, training.precision_of("auto", model.device))
-    found = backends.encode_all(backend, [texts[i] for i in numbers])
+    found = backends.encode_texts(model, [texts[i] for i in numbers], backends.native_precision(model.device))
     vector_TD = np.zeros((len(texts), found.shape[1]), np.float32)
     vector_TD[numbers] = found
     return vector_TD
@@ -102,9 +99,9 @@ class Judge:
         vector_TD = vectors(model, self.texts, wanted)
         figures = quality.measure(self.data, vector_TD)
         if self.titles:
-            backend = backends.TorchEncoder(model, training.precision_of("auto", model.device))
-            query_QD = backends.encode_all(backend, self.titles.queries)
-            title_MD = backends.encode_all(backend, self.titles.titles)
+            precision = backends.native_precision(model.device)
+            query_QD = backends.encode_texts(model, self.titles.queries, precision)
+            title_MD = backends.encode_texts(model, self.titles.titles, precision)
             figures["title_map"] = quality.title_map(query_QD, title_MD, self.titles.relevant_QM)
         return Measured(figures, vector_TD[self.sample.query_Q], vector_TD[self.sample.document_M])
 
@@ -174,14 +171,3 @@ def page(judge: Judge, before: Measured, after: Measured, training_facts: dict[s
         "map_plot": report.map_plot(before.document_MD, after.document_MD, sample.group_M, config.projection),
         "neighbours": report.neighbours(queries, documents, *sides),
     })  # fmt: skip
-
-
-def rank() -> int:
-    """This process's number under torchrun, 0 outside."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def join_group() -> None:
-    """Join the process group of torchrun, where there is one; gloo on CPUs, NCCL on GPUs."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")

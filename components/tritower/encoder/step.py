@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.lib.format import open_memmap
+from pyarrow import feather
 
 from tritower import config as knobs
 from tritower import storage
-from tritower.encoder import backends, buckets, finetuning, models, tables, training
+from tritower.encoder import distributed, embedding, finetuning, models, tables, training
+from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.errors import StepError
-from tritower.logs import phase, progress
+from tritower.logs import phase
 
 LOG = logging.getLogger(__name__)
 
@@ -27,34 +30,59 @@ LOG = logging.getLogger(__name__)
 def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, encoder: str | Path = "") -> dict[str, Any]:
     """Embed every text of `dataset`/texts.parquet once.
 
-    Writes `embeddings`/matrix.npy and encoder.json (see schema.py), whole or not at all.
+    Writes `embeddings`/matrix.npy, encoder.json (see schema.py) and index.arrow (the 128-bit key of each row's text), whole or
+    not at all. Under torchrun every process calls this and computes its share; with `processes` above 1 it starts torchrun
+    itself.
+
+    An empty text gets the vector of its special tokens; a text longer than the model reads is cut, and counted.
 
     Args:
         encoder: folder, distribution or hub id of the model; `config.model` when empty.
 
     Returns:
-        The content of encoder.json.
+        The content of encoder.json; in processes other than the first, nothing.
+
+    Raises:
+        ArtifactError: there is no such model.
+        DataError: the dataset holds no text.
+        StepError: one of several processes failed.
     """
+    if config.processes > 1 and "WORLD_SIZE" not in os.environ:
+        _torchrun(config, "embed", f"--dataset={dataset}", f"--embeddings={embeddings}", f"--encoder={encoder}")
+        info: dict[str, Any] = storage.read_json(Path(embeddings) / "encoder.json")
+        return info
+    start = time.perf_counter()
+    distributed.join()
     texts = tables.texts(Path(dataset))
     folder = models.find(str(encoder) or config.model)
-    with phase(LOG, "load encoder"):
+    with phase(LOG, "load encoder") as counts:
         model = models.load(folder, _device())
-        backend = backends.TorchEncoder(model, config.precision)
-    start = time.perf_counter()
-    with storage.atomic_directory(embeddings) as out, phase(LOG, "embed") as counts:
-        cut = _write_matrix(out / "matrix.npy", texts, backend, config.token_budget)
-        info = {
-            "name": str(encoder) or config.model,
-            "hash": models.content_hash(folder),
-            "dim": models.dimension(model),
-            "texts": len(texts),
-            "normalised": True,
-            "backend": backend.name,
-            "truncated": cut,
-            "seconds": round(time.perf_counter() - start, 3),
-        }
+        backend, agreement = embedding.choose(model, folder, texts, config)
+        counts.update(backend=backend.name, overlap=round(agreement["top10_overlap"], 3))
+    identity = models.content_hash(folder)
+    dim = models.dimension(model)
+    shards = Path(embeddings).with_name(f".{Path(embeddings).name}.shards")
+    root = config.cache.rstrip("/") or str(shards)
+    cache = VectorCache(f"{root}/{identity[:32]}-{backend.name}", dim)
+    with phase(LOG, "embed") as counts:
+        new, cut = embedding.fill(cache, texts, model, backend, segment_texts=config.segment_texts)
+        counts.update(texts=len(texts), new=new)
+    distributed.wait()
+    if distributed.rank():
+        return {}
+    info = {"name": str(encoder) or config.model, "hash": identity, "dim": dim, "texts": len(texts), "normalised": True}
+    info |= {"backend": backend.name, **agreement, "new_texts": new, "truncated": cut}
+    with storage.atomic_directory(embeddings) as out, phase(LOG, "gather"):
+        keys = keys_of(texts)
+        matrix_TD = open_memmap(out / "matrix.npy", mode="w+", dtype=np.float16, shape=(len(texts), dim))
+        cache.gather(keys, matrix_TD)
+        matrix_TD.flush()
+        feather.write_feather(
+            pa.table({"text": np.arange(len(texts), dtype=np.int32), "key": keys}), out / "index.arrow", "uncompressed"
+        )
+        info["seconds"] = round(time.perf_counter() - start, 3)
         storage.write_json(out / "encoder.json", info)
-        counts["texts"] = len(texts)
+    shutil.rmtree(shards, ignore_errors=True)
     return info
 
 
@@ -81,18 +109,20 @@ def finetune(
         StepError: a training process failed.
     """
     if config.processes > 1 and "WORLD_SIZE" not in os.environ:
-        return _under_torchrun(dataset, model, config, report, metrics)
+        _torchrun(config, "finetune", f"--dataset={dataset}", f"--model={model}", f"--report={report}", f"--metrics={metrics}")
+        done: dict[str, Any] = storage.read_json(Path(model) / "finetune.json")["numbers"]
+        return done
     base = models.find(config.model)
     if config.epochs == 0:
         return _hand_on(base, Path(model), report, metrics)
     start = time.perf_counter()
-    finetuning.join_group()
+    distributed.join()
     texts = tables.texts(Path(dataset))
     encoder = models.load(base, _device())
     with phase(LOG, "training examples") as counts:
         clicks = finetuning.examples(Path(dataset), config, texts, encoder)
         counts["clicks"] = len(clicks)
-    first = finetuning.rank() == 0
+    first = distributed.rank() == 0
     if first:
         with phase(LOG, "measure before"):
             judge = finetuning.Judge(Path(dataset), config, texts)
@@ -127,39 +157,21 @@ def finetune(
     return numbers
 
 
-def leave_group() -> None:
-    """Leave torchrun's process group, where one was joined."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
 def _device() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
-def _write_matrix(path: Path, texts: list[str], backend: backends.TorchEncoder, token_budget: int) -> int:
-    tokens, cut = backends.tokenise(backend.model, texts)
-    batches = buckets.exact_length_batches(np.fromiter(map(len, tokens), np.int32, len(tokens)), token_budget)
-    matrix_TD = open_memmap(path, mode="w+", dtype=np.float16, shape=(len(texts), models.dimension(backend.model)))
-    for batch in progress(batches, name="embed", unit="batches"):
-        matrix_TD[batch] = backend.encode(np.stack([tokens[i] for i in batch]).astype(np.int64))
-    matrix_TD.flush()
-    return cut
-
-
 def _hand_on(base: Path, model: Path, report: str | Path, metrics: str | Path) -> dict[str, Any]:
+    verdict = "epochs is 0: the base model is handed on as it is"
+    LOG.info("%s", verdict)
+    numbers = {"accepted": 0, "steps": 0}
     with storage.atomic_directory(model) as out:
         _copy_model(base, out)
-        storage.write_json(
-            out / "finetune.json", {"base_hash": models.content_hash(base), "verdict": "epochs is 0: not trained"}
-        )
-    LOG.info("epochs is 0: the base model is handed on as it is")
-    numbers = {"accepted": 0, "steps": 0}
-    _write_results(
-        numbers, "<!doctype html><title>Encoder</title><p>epochs is 0: the base model was handed on.</p>\n", report, metrics
-    )
+        note = {"base_hash": models.content_hash(base), "verdict": verdict, "numbers": numbers}
+        storage.write_json(out / "finetune.json", note)
+    _write_results(numbers, f"<!doctype html><title>Encoder</title><p>{verdict}</p>\n", report, metrics)
     return numbers
 
 
@@ -175,19 +187,14 @@ def _write_results(numbers: dict[str, Any], page: str, report: str | Path, metri
             file.write_text(page, encoding="utf-8")
 
 
-def _under_torchrun(
-    dataset: str | Path, model: str | Path, config: FinetuneConfig, report: str | Path, metrics: str | Path
-) -> dict[str, Any]:
+def _torchrun(config: EmbedConfig | FinetuneConfig, *arguments: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"]
-    command += ["-m", "tritower.encoder", "finetune", f"--dataset={dataset}", f"--model={model}"]
-    command += [f"--report={report}", f"--metrics={metrics}", f"--config={json.dumps(knobs.to_dict(config))}"]
+    command += ["-m", "tritower.encoder", *arguments, f"--config={json.dumps(knobs.to_dict(config))}"]
     threads = max(1, (os.cpu_count() or 1) // config.processes)
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=False)
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=False, stdout=sys.stderr)
     if done.returncode:
         raise StepError(
-            f"fine-tuning on {config.processes} processes ended with code {done.returncode}",
+            f"{arguments[0]} on {config.processes} processes ended with code {done.returncode}",
             where="torchrun",
             remedy="The first error of its log, above, says why.",
         )
-    numbers: dict[str, Any] = storage.read_json(Path(model) / "finetune.json").get("numbers", {})
-    return numbers

@@ -91,14 +91,6 @@ def train(
     }
 
 
-def precision_of(wanted: str, device: torch.device) -> str:
-    """`auto` as bf16 where the hardware multiplies it natively, else fp32; other values as they are."""
-    if wanted != "auto":
-        return wanted
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if native else "fp32"
-
-
 def _trainer(
     model: SentenceTransformer,
     clicks: Clicks,
@@ -128,7 +120,7 @@ def _trainer(
         weight_decay=0.0,
         warmup_steps=round(config.warmup * steps),
         optim="adamw_torch_fused",
-        bf16=precision_of(config.precision, model.device) == "bf16",
+        bf16=(backends.native_precision(model.device) if config.precision == "auto" else config.precision) == "bf16",
         use_cpu=model.device.type == "cpu",
         batch_sampler=sampler,
         save_strategy="steps" if config.checkpoint_steps else "no",

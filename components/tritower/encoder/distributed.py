@@ -1,0 +1,34 @@
+"""The processes of torchrun, as far as the encoder needs them."""
+
+import os
+
+import torch.distributed as dist
+from torch import cuda
+
+
+def rank() -> int:
+    """This process's number under torchrun, 0 outside."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many processes torchrun started, 1 outside."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join() -> None:
+    """Join torchrun's process group, where there is one: NCCL on GPUs, gloo on CPUs."""
+    if world() > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda.is_available() else "gloo")
+
+
+def wait() -> None:
+    """Return when every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def leave() -> None:
+    """Leave the group, where one was joined."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
