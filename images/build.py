@@ -37,7 +37,7 @@ EXPECTED: dict[str, tuple[tuple[str, ...], tuple[str, ...], int]] = {
         1600,
     ),
     "train": (("kfp.dsl.executor_main", "torch", "tritower.ranker.step", "tritower.encoder.step"), (), 3000),
-    "serve": (("onnxruntime", "pyarrow", "tritower.schema"), ("kfp", "torch", "kubernetes"), 1400),
+    "serve": (("openvino", "tokenizers", "pyarrow", "tritower.schema"), ("kfp", "torch", "kubernetes"), 1400),
 }
 
 
