@@ -1,12 +1,16 @@
 """Retrieval: the jobs worth scoring for each search, from every job that was active when it was made.
 
-Four lists are made per search and fused by rank:
+These lists are made per search and fused by rank:
     query       cosine of the query's embedding with the job's document embedding, exact
-    place       the same, among jobs in the city searched in (its region where the job or the search has no city)
+    city        the same, among jobs in the city searched in (its region where the job or the search has no city)
+    region      the same, among jobs in the region searched in
     profile     cosine of the mean embedding of the user's wanted and past titles
+    history     cosine of the mean embedding of the documents the user clicked before
+    near        the same, among jobs in the region searched in; the query where the user clicked nothing yet
     lexical     cosine of TF-IDF character n-grams of query and document: exact words, names and abbreviations that an
                 embedding blurs
-A search without a query and without a profile gets the newest jobs, those in its place first.
+    clicked     jobs that were clicked after similar queries (clicks.py)
+A search without query, profile and history gets the newest jobs, those in its place first.
 
 Fusion is reciprocal rank fusion (Cormack, Clarke, Buettcher, SIGIR 2009, constant 60): it needs no common scale.
 
@@ -23,6 +27,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 FUSION_CONSTANT = 60
+_DENSE = ("query", "city", "region", "profile", "history", "near", "lexical", "newest")
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -47,22 +52,29 @@ class Jobs:
 
 @dataclass(frozen=True, kw_only=True)
 class Searches:
-    """The searches to answer, in order. A row of zeros in an embedding means there is none."""
+    """The searches to answer, in order. A row of zeros in an embedding means there is none.
+
+    `clicked_S` holds, best first, the jobs clicked after similar queries, active or not.
+    """
 
     query_SD: Floats
     profile_SD: Floats
+    history_SD: Floats
     lexical_SV: sp.csr_matrix
     ts_us_S: Ints
     place_S2: Ints
+    clicked_S: list[Ints]
 
     def part(self, start: int, stop: int) -> "Searches":
         """Searches from `start` up to `stop`."""
         return Searches(
             query_SD=self.query_SD[start:stop],
             profile_SD=self.profile_SD[start:stop],
+            history_SD=self.history_SD[start:stop],
             lexical_SV=self.lexical_SV[start:stop],
             ts_us_S=self.ts_us_S[start:stop],
             place_S2=self.place_S2[start:stop],
+            clicked_S=self.clicked_S[start:stop],
         )
 
 
@@ -108,29 +120,48 @@ def lexical_vectors(documents: list[str], queries: list[str]) -> tuple[sp.csr_ma
 
 def _lists(searches: Searches, jobs: Jobs, limit: int, job_block: int) -> list[Ints]:
     count = len(searches.ts_us_S)
-    best = {name: _empty(count, limit) for name in ("query", "place", "profile", "lexical", "newest")}
-    has_query = np.any(searches.query_SD, axis=1, keepdims=True)
-    has_profile = np.any(searches.profile_SD, axis=1, keepdims=True)
+    best = {name: _empty(count, limit) for name in _DENSE}
+    ts = searches.ts_us_S[:, None]
     for start in range(0, len(jobs.posted_us_J), job_block):
         part = slice(start, start + job_block)
-        posted, expires = jobs.posted_us_J[part], jobs.expires_us_J[part]
-        is_active = (posted <= searches.ts_us_S[:, None]) & (searches.ts_us_S[:, None] < expires)
-        is_near = _same_place(searches.place_S2, jobs.place_J2[part])
-        embedding = jobs.matrix_TD[jobs.text_J[part]].astype(np.float32)
-        query = searches.query_SD @ embedding.T
-        profile = searches.profile_SD @ embedding.T
-        lexical = (searches.lexical_SV @ jobs.lexical_JV[part].T).toarray()
-        # Newest first among near jobs, then among the others: ranks by day, which float32 holds exactly.
-        newest = (posted // 86_400_000_000).clip(-1_000_000, 1_000_000).astype(np.float32) + 4_000_000 * is_near
-        for name, score, mask in (
-            ("query", query, is_active & has_query),
-            ("place", np.where(has_query, query, profile), is_active & is_near & (has_query | has_profile)),
-            ("profile", profile, is_active & has_profile),
-            ("lexical", lexical, is_active & (lexical > 0)),
-            ("newest", newest, is_active & ~has_query & ~has_profile),
-        ):
-            best[name] = _merge(best[name], np.where(mask, score, -np.inf), start, limit)
-    return [np.where(np.isfinite(score), job, -1) for score, job in best.values()]
+        is_active = (jobs.posted_us_J[part] <= ts) & (ts < jobs.expires_us_J[part])
+        for name, score, mask in _scored(searches, jobs, part):
+            best[name] = _merge(best[name], np.where(is_active & mask, score, -np.inf), start, limit)
+    clicked = [_active(found, jobs, when)[:limit] for found, when in zip(searches.clicked_S, searches.ts_us_S, strict=True)]
+    return [*(np.where(np.isfinite(score), job, -1) for score, job in best.values()), _padded(clicked, limit)]
+
+
+def _scored(searches: Searches, jobs: Jobs, part: slice) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
+    """Each dense list's name, its scores of a block of jobs, and which jobs belong to it."""
+    vectors = (searches.query_SD, searches.profile_SD, searches.history_SD)
+    has_query, has_profile, has_history = (np.any(one_SD, axis=1, keepdims=True) for one_SD in vectors)
+    embedding_DB = jobs.matrix_TD[jobs.text_J[part]].astype(np.float32).T
+    query, profile, history = (one_SD @ embedding_DB for one_SD in vectors)
+    in_city, in_region = _places(searches.place_S2, jobs.place_J2[part])
+    anything = has_query | has_profile | has_history
+    wanted = np.where(has_query, query, np.where(has_profile, profile, history))
+    lexical = (searches.lexical_SV @ jobs.lexical_JV[part].T).toarray()
+    # Newest first among near jobs, then among the others: days, which float32 holds exactly.
+    days = (jobs.posted_us_J[part] // 86_400_000_000).clip(-1_000_000, 1_000_000).astype(np.float32)
+    yield "query", query, has_query
+    yield "city", wanted, in_city & anything
+    yield "region", wanted, in_region & anything
+    yield "profile", profile, has_profile
+    yield "history", history, has_history
+    yield "near", np.where(has_history, history, wanted), in_region & anything
+    yield "lexical", lexical, lexical > 0
+    yield "newest", days + 4_000_000 * in_city, ~anything
+
+
+def _active(found: Ints, jobs: Jobs, ts: np.int64) -> Ints:
+    return found[(jobs.posted_us_J[found] <= ts) & (ts < jobs.expires_us_J[found])]
+
+
+def _padded(lists: list[Ints], limit: int) -> Ints:
+    out = np.full((len(lists), limit), -1, dtype=np.int64)
+    for row, one in enumerate(lists):
+        out[row, : len(one)] = one
+    return out
 
 
 def _empty(count: int, limit: int) -> tuple[Floats, Ints]:
@@ -149,8 +180,8 @@ def _merge(best: tuple[Floats, Ints], score_SB: Floats, start: int, limit: int) 
     return np.take_along_axis(score, order, axis=1), np.take_along_axis(job, order, axis=1)
 
 
-def _same_place(search_S2: Ints, job_B2: Ints) -> NDArray[np.bool_]:
+def _places(search_S2: Ints, job_B2: Ints) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Same city (same region where one of the two has no city), and same region."""
     same = (search_S2[:, None, :] == job_B2[None, :, :]) & (search_S2[:, None, :] >= 0)
     city_unknown = (search_S2[:, None, 0] < 0) | (job_B2[None, :, 0] < 0)
-    near: NDArray[np.bool_] = np.where(city_unknown, same[:, :, 1], same[:, :, 0])
-    return near
+    return np.where(city_unknown, same[:, :, 1], same[:, :, 0]), same[:, :, 1]

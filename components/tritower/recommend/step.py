@@ -9,16 +9,20 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tritower import logs, storage
 from tritower.errors import DataError
+from tritower.recommend import clicks as past
 from tritower.recommend import retrieve, sample
 from tritower.recommend.config import CandidatesConfig, RecommendConfig
-from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS
+from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS, SPLITS
 
 logger = logging.getLogger(__name__)
+
+_VOTED = 2_000  # jobs clicked after similar queries, before those no longer open are left out
 
 Ints = NDArray[np.int64]
 
@@ -197,16 +201,20 @@ def _inputs(dataset: Path, embeddings: Path, requests: pa.Table) -> tuple[retrie
     lexical_JV, lexical_SV = retrieve.lexical_vectors(
         text.take(jobs["document_text"]).to_pylist(), text.take(pa.array(query_text)).to_pylist()
     )
+    clicks = _clicks(dataset)
+    ts_us, text_J = _int64(requests["ts"]), _int64(jobs["document_text"])
     place = {name: _place_numbers(jobs[name], requests[name]) for name in ("city", "region")}
     return retrieve.Searches(
         query_SD=query_SD,
         profile_SD=_profile(matrix_TD, user["interest_texts"].to_pylist(), user["past_title_texts"].to_pylist()),
+        history_SD=past.centroids(clicks, _int64(requests["user"]), ts_us, matrix_TD, text_J),
         lexical_SV=lexical_SV,
-        ts_us_S=_int64(requests["ts"]),
+        ts_us_S=ts_us,
         place_S2=np.stack([place["city"][1], place["region"][1]], axis=1),
+        clicked_S=past.voted(clicks, query_SD, ts_us, matrix_TD, limit=_VOTED),
     ), retrieve.Jobs(
         matrix_TD=matrix_TD,
-        text_J=_int64(jobs["document_text"]),
+        text_J=text_J,
         lexical_JV=lexical_JV,
         posted_us_J=_int64(jobs["posted_at"], missing=np.iinfo(np.int64).min),
         expires_us_J=_int64(jobs["expires_at"], missing=np.iinfo(np.int64).max),
@@ -245,6 +253,21 @@ def _candidate_rows(
         }
         yield pa.table(columns).cast(DATASET_IMPRESSIONS.arrow())
         row, search = row + rows, search + len(block)
+
+
+def _clicks(dataset: Path) -> past.Clicks:
+    """Every click of the dataset in the order in which they were made."""
+    parts = [str(part) for split in SPLITS for part in sorted((dataset / "impressions" / split).glob("*.parquet"))]
+    columns = ["user", "job", "query_text", "ts", "clicked_at"]
+    table = ds.dataset(parts, schema=DATASET_IMPRESSIONS.arrow()).to_table(columns=columns, filter=pc.field("clicked"))
+    made = pc.coalesce(table["clicked_at"], table["ts"])
+    table = table.append_column("made", made).sort_by("made")
+    return past.Clicks(
+        user_E=_int64(table["user"]),
+        job_E=_int64(table["job"]),
+        query_text_E=_int64(table["query_text"]),
+        clicked_us_E=_int64(table["made"]),
+    )
 
 
 def _profile(matrix_TD: NDArray[np.float16], *text_lists: list[list[int]]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tritower.schema import DATASET_JOBS, DATASET_REQUESTS, DATASET_TEXTS, DATASET_USERS
+from tritower.schema import DATASET_IMPRESSIONS, DATASET_JOBS, DATASET_REQUESTS, DATASET_TEXTS, DATASET_USERS
 
 DAY = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 TEXTS = [
@@ -75,6 +75,14 @@ def write_dataset(folder: Path) -> Path:
         for n, v in enumerate(TEXTS)
     ]
     write(folder / "texts.parquet", rows, DATASET_TEXTS.arrow())
+    # u0 clicked j1 half a day after searching "nurse": after r0 and before r1 and r2.
+    click = {
+        "row": 0, "request": 0, "ts": at(0), "user": 0, "job": 1, "query_text": 0, "document_text": 4, "position": 1,
+        "clicked": True, "clicked_at": at(0.5), "randomised": False,
+    }  # fmt: skip
+    for split, rows in (("train", [click, click | {"row": 1, "job": 2, "clicked": False, "clicked_at": None}]), ("test", [])):
+        (folder / "impressions" / split).mkdir(parents=True)
+        write(folder / "impressions" / split / "part-00000.parquet", rows, DATASET_IMPRESSIONS.arrow())
     return folder
 
 
