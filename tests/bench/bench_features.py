@@ -188,16 +188,17 @@ def bench_strings() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     rows, share = 500_000, 20
     queries, titles = texts(4_000, 1, 4, 1), texts(20_000, 2, 7, 2)
-    unique = int(rows / 3.6)
-    left, right = rng.integers(0, len(queries), unique).astype(np.int32), rng.integers(0, len(titles), unique).astype(np.int32)
-    pick = np.concatenate([np.arange(unique), rng.integers(0, unique, rows - unique)])
-    rng.shuffle(pick)
-    left, right = left[pick], right[pick]
-    scorers = {name: strings.TITLE_SCORERS[name] for name in ("token_set", "partial", "jaro_winkler")}
-    arrays = pa.array(queries), pa.array(titles)
+    # Requests of 20 rows; every request is repeated 3.6 times on average, at random moments.
+    requests, distinct = rows // PER_REQUEST, int(rows / PER_REQUEST / 3.6)
+    query = rng.integers(0, len(queries), distinct).astype(np.int32)
+    shown = rng.integers(0, len(titles), (distinct, PER_REQUEST)).astype(np.int32)
+    pick = rng.permutation(np.concatenate([np.arange(distinct), rng.integers(0, distinct, requests - distinct)]))
+    left, right = np.repeat(query[pick], PER_REQUEST), shown[pick].ravel()
+    columns = pa.array(queries), pa.array(titles)
 
     def ours() -> None:
-        scorer = strings.PairScorer(*arrays, scorers)
+        corpus = strings.Corpus(*columns)
+        scorer = strings.PairScorer(corpus, ("token_set", "partial", "jaro_winkler"), right_from=len(queries))
         for start in range(0, rows, BATCH):
             part = slice(start, start + BATCH)
             scorer.scores(left[part], right[part], np.empty((3, len(left[part])), np.float32))

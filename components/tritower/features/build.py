@@ -55,10 +55,10 @@ class Builder:
         self.searches = history.Searches(users, searches=config.history_searches, half_life_days=half_life_days)
         traits_3J = np.stack([jobs.company_J, jobs.place_3J[0], jobs.occupation_J])
         self.vectors = history.Jobs(rings.Vectors(tables.matrix_TD, tables.extra_XD), jobs.document_J, jobs.title_J, traits_3J)
-        plain, companies = tables.texts.plain, jobs.companies
-        self.title = strings.PairScorer(plain, plain, strings.TITLE_SCORERS)
-        self.company = strings.PairScorer(plain, companies, strings.COMPANY_SCORERS)
-        self.profile = strings.PairScorer(plain, plain, strings.PROFILE_SCORERS)
+        corpus = strings.Corpus(tables.texts.plain, jobs.companies)
+        self.title = strings.PairScorer(corpus, strings.TITLE_SCORERS)
+        self.company = strings.PairScorer(corpus, strings.COMPANY_SCORERS, right_from=len(tables.texts.plain))
+        self.profile = strings.PairScorer(corpus, strings.PROFILE_SCORERS)
 
     def features(self, rows: Rows) -> Computed:
         """The features of rows that all want them."""

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from rapidfuzz import fuzz
-from tritower.features import catalogue, occupations, places, strings
+from tritower.features import catalogue, occupations, places
 from tritower.features.pairs import PairIndex
 
 README = Path(catalogue.__file__).parent / "README.md"
@@ -46,24 +45,6 @@ def test_places_agree_by_level() -> None:
     np.testing.assert_array_equal(out_3N[0], [1, 0, np.nan, 1, 0])
     np.testing.assert_array_equal(out_3N[1], [1, 0, np.nan, np.nan, 0])
     np.testing.assert_array_equal(out_3N[2], [1, 1, 1, np.nan, 0])
-
-
-def test_strings_by_pair_equal_one_call_each() -> None:
-    """Repeats, collisions in a tiny cache, blank and unknown texts."""
-    rng = np.random.default_rng(0)
-    texts = pa.array(["", *(" ".join(rng.choice(["nurse", "rn", "java", "night", "sr"], 3)) for _ in range(40))])
-    scorer = strings.PairScorer(texts, texts, strings.TITLE_SCORERS, cache_bits=4)
-    for _ in range(5):
-        left, right = rng.integers(-1, 41, (2, 300)).astype(np.int32)
-        out_SN = np.empty((4, 300), np.float32)
-        scorer.scores(left, right, out_SN)
-        for i in range(300):
-            a, b = str(texts[int(left[i])]), str(texts[int(right[i])])
-            if left[i] <= 0 or right[i] <= 0:
-                assert np.isnan(out_SN[:, i]).all()
-            else:
-                assert out_SN[0, i] == pytest.approx(fuzz.token_set_ratio(a, b) / 100)
-                assert out_SN[2, i] == pytest.approx(fuzz.partial_ratio(a, b) / 100)
 
 
 def test_pairs_are_numbered_in_order_and_survive_growth() -> None:
