@@ -48,7 +48,8 @@ class BaselineConfig:
     """Most texts, and most pairs, a principal component analysis is fitted on, 100 or more."""
 
     position_rounds: int = 3
-    """Alternations between trees and position offsets, 0 to 10, for the `full` variant; 0 leaves positions out."""
+    """Alternations between trees and position offsets, 0 to 10, for the `full` variant where the log holds too few randomised
+    rows to measure the offsets; 0 leaves positions out of training."""
 
     position_cap: int = 50
     """Positions below this one on the page share its offset, 1 to 1000."""

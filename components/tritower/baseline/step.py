@@ -112,7 +112,9 @@ def _train(
         counts["trials"] = len(trials)
     offset_P = None
     if config.variant == "full" and config.position_rounds:
-        offset_P = boost.position_offsets(sample, validation, source("validation"), settings, config)
+        offset_P = boost.randomised_offsets([source("train"), source("validation")], config)
+        if offset_P is None:
+            offset_P = boost.alternating_offsets(sample, validation, source("validation"), settings, config)
     with logs.phase(_log, "fit") as counts:
         if share < 1:
             sample = boost.load(source("train"), config)

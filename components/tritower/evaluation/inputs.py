@@ -1,5 +1,6 @@
 """Reading what other steps wrote into `Rows`; called by the step only."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.fs
 import pyarrow.parquet as pq
 
 from tritower import schema, storage
@@ -136,7 +136,7 @@ def relevance(truth: str, dataset: Path, rows: Rows) -> npt.NDArray[np.float32]:
     order = np.argsort(key_N)
     sorted_N = key_N[order]
     value_N = np.full(len(rows), np.nan, dtype=np.float32)
-    for batch in _table(truth, ["request_id", "job_id", "relevance"]):
+    for batch in _batches(truth, ["request_id", "job_id", "relevance"]):
         request = pc.index_in(batch["request_id"], value_set=request_id)
         here = request.is_valid()
         request = request.filter(here).to_numpy().astype(np.int64)
@@ -152,14 +152,13 @@ def _split_folders(features: Path) -> list[Path]:
     return [features / name for name in schema.SPLITS if (features / name).is_dir()]
 
 
-def _table(uri: str, columns: list[str]) -> "list[pa.RecordBatch]":
-    if "://" in uri:
-        filesystem, path = pyarrow.fs.FileSystem.from_uri(uri)
-        source = ds.dataset(path, filesystem=filesystem, format="parquet", exclude_invalid_files=True)
-    else:
-        source = ds.dataset(uri, format="parquet", exclude_invalid_files=True)
-    batches: list[pa.RecordBatch] = source.to_batches(columns=columns)
-    return batches
+def _batches(uri: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    store, _ = storage.filesystem(uri)
+    for file in storage.list_files(uri):
+        if file.endswith(".parquet"):
+            _, path = storage.filesystem(file)
+            with storage.reading(file), store.open_input_file(path) as opened, pq.ParquetFile(opened) as table:
+                yield from table.iter_batches(columns=columns)
 
 
 def _score(folder: Path, split: str, row_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

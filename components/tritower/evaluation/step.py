@@ -1,6 +1,7 @@
 """The evaluation step: scores in, metrics, a report and the gate's word out."""
 
 import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def run(
         dataset: the ingest step's folder; read for ids, places and titles.
         features: the features step's folder; read for the keys and labels of every row.
         scores: the ranker's scores, and beside them each rival's on the same features, as `schema.SCORES` says.
+        scores_champion: folder or URI of the scores of the model in use, on the same features; empty where there is none.
         truth: path or URI of `schema.TRUTH`; empty where there is none.
         metrics: JSON file to write. One entry per slice: `randomised` (null without enough randomised searches), `logged`,
             `ipw` (logged clicks weighted by inverse examination, where positions are known) and `redrawn` (with `truth`:
@@ -78,8 +80,9 @@ def run(
     """
     given = {"model": scores, "baseline": scores_baseline, "baseline_cos": scores_baseline_cos}
     given |= {"baseline_full": scores_baseline_full} if scores_baseline_full else {}
-    given |= {"champion": scores_champion} if scores_champion else {}
-    rows = _read(Path(dataset), Path(features), truth, split, {name: Path(folder) for name, folder in given.items()})
+    with tempfile.TemporaryDirectory(prefix="champion-") as temporary:
+        given |= {"champion": _here(scores_champion, Path(temporary))} if str(scores_champion) else {}
+        rows = _read(Path(dataset), Path(features), truth, split, {name: Path(folder) for name, folder in given.items()})
     measured_P = examination.from_randomised(*inputs.shown(Path(features)), config.propensity_floor)
     judged = _judge(rows, measured_P, inputs.examination(Path(scores)), config)
     with logs.phase(_log, "judge kinds of search") as counts:
@@ -112,6 +115,11 @@ def roc(metrics: str | Path, *, copy: str | Path) -> tuple[list[float], list[flo
 def gate_word(metrics: str | Path) -> str:
     """`pass` or `hold`, as `run` left it in its metrics file."""
     return str(storage.read_json(metrics)["gate"]["word"])
+
+
+def _here(folder: str | Path, temporary: Path) -> Path:
+    """A local folder as it is, a remote one copied."""
+    return storage.local_path(folder) if storage.is_local(folder) else storage.fetch_tree(folder, temporary / "scores")
 
 
 def _read(dataset: Path, features: Path, truth: str, split: str, scores: dict[str, Path]) -> Rows:

@@ -13,7 +13,7 @@ EXAMINATION = np.array([1.0, 0.6, 0.4, 0.3, 0.25])
 SIZES = {"train": 3000, "validation": 1500, "test": 800}
 
 
-def write_log(root: Path, *, seed: int = 0, positions: bool = True) -> dict[str, np.ndarray]:
+def write_log(root: Path, *, seed: int = 0, positions: bool = True, random_share: float = 0.0) -> dict[str, np.ndarray]:
     """features/ and embeddings/ under `root`; returns the relevance of each split's rows.
 
     Relevance follows a plain feature, a cosine and the inner product of the embeddings; the page is sorted by the plain
@@ -41,7 +41,9 @@ def write_log(root: Path, *, seed: int = 0, positions: bool = True) -> dict[str,
         cosine = np.where(rng.random(count) < 0.1, np.nan, hidden)  # a tenth is missing
         inner = (vectors[query] * vectors[document]).sum(axis=1)
         relevance = 1 / (1 + np.exp(-(-1.2 + 1.2 * plain + 1.0 * hidden + 3.0 * inner)))
-        policy = (plain + rng.normal(size=count)).reshape(requests, 5)
+        randomised = np.repeat(rng.random(requests) < random_share, 5)
+        hint = 2 * hidden  # the policy knows what only the cosine tells a model, and tells it to nobody
+        policy = (np.where(randomised, 0, plain + (hint if random_share else 0)) + rng.normal(size=count)).reshape(requests, 5)
         place = (np.argsort(np.argsort(-policy, axis=1), axis=1) + 1).ravel()
         clicked = rng.random(count) < relevance * EXAMINATION[place - 1]
         columns = {
@@ -54,7 +56,7 @@ def write_log(root: Path, *, seed: int = 0, positions: bool = True) -> dict[str,
             "document_text": document.astype(np.int32),
             "position": pa.array(place if positions else [None] * count, pa.int16()),
             "clicked": clicked,
-            "randomised": np.zeros(count, bool),
+            "randomised": randomised,
         }
         table = pa.table([pa.array(columns[c.name]) for c in schema.FEATURE_KEYS.columns], schema=schema.FEATURE_KEYS.arrow())
         for name, values in (("plain", plain), ("noise", rng.normal(size=count)), ("cosine", cosine)):

@@ -138,3 +138,20 @@ def test_a_missing_feature_column_is_named(log, tmp_path):
         pq.write_table(pq.read_table(part).drop_columns(["noise"]), part)
     with pytest.raises(SchemaError, match="noise"):
         run(tmp_path / "log", tmp_path / "out")
+
+
+def test_randomised_rows_give_the_offsets_where_there_are_enough(write, tmp_path):
+    """The policy knows more than the features, so the log overstates positions; a fifth of random pages does not."""
+    write(tmp_path / "log", seed=3, random_share=0.2)
+    offsets = {}
+    for name, limit in (("randomised", 200), ("alternating", 10**9)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tritower.baseline.boost.MIN_CLICKS", limit)
+            _, description = run(tmp_path / "log", tmp_path / name, variant="full", rounds=30, search_trials=0)
+        offsets[name] = np.array(description["position_offset"][1:5])
+    root = tmp_path / "log" / "features" / "train"
+    keys = pq.read_table(root, columns=["randomised", "position", "clicked"]).to_pandas().query("randomised")
+    rate = keys.groupby("position").clicked.mean().to_numpy()
+    measured = np.log(rate / (1 - rate))[1:] - np.log(rate[0] / (1 - rate[0]))
+    assert np.abs(offsets["randomised"] - measured).max() < 0.35
+    assert offsets["alternating"].mean() < offsets["randomised"].mean() - 0.2

@@ -139,7 +139,7 @@ def test_without_random_searches_the_logged_ones_decide(write, tmp_path):
 
 
 def test_the_champion_is_the_one_to_beat(log, tmp_path):
-    _, document, _ = run(log, tmp_path, scores_champion=log / "baseline")
+    _, document, _ = run(log, tmp_path, scores_champion=f"file://{log}/baseline")
     assert document["randomised"]["lift_champion"] == document["randomised"]["lift"]
     assert "champion" in document["gate"]["reasons"][0] and len(document["gate"]["reasons"]) == 1
     _, document, _ = run(log, tmp_path, scores_champion=log / "model")
