@@ -125,6 +125,12 @@ class PositionBias(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(positions + 1))
 
+    def start_at(self, slope: float) -> None:
+        """Start at an examination of position ** -slope instead; the unknown position starts at the curve's middle."""
+        with torch.no_grad():
+            self.weight[1:] = -slope * torch.arange(1, self.weight.numel()).log()
+            self.weight[0] = self.weight[1:].mean()
+
     def forward(self, position_B: Tensor) -> Tensor:
         """Weights (B,) of positions 0..K; greater ones count as K, and 1 always gives 0."""
         position_B = position_B.clamp(max=self.weight.numel() - 1)

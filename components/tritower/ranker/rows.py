@@ -1,7 +1,7 @@
 """Training rows as memory-mapped arrays: a few integers and normalised float16 features per row, no text and no vector.
 
 Legend: N rows, F features. A folder holds query.npy, document.npy, request.npy (int32), position.npy (int16, 0 = unknown),
-clicked.npy (bool) and feature.npy (float16 N x F, NaN = missing).
+clicked.npy, randomised.npy (bool) and feature.npy (float16 N x F, NaN = missing).
 """
 
 import json
@@ -25,9 +25,17 @@ _COLUMNS = {
     "document": "document_text",
     "request": "request",
     "position": "position",
+    "randomised": "randomised",
     "clicked": "clicked",
 }
-_TYPES = {"query": np.int32, "document": np.int32, "request": np.int32, "position": np.int16, "clicked": np.bool_}
+_TYPES = {
+    "query": np.int32,
+    "document": np.int32,
+    "request": np.int32,
+    "position": np.int16,
+    "clicked": np.bool_,
+    "randomised": np.bool_,
+}
 _BATCH = 65_536
 
 
@@ -40,6 +48,7 @@ class Rows:
     request: Array
     position: Array
     clicked: Array
+    randomised: Array
     feature: Array
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from tritower import logs
 from tritower.config import to_dict
 from tritower.errors import DataError
-from tritower.ranker import artifact, checkpoint, normaliser, rows
+from tritower.ranker import artifact, checkpoint, curve, normaliser, rows
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel
@@ -55,17 +55,19 @@ def train(
     if not 0 < share < 1:
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
     torch.nn.init.constant_(network.relevance.logit.bias, float(np.log(share / (1 - share))))
+    _start_position_weights(network, train_rows)
     identity = _identity(config, names, train_rows, validation, rows.encoder_hash(encoder))
     checkpoints = f"{config.checkpoints.rstrip('/')}/{identity}" if config.checkpoints else ""
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     trainer = Trainer(
         network, train=train_rows, validation=validation, matrix_TD=matrix_TD, config=config, place=place,
         checkpoints=checkpoints, failures=failures,
     )  # fmt: skip
     progress = trainer.run()
     seconds = time.perf_counter() - start
+    cpu_seconds = place.mean(time.process_time() - cpu_start) * place.world
     if place.rank == 0:
-        metrics = _metrics(progress, trainer, seconds)
+        metrics = _metrics(progress, trainer, seconds, cpu_seconds)
         artifact.save(model, Artifact(config, names, encoder, fitted, network), metrics)
         if checkpoints:
             checkpoint.clear(checkpoints)
@@ -82,6 +84,16 @@ def _prepare(features: Path, work: Path, *, names: list[str], config: RankerConf
     return fitted, train_rows, validation
 
 
+def _start_position_weights(network: ClickModel, train_rows: Rows) -> None:
+    if network.bias is None:
+        return
+    randomised_N = np.asarray(train_rows.randomised)
+    found = curve.slope(np.asarray(train_rows.position)[randomised_N], np.asarray(train_rows.clicked)[randomised_N])
+    if found is not None:
+        network.bias.start_at(found)
+        logger.info("position weights start at position ** -%.2f, from %d randomised rows", found, randomised_N.sum())
+
+
 def _identity(config: RankerConfig, names: list[str], train: Rows, validation: Rows, encoder: str) -> str:
     """Digest of what decides the result: another training never resumes from this one's checkpoints."""
     knobs = {name: value for name, value in to_dict(config).items() if name not in _HOW}
@@ -90,7 +102,7 @@ def _identity(config: RankerConfig, names: list[str], train: Rows, validation: R
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + data).hexdigest()[:16]
 
 
-def _metrics(progress: Progress, trainer: Trainer, seconds: float) -> dict[str, float]:
+def _metrics(progress: Progress, trainer: Trainer, seconds: float, cpu_seconds: float) -> dict[str, float]:
     rows_seen = progress.step * trainer.batch_size
     return {
         "validation_log_loss": progress.best["log_loss"],
@@ -100,5 +112,6 @@ def _metrics(progress: Progress, trainer: Trainer, seconds: float) -> dict[str, 
         "epochs": progress.step / trainer.per_epoch,
         "train_rows": float(len(trainer.rows)),
         "train_seconds": seconds,
+        "train_cpu_seconds": cpu_seconds,
         "rows_per_second": rows_seen / seconds,
     }

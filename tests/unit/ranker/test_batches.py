@@ -18,6 +18,7 @@ def make(lengths: list[int], seed: int = 0) -> Rows:
         request=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
         position=random.integers(0, 5, n).astype(np.int16),
         clicked=random.random(n) < 0.5,
+        randomised=random.random(n) < 0.5,
         feature=random.normal(size=(n, 3)).astype(np.float16),
     )
 

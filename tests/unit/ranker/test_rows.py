@@ -26,8 +26,16 @@ def test_arrays_equal_the_parquet_rows(log, tmp_path: Path):
 
 
 def test_a_null_position_becomes_zero(tmp_path: Path):
-    columns = {"query_text": [1], "document_text": [2], "request": [0], "position": [None], "clicked": [True], "x": [None]}
-    types = [pa.int32(), pa.int32(), pa.int64(), pa.int16(), pa.bool_(), pa.float32()]
+    columns = {
+        "query_text": [1],
+        "document_text": [2],
+        "request": [0],
+        "position": [None],
+        "clicked": [True],
+        "randomised": [False],
+        "x": [None],
+    }
+    types = [pa.int32(), pa.int32(), pa.int64(), pa.int16(), pa.bool_(), pa.bool_(), pa.float32()]
     (tmp_path / "train").mkdir()
     pq.write_table(
         pa.table([pa.array(v, t) for v, t in zip(columns.values(), types, strict=True)], names=list(columns)),

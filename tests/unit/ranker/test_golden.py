@@ -1,0 +1,48 @@
+"""The loss curve of a fixed training: a refactor must show the same one, a feature shows why it changed.
+
+`UPDATE_GOLDEN=1 python -m pytest tests/unit/ranker/test_golden.py` writes it anew.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tritower import storage
+from tritower.ranker import normaliser, rows
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.network import ClickModel
+from tritower.ranker.place import Place
+from tritower.ranker.training import Trainer
+
+GOLDEN = Path(__file__).parents[2] / "golden/ranker_loss.json"
+CONFIG = RankerConfig(
+    query_tower=(32, 16), document_tower=(32, 16), interaction_tower=(32,), head=(32,), epochs=4, batch_size=256,
+    precision="fp32", average=0.9, gates=True, cross_layers=1, listwise=0.1, seed=3, patience=99,
+)  # fmt: skip
+
+
+def test_the_loss_curve_is_the_golden_one(log: Any, tmp_path: Path):
+    """Tolerance 1e-3 of each log loss: other processors add float32 in another order."""
+    torch.set_num_threads(1)
+    names = rows.feature_names(log.features)
+    fitted = normaliser.fit(rows.sample(log.features / "train", names, limit=5000), kind="quantile")
+    train, validation = (
+        rows.write(log.features / split, tmp_path / split, names=names, normaliser=fitted) for split in ("train", "validation")
+    )
+    matrix_TD, _ = rows.load_embeddings(log.embeddings)
+    torch.manual_seed(CONFIG.seed)
+    model = ClickModel(CONFIG, dim=matrix_TD.shape[1], features=len(names))
+    progress = Trainer(
+        model, train=train, validation=validation, matrix_TD=matrix_TD, config=CONFIG, place=Place(), checkpoints="",
+        failures=tmp_path,
+    ).run()  # fmt: skip
+    curve = [{"step": entry["step"], "log_loss": round(entry["log_loss"], 6)} for entry in progress.history]
+    if os.environ.get("UPDATE_GOLDEN"):
+        storage.write_json(GOLDEN, curve)
+    golden = json.loads(GOLDEN.read_text())
+    assert [entry["step"] for entry in curve] == [entry["step"] for entry in golden]
+    assert [entry["log_loss"] for entry in curve] == pytest.approx([entry["log_loss"] for entry in golden], rel=1e-3)
+    assert curve[-1]["log_loss"] < curve[0]["log_loss"] - 0.01
