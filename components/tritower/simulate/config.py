@@ -26,7 +26,8 @@ class SimulateConfig:
     jobs: int = 0
     """Job adverts; 0 derives 6,000 x (impressions / 200,000) ^ 0.75, so that a larger log also shows each job more often."""
     users: int = 0
-    """Job seekers; 0 derives 5,000 x (impressions / 200,000) ^ 0.9: growth comes mostly from new people."""
+    """Job seekers, of whom about half search within the log; 0 derives 8,000 x (impressions / 200,000) ^ 0.9: growth comes
+    mostly from new people."""
     occupations: int = 0
     """Occupations in the market; 0 derives one per 45 jobs, between 12 and 400."""
     regions: int = 0
@@ -69,10 +70,11 @@ class SimulateConfig:
     """Probability of an empty search: the user only browses a place, 0 to 1."""
     title_noise: float = 0.25
     """Probability that a job title carries requisition noise (shift, pay, number, 'Hiring Now'), 0 to 1."""
-    occupation_missing: float = 0.12
-    """Probability that a job's `occupation` is missing, 0 to 1."""
-    occupation_wrong: float = 0.06
-    """Probability that a job's `occupation` is a related but wrong code, 0 to 1."""
+    occupation_missing: float = 0.25
+    """Probability that a job's `occupation` is missing, 0 to 1: not every source of adverts is coded."""
+    occupation_wrong: float = 0.20
+    """Probability that a job's `occupation` is a related but wrong code, 0 to 1. Automatic coding of titles to detailed SOC
+    codes disagrees with experts about as often, or oftener."""
 
     candidates: int = 48
     """Jobs that the logging policy retrieves per request before it ranks them, at least `page_high`, up to 200."""
@@ -154,7 +156,7 @@ class SimulateConfig:
     @property
     def num_users(self) -> int:
         """Job seekers, derived where not given."""
-        return self.users or max(20, round(5_000 * (self.impressions / 200_000) ** 0.9))
+        return self.users or max(20, round(8_000 * (self.impressions / 200_000) ** 0.9))
 
     @property
     def num_occupations(self) -> int:

@@ -21,6 +21,8 @@ _WORD = re.compile(r"[a-z0-9+#]+")
 _STOP = frozenset(
     ("a", "an", "and", "at", "for", "in", "near", "me", "of", "on", "or", "the", "to", "with", "job", "jobs", "i", "ii", "iii")
 )
+# How usual titles of one to four words are.
+_LENGTHS = (0.4, 1.0, 0.8, 0.3)
 # Likeness of two occupations that share a level of the Standard Occupational Classification (SOC 2018), finest first:
 # (characters of the code in common, likeness).
 _LEVELS = ((7, 0.85), (6, 0.7), (4, 0.4), (2, 0.12))
@@ -60,7 +62,7 @@ def build(
     *,
     num_occupations: int,
     rng: np.random.Generator,
-    max_variants: int = 24,
+    max_variants: int = 30,
 ) -> Lexicon:
     """Choose occupations in whole related groups and the title variants of each.
 
@@ -73,6 +75,7 @@ def build(
     """
     variants, names = _gather(titles)
     short_of = _short_forms(abbreviations)
+    plain = Counter(w for known in variants.values() for title in known for w in words(title))
     chosen = _choose(variants, num_occupations, rng)
     titles_V: list[str] = []
     shorts_V: list[str] = []
@@ -81,7 +84,7 @@ def build(
     employer_V: list[float] = []
     start = [0]
     for number, code in enumerate(chosen):
-        picked = _pick(variants[code], max_variants, rng)
+        picked = _pick(variants[code], plain, max_variants, rng)
         seeker, employer = _shares(len(picked), rng), _shares(len(picked), rng)
         titles_V += picked
         shorts_V += [variants[code][title].acronym or shorten(title, short_of) for title in picked]
@@ -116,7 +119,7 @@ def draw(
 
 class _Title(NamedTuple):
     acronym: str  # "" where there is none
-    common: float  # weight by which the title is chosen
+    reported: bool  # by people who hold the job
 
 
 _Variants = dict[str, dict[str, _Title]]  # occupation code -> title as written -> what is known of it
@@ -133,9 +136,8 @@ def _gather(titles: pa.Table) -> tuple[_Variants, dict[str, str]]:
         if len(title) > 40 or title.count(" ") > 3 or not _PLAIN.match(title):
             continue
         names.setdefault(code, name)
-        # What people say they are called is common; many alternate titles are hardly in use.
-        known = variants[code].get(title, _Title("", 1.0))
-        variants[code][title] = _Title(acronym or known.acronym, 6.0 if kind == "reported" else known.common)
+        known = variants[code].get(title, _Title("", False))
+        variants[code][title] = _Title(acronym or known.acronym, kind == "reported" or known.reported)
     return {c: v for c, v in variants.items() if len(v) >= 6}, names
 
 
@@ -186,16 +188,20 @@ def _choose(variants: _Variants, count: int, rng: np.random.Generator) -> list[s
     return sorted(chosen[:count])
 
 
-def _pick(options: dict[str, _Title], most: int, rng: np.random.Generator) -> list[str]:
+def _pick(options: dict[str, _Title], plain: Counter[str], most: int, rng: np.random.Generator) -> list[str]:
+    """What holders of the job report, then alternate titles made of plain words: many of the others are hardly in use."""
     titles = sorted(options)
-    weight = np.array([options[t].common / len(t.split()) for t in titles])
+    reported = np.array([options[t].reported for t in titles])
+    fame = np.array([np.mean([np.log(plain[w] + 1) for w in words(t)] or [0.0]) for t in titles])
+    length = np.array([_LENGTHS[t.count(" ")] for t in titles])
+    weight = np.exp(fame) * length * np.where(reported, 1_000.0, 1.0)
     picked = rng.choice(len(titles), min(most, len(titles)), replace=False, p=weight / weight.sum())
     return [titles[i] for i in picked]
 
 
 def _shares(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Zipf shares in random order: seekers and employers each have their own favourite words."""
-    share = 1.0 / (1 + rng.permutation(count))
+    """Zipf-like shares in random order: seekers and employers each have their own favourite words, and a long tail."""
+    share = (1.0 + rng.permutation(count)) ** -0.85
     return np.asarray(share / share.sum())
 
 

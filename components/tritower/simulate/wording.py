@@ -28,7 +28,7 @@ VAGUE = (
     "weekend", "warehouse", "office", "healthcare", "driver", "manager", "seasonal", "student", "any", "general labor",
 )  # fmt: skip
 _NOISE = (
-    "- Full Time", "(Part-Time)", "- Night Shift", "- 2nd Shift", "- Hiring Now!", "- Urgently Hiring", "(Remote)",
+    "- Full Time", "(Part-Time)", "- Night Shift", "- 2nd Shift", "- Hiring Now!", "- Urgently Hiring",
     "- Sign On Bonus", "- Weekends", "- $18/hr", "- $22.50 per hour", "- Immediate Start", "(Contract)",
     "- PRN", "- Temp to Hire",
 )  # fmt: skip

@@ -158,4 +158,4 @@ def test_a_larger_log_has_a_larger_board():
     for field in ("num_jobs", "num_users", "num_occupations", "num_regions"):
         values = [getattr(config, field) for config in sizes]
         assert values == sorted(values), field
-    assert sizes[1].num_jobs == 6_000 and sizes[1].num_users == 5_000
+    assert sizes[1].num_jobs == 6_000 and sizes[1].num_users == 8_000
