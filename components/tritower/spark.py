@@ -203,10 +203,14 @@ def _find_session(memory_limit: str, threads: int) -> "SparkSession":
     # Under spark-submit the master is set already, and setting it again would override it.
     if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.environ.get("SPARK_REMOTE"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        master = os.environ.get("TRITOWER_SPARK_MASTER") or f"local[{threads or '*'}]"
+        if master.startswith("local"):
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         megabytes = int(re.sub(r"\D", "", memory_limit)) * (1024 if "G" in memory_limit else 1)
         builder = (
-            builder.master(os.environ.get("TRITOWER_SPARK_MASTER") or f"local[{threads or '*'}]")
+            builder.master(master)
             .config("spark.driver.memory", f"{megabytes}m")
+            .config("spark.executor.memory", f"{megabytes}m")
             .config("spark.ui.enabled", "false")
             .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.shuffle.partitions", str(4 * (threads or os.cpu_count() or 1)))
