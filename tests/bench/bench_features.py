@@ -31,10 +31,11 @@ def log(rows: int, seed: int = 0, *, users: int = 40_000, jobs: int = SIZES["job
     requests = int(request[-1]) + 1
     ts = 1_700_000_000_000_000 + np.sort(rng.integers(0, 28 * counters.DAY_US, requests))
     clicked = rng.random(rows) < 0.07
+    query = power_law(rng, SIZES["query"], requests)
     delay = (rng.lognormal(3.2, 1.2, rows) * 1e6).clip(1e6, 3.6e9).astype(np.int64)
     return Rows(
         row=np.arange(rows), request=request, ts=ts[request], user=power_law(rng, users, requests)[request],
-        job=power_law(rng, jobs, rows), query=power_law(rng, SIZES["query"], requests)[request],
+        job=shown_jobs(rng, query[request], jobs), query=query[request],
         position=(np.arange(rows) % PER_REQUEST + 1).astype(np.int32), randomised=(request % 10 == 0),
         clicked_at=np.where(clicked, ts[request] + delay, NO_TIME), counts=np.ones(rows, np.bool_), out=np.arange(rows),
     )  # fmt: skip
@@ -45,12 +46,20 @@ def power_law(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
     return np.minimum(size - 1, (size * rng.random(count) ** 2.5)).astype(np.int32)
 
 
+def shown_jobs(rng: np.random.Generator, query_N: np.ndarray, jobs: int) -> np.ndarray:
+    """Jobs for a search: mostly of the occupation it means (job modulo occupations), some of its neighbours, a few of any."""
+    of = (query_N * 7 + np.abs(rng.normal(0, 2, len(query_N))).astype(np.int64)) % SIZES["occupation"]
+    any_N = rng.random(len(query_N)) < 0.05
+    of[any_N] = rng.integers(0, SIZES["occupation"], int(any_N.sum()))
+    return (power_law(rng, jobs // SIZES["occupation"], len(query_N)) * SIZES["occupation"] + of).astype(np.int32)
+
+
 class CounterRun:
     """The counters over a log, batch by batch, with the gathers and pair numbers that the step needs for them."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(1)
-        self.occupation_J = rng.integers(0, SIZES["occupation"], SIZES["job"]).astype(np.int32)
+        self.occupation_J = np.arange(SIZES["job"], dtype=np.int32) % SIZES["occupation"]
         self.company_J = power_law(rng, SIZES["company"], SIZES["job"])
         self.base_L = np.cumsum([0, *SIZES.values()])
 

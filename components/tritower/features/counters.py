@@ -144,33 +144,27 @@ _COLUMN_LF = _columns(LEVELS)
 _LOG1P = np.log1p(np.arange(1 << 14)).astype(np.float32)  # most counts are small; the table stays in the second-level cache
 
 
-@njit(cache=True)
-def _show(state: State, level: int, key: int, weight: float, expected: float, ts: int) -> None:
-    entry = state.table_KW[key]
-    moments = state.moments_L4[level]
-    if entry[SHOWN] == 0.0:
-        entry[FIRST_TS] = ts
-    moments[curve.PAIRS_SHOWN] += 2.0 * entry[SHOWN]
-    moments[curve.TOTAL_SHOWN] += 1.0
-    entry[SHOWN] += 1.0
-    entry[SHOWN_DECAYED] += weight
-    entry[EXPECTED] += expected
+# Below, rows of a table are never taken as views: numba would count references to each, which costs more than the sums.
 
 
 @njit(cache=True)
-def _click(state: State, level: int, key: int, weight: float) -> None:
-    entry = state.table_KW[key]
-    moments = state.moments_L4[level]
-    moments[curve.PAIRS_CLICKED] += 2.0 * entry[CLICKS]
-    moments[curve.TOTAL_CLICKS] += 1.0
-    entry[CLICKS] += 1.0
-    entry[CLICKS_DECAYED] += weight
+def _show(table_KW: Array, moments_L4: Array, level: int, key: Any, weight: float, expected: float, ts: int) -> None:
+    shown = table_KW[key, SHOWN]
+    if shown == 0.0:
+        table_KW[key, FIRST_TS] = ts
+    moments_L4[level, curve.PAIRS_SHOWN] += 2.0 * shown
+    moments_L4[level, curve.TOTAL_SHOWN] += 1.0
+    table_KW[key, SHOWN] = shown + 1.0
+    table_KW[key, SHOWN_DECAYED] += weight
+    table_KW[key, EXPECTED] += expected
 
 
 @njit(cache=True)
-def _put(out_FN: Array, f: int, o: int, value: float) -> None:
-    if f >= 0:
-        out_FN[f, o] = value
+def _click(table_KW: Array, moments_L4: Array, level: int, key: Any, weight: float) -> None:
+    moments_L4[level, curve.PAIRS_CLICKED] += 2.0 * table_KW[key, CLICKS]
+    moments_L4[level, curve.TOTAL_CLICKS] += 1.0
+    table_KW[key, CLICKS] += 1.0
+    table_KW[key, CLICKS_DECAYED] += weight
 
 
 @njit(cache=True)
@@ -179,46 +173,56 @@ def _log1p(count: float, table: Array) -> Any:
 
 
 @njit(cache=True)
-def _report(entry_W: Array, prior_2: Array, unit: float, column_F: Array, log1p: Array, out_FN: Array, o: int) -> None:
-    shown = entry_W[SHOWN]
-    _put(out_FN, column_F[0], o, _log1p(shown, log1p))
-    _put(out_FN, column_F[1], o, _log1p(entry_W[CLICKS], log1p))
+def _report(
+    table_KW: Array, key: Any, level: int, mean: float, strength: float, unit: float, column_LF: Array, log1p: Array,
+    out_FN: Array, o: Any,
+) -> None:  # fmt: skip
+    shown, clicks = table_KW[key, SHOWN], table_KW[key, CLICKS]
+    out_FN[column_LF[level, 0], o] = _log1p(shown, log1p)
+    if column_LF[level, 1] >= 0:
+        out_FN[column_LF[level, 1], o] = _log1p(clicks, log1p)
     if shown == 0.0:
         return
-    strength = prior_2[1]
-    clicks_prior = prior_2[0] * strength
-    _put(out_FN, column_F[2], o, (entry_W[CLICKS] + clicks_prior) / (shown + strength))
-    if column_F[3] >= 0:
+    clicks_prior = mean * strength
+    out_FN[column_LF[level, 2], o] = (clicks + clicks_prior) / (shown + strength)
+    if column_LF[level, 3] >= 0:
         # `unit` is the weight of an event now: instead of dividing both sums by it, the prior is multiplied.
-        decayed = entry_W[SHOWN_DECAYED] + strength * unit
-        out_FN[column_F[3], o] = (entry_W[CLICKS_DECAYED] + clicks_prior * unit) / decayed
-    _put(out_FN, column_F[4], o, (entry_W[CLICKS] + clicks_prior) / (entry_W[EXPECTED] + clicks_prior))
+        decayed = table_KW[key, SHOWN_DECAYED] + strength * unit
+        out_FN[column_LF[level, 3], o] = (table_KW[key, CLICKS_DECAYED] + clicks_prior * unit) / decayed
+    if column_LF[level, 4] >= 0:
+        out_FN[column_LF[level, 4], o] = (clicks + clicks_prior) / (table_KW[key, EXPECTED] + clicks_prior)
 
 
 @njit(cache=True)
 def _flush(state: State, events: Events, shown: int, clicked: int, until: int, half_life_us: float) -> tuple[int, int]:
     """Count all events before `until`; return the pointers to the first event not counted."""
-    deepest = state.curve_P.shape[0] - 1
-    while shown < events.ts_N.shape[0] and events.ts_N[shown] < until:
-        if events.counts_N[shown]:
-            ts = events.ts_N[shown]
-            weight = np.exp2((ts - state.clock_1[0]) / half_life_us)
-            for level in range(events.keys_LN.shape[0]):
-                if events.keys_LN[level, shown] >= 0:
-                    _show(state, level, events.keys_LN[level, shown], weight, events.expected_N[shown], ts)
-            tally = state.tally_P5[min(events.position_N[shown], deepest)]
-            tally[curve.SHOWN] += 1.0
-            tally[curve.RATES] += events.rate_N[shown]
-            tally[curve.RANDOM_SHOWN] += events.randomised_N[shown]
+    table_KW, moments_L4, tally_P5 = state.table_KW, state.moments_L4, state.tally_P5
+    ts_N, keys_LN, position_N, expected_N = events.ts_N, events.keys_LN, events.position_N, events.expected_N
+    counts_N, rate_N, randomised_N = events.counts_N, events.rate_N, events.randomised_N
+    deepest, clock = tally_P5.shape[0] - 1, state.clock_1[0]
+    weighed, weight = np.int64(UNSET), 1.0
+    while shown < ts_N.shape[0] and ts_N[shown] < until:
+        if counts_N[shown]:
+            ts = ts_N[shown]
+            if ts != weighed:
+                weighed, weight = ts, np.exp2((ts - clock) / half_life_us)
+            for level in range(keys_LN.shape[0]):
+                if keys_LN[level, shown] >= 0:
+                    _show(table_KW, moments_L4, level, keys_LN[level, shown], weight, expected_N[shown], ts)
+            p = min(position_N[shown], deepest)
+            tally_P5[p, curve.SHOWN] += 1.0
+            tally_P5[p, curve.RATES] += rate_N[shown]
+            tally_P5[p, curve.RANDOM_SHOWN] += randomised_N[shown]
         shown += 1
-    while clicked < events.click_ts_C.shape[0] and events.click_ts_C[clicked] < until:
-        weight = np.exp2((events.click_ts_C[clicked] - state.clock_1[0]) / half_life_us)
-        for level in range(events.keys_LN.shape[0]):
-            if events.click_keys_LC[level, clicked] >= 0:
-                _click(state, level, events.click_keys_LC[level, clicked], weight)
-        tally = state.tally_P5[min(events.click_position_C[clicked], deepest)]
-        tally[curve.CLICKS] += 1.0
-        tally[curve.RANDOM_CLICKS] += events.click_randomised_C[clicked]
+    click_ts_C, click_keys_LC = events.click_ts_C, events.click_keys_LC
+    while clicked < click_ts_C.shape[0] and click_ts_C[clicked] < until:
+        weight = np.exp2((click_ts_C[clicked] - clock) / half_life_us)
+        for level in range(keys_LN.shape[0]):
+            if click_keys_LC[level, clicked] >= 0:
+                _click(table_KW, moments_L4, level, click_keys_LC[level, clicked], weight)
+        p = min(events.click_position_C[clicked], deepest)
+        tally_P5[p, curve.CLICKS] += 1.0
+        tally_P5[p, curve.RANDOM_CLICKS] += events.click_randomised_C[clicked]
         clicked += 1
     return shown, clicked
 
@@ -238,11 +242,12 @@ def count_pass(
     state: State, events: Events, first: int, half_life_us: float, default: float, column_LF: Array, log1p: Array, out_FN: Array
 ) -> None:
     """The pass: for each row from `first` on, count what lies strictly before it, then read."""
-    ts_N, keys_LN = events.ts_N, events.keys_LN
+    ts_N, keys_LN, counts_N, out_N = events.ts_N, events.keys_LN, events.counts_N, events.out_N
+    position_N, expected_N, rate_N = events.position_N, events.expected_N, events.rate_N
+    table_KW, prior_L2, curve_P = state.table_KW, state.prior_L2, state.curve_P
     shown = clicked = 0  # next impression and next click to count
     now = np.int64(UNSET)
     unit = 1.0
-    deepest = state.curve_P.shape[0] - 1
     for i in range(first, ts_N.shape[0]):
         t = ts_N[i]
         if t != now:
@@ -251,19 +256,21 @@ def count_pass(
             hour = t - t % HOUR_US
             if hour != state.hour_1[0]:
                 shown, clicked = _flush(state, events, shown, clicked, hour, half_life_us)
-                curve.refresh(state.moments_L4, state.tally_P5, default, state.prior_L2, state.curve_P)
+                curve.refresh(state.moments_L4, state.tally_P5, default, prior_L2, curve_P)
                 state.hour_1[0] = hour
             shown, clicked = _flush(state, events, shown, clicked, t, half_life_us)
             unit = np.exp2((t - state.clock_1[0]) / half_life_us)
-        job = state.table_KW[keys_LN[JOB, i]]
-        if events.counts_N[i]:
-            events.expected_N[i] = state.curve_P[min(events.position_N[i], deepest)]
-            events.rate_N[i] = curve.rate(job[SHOWN], job[CLICKS], state.prior_L2[JOB, 0], default)
-        o = events.out_N[i]
+        job = keys_LN[JOB, i]
+        if counts_N[i]:
+            expected_N[i] = curve_P[min(position_N[i], curve_P.shape[0] - 1)]
+            rate_N[i] = curve.rate(table_KW[job, SHOWN], table_KW[job, CLICKS], prior_L2[JOB, 0], default)
+        o = out_N[i]
         if o < 0:
             continue
         for level in range(keys_LN.shape[0]):
-            if keys_LN[level, i] >= 0:
-                _report(state.table_KW[keys_LN[level, i]], state.prior_L2[level], unit, column_LF[level], log1p, out_FN, o)
-        if job[SHOWN] > 0.0:
-            out_FN[out_FN.shape[0] - 1, o] = (t - job[FIRST_TS]) / DAY_US
+            key = keys_LN[level, i]
+            if key >= 0:
+                mean, strength = prior_L2[level, 0], prior_L2[level, 1]
+                _report(table_KW, key, level, mean, strength, unit, column_LF, log1p, out_FN, o)
+        if table_KW[job, SHOWN] > 0.0:
+            out_FN[out_FN.shape[0] - 1, o] = (t - table_KW[job, FIRST_TS]) / DAY_US

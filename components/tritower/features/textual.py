@@ -54,6 +54,18 @@ class Texts(NamedTuple):
     longest: int
 
 
+class Masks(NamedTuple):
+    """Where each character stands in a text, as bits: the left text forwards, backwards, with its words sorted, with its
+    distinct words sorted; and room for texts of the moment."""
+
+    forward_A: Array
+    backward_A: Array
+    sorted_A: Array
+    distinct_A: Array
+    other_A: Array
+    other_backward_A: Array
+
+
 # Columns of `place_V6`: first character, characters, first of the distinct words' characters, how many, first word, words.
 RAW, LENGTH, UNIQUE, UNIQUE_LENGTH, WORD, WORDS = 0, 1, 2, 3, 4, 5
 
@@ -123,9 +135,7 @@ def _popcount(typing_context: Any, word: Any) -> Any:
 popcount: Any = _popcount
 
 
-# Rows of the mask table: the left text forwards, backwards, with its words sorted, with its distinct words sorted, and two
-# for texts of the moment.
-FORWARD, BACKWARD, SORTED, DISTINCT, OTHER, OTHER_BACKWARD, MASKS = 0, 1, 2, 3, 4, 5, 6
+# Rows of tables are never taken as views below: numba would count references to each, which costs more than a comparison.
 
 
 @njit(cache=True, inline="always")
@@ -157,77 +167,83 @@ def _lcs(mask_A: Array, text: Array, first: Any, length: Any) -> Any:
 
 
 @njit(cache=True)
-def _common(mask_MA: Array, left_mask: int, text: Array, a: Any, m: Any, other: Array, b: Any, n: Any) -> Any:
+def _common(left_A: Array, other_A: Array, text: Array, a: Any, m: Any, other: Array, b: Any, n: Any) -> Any:
     """Longest common subsequence of text[a:][:m] and other[b:][:n]; -1 if both have more than 64 characters.
 
-    `left_mask` is the row that holds the first text, or OTHER where none does yet.
+    `left_A` holds the first text if it is short enough, `other_A` is empty.
     """
-    if m <= BITS and left_mask != OTHER:
-        return _lcs(mask_MA[left_mask], other, b, n)
-    if m > BITS:
-        text, a, m, other, b, n = other, b, n, text, a, m
-    if m > BITS:
+    if m <= BITS:
+        return _lcs(left_A, other, b, n)
+    if n > BITS:
         return np.int64(-1)
-    _mark(mask_MA[OTHER], text, a, m)
-    common = _lcs(mask_MA[OTHER], other, b, n)
-    _clear(mask_MA[OTHER], text, a, m)
+    _mark(other_A, other, b, n)
+    common = _lcs(other_A, text, a, m)
+    _clear(other_A, other, b, n)
     return common
 
 
 @njit(cache=True)
-def token_sort(mask_MA: Array, texts: Texts, left_6: Array, right_6: Array) -> Any:
+def _token_sort(sorted_A: Array, other_A: Array, char: Array, place_V6: Array, p: Any, q: Any) -> Any:
     """Ratio of two texts with their words sorted; -1 = too long."""
-    m, n = np.int64(left_6[LENGTH]), np.int64(right_6[LENGTH])
-    common = _common(mask_MA, SORTED, texts.char, left_6[RAW] + m, m, texts.char, right_6[RAW] + n, n)
+    m, n = np.int64(place_V6[p, LENGTH]), np.int64(place_V6[q, LENGTH])
+    common = _common(sorted_A, other_A, char, place_V6[p, RAW] + m, m, char, place_V6[q, RAW] + n, n)
     return 2.0 * common / (m + n) if common >= 0 else -1.0
 
 
 @njit(cache=True)
-def _shares_words(texts: Texts, left_6: Array, right_6: Array) -> bool:
-    for i in range(left_6[WORD], left_6[WORD] + left_6[WORDS]):
-        for j in range(right_6[WORD], right_6[WORD] + right_6[WORDS]):
-            if texts.word[i] == texts.word[j]:
+def _shares_words(word: Array, place_V6: Array, p: Any, q: Any) -> bool:
+    for i in range(place_V6[p, WORD], place_V6[p, WORD] + place_V6[p, WORDS]):
+        for j in range(place_V6[q, WORD], place_V6[q, WORD] + place_V6[q, WORDS]):
+            if word[i] == word[j]:
                 return True
     return False
 
 
 @njit(cache=True)
-def _append(buffer: Array, length: Any, texts: Texts, word: Any) -> Any:
+def _append(buffer: Array, length: Any, word_char: Array, word_W: Array, space: int, word: Any) -> Any:
     if length:
-        buffer[length] = texts.space
+        buffer[length] = space
         length += 1
-    for i in range(texts.word_W[word], texts.word_W[word + 1]):
-        buffer[length] = texts.word_char[i]
+    for i in range(word_W[word], word_W[word + 1]):
+        buffer[length] = word_char[i]
         length += 1
     return length
 
 
 @njit(cache=True)
-def token_set(mask_MA: Array, texts: Texts, left_6: Array, right_6: Array, buffer_2C: Array) -> Any:
-    """Token-set ratio; the buffers are for the words that only one side has. -1 = too long."""
-    if not _shares_words(texts, left_6, right_6):
-        m, n = np.int64(left_6[UNIQUE_LENGTH]), np.int64(right_6[UNIQUE_LENGTH])
-        common = _common(mask_MA, DISTINCT, texts.char, left_6[UNIQUE], m, texts.char, right_6[UNIQUE], n)
-        return 2.0 * common / (m + n) if common >= 0 else -1.0
-    i, j = np.int64(left_6[WORD]), np.int64(right_6[WORD])
-    i_end, j_end = i + left_6[WORDS], j + right_6[WORDS]
+def _token_set_disjoint(distinct_A: Array, other_A: Array, char: Array, place_V6: Array, p: Any, q: Any) -> Any:
+    m, n = np.int64(place_V6[p, UNIQUE_LENGTH]), np.int64(place_V6[q, UNIQUE_LENGTH])
+    common = _common(distinct_A, other_A, char, place_V6[p, UNIQUE], m, char, place_V6[q, UNIQUE], n)
+    return 2.0 * common / (m + n) if common >= 0 else -1.0
+
+
+@njit(cache=True)
+def _token_set_shared(other_A: Array, texts: Texts, p: Any, q: Any, one: Array, two: Array) -> Any:
+    """Token-set ratio of texts with words in common; the buffers are for the words that only one side has."""
+    word, word_char, word_W, place_V6 = texts.word, texts.word_char, texts.word_W, texts.place_V6
+    i, j = np.int64(place_V6[p, WORD]), np.int64(place_V6[q, WORD])
+    i_end, j_end = i + place_V6[p, WORDS], j + place_V6[q, WORDS]
     shared = only_a = only_b = np.int64(0)
     while i < i_end or j < j_end:
-        if j == j_end or (i < i_end and texts.word[i] < texts.word[j]):
-            only_a = _append(buffer_2C[0], only_a, texts, texts.word[i])
+        if j == j_end or (i < i_end and word[i] < word[j]):
+            only_a = _append(one, only_a, word_char, word_W, texts.space, word[i])
             i += 1
-        elif i == i_end or texts.word[j] < texts.word[i]:
-            only_b = _append(buffer_2C[1], only_b, texts, texts.word[j])
+        elif i == i_end or word[j] < word[i]:
+            only_b = _append(two, only_b, word_char, word_W, texts.space, word[j])
             j += 1
         else:
-            shared += (shared > 0) + texts.word_W[texts.word[i] + 1] - texts.word_W[texts.word[i]]
+            shared += (shared > 0) + word_W[word[i] + 1] - word_W[word[i]]
             i += 1
             j += 1
     if only_a == 0 or only_b == 0:
         return 1.0
-    common = _common(mask_MA, OTHER, buffer_2C[0], np.int64(0), only_a, buffer_2C[1], np.int64(0), only_b)
-    if common < 0:
+    if only_a > BITS and only_b > BITS:
         return -1.0
+    if only_a > only_b:
+        one, only_a, two, only_b = two, only_b, one, only_a
+    _mark(other_A, one, np.int64(0), only_a)
+    common = _lcs(other_A, two, np.int64(0), only_b)
+    _clear(other_A, one, np.int64(0), only_a)
     all_a, all_b = shared + 1 + only_a, shared + 1 + only_b
     best = 1.0 - (only_a + only_b - 2.0 * common) / (all_a + all_b)
     return max(best, 1.0 - (1 + only_a) / (shared + all_a), 1.0 - (1 + only_b) / (shared + all_b))
@@ -264,33 +280,34 @@ def _slide(forward_A: Array, backward_A: Array, text: Array, m: Any, b: Any, n: 
 
 
 @njit(cache=True)
-def _slide_other(mask_MA: Array, text: Array, a: Any, m: Any, b: Any, n: Any, stack: Array) -> Any:
-    """The same for a pattern text[a:][:m] that no mask holds yet."""
-    _mark(mask_MA[OTHER], text, a, m)
-    _mark_backward(mask_MA[OTHER_BACKWARD], text, a, m)
-    best = _slide(mask_MA[OTHER], mask_MA[OTHER_BACKWARD], text, m, b, n, stack)
-    _clear(mask_MA[OTHER], text, a, m)
-    _clear(mask_MA[OTHER_BACKWARD], text, a, m)
+def _slide_other(other_A: Array, backward_A: Array, char: Array, a: Any, m: Any, b: Any, n: Any, stack: Array) -> Any:
+    """The same for a pattern char[a:][:m] that no mask holds yet."""
+    _mark(other_A, char, a, m)
+    _mark_backward(backward_A, char, a, m)
+    best = _slide(other_A, backward_A, char, m, b, n, stack)
+    _clear(other_A, char, a, m)
+    _clear(backward_A, char, a, m)
     return best
 
 
 @njit(cache=True)
-def partial(mask_MA: Array, texts: Texts, left_6: Array, right_6: Array, stack: Array) -> Any:
+def _partial(masks: Masks, char: Array, place_V6: Array, p: Any, q: Any, stack: Array) -> Any:
     """Partial ratio; -1 = too long."""
-    a, b, m, n = np.int64(left_6[RAW]), np.int64(right_6[RAW]), np.int64(left_6[LENGTH]), np.int64(right_6[LENGTH])
+    a, m, b, n = place_V6[p, RAW], np.int64(place_V6[p, LENGTH]), place_V6[q, RAW], np.int64(place_V6[q, LENGTH])
     if m > BITS and n > BITS:
         return -1.0
     if m > n:
-        return _slide_other(mask_MA, texts.char, b, n, a, m, stack)
-    best = _slide(mask_MA[FORWARD], mask_MA[BACKWARD], texts.char, m, b, n, stack)
-    return max(best, _slide_other(mask_MA, texts.char, b, n, a, m, stack)) if m == n else best
+        return _slide_other(masks.other_A, masks.other_backward_A, char, b, n, a, m, stack)
+    best = _slide(masks.forward_A, masks.backward_A, char, m, b, n, stack)
+    if m == n:
+        best = max(best, _slide_other(masks.other_A, masks.other_backward_A, char, b, n, a, m, stack))
+    return best
 
 
 @njit(cache=True)
-def jaro_winkler(mask_MA: Array, texts: Texts, left_6: Array, right_6: Array, matched: Array) -> Any:
+def _jaro_winkler(forward_A: Array, char: Array, place_V6: Array, p: Any, q: Any, matched: Array) -> Any:
     """Jaro-Winkler similarity; `matched` is a buffer for the right text's matched characters. -1 = left text too long."""
-    text, mask_A = texts.char, mask_MA[FORWARD]
-    a, b, m, n = np.int64(left_6[RAW]), np.int64(right_6[RAW]), np.int64(left_6[LENGTH]), np.int64(right_6[LENGTH])
+    a, m, b, n = place_V6[p, RAW], np.int64(place_V6[p, LENGTH]), place_V6[q, RAW], np.int64(place_V6[q, LENGTH])
     if m > BITS:
         return -1.0
     reach: Any = max(0, max(m, n) // 2 - 1)
@@ -299,9 +316,9 @@ def jaro_winkler(mask_MA: Array, texts: Texts, left_6: Array, right_6: Array, ma
     window: Any = FULL >> np.uint64(BITS - min(reach + 1, BITS))
     common = 0
     for j in range(min(n, m + reach)):
-        free = mask_A[text[b + j]] & window & ~used
+        free = forward_A[char[b + j]] & window & ~used
         used |= free & (~free + ONE)
-        matched[common] = text[b + j]
+        matched[common] = char[b + j]
         common += free != 0
         window = (window << ONE) | (ONE if j < reach else np.uint64(0))
     if common == 0:
@@ -310,28 +327,36 @@ def jaro_winkler(mask_MA: Array, texts: Texts, left_6: Array, right_6: Array, ma
     k: Any = 0
     for i in range(m):
         here = np.int64(used >> np.uint64(i) & ONE)
-        swapped += here & np.int64(text[a + i] != matched[k])
+        swapped += here & np.int64(char[a + i] != matched[k])
         k += here
     jaro = (common / m + common / n + (common - swapped // 2) / common) / 3.0
     if jaro > 0.7:
         prefix = 0
-        while prefix < 4 and prefix < m and prefix < n and text[a + prefix] == text[b + prefix]:
+        while prefix < 4 and prefix < m and prefix < n and char[a + prefix] == char[b + prefix]:
             prefix += 1
         jaro += prefix * 0.1 * (1.0 - jaro)
     return min(jaro, 1.0)
 
 
 @njit(cache=True)
-def _turn_left(mask_MA: Array, texts: Texts, old: Any, new: Any) -> None:
+def _turn_left(masks: Masks, char: Array, place_V6: Array, old: Any, new: Any) -> None:
     """Exchange the left text in the masks; -1 = none."""
     if old >= 0:
-        for row in (FORWARD, BACKWARD, SORTED, DISTINCT):  # the same characters in all of them
-            _clear(mask_MA[row], texts.char, texts.place_V6[old, RAW], texts.place_V6[old, LENGTH])
-    place_6 = texts.place_V6[new]
-    _mark(mask_MA[FORWARD], texts.char, place_6[RAW], place_6[LENGTH])
-    _mark_backward(mask_MA[BACKWARD], texts.char, place_6[RAW], place_6[LENGTH])
-    _mark(mask_MA[SORTED], texts.char, place_6[RAW] + place_6[LENGTH], place_6[LENGTH])
-    _mark(mask_MA[DISTINCT], texts.char, place_6[UNIQUE], place_6[UNIQUE_LENGTH])
+        for mask_A in (masks.forward_A, masks.backward_A, masks.sorted_A, masks.distinct_A):  # of the same characters
+            _clear(mask_A, char, place_V6[old, RAW], place_V6[old, LENGTH])
+    a, m = place_V6[new, RAW], place_V6[new, LENGTH]
+    _mark(masks.forward_A, char, a, m)
+    _mark_backward(masks.backward_A, char, a, m)
+    _mark(masks.sorted_A, char, a + m, m)
+    _mark(masks.distinct_A, char, place_V6[new, UNIQUE], place_V6[new, UNIQUE_LENGTH])
+
+
+@njit(cache=True)
+def _masks(alphabet: int) -> Masks:
+    return Masks(
+        np.zeros(alphabet, np.uint64), np.zeros(alphabet, np.uint64), np.zeros(alphabet, np.uint64),
+        np.zeros(alphabet, np.uint64), np.zeros(alphabet, np.uint64), np.zeros(alphabet, np.uint64),
+    )  # fmt: skip
 
 
 @njit(cache=True)
@@ -349,8 +374,10 @@ def score(
         score_BC: the same memory as float32; the scores follow the pair, so that a look-up touches one cache line.
         out_SN: to fill: 0 to 1, -1 too long, NaN where a text is empty.
     """
-    mask_MA = np.zeros((MASKS, texts.alphabet), np.uint64)
-    buffer_2C = np.empty((2, texts.longest + 2), texts.char.dtype)
+    masks = _masks(texts.alphabet)
+    char, word, place_V6 = texts.char, texts.word, texts.place_V6
+    sorted_A, distinct_A, other_A, forward_A = masks.sorted_A, masks.distinct_A, masks.other_A, masks.forward_A
+    one, two = np.empty(texts.longest + 2, char.dtype), np.empty(texts.longest + 2, char.dtype)
     stack = np.empty((BITS, 4), np.int64)  # halving needs one entry per bit of a text's length
     held = np.int64(-1)
     long = False
@@ -362,29 +389,27 @@ def score(
         at = slot((p << 32) | q, key_BC.shape[0])
         if key_BC[at, 0] != p or key_BC[at, 1] != q:
             key_BC[at, 0], key_BC[at, 1] = p, q
+            q += right_from
+            blank = place_V6[p, LENGTH] == 0 or place_V6[q, LENGTH] == 0
             if p != held:
-                _turn_left(mask_MA, texts, held, p)
+                _turn_left(masks, char, place_V6, held, p)
                 held = p
-            _score_pair(mask_MA, texts, p, q + right_from, wanted_S, buffer_2C, stack, score_BC[at])
+            for s in range(wanted_S.shape[0]):
+                if blank:
+                    value = np.nan
+                elif wanted_S[s] == 0:
+                    if _shares_words(word, place_V6, p, q):
+                        value = _token_set_shared(other_A, texts, p, q, one, two)
+                    else:
+                        value = _token_set_disjoint(distinct_A, other_A, char, place_V6, p, q)
+                elif wanted_S[s] == 1:
+                    value = _token_sort(sorted_A, other_A, char, place_V6, p, q)
+                elif wanted_S[s] == 2:
+                    value = _partial(masks, char, place_V6, p, q, stack)
+                else:
+                    value = _jaro_winkler(forward_A, char, place_V6, p, q, one)
+                score_BC[at, 2 + s] = value
         for s in range(wanted_S.shape[0]):
             out_SN[s, i] = score_BC[at, 2 + s]
             long = long or score_BC[at, 2 + s] < 0.0
     return long
-
-
-@njit(cache=True)
-def _score_pair(
-    mask_MA: Array, texts: Texts, p: Any, q: Any, wanted_S: Array, buffer_2C: Array, stack: Array, out_C: Array
-) -> None:
-    left_6, right_6 = texts.place_V6[p], texts.place_V6[q]
-    for s in range(wanted_S.shape[0]):
-        if left_6[LENGTH] == 0 or right_6[LENGTH] == 0:
-            out_C[2 + s] = np.nan
-        elif wanted_S[s] == 0:
-            out_C[2 + s] = token_set(mask_MA, texts, left_6, right_6, buffer_2C)
-        elif wanted_S[s] == 1:
-            out_C[2 + s] = token_sort(mask_MA, texts, left_6, right_6)
-        elif wanted_S[s] == 2:
-            out_C[2 + s] = partial(mask_MA, texts, left_6, right_6, stack)
-        else:
-            out_C[2 + s] = jaro_winkler(mask_MA, texts, left_6, right_6, buffer_2C[0])
