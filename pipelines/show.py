@@ -27,8 +27,8 @@ _LIFTS = {
 # What is worth a reader's glance of each step's numbers, as far as the step reports it.
 _WORTH = {
     "ingest": ("impressions_out", "jobs_out", "users_out", "requests", "impressions_quarantined"),
-    "entities": ("titles_with_entity", "queries_with_entity"),
-    "finetune": ("accepted", "clicks", "before_recall_at_10", "after_recall_at_10"),
+    "entities": ("titles_covered", "queries_covered"),
+    "finetune": ("accepted", "clicks", "before_auc_shown", "after_auc_shown"),
     "embed": ("texts", "dim"),
     "features": ("rows", "features"),
     "candidate_features": ("rows",),
