@@ -51,3 +51,16 @@ def test_wrong_options_are_explained_and_leave_nothing(tmp_path, arguments, mess
     assert done.returncode == 1
     assert message in done.stderr and "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_component_is_the_same_step(tmp_path):
+    """KFP turns whole numbers in a dict into floats; the log is the same."""
+    from kfp.dsl import Dataset, Metrics
+    from tritower.simulate.component import simulate
+
+    for name, config in (("a", {"impressions": 500.0, "days": 3.0}), ("b", {"impressions": 500, "days": 3})):
+        log, metrics = Dataset(uri=str(tmp_path / name)), Metrics(uri=str(tmp_path / f"{name}.json"))
+        simulate.python_func(log=log, metrics=metrics, config=config)
+        assert metrics.metadata["impressions"] == log.metadata["rows"] == 500
+    one, two = (pq.read_table(tmp_path / name / "impressions") for name in ("a", "b"))
+    assert one.equals(two)

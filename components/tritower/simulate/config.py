@@ -10,8 +10,8 @@ class SimulateConfig:
     """The board: its size, its people, its logging policy, its click model and its dirt.
 
     Weights of the click model (`weight_*`) are in log-odds. They were chosen so that a ranking by the true relevance
-    reaches an AUC near .85 on the randomised slice and no single signal reaches .70: a real board's data is learnable but
-    far from easy.
+    reaches an AUC near .85 on the randomised slice while no single observable signal passes .70: such data can be learned
+    from, but not easily.
     """
 
     impressions: int = 200_000
