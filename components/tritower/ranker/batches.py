@@ -1,6 +1,7 @@
 """Which rows make a batch, and a batch as tensors.
 
-Legend: B rows of a batch (of one process), Q distinct queries, J distinct documents, D embedding width, F features.
+Legend: B rows of a batch (of one process), Q distinct queries, J distinct documents, U distinct texts of past clicks, D
+embedding width, F features, C keys, H past clicks.
 
 Every batch is a function of (seed, epoch, step) alone: a resumed run, and a run on any number of processes, sees the same
 global batches.
@@ -30,13 +31,17 @@ class Batch:
     query_B: Tensor
     document_B: Tensor
     feature_BF: Tensor
+    key_BC: Tensor
+    past_UD: Tensor
+    past_BH: Tensor
     position_B: Tensor
     clicked_B: Tensor
     request_B: Tensor
 
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def inputs(self) -> tuple[Tensor, ...]:
         """The arguments of ClickModel.forward."""
-        return self.query_QD, self.document_JD, self.query_B, self.document_B, self.feature_BF, self.position_B
+        texts = self.query_QD, self.document_JD, self.query_B, self.document_B
+        return *texts, self.feature_BF, self.key_BC, self.past_UD, self.past_BH, self.position_B
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -48,6 +53,7 @@ def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
     taken = rows.take(index_B)
     query_Q, query_B = np.unique(taken.query, return_inverse=True)
     document_J, document_B = np.unique(taken.document, return_inverse=True)
+    past_U, past_BH = distinct_past(taken.past)
     # torch converts float16 several times as fast as numpy does.
     return Batch(
         query_QD=torch.from_numpy(matrix_TD[query_Q]).float(),
@@ -55,10 +61,20 @@ def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
         query_B=torch.from_numpy(query_B),
         document_B=torch.from_numpy(document_B),
         feature_BF=torch.from_numpy(taken.feature).float(),
+        key_BC=torch.from_numpy(taken.key).long(),
+        past_UD=torch.from_numpy(matrix_TD[past_U]).float(),
+        past_BH=torch.from_numpy(past_BH),
         position_B=torch.from_numpy(taken.position).long(),
         clicked_B=torch.from_numpy(taken.clicked).float(),
         request_B=torch.from_numpy(taken.request),
     )
+
+
+def distinct_past(past_BH: Array) -> tuple[Array, Array]:
+    """The distinct texts (U,) of past clicks and, for each click, its place among them (B, H); -1 = none."""
+    past_U, place_BH = np.unique(past_BH, return_inverse=True)
+    none = int(len(past_U) > 0 and past_U[0] < 0)
+    return past_U[none:], place_BH.reshape(past_BH.shape).astype(np.int64) - none
 
 
 def source(rows: Rows, matrix_TD: Array, device: torch.device) -> Callable[[Array], Batch]:
@@ -85,12 +101,17 @@ class Resident:
         taken = {name: column.index_select(0, index) for name, column in self.columns.items()}
         query_Q, query_B = torch.unique(taken["query"], return_inverse=True)
         document_J, document_B = torch.unique(taken["document"], return_inverse=True)
+        past_U, past_BH = torch.unique(taken["past"], return_inverse=True)
+        none = int(len(past_U) > 0 and past_U[0] < 0)
         return Batch(
             query_QD=self.matrix_TD.index_select(0, query_Q).float(),
             document_JD=self.matrix_TD.index_select(0, document_J).float(),
             query_B=query_B,
             document_B=document_B,
             feature_BF=taken["feature"].float(),
+            key_BC=taken["key"].long(),
+            past_UD=self.matrix_TD.index_select(0, past_U[none:]).float(),
+            past_BH=past_BH - none,
             position_B=taken["position"].long(),
             clicked_B=taken["clicked"].float(),
             request_B=taken["request"],

@@ -34,6 +34,18 @@ class RankerConfig:
     cross_rank: int = 16
     """Rank of the cross layers' matrices, >= 1."""
 
+    hash_buckets: int = 0
+    """Rows of each hashed embedding table, for company and occupation; 0 = none."""
+
+    hash_width: int = 8
+    """Width of these embeddings, >= 1."""
+
+    past_clicks: int = 0
+    """Last clicked titles that a document attends to; 0 = none. Needs `history_texts` in the features step."""
+
+    past_width: int = 32
+    """Width of that attention, >= 1."""
+
     dropout: float = 0.1
     """Share of hidden units dropped in training, in [0, 1)."""
 
@@ -157,11 +169,22 @@ class RankerConfig:
             "patience",
             "processes",
             "cross_rank",
+            "hash_width",
+            "past_width",
         ):
             check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         for name in ("position_rate", "learning_rate", "checkpoint_every_s", "log_every_s"):
             check(getattr(self, name) > 0, name, getattr(self, name), "> 0")
-        for name in ("weight_decay", "clip_norm", "threads", "seed", "checkpoint_every_steps", "cross_layers"):
+        for name in (
+            "weight_decay",
+            "clip_norm",
+            "threads",
+            "seed",
+            "checkpoint_every_steps",
+            "cross_layers",
+            "hash_buckets",
+            "past_clicks",
+        ):
             check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         parts = self.processes * self.accumulate
         check(

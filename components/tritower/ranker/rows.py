@@ -1,7 +1,8 @@
 """Training rows as memory-mapped arrays: a few integers and normalised float16 features per row, no text and no vector.
 
-Legend: N rows, F features. A folder holds query.npy, document.npy, request.npy (int32), position.npy (int16, 0 = unknown),
-clicked.npy, randomised.npy (bool) and feature.npy (float16 N x F, NaN = missing).
+Legend: N rows, F features, H past clicks. A folder holds query.npy, document.npy, request.npy (int32), position.npy (int16,
+0 = unknown), clicked.npy, randomised.npy (bool), feature.npy (float16 N x F, NaN = missing),
+key.npy (int32 N x 2: company and occupation, -1 = unknown) and past.npy (int32 N x H: texts of past clicks, -1 = none).
 """
 
 import json
@@ -36,7 +37,11 @@ _TYPES = {
     "clicked": np.bool_,
     "randomised": np.bool_,
 }
+_NAMES = (*_COLUMNS, "feature", "key", "past")
 _BATCH = 65_536
+_SMALL = 4096  # bytes; an empty array cannot be mapped
+KEYS = ("company_key", "occupation_key")
+PAST = "history_texts"
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,15 @@ class Rows:
     clicked: Array
     randomised: Array
     feature: Array
+    key: Array
+    past: Array
 
     def __len__(self) -> int:
         return len(self.query)
 
     def take(self, index_B: Array) -> "Rows":
         """The rows at `index_B`, in memory."""
-        return Rows(**{name: np.asarray(getattr(self, name)[index_B]) for name in (*_COLUMNS, "feature")})
+        return Rows(**{name: np.asarray(getattr(self, name)[index_B]) for name in _NAMES})
 
 
 def feature_names(features: Path) -> list[str]:
@@ -95,6 +102,43 @@ def stream(split: Path, columns: list[str], names: list[str]) -> Iterator[tuple[
             yield batch.select(columns), feature_NF
 
 
+def optional_columns(split: Path, *, keys: bool, past: bool) -> list[str]:
+    """The columns that a network with hashed keys or past clicks reads beside the features.
+
+    Raises:
+        SchemaError: the features step has not written one of them.
+    """
+    wanted = [*(KEYS if keys else ()), *((PAST,) if past else ())]
+    present = pq.read_schema(storage.parquet_parts(split)[0]).names
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        remedy = "Set `history_texts` in the features step's config, or switch `past_clicks` and `hash_buckets` off."
+        raise SchemaError(f"missing columns {missing}", where=str(split), remedy=remedy)
+    return wanted
+
+
+def key_numbers(batch: pa.RecordBatch) -> NDArray[np.int32]:
+    """Company and occupation (N, 2) of a record batch; -1 where unknown or not read."""
+    out_NC = np.full((batch.num_rows, len(KEYS)), -1, dtype=np.int32)
+    for c, name in enumerate(KEYS):
+        if name in batch.schema.names:
+            out_NC[:, c] = batch.column(name).fill_null(-1).to_numpy(zero_copy_only=False)
+    return out_NC
+
+
+def past_texts(batch: pa.RecordBatch, most: int) -> NDArray[np.int32]:
+    """The newest `most` past clicks (N, most) of a record batch; -1 = none."""
+    out_NH = np.full((batch.num_rows, most), -1, dtype=np.int32)
+    if most and PAST in batch.schema.names:
+        lists = batch.column(PAST).fill_null([]) if batch.column(PAST).null_count else batch.column(PAST)
+        length_N = np.diff(lists.offsets.to_numpy())
+        row = np.repeat(np.arange(batch.num_rows), length_N)
+        place = np.arange(length_N.sum()) - np.repeat(np.cumsum(length_N) - length_N, length_N)
+        kept = place < most
+        out_NH[row[kept], place[kept]] = lists.flatten().to_numpy()[kept]
+    return out_NH
+
+
 def sample(split: Path, names: list[str], *, limit: int) -> NDArray[np.float32]:
     """About `limit` evenly spaced rows of raw features (all of them when there are fewer)."""
     stride = max(1, -(-count(split) // limit))
@@ -105,31 +149,46 @@ def sample(split: Path, names: list[str], *, limit: int) -> NDArray[np.float32]:
     return np.concatenate(kept)
 
 
-def write(split: Path, folder: Path, *, names: list[str], normaliser: Normaliser) -> Rows:
+def write(split: Path, folder: Path, *, names: list[str], normaliser: Normaliser, keys: bool = False, past: int = 0) -> Rows:
     """Turn a split's Parquet files into a folder of arrays, in one pass with memory for one batch."""
     total = count(split)
     folder.mkdir(parents=True)
-    arrays = {
+    arrays: dict[str, Array] = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=(total,))
         for name, kind in _TYPES.items()
     }
-    feature = np.lib.format.open_memmap(folder / "feature.npy", mode="w+", dtype=np.float16, shape=(total, len(names)))
+    for name, kind, width in (("feature", np.float16, len(names)), ("key", np.int32, len(KEYS)), ("past", np.int32, past)):
+        shape = (total, width)
+        # a mapping cannot be empty
+        file = folder / f"{name}.npy"
+        arrays[name] = np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=shape) if width else np.empty(shape, kind)
+        if not width:
+            np.save(file, arrays[name])
+    optional = optional_columns(split, keys=keys, past=past > 0)
     start = 0
-    for batch, feature_NF in stream(split, list(_COLUMNS.values()), names):
+    for batch, feature_NF in stream(split, [*_COLUMNS.values(), *optional], names):
         stop = start + batch.num_rows
         for name, column in _COLUMNS.items():
             values = batch.column(column)
             arrays[name][start:stop] = (values.fill_null(0) if values.null_count else values).to_numpy(zero_copy_only=False)
-        feature[start:stop] = normaliser.apply(feature_NF)
+        arrays["feature"][start:stop] = normaliser.apply(feature_NF)
+        arrays["key"][start:stop] = key_numbers(batch)
+        arrays["past"][start:stop] = past_texts(batch, past)
         start = stop
-    for array in (*arrays.values(), feature):
-        array.flush()
+    for array in arrays.values():
+        if isinstance(array, np.memmap):
+            array.flush()
     return read(folder)
 
 
 def read(folder: Path) -> Rows:
     """Map the arrays of a folder that `write` made."""
-    return Rows(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_COLUMNS, "feature")})
+    return Rows(**{name: _map(folder / f"{name}.npy") for name in _NAMES})
+
+
+def _map(file: Path) -> Array:
+    array: Array = np.load(file) if file.stat().st_size < _SMALL else np.load(file, mmap_mode="r")
+    return array
 
 
 def load_embeddings(folder: Path) -> tuple[NDArray[np.float16], dict[str, Any]]:

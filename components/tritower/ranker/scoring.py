@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tritower.ranker.artifact import Artifact
+from tritower.ranker.batches import distinct_past
 
 _CHUNK = 8192
 
@@ -27,24 +28,40 @@ class Scorer:
     def __init__(self, artifact: Artifact, matrix_TD: NDArray[Any]) -> None:
         self.artifact = artifact
         tower = artifact.model.relevance
+        self.matrix_TD = matrix_TD
         self.queries = _Cache(tower.query_tower, matrix_TD, artifact.config.query_tower[-1] + tower.width_head)
         self.documents = _Cache(tower.document_tower, matrix_TD, artifact.config.document_tower[-1] + tower.width_head)
 
-    def score(self, query_N: NDArray[Any], document_N: NDArray[Any], feature_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+    def score(
+        self,
+        query_N: NDArray[Any],
+        document_N: NDArray[Any],
+        feature_NF: NDArray[np.float32],
+        key_NC: NDArray[np.int32],
+        past_NH: NDArray[np.int32],
+    ) -> NDArray[np.float32]:
         """Probability of a click at the top position (N,).
 
         Args:
             query_N: text numbers of the queries.
             document_N: text numbers of the documents.
             feature_NF: raw features, NaN = missing.
+            key_NC: company and occupation numbers, -1 = unknown.
+            past_NH: text numbers of past clicks, -1 = none.
         """
         feature_NF = self.artifact.normaliser.apply(feature_NF)
         out_N = np.empty(len(query_N), dtype=np.float32)
         for start in range(0, len(query_N), _CHUNK):
             part = slice(start, start + _CHUNK)
+            past_U, past_BH = distinct_past(past_NH[part])
             with torch.inference_mode():
                 logit_B = self.artifact.model.relevance.join(
-                    self.queries(query_N[part]), self.documents(document_N[part]), torch.from_numpy(feature_NF[part])
+                    self.queries(query_N[part]),
+                    self.documents(document_N[part]),
+                    torch.from_numpy(feature_NF[part]),
+                    torch.from_numpy(key_NC[part]).long(),
+                    torch.from_numpy(self.matrix_TD[past_U]).float(),
+                    torch.from_numpy(past_BH),
                 )
                 out_N[part] = torch.sigmoid(logit_B).numpy()
         return out_N

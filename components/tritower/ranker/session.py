@@ -78,8 +78,13 @@ def _prepare(features: Path, work: Path, *, names: list[str], config: RankerConf
     with logs.phase(logger, "prepare rows") as counts:
         raw_NF = rows.sample(features / "train", names, limit=config.normaliser_rows)
         fitted = normaliser.fit(raw_NF, kind=config.normaliser)
-        train_rows = rows.write(features / "train", work / "train", names=names, normaliser=fitted)
-        validation = rows.write(features / "validation", work / "validation", names=names, normaliser=fitted)
+        train_rows, validation = (
+            rows.write(
+                features / split, work / split, names=names, normaliser=fitted, keys=config.hash_buckets > 0,
+                past=config.past_clicks,
+            )
+            for split in ("train", "validation")
+        )  # fmt: skip
         counts["train"], counts["validation"], counts["features"] = len(train_rows), len(validation), len(names)
     return fitted, train_rows, validation
 

@@ -65,13 +65,15 @@ def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: 
     names = rows.feature_names(features)
     loaded.expect(names=names, encoder=encoder, where=str(features))
     scorer = Scorer(loaded, matrix_TD)
-    total = 0
+    total, past = 0, loaded.config.past_clicks
     with storage.atomic_directory(scores) as out, logs.phase(logger, "score") as counts:
         for split in splits:
             with pq.ParquetWriter(out / f"{split}.parquet", schema.SCORES.arrow(), compression="zstd") as writer:
-                for batch, feature_NF in rows.stream(features / split, _KEYS, names):
+                optional = rows.optional_columns(features / split, keys=loaded.config.hash_buckets > 0, past=past > 0)
+                for batch, feature_NF in rows.stream(features / split, [*_KEYS, *optional], names):
+                    extras = rows.key_numbers(batch), rows.past_texts(batch, past)
                     text_N2 = [np.asarray(batch.column(name)) for name in ("query_text", "document_text")]
-                    score_N = scorer.score(text_N2[0], text_N2[1], feature_NF)
+                    score_N = scorer.score(text_N2[0], text_N2[1], feature_NF, *extras)
                     columns = [batch.column("row"), batch.column("request"), pa.array(score_N)]
                     writer.write_batch(pa.record_batch(columns, schema=schema.SCORES.arrow()))
                     total += batch.num_rows

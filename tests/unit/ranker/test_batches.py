@@ -20,6 +20,8 @@ def make(lengths: list[int], seed: int = 0) -> Rows:
         clicked=random.random(n) < 0.5,
         randomised=random.random(n) < 0.5,
         feature=random.normal(size=(n, 3)).astype(np.float16),
+        key=random.integers(-1, 7, (n, 2)).astype(np.int32),
+        past=random.integers(-1, 30, (n, 4)).astype(np.int32),
     )
 
 
@@ -58,6 +60,9 @@ def test_gather_returns_each_rows_own_texts_and_each_text_once():
     np.testing.assert_array_equal(batch.query_QD[batch.query_B], matrix_TD[rows.query[index]])
     np.testing.assert_array_equal(batch.document_JD[batch.document_B], matrix_TD[rows.document[index]])
     assert len(batch.query_QD) == len(set(rows.query[index]))
+    none = rows.past[index] < 0
+    np.testing.assert_array_equal(batch.past_BH.numpy() < 0, none)
+    np.testing.assert_array_equal(batch.past_UD[batch.past_BH][~torch.from_numpy(none)], matrix_TD[rows.past[index]][~none])
     np.testing.assert_array_equal(batch.clicked_B, rows.clicked[index])
     np.testing.assert_array_equal(batch.position_B, rows.position[index])
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel, PositionBias, Tower, TripleTower, click_log_probabilities, examination
 
+NO_EXTRAS = (torch.empty(0), torch.empty(0), torch.empty(0))  # hashed keys and past clicks are off
 TINY = RankerConfig(query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), dropout=0.0)
 
 
@@ -43,7 +44,7 @@ def test_triple_tower_by_hand():
     query_QD = torch.tensor([[1.0, 2.0]])  # -> [1.5, 4]
     document_JD = torch.tensor([[0.0, 0.0], [2.0, 1.0]])  # -> [0, 3], [3, 1]
     feature_BF = torch.tensor([[3.0, 1.0], [float("nan"), 1.0]])  # -> 3 + 2 = 5; 0 + 2 + 10 (first one missing) = 12
-    logits = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF)
+    logits = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF, *NO_EXTRAS)
     # Row 0: 1.5 + document[1] 1 + interaction 5 + product[1] 4 * 1 = 11.5; 0.5 * 11.5 - 1
     # Row 1: 1.5 + 3 + 12 + 4 * 3 = 28.5; the second hidden unit stays below 0 in both
     assert logits.tolist() == [4.75, 13.25]
@@ -52,7 +53,7 @@ def test_triple_tower_by_hand():
 def test_one_missing_value_differs_from_zero():
     tower, one = tiny(), torch.zeros(1, dtype=torch.long)
     args = torch.ones(1, 2), torch.ones(1, 2), one, one
-    assert tower(*args, torch.tensor([[float("nan"), 0.0]])) != tower(*args, torch.tensor([[0.0, 0.0]]))
+    assert tower(*args, torch.tensor([[float("nan"), 0.0]]), *NO_EXTRAS) != tower(*args, torch.tensor([[0.0, 0.0]]), *NO_EXTRAS)
 
 
 def test_without_product_the_head_has_no_part_for_it():
@@ -67,8 +68,8 @@ def test_distinct_texts_give_what_repeated_texts_give():
     query_B, document_B = torch.tensor([0, 1, 1, 0]), torch.tensor([2, 0, 1, 1])
     rows = torch.arange(4)
     torch.testing.assert_close(
-        tower(query_QD, document_JD, query_B, document_B, feature_BF),
-        tower(query_QD[query_B], document_JD[document_B], rows, rows, feature_BF),
+        tower(query_QD, document_JD, query_B, document_B, feature_BF, *NO_EXTRAS),
+        tower(query_QD[query_B], document_JD[document_B], rows, rows, feature_BF, *NO_EXTRAS),
     )
 
 
