@@ -5,6 +5,7 @@ Legend: T texts, B texts in a batch, L tokens per text, D dimension of a vector.
 
 import importlib.util
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +17,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from tritower.encoder.buckets import Indices, exact_length_batches
+from tritower.encoder.fidelity import compare
 from tritower.encoder.models import dimension, transformer_of
 from tritower.errors import ConfigError
+from tritower.storage import write_json
 
 Vectors = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -121,15 +124,15 @@ class OpenVinoBackend:
 
     def encode_batches(self, tokens: Sequence[Tokens], batches: Sequence[Indices], out_TD: Any) -> None:
         """See `Backend`."""
-        queue = openvino.AsyncInferQueue(self._compiled, self._streams)
-
-        def store(request: openvino.InferRequest, batch: Indices) -> None:
-            out_TD[batch] = request.get_output_tensor(0).data
-
-        queue.set_callback(store)
+        # Requests are collected by this thread: the callbacks of AsyncInferQueue can deadlock on the interpreter's lock when
+        # the queue is destroyed.
+        running: deque[tuple[openvino.InferRequest, Indices]] = deque()
         for batch in batches:
-            queue.start_async({0: np.stack([tokens[i] for i in batch]).astype(np.int64)}, batch)
-        queue.wait_all()
+            request = _collect(running, out_TD) if len(running) == self._streams else self._compiled.create_infer_request()
+            request.start_async({0: np.stack([tokens[i] for i in batch]).astype(np.int64)})
+            running.append((request, batch))
+        while running:
+            _collect(running, out_TD)
 
 
 def to_graph(model: SentenceTransformer) -> openvino.Model:
@@ -152,7 +155,7 @@ def quantise(graph: openvino.Model, tokens: Sequence[Tokens]) -> openvino.Model:
     """
     if importlib.util.find_spec("nncf") is None:
         raise ConfigError("int8 needs the package nncf", where="precision", remedy="Run `pip install nncf`, or use bf16.")
-    import nncf  # type: ignore[import-untyped]
+    import nncf
 
     samples = nncf.Dataset([{"input_ids": row[None].astype(np.int64)} for row in tokens])
     return nncf.quantize(
@@ -164,14 +167,46 @@ def quantise(graph: openvino.Model, tokens: Sequence[Tokens]) -> openvino.Model:
     )
 
 
-def save_graph(graph: openvino.Model, path: Path) -> None:
-    """Write `path` (.xml) and the weights beside it (.bin), as they are."""
-    openvino.save_model(graph, path, compress_to_fp16=False)
+def export(model: SentenceTransformer, folder: Path, texts: Sequence[str]) -> dict[str, Any]:
+    """Write what serving needs to `folder`: graph.xml and graph.bin, tokenizer.json, and export.json with the figures.
+
+    Args:
+        texts: a sample on which the graph, in fp32 and in the hardware's own precision, is compared with PyTorch in fp32.
+
+    Returns:
+        The content of export.json.
+    """
+    folder.mkdir(parents=True)
+    graph = to_graph(model)
+    openvino.save_model(graph, folder / "graph.xml", compress_to_fp16=False)
+    model.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    tokens, _ = tokenise(model, texts)
+    reference_SD = encode_all(TorchBackend(model), tokens, dimension(model))
+    info: dict[str, Any] = {
+        "format": "openvino",
+        "input": "input_ids (B, L) int64, B texts of exactly L tokens with special tokens, no padding",
+        "output": "(B, D) float32, L2-normalised",
+        "dim": dimension(model),
+        "max_tokens": int(model.max_seq_length or 0),
+        "fidelity": {
+            precision: compare(encode_all(OpenVinoBackend(graph, precision), tokens, dimension(model)), reference_SD)
+            for precision in sorted({"fp32", native_precision(torch.device("cpu"))})
+        },
+    }
+    write_json(folder / "export.json", info)
+    return info
 
 
 def read_graph(path: Path) -> openvino.Model:
     """The graph of an .xml file."""
     return openvino.Core().read_model(path)
+
+
+def _collect(running: "deque[tuple[openvino.InferRequest, Indices]]", out_TD: Any) -> openvino.InferRequest:
+    request, batch = running.popleft()
+    request.wait()
+    out_TD[batch] = request.get_output_tensor(0).data
+    return request
 
 
 class _Unmasked(torch.nn.Module):

@@ -70,15 +70,17 @@ class VectorCache:
         Raises:
             StorageError: a key is missing.
         """
-        found_T = np.zeros(len(keys), bool)
+        at_T = pc.fill_null(pc.index_in(keys, value_set=self._known()), -1).to_numpy().astype(np.int64)
+        if (at_T < 0).any():
+            raise StorageError(f"{(at_T < 0).sum()} vectors are missing", where=self.uri, remedy="Run the step again.")
+        order_T = np.argsort(at_T, kind="stable")
+        start = 0
         for table in self._segments():
-            at = pc.index_in(keys, value_set=table.column("key").combine_chunks()).to_numpy(zero_copy_only=False)
-            row_T = np.flatnonzero(~np.isnan(at) & ~found_T)
+            first, last = np.searchsorted(at_T, [start, start + len(table)], sorter=order_T)
+            row_T = order_T[first:last]
             vector_UD = table.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self.dim)
-            out_TD[row_T] = vector_UD[at[row_T].astype(np.int64)]
-            found_T[row_T] = True
-        if not found_T.all():
-            raise StorageError(f"{(~found_T).sum()} vectors are missing", where=self.uri, remedy="Run the step again.")
+            out_TD[row_T] = vector_UD[at_T[row_T] - start]
+            start += len(table)
 
     def _known(self) -> pa.Array:
         parts = [table.column("key").combine_chunks() for table in self._segments(["key"])]

@@ -18,7 +18,7 @@ from pyarrow import feather
 
 from tritower import config as knobs
 from tritower import storage
-from tritower.encoder import distributed, embedding, finetuning, models, tables, training
+from tritower.encoder import backends, distributed, embedding, finetuning, models, tables, training
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.errors import StepError
@@ -149,6 +149,9 @@ def finetune(
             encoder.save_pretrained(str(out), create_model_card=False, safe_serialization=True)
         else:
             _copy_model(base, out)
+        if accepted and config.export:
+            with phase(LOG, "export"):
+                backends.export(models.load(out), out / "export", texts[:: max(1, len(texts) // 256)])
         note = {"base": config.model, "base_hash": models.content_hash(base), "verdict": words, "numbers": numbers}
         storage.write_json(out / "finetune.json", note | {"settings": facts["settings"]})
     _write_results(numbers, finetuning.page(judge, before, after, facts, config), report, metrics)

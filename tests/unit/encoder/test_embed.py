@@ -91,7 +91,7 @@ def test_two_processes_write_the_matrix_of_one(
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tiny_model: Path, tmp_path: Path) -> None:
-    texts = [f"nurse {a}{b} wanted {c}" for a in "abcdefghijkl" for b in "abcdefghijkl" for c in "abcdefghijkl"]
+    texts = [f"nurse {a}{b} wanted {c}" for a in "abcdefgh" for b in "abcdefgh" for c in "abcdef"]
     log = write_texts(tmp_path / "dataset", texts)
     cache = tmp_path / "cache"
     settings = {"precision": "fp32", "backend": "torch", "token_budget": 16, "segment_texts": 8}

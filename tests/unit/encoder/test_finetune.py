@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 from tritower import storage
 from tritower.encoder import models, step
 from tritower.encoder.config import FinetuneConfig
@@ -17,6 +19,7 @@ from tritower.errors import ArtifactError, DataError, NonFiniteLossError
 
 SETTINGS = {
     "batch_size": 8, "learning_rate": 5e-3, "epochs": 3, "negatives_per_click": 2, "precision": "fp32", "evaluation_jobs": 90,
+    "export": False,
 }  # fmt: skip
 
 
@@ -46,8 +49,18 @@ def test_learns_the_clicks_and_reports_both_sides(dataset: Path, tiny_model: Pat
     page = (tmp_path / "report.html").read_text()
     assert "The new encoder is used" in page
     assert page.count("<svg") == 2
-    assert not list((tmp_path / "model").rglob("*.bin")) and not list(tmp_path.rglob("*.pt*"))
+    assert not list(tmp_path.rglob("*.pt*"))
     assert models.content_hash(tmp_path / "model") != models.content_hash(tiny_model)
+
+
+def test_exports_the_encoder_for_serving(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    run(dataset, tiny_model, tmp_path, export=True)
+    folder = tmp_path / "model" / "export"
+    info = storage.read_json(folder / "export.json")
+    assert info["fidelity"]["fp32"]["cosine_min"] > 0.999999
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("night nurse, acme").ids
+    served = openvino.Core().compile_model(folder / "graph.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(np.array([ids]))[0]
+    assert np.allclose(served, models.load(tmp_path / "model").encode(["night nurse, acme"]), atol=1e-5)
 
 
 def test_keeps_the_old_encoder_when_the_new_one_is_worse(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
