@@ -22,40 +22,47 @@ def call(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("log")
-    done = call("tritower.simulate", "--out", folder / "log", "--impressions", 6_000, "--seed", 1)
-    assert done.returncode == 0, done.stderr
-    return folder / "log"
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The demo's folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = call("pipelines", "demo", "--impressions", 6_000, "--seed", 1, "--preset", "quick", "--out", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
 
 
-def run(log: Path, work: Path, **inputs: Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def log(demo: tuple[Path, str]) -> Path:
+    (folder,) = demo[0].glob("log-*")
+    return folder
+
+
+def run(log: Path, root: Path, out: Path, **inputs: Path) -> subprocess.CompletedProcess[str]:
     places = {"jobs": log / "jobs.parquet", "impressions": log / "impressions", "users": log / "users.parquet"} | inputs
     options = [part for name, place in places.items() for part in (f"--{name}", place)]
     return call(
-        "pipelines", "run", "--local", *options, "--truth", log / "truth", "--preset", "quick",
-        "--set", "ranker.threads=1", "--set", "recommend.top_k=5", "--root", work / "root", "--out", work / "out",
+        "pipelines", "run", "--local", *options, "--truth", log / "truth", "--preset", "quick", "--root", root, "--out", out
     )  # fmt: skip
 
 
 @pytest.mark.timeout(600)
-def test_from_raw_logs_to_ranked_jobs_then_from_the_cache(log: Path, tmp_path: Path) -> None:
-    first = run(log, tmp_path)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "14/14" in first.stdout and "0 of them taken from the cache" in first.stdout
+def test_demo_from_raw_logs_to_ranked_jobs(demo: tuple[Path, str], log: Path) -> None:
+    folder, printed = demo
+    assert "14/14" in printed and "0 of them taken from the cache" in printed
+    assert "best possible" in printed and str(folder / "report.html") in printed
+    assert "<html" in (folder / "report.html").read_text(encoding="utf-8")
 
-    metrics = storage.read_json(tmp_path / "out" / "metrics.json")
+    metrics = storage.read_json(folder / "metrics.json")
     for part in ("randomised", "logged"):
         for ranker in ("model", "baseline", "baseline_cos", "oracle"):
             assert metrics[part][ranker].keys() >= METRICS
             assert all(0 <= metrics[part][ranker][name] <= 1 for name in METRICS)
         assert all(metrics[part]["lift"][name].keys() >= {"value", "low", "high"} for name in METRICS)
-    assert "<html" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
-    table = pq.read_table(tmp_path / "out" / "recommendations.parquet")
-    assert table.schema.equals(RECOMMENDATIONS.arrow())
+    table = pq.read_table(folder / "recommendations.parquet")
+    assert table.schema.names == [*RECOMMENDATIONS.names(), "true_probability"]
     rows = table.to_pylist()
-    assert len({row["request"] for row in rows}) == 10 and max(row["rank"] for row in rows) == 5
+    assert len({row["request"] for row in rows}) == 10 and max(row["rank"] for row in rows) == 10
+    assert all(0 < row["true_probability"] < 1 for row in rows)
     for previous, row in itertools.pairwise(rows):
         if previous["request"] == row["request"]:
             assert (previous["rank"] + 1, previous["score"] >= row["score"]) == (row["rank"], True)
@@ -64,20 +71,26 @@ def test_from_raw_logs_to_ranked_jobs_then_from_the_cache(log: Path, tmp_path: P
         job = jobs[row["job_id"]]
         assert job["posted_at"] <= row["ts"] and (job["expires_at"] is None or row["ts"] < job["expires_at"])
 
-    second = run(log, tmp_path)
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert "14 of them taken from the cache" in second.stdout
-    assert storage.read_json(tmp_path / "out" / "metrics.json") == metrics
 
-    # The batch pipeline ranks the jobs open at the end of the log for every user, with what the training run made.
+@pytest.mark.timeout(600)
+def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], log: Path, tmp_path: Path) -> None:
+    done = run(log, demo[0] / "run", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "14 of them taken from the cache" in done.stdout
+    assert storage.read_json(tmp_path / "metrics.json") == storage.read_json(demo[0] / "metrics.json")
+    assert pq.read_schema(tmp_path / "recommendations.parquet").equals(RECOMMENDATIONS.arrow())
+
+
+@pytest.mark.timeout(600)
+def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], log: Path, tmp_path: Path) -> None:
     options = [part for name in ("jobs", "users") for part in (f"--{name}", log / f"{name}.parquet")]
-    daily = call(
+    done = call(
         "pipelines", "run", "--local", "--pipeline", "batch", *options, "--impressions", log / "impressions",
-        "--model", tmp_path / "out" / "model", "--encoder", tmp_path / "out" / "encoder",
-        "--set", "candidates.candidates_per_search=30", "--root", tmp_path / "root", "--out", tmp_path / "daily",
+        "--model", demo[0] / "model", "--encoder", demo[0] / "encoder",
+        "--set", "candidates.candidates_per_search=30", "--root", tmp_path / "root", "--out", tmp_path / "out",
     )  # fmt: skip
-    assert daily.returncode == 0, daily.stdout + daily.stderr
-    rows = pq.read_table(tmp_path / "daily" / "recommendations.parquet").to_pylist()
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = pq.read_table(tmp_path / "out" / "recommendations.parquet").to_pylist()
     searched = pq.read_table(log / "impressions", columns=["user_id", "ts"])
     assert {row["user_id"] for row in rows} == set(searched["user_id"].to_pylist())
     assert {row["ts"] for row in rows} == {max(searched["ts"].to_pylist()) + dt.timedelta(microseconds=1)}
@@ -86,7 +99,7 @@ def test_from_raw_logs_to_ranked_jobs_then_from_the_cache(log: Path, tmp_path: P
 def test_bad_input_fails_at_once_with_one_clear_message(log: Path, tmp_path: Path) -> None:
     jobs = tmp_path / "jobs.parquet"
     pq.write_table(pq.read_table(log / "jobs.parquet").drop_columns(["title"]), jobs)
-    done = run(log, tmp_path, jobs=jobs)
+    done = run(log, tmp_path / "root", tmp_path / "out", jobs=jobs)
     assert done.returncode == 1
     (message,) = [line for line in done.stderr.splitlines() if line]
     assert message.startswith("ingest: SchemaError:") and "title" in message
@@ -99,7 +112,7 @@ def test_bad_input_fails_at_once_with_one_clear_message(log: Path, tmp_path: Pat
 
 
 def test_wrong_places_and_knobs_fail_before_anything_runs(log: Path, tmp_path: Path) -> None:
-    done = run(log, tmp_path, users=tmp_path / "nowhere.csv")
+    done = run(log, tmp_path / "root", tmp_path / "out", users=tmp_path / "nowhere.csv")
     assert done.returncode == 1 and "nowhere.csv" in done.stderr
     done = call("pipelines", "run", "--local", "--jobs", "x", "--impressions", "y", "--set", "ranker.epoch=1")
     assert done.returncode == 1 and "Did you mean 'epochs'?" in done.stderr
@@ -109,6 +122,6 @@ def test_wrong_places_and_knobs_fail_before_anything_runs(log: Path, tmp_path: P
 def test_an_empty_input_is_named(log: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.parquet"
     pq.write_table(pa.schema(pq.read_schema(log / "jobs.parquet")).empty_table(), empty)
-    done = run(log, tmp_path, jobs=empty)
+    done = run(log, tmp_path / "root", tmp_path / "out", jobs=empty)
     assert done.returncode == 1
     assert done.stderr.strip().startswith("ingest: ") and "Error" in done.stderr
