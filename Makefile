@@ -39,7 +39,7 @@ compile: $(STAMP)  ## Write pipelines/compiled/
 
 golden: $(STAMP)  ## Rewrite the golden files; review the diff before committing it
 	$(BIN)/python -m pipelines compile
-	$(BIN)/python -m pytest tests -k golden --update-golden
+	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests -k golden
 
 test-docker: $(STAMP)  ## The compiled pipeline in containers without a network (after `make images`)
 	TRITOWER_IMAGE_TAG=$$($(BIN)/python images/build.py tag) $(BIN)/python -m pytest tests/docker -m docker
