@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,10 @@ def train(
     matrix_TD, encoder = rows.load_embeddings(embeddings)
     names = rows.feature_names(features)
     fitted, train_rows, validation = _prepare(features, work / f"rank-{place.rank}", names=names, config=config)
+    if config.position != "none" and not np.any(train_rows.position):
+        # Examination and relevance could not be told apart.
+        logger.info("no position is known: training without position bias")
+        config = replace(config, position="none")
     torch.manual_seed(config.seed)
     network = ClickModel(config, dim=matrix_TD.shape[1], features=len(names))
     share = float(np.asarray(train_rows.clicked).mean())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -79,6 +80,22 @@ def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: 
     assert "resumed at step" in told
     assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "straight/model.safetensors").read_bytes()
     assert not list((tmp_path / "checkpoints").iterdir())  # a finished training leaves none to resume by mistake
+
+
+def test_without_positions_there_is_no_position_bias(log: Any, tmp_path: Path):
+    for split in ("train", "validation"):
+        table = pq.read_table(log.features / split)
+        unknown = pa.nulls(table.num_rows, pa.int16())
+        table = table.set_column(table.schema.get_field_index("position"), "position", unknown)
+        (tmp_path / "features" / split).mkdir(parents=True)
+        pq.write_table(table, tmp_path / "features" / split / "part-00000.parquet")
+    (tmp_path / "features/features.json").write_bytes((log.features / "features.json").read_bytes())
+    session.train(
+        features=tmp_path / "features", embeddings=log.embeddings, model=tmp_path / "model", work=tmp_path / "work",
+        failures=tmp_path, config=replace(SMALL, epochs=1), place=Place(),
+    )  # fmt: skip
+    loaded = artifact.load(tmp_path / "model")
+    assert loaded.config.position == "none" and loaded.model.bias is None
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch(log: Any, tmp_path: Path):
