@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _BUCKETS = 64  # of a key space: a kernel of map_groups holds about one bucket at a time
+_FEW_ROWS = 10_000  # a table up to this size travels in the query plan
 _PIECE_ROWS = 1_000_000
 _MARK = "tritower-error:"
 
@@ -56,10 +57,16 @@ class SparkEngine:
     def register(self, name: str, source: Any) -> None:
         """See Engine."""
         import pyarrow as pa
+        import pyarrow.parquet as pq
 
-        if isinstance(source, pa.Table):
+        if isinstance(source, pa.Table) and source.num_rows <= _FEW_ROWS:
             self._frame(source).createOrReplaceTempView(name)
             return
+        if isinstance(source, pa.Table):
+            store, path = storage.filesystem(f"{self._scratch}/{uuid.uuid4().hex[:12]}")
+            store.create_dir(path, recursive=True)
+            pq.write_table(source, f"{path}/table.parquet", filesystem=store, compression="snappy")
+            source = f"{_prefix(self._scratch)}{path}"
         found = [str(path) for path in source] if isinstance(source, list) else storage.list_files(source)
         pieces, schema = _pieces([file for file in found if file.endswith(".parquet")])
         self._view(name, pieces, schema)
@@ -233,7 +240,6 @@ def _write_partition(
     context = TaskContext.get()
     partition = context.partitionId() if context else 0
     store, path = storage.filesystem(f"{folder}/{partition:06d}-{uuid.uuid4().hex[:8]}.parquet")
-    prefix = folder.partition("://")[0] + "://" if "://" in folder and not folder.startswith("file://") else ""
     rows, writer = 0, None
     with _marked(), contextlib.ExitStack() as stack:
         for batch in kernel(batches) if kernel else batches:
@@ -247,7 +253,7 @@ def _write_partition(
             rows += batch.num_rows
     if rows:
         yield pa.RecordBatch.from_pylist(
-            [{"partition": partition, "file": prefix + path, "rows": rows}],
+            [{"partition": partition, "file": _prefix(folder) + path, "rows": rows}],
             schema=pa.schema({"partition": pa.int32(), "file": pa.string(), "rows": pa.int64()}),
         )
 
@@ -318,6 +324,11 @@ def _spark_errors() -> Iterator[None]:
         raise StepError(
             f"Spark failed: {text.strip().splitlines()[0][:500]}", where="engine", remedy="See the logs of driver and workers."
         ) from error
+
+
+def _prefix(location: str) -> str:
+    """What stands before a path inside its file system to make it a location again."""
+    return "" if storage.is_local(location) else location.partition("://")[0] + "://"
 
 
 def _pieces(files: list[str]) -> "tuple[list[dict[str, Any]], pa.Schema]":

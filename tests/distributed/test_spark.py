@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,6 +25,7 @@ from tritower.engine import Engine, open_engine
 from tritower.errors import DataError
 from tritower.ingest import step
 from tritower.ingest.config import IngestConfig
+from tritower.spark import SparkEngine
 
 _HAS_SPARK = shutil.which("java") is not None and importlib.util.find_spec("pyspark") is not None
 pytestmark = [
@@ -37,13 +39,47 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Engine]]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A place on a real S3 server that the workers reach through the environment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("wb") as output, pytest.MonkeyPatch.context() as patch:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+        try:
+            patch.setenv("TRITOWER_S3_ENDPOINT", f"http://127.0.0.1:{port}")
+            patch.setenv("AWS_ACCESS_KEY_ID", "key")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+            keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+            client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **keys)
+            _wait(lambda: _answers(port), "S3 server", log.parent, timeout_s=60)
+            client.create_bucket(Bucket="bucket")
+            yield "s3://bucket"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def engines(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, ...]]:
+    """DuckDB, Spark with its scratch on the disk, and Spark with its scratch in an object store."""
+    from pyspark.sql import SparkSession
+
     folder = tmp_path_factory.mktemp("engines")
     with (
         open_engine("duckdb", scratch=folder / "duckdb") as small,
         open_engine("spark", scratch=folder / "spark", threads=2) as large,
+        SparkEngine(scratch=f"{store}/scratch", session=SparkSession.getActiveSession()) as remote,
     ):
-        yield small, large
+        yield small, large, remote
 
 
 def _events(count: int) -> pa.Table:
@@ -84,6 +120,7 @@ def _fail(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _work(engine: Engine, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Every call of the protocol; results in a fixed order."""
+    folder.mkdir()
     pq.write_table(_events(5_000), folder / "events.parquet", row_group_size=1_000)
     engine.register("events", folder / "events.parquet")
     engine.register("few", pa.table({"who": ["u1", "u2"], "weight": pa.array([0.5, 1.5])}))
@@ -125,16 +162,17 @@ def _work(engine: Engine, folder: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def test_both_engines_give_equal_rows(engines: tuple[Engine, Engine], tmp_path: Path) -> None:
-    small, large = (_work(engine, tmp_path) for engine in engines)
+def test_every_engine_gives_equal_rows(engines: tuple[Engine, ...], tmp_path: Path) -> None:
+    small, large, remote = (_work(engine, tmp_path / str(place)) for place, engine in enumerate(engines))
     assert small["counts"][0]["numbered"] == 5_000
     assert small["counts"][0]["files"] == 4
     assert [row["n"] for row in small["written"]] == list(range(100, 100 + len(small["written"])))
     for name in small:
         assert large[name] == small[name], name
+        assert remote[name] == small[name], name
 
 
-def test_an_error_of_a_kernel_keeps_its_kind(engines: tuple[Engine, Engine]) -> None:
+def test_an_error_of_a_kernel_keeps_its_kind(engines: tuple[Engine, ...]) -> None:
     for engine in engines:
         engine.register("one", pa.table({"x": [1]}))
         with pytest.raises(DataError, match=r"a bad row \(in row 7\). Mend it."):

@@ -56,6 +56,10 @@ class IngestConfig:
     threads: int = 0
     """Threads of the engine; 0 takes all cores."""
 
+    scratch: str = ""
+    """Where the engine keeps its tables while it works; empty: beside the output. With Spark on other machines, a location
+    that all of them reach, such as s3://bucket/scratch."""
+
     engine: Literal["duckdb", "spark"] = "duckdb"
     """duckdb: this process; spark: a cluster (extra `spark`)."""
 
@@ -70,4 +74,7 @@ class IngestConfig:
         check(self.negatives_window_d > 0, "negatives_window_d", self.negatives_window_d, "above 0")
         check(self.seed >= 0, "seed", self.seed, "of 0 or more")
         check(bool(re.fullmatch(r"\d+ ?[MG]i?B", self.memory_limit)), "memory_limit", self.memory_limit, "such as 1GiB")
+        for key in self.rename or {}:
+            table, _, column = key.partition(".")
+            check(table in ("jobs", "impressions", "users") and bool(column), "rename", key, 'such as "jobs.name": "title"')
         check(self.threads >= 0, "threads", self.threads, "of 0 or more")

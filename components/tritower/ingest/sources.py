@@ -4,6 +4,7 @@ Nothing is converted here: CSV gives bytes, JSON and Parquet give what they hold
 CSV row with too many fields, a line that is not JSON) is handed on as refused, with its number.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -139,11 +140,8 @@ def _pieces(file: str, kind: Format, partition: str) -> Iterator[dict[str, Any]]
     if kind != "parquet":
         yield whole
         return
-    with store.open_input_file(path) as stream:
-        try:
-            metadata = pq.ParquetFile(stream).metadata
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _broken(file, error) from None
+    with _whole_parquet(file), store.open_input_file(path) as stream:
+        metadata = pq.ParquetFile(stream).metadata
     first = rows = start = 0
     for group in range(metadata.num_row_groups):
         rows += metadata.row_group(group).num_rows
@@ -152,34 +150,41 @@ def _pieces(file: str, kind: Format, partition: str) -> Iterator[dict[str, Any]]
             first, start, rows = group + 1, start + rows, 0
 
 
-def _broken(file: str, error: Exception) -> DataError:
-    return DataError(
-        f"not a whole Parquet file: {str(error).splitlines()[0]}",
-        where=file,
-        remedy="It was cut short or damaged: copy it again.",
-    )
+@contextlib.contextmanager
+def _whole_parquet(file: str) -> Iterator[None]:
+    """Name the file that is not whole; what a store says about itself is another matter."""
+    with storage.reading(file):
+        try:
+            yield
+        except (pa.ArrowInvalid, OSError) as error:
+            if not isinstance(error, pa.ArrowInvalid) and not storage.is_local(file):
+                raise
+            raise DataError(
+                f"not a whole Parquet file: {str(error).splitlines()[0]}",
+                where=file,
+                remedy="It was cut short or damaged: copy it again.",
+            ) from None
 
 
 def _read_parquet(piece: dict[str, Any]) -> Iterator[RawBatch]:
     store, path = storage.filesystem(piece["file"])
     groups = list(range(piece["first"], piece["first"] + piece["count"]))
     row = piece["first_row"]
-    try:
-        with store.open_input_file(path) as stream:
-            for batch in pq.ParquetFile(stream, pre_buffer=False).iter_batches(_BATCH_ROWS, row_groups=groups):
-                yield RawBatch(table=pa.Table.from_batches([batch]), rows=_count(row, batch.num_rows))
-                row += batch.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _broken(piece["file"], error) from None
+    with _whole_parquet(piece["file"]), store.open_input_file(path) as stream:
+        for batch in pq.ParquetFile(stream, pre_buffer=False).iter_batches(_BATCH_ROWS, row_groups=groups):
+            yield RawBatch(table=pa.Table.from_batches([batch]), rows=_count(row, batch.num_rows))
+            row += batch.num_rows
 
 
 def _count(start: int, length: int) -> pa.Array:
     return pa.array(range(start, start + length), pa.int64())
 
 
-def _open(file: str) -> Any:
+@contextlib.contextmanager
+def _open(file: str) -> Iterator[Any]:
     store, path = storage.filesystem(file)
-    return store.open_input_stream(path, compression="detect")
+    with storage.reading(file), store.open_input_stream(path, compression="detect") as stream:
+        yield stream
 
 
 def _csv_header(file: str) -> tuple[list[str], str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from tritower import storage
 from tritower.config import to_dict
-from tritower.engine import BATCH_ROWS, Engine, open_engine, write_parquet
+from tritower.engine import Engine, open_engine
 from tritower.errors import DataError, QualityError, SchemaError
 from tritower.ingest import dataset as dataset_files
 from tritower.ingest import negatives, report, rows, sources, tables
@@ -64,12 +64,7 @@ def run(
         StorageError: a location cannot be read or written.
     """
     uris = {"jobs": jobs, "impressions": impressions} | ({"users": users} if users else {})
-    with (
-        storage.atomic_directory(dataset) as folder,
-        open_engine(
-            config.engine, memory_limit=config.memory_limit, threads=config.threads, scratch=folder / ".scratch"
-        ) as engine,
-    ):
+    with storage.atomic_directory(dataset) as folder, _open_engine(config, folder) as engine:
         plans = {name: _plan(RAW_TABLES[name], uri, config) for name, uri in uris.items()}
         views = config.negatives > 0 or "clicked" not in plans["impressions"].columns
         if views:
@@ -77,7 +72,7 @@ def run(
         files = {name: _read(engine, RAW_TABLES[name], plan, views=views) for name, plan in plans.items()}
         if not users:
             _no_users(engine)
-        counts = _tables(engine, folder / ".scratch", config, views=views)
+        counts = _tables(engine, config, views=views)
         _check_quality(engine, counts, config)
         summary: dict[str, Any] = {"version": 1, "counts": counts, "config": to_dict(config)}
         with phase(_log, "write") as seen:
@@ -89,11 +84,16 @@ def run(
         storage.write_json(folder / "quality.json", _judge(engine, counts, config, quality))
         storage.write_json(folder / "dataset.json", summary)
         engine.close()
-        shutil.rmtree(folder / ".scratch")
+        shutil.rmtree(folder / ".scratch", ignore_errors=True)
     numbers = _numbers(summary)
     if metrics:
         storage.write_json(metrics, numbers)
     return numbers
+
+
+def _open_engine(config: IngestConfig, folder: Path) -> Engine:
+    scratch = config.scratch or folder / ".scratch"
+    return open_engine(config.engine, memory_limit=config.memory_limit, threads=config.threads, scratch=scratch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ def _no_users(engine: Engine) -> None:
     engine.register("c_users", rows.checked_schema(RAW_USERS).empty_table())
 
 
-def _tables(engine: Engine, scratch: Path, config: IngestConfig, *, views: bool) -> dict[str, dict[str, int]]:
+def _tables(engine: Engine, config: IngestConfig, *, views: bool) -> dict[str, dict[str, int]]:
     """Build every numbered table; return rows in, deduplicated and rows out by raw table."""
     counts: dict[str, dict[str, int]] = {}
     with phase(_log, "number jobs") as seen:
@@ -176,7 +176,7 @@ def _tables(engine: Engine, scratch: Path, config: IngestConfig, *, views: bool)
         tables.known_jobs(engine)
         if views:
             counts["impressions"] = {"deduplicated": tables.unique_views(engine)}
-            _draw(engine, scratch, config)
+            _draw(engine, config)
             tables.keep_views(engine)
             tables.number_requests(engine)
             tables.add_drawn(engine)
@@ -197,7 +197,7 @@ def _tables(engine: Engine, scratch: Path, config: IngestConfig, *, views: bool)
     return counts
 
 
-def _draw(engine: Engine, scratch: Path, config: IngestConfig) -> None:
+def _draw(engine: Engine, config: IngestConfig) -> None:
     """Name `drawn`: (seq of the view, job). The views are held as five integers each: 40 bytes a view."""
     views = pa.Table.from_batches(engine.stream("SELECT seq, ts, viewer, job, job_region, near FROM views", order_by="ts, seq"))
     columns = {name: views[name].to_numpy() for name in views.column_names}
@@ -214,9 +214,7 @@ def _draw(engine: Engine, scratch: Path, config: IngestConfig) -> None:
     )
     full = drawn_NK[:, -1] >= 0
     table = pa.table({"seq": np.repeat(columns["seq"][full], count), "job": drawn_NK[full].ravel()})
-    path = scratch / "drawn.parquet"
-    write_parquet(table.to_batches(max_chunksize=BATCH_ROWS), path, table.schema, compression="lz4")
-    engine.register("drawn", path)
+    engine.register("drawn", table)
 
 
 def _count(engine: Engine, name: str) -> int:

@@ -302,6 +302,9 @@ def test_no_room_on_the_disk(log: Log) -> None:
         {"negatives": -1},
         {"negatives_window_d": 0.0},
         {"seed": -1},
+        {"rename": {"ts": "when"}},
+        {"max_ctr_change": 0.0},
+        {"max_missing_rise": 2.0},
     ],
 )
 def test_knobs_out_of_range(log: Log, knobs: dict[str, Any]) -> None:
