@@ -178,7 +178,7 @@ def export(model: SentenceTransformer, folder: Path, texts: Sequence[str]) -> di
     """
     folder.mkdir(parents=True)
     graph = to_graph(model)
-    openvino.save_model(graph, folder / "graph.xml", compress_to_fp16=False)
+    save_graph(graph, folder / "graph.xml")
     model.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     tokens, _ = tokenise(model, texts)
     reference_SD = encode_all(TorchBackend(model), tokens, dimension(model))
@@ -195,6 +195,11 @@ def export(model: SentenceTransformer, folder: Path, texts: Sequence[str]) -> di
     }
     write_json(folder / "export.json", info)
     return info
+
+
+def save_graph(graph: openvino.Model, path: Path) -> None:
+    """Write `path` (.xml) and the weights beside it (.bin), as they are."""
+    openvino.save_model(graph, path, compress_to_fp16=False)
 
 
 def read_graph(path: Path) -> openvino.Model:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from tritower import storage
 from tritower.encoder import backends, buckets, distributed, fidelity, models
 from tritower.encoder.backends import Backend, OpenVinoBackend, TorchBackend
 from tritower.encoder.cache import VectorCache, keys_of
@@ -21,7 +22,7 @@ GRAPH = Path("export") / "graph.xml"
 
 
 def choose(
-    model: SentenceTransformer, folder: Path, texts: Sequence[str], config: EmbedConfig
+    model: SentenceTransformer, folder: Path, texts: Sequence[str], config: EmbedConfig, memory: Path | None = None
 ) -> tuple[Backend, dict[str, float]]:
     """The backend for `texts` and its fidelity on a sample of them, against fp32 by PyTorch.
 
@@ -29,15 +30,15 @@ def choose(
 
     Args:
         folder: the model's; a graph exported there is used as it is.
+        memory: folder that keeps graphs and figures of this encoder from run to run, so that a later run computes with the
+            very same (calibrated) graph and measures nothing again.
     """
     sample = np.random.default_rng(0).permutation(len(texts))[: config.check_texts]
     tokens, _ = backends.tokenise(model, [texts[i] for i in sample])
-    dim = models.dimension(model)
-    reference_SD = backends.encode_all(TorchBackend(model), tokens, dim)
     wanted = backends.native_precision(model.device) if config.precision == "auto" else config.precision
     while True:
-        backend = _build(model, folder, wanted, tokens, config)
-        figures = fidelity.compare(backends.encode_all(backend, tokens, dim), reference_SD)
+        backend = _build(model, folder, wanted, tokens, config, memory)
+        figures = _agreement(model, backend, tokens, memory)
         good = figures["top10_overlap"] >= config.min_overlap
         if good or config.precision != "auto" or wanted == "fp32":
             break
@@ -91,12 +92,39 @@ def _groups(batches: Sequence[buckets.Indices], texts: int) -> Iterator[list[buc
         yield group
 
 
+def _agreement(
+    model: SentenceTransformer, backend: Backend, tokens: Sequence[backends.Tokens], memory: Path | None
+) -> dict[str, float]:
+    known = memory / f"{backend.name}.json" if memory else None
+    if known and known.exists():
+        figures: dict[str, float] = storage.read_json(known)
+        return figures
+    dim = models.dimension(model)
+    reference_SD = backends.encode_all(TorchBackend(model), tokens, dim)
+    figures = fidelity.compare(backends.encode_all(backend, tokens, dim), reference_SD)
+    if known and distributed.rank() == 0:
+        storage.write_json(known, figures)
+    return figures
+
+
 def _build(
-    model: SentenceTransformer, folder: Path, precision: str, tokens: Sequence[backends.Tokens], config: EmbedConfig
+    model: SentenceTransformer,
+    folder: Path,
+    precision: str,
+    tokens: Sequence[backends.Tokens],
+    config: EmbedConfig,
+    memory: Path | None,
 ) -> Backend:
     if config.backend == "torch" or (config.backend == "auto" and model.device.type != "cpu"):
         return TorchBackend(model, precision, config.token_budget)
+    name = "int8" if precision == "int8" else "float"
+    kept = memory / name / "graph.xml" if memory else None
+    if kept and kept.exists():
+        return OpenVinoBackend(backends.read_graph(kept), precision, config.token_budget)
     graph = backends.read_graph(folder / GRAPH) if (folder / GRAPH).exists() else backends.to_graph(model)
     if precision == "int8":
         graph = backends.quantise(graph, tokens)
+    if kept and distributed.rank() == 0:
+        with storage.atomic_directory(kept.parent) as out:
+            backends.save_graph(graph, out / kept.name)
     return OpenVinoBackend(graph, precision, config.token_budget)

@@ -57,13 +57,14 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
     folder = models.find(str(encoder) or config.model)
     with phase(LOG, "load encoder") as counts:
         model = models.load(folder, _device())
-        backend, agreement = embedding.choose(model, folder, texts, config)
+        identity = models.content_hash(folder)
+        memory = storage.local_path(config.cache) / identity[:32] if config.cache and storage.is_local(config.cache) else None
+        backend, agreement = embedding.choose(model, folder, texts, config, memory)
         counts.update(backend=backend.name, overlap=round(agreement["top10_overlap"], 3))
-    identity = models.content_hash(folder)
     dim = models.dimension(model)
     shards = Path(embeddings).with_name(f".{Path(embeddings).name}.shards")
     root = config.cache.rstrip("/") or str(shards)
-    cache = VectorCache(f"{root}/{identity[:32]}-{backend.name}", dim)
+    cache = VectorCache(f"{root}/{identity[:32]}/{backend.name}", dim)
     with phase(LOG, "embed") as counts:
         new, cut = embedding.fill(cache, texts, model, backend, segment_texts=config.segment_texts)
         counts.update(texts=len(texts), new=new)

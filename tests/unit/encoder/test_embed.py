@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tiny_model: Path, tmp_path: Path)
     out = ["--dataset", str(log), "--embeddings", str(tmp_path / "out"), "--config", knobs]
     process = subprocess.Popen([sys.executable, "-m", "tritower.encoder", "embed", *out], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(cache.glob("*/*.arrow")) and time.monotonic() < deadline:
+    while not list(cache.rglob("*.arrow")) and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

