@@ -6,14 +6,21 @@ later.
 
 import heapq
 import math
+import os
+import subprocess
+import sys
+import tempfile
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import timing
 from rapidfuzz import distance, fuzz
+from tritower import schema
 from tritower.features import counters, history, rings, strings
 from tritower.features.pairs import PairIndex
 from tritower.features.timeline import NO_TIME, Rows, Timeline
@@ -193,9 +200,9 @@ def texts(count: int, low: int, high: int, seed: int) -> list[str]:
 
 
 def bench_strings() -> dict[str, Any]:
-    """Three scorers over 500,000 rows at 3.6 repeats per pair, in batches of the step's size."""
+    """Three scorers over a million rows at 3.6 repeats per pair, in batches of the step's size."""
     rng = np.random.default_rng(0)
-    rows, share = 500_000, 20
+    rows, share = 1_000_000, 40
     queries, titles = texts(4_000, 1, 4, 1), texts(20_000, 2, 7, 2)
     # Requests of 20 rows; every request is repeated 3.6 times on average, at random moments.
     requests, distinct = rows // PER_REQUEST, int(rows / PER_REQUEST / 3.6)
@@ -217,7 +224,7 @@ def bench_strings() -> dict[str, Any]:
             a, b = queries[q], titles[t]
             fuzz.token_set_ratio(a, b), fuzz.partial_ratio(a, b), distance.JaroWinkler.normalized_similarity(a, b)
 
-    frame = pd.DataFrame({"q": [queries[q] for q in left[: rows // 100]], "t": [titles[t] for t in right[: rows // 100]]})
+    frame = pd.DataFrame({"q": [queries[q] for q in left[: rows // 200]], "t": [titles[t] for t in right[: rows // 200]]})
 
     def apply() -> None:
         frame.apply(lambda r: fuzz.token_set_ratio(r["q"], r["t"]), axis=1)
@@ -226,7 +233,7 @@ def bench_strings() -> dict[str, Any]:
 
     return timing.paired(
         "features.strings", unit=f"CPU s per {rows:,} rows x 3 scorers (peer: pandas apply)",
-        ours=ours, naive=loop, peer=apply, scale={"naive": share, "peer": 100}, rounds=3,
+        ours=ours, naive=loop, peer=apply, scale={"naive": share, "peer": 200}, rounds=3,
     )  # fmt: skip
 
 
@@ -282,6 +289,113 @@ def bench_history() -> dict[str, Any]:
     return row | {"rows_per_cpu_s": ROWS / row["ours"]}
 
 
+def write_dataset(folder: Path, rows: int) -> None:
+    """A dataset of `rows` impressions with the same jobs, users and texts whatever the size, and random vectors."""
+    rng = np.random.default_rng(0)
+    jobs, users, queries = SIZES["job"], 40_000, SIZES["query"]
+    titles, words = texts(jobs, 2, 7, 2), texts(queries, 1, 4, 1)
+    values = [*words, *titles, *(f"{title}, company {j % SIZES['company']}" for j, title in enumerate(titles))]
+    tables = {
+        "texts": {"text": range(len(values)), "value": values},
+        "jobs": {
+            "job": range(jobs), "job_id": [f"j{j}" for j in range(jobs)], "title": titles,
+            "company": [f"company {j % SIZES['company']}" for j in range(jobs)],
+            "occupation": [f"occupation {j % SIZES['occupation']}" for j in range(jobs)],
+            "title_text": range(queries, queries + jobs), "document_text": range(queries + jobs, queries + 2 * jobs),
+            "company_key": [j % SIZES["company"] for j in range(jobs)], "city": [f"city {j % 300}" for j in range(jobs)],
+        },
+        "users": {
+            "user": range(users), "user_id": [f"u{u}" for u in range(users)],
+            "interest_texts": [[int(t)] for t in rng.integers(queries, queries + jobs, users)],
+            "past_title_texts": [[]] * users,
+        },
+    }  # fmt: skip
+    schemas = {"texts": schema.DATASET_TEXTS, "jobs": schema.DATASET_JOBS, "users": schema.DATASET_USERS}
+    for name, columns in tables.items():
+        write_table(folder / "dataset" / f"{name}.parquet", schemas[name].arrow(), columns)
+    embeddings = folder / "embeddings"
+    embeddings.mkdir()
+    vectors = rng.normal(size=(len(values), 384)).astype(np.float32)
+    np.save(embeddings / "matrix.npy", (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16))
+    (embeddings / "encoder.json").write_text("{}")
+    (folder / "dataset" / "dataset.json").write_text("{}")
+    write_log(folder / "dataset", rows)
+
+
+def write_log(folder: Path, rows: int) -> None:
+    """The impressions in parts of up to a million rows, each 28 days after the one before, and their requests."""
+    chunk, requests = min(1_000_000, rows // (3 * PER_REQUEST) * PER_REQUEST), []
+    for split in schema.SPLITS:
+        (folder / "impressions" / split).mkdir(parents=True)
+    for start in range(0, rows, chunk):
+        part = log(min(chunk, rows - start), seed=start)
+        shift, first = start // chunk * 28 * counters.DAY_US, start // PER_REQUEST
+        clicked = part.clicked_at != NO_TIME
+        time = pa.timestamp("us", tz="UTC")
+        columns = {
+            "row": part.row + start, "request": part.request + first, "ts": pa.array(part.ts + shift, time), "user": part.user,
+            "job": part.job, "query_text": part.query, "document_text": part.job + SIZES["query"] + SIZES["job"],
+            "position": part.position.astype(np.int16), "clicked": clicked, "randomised": part.randomised,
+            "clicked_at": pa.array(part.clicked_at + shift, mask=~clicked).cast(time),
+        }  # fmt: skip
+        split = schema.SPLITS[min(2, 3 * start // rows)]
+        write_table(
+            folder / "impressions" / split / f"part-{start // chunk:05d}.parquet", schema.DATASET_IMPRESSIONS.arrow(), columns
+        )
+        one = slice(None, None, PER_REQUEST)
+        requests.append({"request": part.request[one] + first, "query_text": part.query[one], "user": part.user[one]})
+    merged = {name: np.concatenate([part[name] for part in requests]) for name in requests[0]}
+    count = len(merged["request"])
+    ids, city = pa.array(merged["request"]).cast(pa.string()), pa.array(["city 7"]).take(pa.array(np.zeros(count, np.int32)))
+    write_table(folder / "requests.parquet", schema.DATASET_REQUESTS.arrow(), merged | {"request_id": ids, "city": city})
+
+
+def write_table(path: Path, kind: pa.Schema, columns: dict[str, Any]) -> None:
+    """A table of `kind`; columns that are not given are null, or false."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = len(next(iter(columns.values())))
+    arrays = []
+    for field in kind:
+        empty = pa.nulls(rows, field.type) if field.nullable else pa.nulls(rows, pa.int8()).fill_null(0)
+        values = columns.get(field.name, empty)
+        array = values if isinstance(values, pa.Array) else pa.array(values)
+        if field.name == "ts" and field.name not in columns:
+            array = pa.array(np.zeros(rows, np.int64))
+        arrays.append(array.cast(field.type))
+    pq.write_table(pa.Table.from_arrays(arrays, schema=kind), path)
+
+
+RUN = """
+import sys, time, resource
+from tritower.features import step
+from tritower.features.config import FeaturesConfig
+folder = sys.argv[1]
+start = time.process_time()
+step.run(dataset=folder + "/dataset", embeddings=folder + "/embeddings", features=folder + "/features", config=FeaturesConfig())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.process_time() - start)
+"""
+
+
+def peak(rows: int) -> tuple[float, float]:
+    """Peak resident MiB and CPU seconds of the whole step over `rows` impressions, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_dataset(Path(folder), rows)
+        done = subprocess.run([sys.executable, "-c", RUN, folder], capture_output=True, text=True, check=True)
+    mib, cpu_s = done.stdout.split()
+    return float(mib), float(cpu_s)
+
+
+def bench_memory() -> dict[str, Any]:
+    """The step at 1M and at `TRITOWER_BENCH_ROWS` (default 4M) impressions of the same jobs, users and texts."""
+    large = int(os.environ.get("TRITOWER_BENCH_ROWS", "4000000"))
+    (small_mib, _), (large_mib, large_s) = peak(1_000_000), peak(large)
+    return {
+        "name": "features.memory", "ours": large_mib, "naive": small_mib, "peer": None, "ratio_naive": small_mib / large_mib,
+        "ratio_peer": None, "limit_share": None, "unit": f"MiB peak at {large:,} rows (naive: ours at 1,000,000)",
+        "rows_per_cpu_s": large / large_s,
+    }  # fmt: skip
+
+
 def cases() -> list[dict[str, Any]]:
     """All rows of this bench."""
-    return [bench_counters(), bench_strings(), bench_history()]
+    return [bench_counters(), bench_strings(), bench_history(), bench_memory()]

@@ -93,8 +93,9 @@ def run(
 
 def read_log(dataset: Path) -> Rows:
     """All impressions of a dataset in memory."""
+    views_only = source.shows_views_only(dataset)
     parts = [
-        source.rows(batch, counts=True, wanted=True)
+        source.rows(batch, counts=True, wanted=True, views_only=views_only)
         for split in schema.SPLITS
         for batch in source.batches(dataset / "impressions" / split, 131_072)
     ]

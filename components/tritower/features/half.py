@@ -27,36 +27,30 @@ def _half_to_float(typing_context: Any, bits: Any) -> Any:
 half_to_float: Any = _half_to_float  # its checker's signature holds the typing context, callers never pass it
 
 
+# Matrices are passed with a row number: a row taken as a view would be reference-counted, which costs as much as a product.
+
+
 @njit(cache=True, fastmath=True)
-def dot_half(left_D: Array, right_D: Array) -> Any:
-    """Scalar product of two half vectors given as uint16 bits, summed in float32."""
+def dot_half(matrix_TD: Array, left: Any, right: Any) -> Any:
+    """Scalar product of two rows of a matrix of halves (uint16 bits), summed in float32."""
     total = float32(0.0)
-    for d in range(left_D.shape[0]):
-        total += half_to_float(left_D[d]) * half_to_float(right_D[d])
+    for d in range(matrix_TD.shape[1]):
+        total += half_to_float(matrix_TD[left, d]) * half_to_float(matrix_TD[right, d])
     return total
 
 
 @njit(cache=True, fastmath=True)
-def dot_mixed(left_D: Array, right_D: Array) -> Any:
-    """Scalar product of a half vector (uint16 bits) and a float32 vector."""
-    total = float32(0.0)
-    for d in range(left_D.shape[0]):
-        total += half_to_float(left_D[d]) * right_D[d]
-    return total
+def products(matrix_TD: Array, row: Any, vector_HD: Array, held: Any, out_H: Array) -> None:
+    """Scalar products of a row of halves (uint16 bits) with the first `held` float32 vectors, four at a time.
 
-
-@njit(cache=True, fastmath=True)
-def products(candidate_D: Array, vector_HD: Array, held: Any, out_H: Array) -> None:
-    """Scalar products of a half vector (uint16 bits) with the first `held` float32 vectors, four at a time.
-
-    The candidate is converted once for four products, and four sums keep the arithmetic units busy. Both `vector_HD` and
-    `out_H` need three rows more than are held; what is written there means nothing.
+    The row is converted once for four products, and four sums keep the arithmetic units busy. Both `vector_HD` and `out_H`
+    need three entries more than are held; what is written there means nothing.
     """
     h = 0
     while h + 1 < held:
         a = b = c = e = float32(0.0)
-        for d in range(candidate_D.shape[0]):
-            x = half_to_float(candidate_D[d])
+        for d in range(matrix_TD.shape[1]):
+            x = half_to_float(matrix_TD[row, d])
             a += x * vector_HD[h, d]
             b += x * vector_HD[h + 1, d]
             c += x * vector_HD[h + 2, d]
@@ -64,20 +58,14 @@ def products(candidate_D: Array, vector_HD: Array, held: Any, out_H: Array) -> N
         out_H[h], out_H[h + 1], out_H[h + 2], out_H[h + 3] = a, b, c, e
         h += 4
     if h < held:
-        out_H[h] = dot_mixed(candidate_D, vector_HD[h])
+        a = float32(0.0)
+        for d in range(matrix_TD.shape[1]):
+            a += half_to_float(matrix_TD[row, d]) * vector_HD[h, d]
+        out_H[h] = a
 
 
 @njit(cache=True, fastmath=True)
-def dot_float(left_D: Array, right_D: Array) -> Any:
-    """Scalar product of two float32 vectors."""
-    total = float32(0.0)
-    for d in range(left_D.shape[0]):
-        total += left_D[d] * right_D[d]
-    return total
-
-
-@njit(cache=True, fastmath=True)
-def widen(half_D: Array, out_D: Array) -> None:
-    """Write the half vector (uint16 bits) into the float32 vector `out_D`."""
-    for d in range(half_D.shape[0]):
-        out_D[d] = half_to_float(half_D[d])
+def widen(matrix_TD: Array, row: Any, out_HD: Array, h: Any) -> None:
+    """Write a row of halves (uint16 bits) into row `h` of a float32 matrix."""
+    for d in range(matrix_TD.shape[1]):
+        out_HD[h, d] = half_to_float(matrix_TD[row, d])

@@ -126,9 +126,9 @@ def _traits(past: rings.Rings, jobs: Jobs, slot: Any, held: Any, trait_4H: Array
 
 
 @njit(cache=True)
-def _shares(jobs: Jobs, job: Any, held: Any, trait_4H: Array, out_FN: Array, o: int) -> None:
+def _shares(traits_3J: Array, job: Any, held: Any, trait_4H: Array, out_FN: Array, o: int) -> None:
     for trait in range(4):
-        mine = jobs.traits_3J[trait, job] if trait < 3 else job
+        mine = traits_3J[trait, job] if trait < 3 else job
         if mine >= 0:
             same = 0
             for h in range(held):
@@ -148,17 +148,20 @@ def click_pass(
     past: rings.Rings, events: Events, jobs: Jobs, first: int, half_life_us: float, out_FN: Array, past_NH: Array
 ) -> None:
     """For each row from `first` on, remember the clicks strictly before it, then read."""
-    ring = _ring(past, jobs.vectors.matrix_TD.shape[1])
+    matrix_TD, document_N, ts_N, out_N = jobs.vectors.matrix_TD, events.document_N, events.ts_N, events.out_N
+    ring = _ring(past, matrix_TD.shape[1])
+    vector_HD, weight_H, product_H, trait_4H = ring.vector_HD, ring.weight_H, ring.product_H, ring.trait_4H
+    traits_3J = jobs.traits_3J
     clicked = 0
     open_slot = open_count = held = np.int64(0) - 1
     length = np.float64(0.0)
     logged = np.float32(0.0)
-    for i in range(first, events.ts_N.shape[0]):
-        t = events.ts_N[i]
+    for i in range(first, ts_N.shape[0]):
+        t = ts_N[i]
         while clicked < events.click_ts_C.shape[0] and events.click_ts_C[clicked] < t:
             rings.remember(past, events.click_user_C[clicked], events.click_item_C[clicked], events.click_ts_C[clicked])
             clicked += 1
-        o = events.out_N[i]
+        o = out_N[i]
         if o < 0:
             continue
         slot = np.int64(past.slot_U[events.user_N[i]])
@@ -168,12 +171,12 @@ def click_pass(
         count = past.count_S[slot]
         if slot != open_slot or count != open_count:
             held, length = rings.widen_ring(past, slot, jobs.vectors, jobs.document_J, half_life_us, ring)
-            _traits(past, jobs, slot, held, ring.trait_4H)
+            _traits(past, jobs, slot, held, trait_4H)
             open_slot, open_count = slot, count
             logged = np.float32(np.log1p(count))
-        candidate_D = jobs.vectors.matrix_TD[events.document_N[i]]
-        out_FN[0, o], out_FN[1, o], out_FN[2, o] = rings.cosines(candidate_D, held, length, ring)
-        _shares(jobs, events.item_N[i], held, ring.trait_4H, out_FN, o)
+        centroid, best, last = rings.cosines(matrix_TD, document_N[i], held, length, vector_HD, weight_H, product_H)
+        out_FN[0, o], out_FN[1, o], out_FN[2, o] = centroid, best, last
+        _shares(traits_3J, events.item_N[i], held, trait_4H, out_FN, o)
         for h in range(min(held, past_NH.shape[1])):
             past_NH[o, h] = jobs.title_J[past.item_SH[slot, rings.place(past, slot, h)]]
         out_FN[7, o] = logged
@@ -183,20 +186,23 @@ def click_pass(
 @njit(cache=True)
 def search_pass(past: rings.Rings, events: Events, texts: Texts, first: int, half_life_us: float, out_FN: Array) -> None:
     """For each row from `first` on, remember the searches strictly before it, then read."""
-    ring = _ring(past, texts.vectors.matrix_TD.shape[1])
+    matrix_TD, document_N, ts_N, out_N = texts.vectors.matrix_TD, events.document_N, events.ts_N, events.out_N
+    ring = _ring(past, matrix_TD.shape[1])
+    vector_HD, weight_H, product_H = ring.vector_HD, ring.weight_H, ring.product_H
     query_T = texts.query_T
     searched = 0
+    latest = np.int64(np.iinfo(np.int64).min)  # the last request remembered: its rows follow one another
     open_slot = open_count = held = np.int64(0) - 1
     length = np.float64(0.0)
-    for i in range(first, events.ts_N.shape[0]):
-        t = events.ts_N[i]
-        while searched < i and events.ts_N[searched] < t:
+    for i in range(first, ts_N.shape[0]):
+        t = ts_N[i]
+        while searched < i and ts_N[searched] < t:
             text = events.item_N[searched]
-            again = searched > 0 and events.request_N[searched] == events.request_N[searched - 1]
-            if events.counts_N[searched] and query_T[text] >= 0 and not again:
-                rings.remember(past, events.user_N[searched], text, events.ts_N[searched])
+            if events.counts_N[searched] and query_T[text] >= 0 and events.request_N[searched] != latest:
+                rings.remember(past, events.user_N[searched], text, ts_N[searched])
+                latest = events.request_N[searched]
             searched += 1
-        o = events.out_N[i]
+        o = out_N[i]
         if o < 0:
             continue
         slot = np.int64(past.slot_U[events.user_N[i]])
@@ -207,9 +213,8 @@ def search_pass(past: rings.Rings, events: Events, texts: Texts, first: int, hal
         if slot != open_slot or count != open_count:
             held, length = rings.widen_ring(past, slot, texts.vectors, texts.identity_T, half_life_us, ring)
             open_slot, open_count = slot, count
-        out_FN[0, o], out_FN[1, o], out_FN[2, o] = rings.cosines(
-            texts.vectors.matrix_TD[events.document_N[i]], held, length, ring
-        )
+        centroid, best, last = rings.cosines(matrix_TD, document_N[i], held, length, vector_HD, weight_H, product_H)
+        out_FN[0, o], out_FN[1, o], out_FN[2, o] = centroid, best, last
         mine = query_T[events.item_N[i]]
         if mine >= 0:
             same = 0

@@ -70,12 +70,12 @@ class Reference:
     # ------------------------------------------------------------------------------------------------- popularity
 
     def shown_before(self, t: int) -> Bool:
-        """Impressions strictly before `t`."""
-        return np.asarray(self.log.ts < t)
+        """Impressions strictly before `t`; rows that do not count were never shown."""
+        return np.asarray((self.log.ts < t) & self.log.counts)
 
     def clicked_before(self, t: int) -> Bool:
         """Impressions whose click was strictly before `t`; no click is at `NO_TIME`, after everything."""
-        return np.asarray(self.log.clicked_at < t)
+        return np.asarray((self.log.clicked_at < t) & self.log.counts)
 
     def _popularity(self, level: str, i: int) -> dict[str, Value]:
         t, key = int(self.log.ts[i]), self.keys[level][i]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tritower.features.half import dot_float, products, widen
+from tritower.features.half import products, widen
 
 Array = npt.NDArray[Any]
 
@@ -99,13 +99,18 @@ def widen_ring(rings: Rings, slot: Any, vectors: Vectors, text_of: Array, half_l
     for h in range(held):
         at = place(rings, slot, h)
         text = text_of[rings.item_SH[slot, at]]
-        own = text < vectors.matrix_TD.shape[0]
-        widen(vectors.matrix_TD[text] if own else vectors.extra_XD[text - vectors.matrix_TD.shape[0]], ring.vector_HD[h])
+        if text < vectors.matrix_TD.shape[0]:
+            widen(vectors.matrix_TD, text, ring.vector_HD, h)
+        else:
+            widen(vectors.extra_XD, text - vectors.matrix_TD.shape[0], ring.vector_HD, h)
         weight = np.float32(np.exp2((rings.ts_SH[slot, at] - newest) / half_life_us))
         ring.weight_H[h] = weight
         for d in range(ring.sum_D.shape[0]):
             ring.sum_D[d] += weight * ring.vector_HD[h, d]
-    return held, np.sqrt(dot_float(ring.sum_D, ring.sum_D))
+    square = np.float32(0.0)
+    for d in range(ring.sum_D.shape[0]):
+        square += ring.sum_D[d] * ring.sum_D[d]
+    return held, np.sqrt(square)
 
 
 @njit(cache=True)
@@ -115,14 +120,16 @@ def clip(cosine: Any) -> Any:
 
 
 @njit(cache=True, fastmath=True)
-def cosines(candidate_D: Array, held: Any, length: Any, ring: Open) -> tuple[Any, Any, Any]:
-    """Cosine of a candidate (float16 bits) with the ring's weighted sum, the largest with any item, and that with the newest.
+def cosines(
+    matrix_TD: Array, row: Any, held: Any, length: Any, vector_HD: Array, weight_H: Array, product_H: Array
+) -> tuple[Any, Any, Any]:
+    """Cosine of a row of halves with the ring's weighted sum, the largest with any item, and that with the newest.
 
     The sum needs no product of its own: it is the weighted sum of the items' products.
     """
-    products(candidate_D, ring.vector_HD, held, ring.product_H)
+    products(matrix_TD, row, vector_HD, held, product_H)
     total, best = np.float32(0.0), np.float32(-2.0)
     for h in range(held):
-        total += ring.weight_H[h] * ring.product_H[h]
-        best = max(best, ring.product_H[h])
-    return clip(total / length if length > 0.0 else 0.0), clip(best), clip(ring.product_H[0])
+        total += weight_H[h] * product_H[h]
+        best = max(best, product_H[h])
+    return clip(total / length if length > 0.0 else 0.0), clip(best), clip(product_H[0])

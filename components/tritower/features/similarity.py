@@ -46,7 +46,7 @@ def pair_cosine(left_N: Array, right_N: Array, matrix_TD: Array, plain_T: Array,
     """Write the cosine of the unit vectors of each pair of texts; leave rows with a blank text (`plain_T` -1) alone."""
     for i in range(left_N.shape[0]):
         if plain_T[left_N[i]] >= 0 and plain_T[right_N[i]] >= 0:
-            value = dot_half(matrix_TD[left_N[i]], matrix_TD[right_N[i]])
+            value = dot_half(matrix_TD, left_N[i], right_N[i])
             out_N[i] = min(np.float32(1.0), max(np.float32(-1.0), value))
 
 
@@ -61,7 +61,7 @@ def list_cosine(
             continue
         best = np.float32(-1.0)
         for e in range(start, stop):
-            best = max(best, dot_half(matrix_TD[text_E[e]], matrix_TD[text_N[i]]))
+            best = max(best, dot_half(matrix_TD, text_E[e], text_N[i]))
         out_N[i] = min(np.float32(1.0), best)
 
 

@@ -23,13 +23,21 @@ def batches(folder: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
             yield from file.iter_batches(batch_size=batch_rows, columns=COLUMNS)
 
 
-def rows(batch: pa.RecordBatch, *, counts: bool, wanted: bool) -> Rows:
+def shows_views_only(dataset: Path) -> bool:
+    """Whether the source logged views only, so that the rows without a click were drawn by ingest and never shown."""
+    counts = storage.read_json(dataset / "dataset.json").get("counts", {})
+    return bool(counts.get("impressions", {}).get("drawn", 0))
+
+
+def rows(batch: pa.RecordBatch, *, counts: bool, wanted: bool, views_only: bool = False) -> Rows:
     """A batch as arrays.
 
     Args:
         batch: columns `COLUMNS` of DATASET_IMPRESSIONS.
         counts: the rows are events; false for candidates.
         wanted: features are wanted for them.
+        views_only: rows without a click are no events: they were drawn from the jobs viewed in the days that followed, and
+            counting them would tell that a view is coming.
     """
     ts = times(batch, "ts")
     clicked = batch.column("clicked").to_numpy(zero_copy_only=False)
@@ -44,7 +52,7 @@ def rows(batch: pa.RecordBatch, *, counts: bool, wanted: bool) -> Rows:
         position=batch.column("position").fill_null(0).to_numpy().astype(np.int32),
         randomised=batch.column("randomised").to_numpy(zero_copy_only=False),
         clicked_at=np.where(clicked, np.where(clicked_at == NO_TIME, ts, clicked_at), NO_TIME),
-        counts=np.full(len(ts), counts),
+        counts=np.full(len(ts), counts) & (clicked | (not views_only)),
         out=np.arange(len(ts)) if wanted else np.full(len(ts), -1),
     )
 

@@ -13,6 +13,7 @@ from tritower.features import lookup, source, state
 from tritower.features.build import Builder, Computed
 from tritower.features.config import FeaturesConfig
 from tritower.features.entities import Entities
+from tritower.features.timeline import Rows
 from tritower.features.writer import Writer
 from tritower.logs import phase, progress
 
@@ -93,6 +94,7 @@ class _Log:
         self.dataset = dataset
         self.batch_rows = batch_rows
         self.skipped = 0
+        self.views_only = source.shows_views_only(dataset)
         self._seen = seen
         self._ids = lookup.RequestIds(dataset / "requests.parquet") if seen else None
 
@@ -105,6 +107,10 @@ class _Log:
             self.skipped += batch.num_rows - fresh.num_rows
             if fresh.num_rows:
                 yield fresh
+
+    def rows(self, batch: pa.RecordBatch, *, wanted: bool) -> Rows:
+        """A batch of events."""
+        return source.rows(batch, counts=True, wanted=wanted, views_only=self.views_only)
 
     def _fresh(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         if not self._seen or not self._ids:
@@ -121,7 +127,7 @@ class _Log:
 def _impressions(builder: Builder, log: _Log) -> Batches:
     for split in schema.SPLITS:
         for batch in log.batches(split):
-            yield split, batch.select(source.KEYS), builder.features(source.rows(batch, counts=True, wanted=True))
+            yield split, batch.select(source.KEYS), builder.features(log.rows(batch, wanted=True))
 
 
 def _candidates(builder: Builder, log: _Log, candidates: Path) -> Batches:
@@ -129,7 +135,7 @@ def _candidates(builder: Builder, log: _Log, candidates: Path) -> Batches:
     waiting = source.Queue(source.batches(candidates / "candidates", log.batch_rows))
     for split in schema.SPLITS:
         for batch in log.batches(split):
-            events = source.rows(batch, counts=True, wanted=False)
+            events = log.rows(batch, wanted=False)
             while len(events) and (now := waiting.until(int(events.ts[-1]))) is not None:
                 rows = source.rows(now, counts=False, wanted=True)
                 earlier = int(np.searchsorted(events.ts, rows.ts[-1], side="right"))

@@ -75,6 +75,7 @@ def test_clicks_counted_before_they_were_made_are_found(folder: Path, tmp_path: 
             table.set_column(table.schema.names.index("clicked_at"), "clicked_at", at),
             early / "impressions" / split / "part-00000.parquet",
         )
+    (early / "dataset.json").write_text("{}")
     for name in ("jobs", "users", "requests", "texts"):
         (early / f"{name}.parquet").write_bytes((folder / "dataset" / f"{name}.parquet").read_bytes())
     step.run(dataset=early, embeddings=folder / "embeddings", features=tmp_path / "f", config=FeaturesConfig(history_clicks=4))
@@ -86,6 +87,26 @@ def test_clicks_counted_before_they_were_made_are_found(folder: Path, tmp_path: 
 def test_a_zero_in_place_of_a_missing_value_is_found(folder: Path, tmp_path: Path) -> None:
     filled = copy_with(folder, tmp_path / "f", "job_ctr", lambda table: table.column("job_ctr").fill_null(0).to_numpy())
     assert set(run(folder, filled, rows=450).mismatches) == {"job_ctr"}
+
+
+def test_rows_drawn_by_ingest_are_no_events(folder: Path, tmp_path: Path) -> None:
+    """In a log of views the other rows of a request were never shown: dropping them changes no feature of a view."""
+    for name, kept in (("with", lambda row: True), ("without", lambda row: row["clicked"])):
+        dataset = tmp_path / name
+        for split in schema.SPLITS:
+            table = pq.read_table(folder / "dataset" / "impressions" / split)
+            (dataset / "impressions" / split).mkdir(parents=True)
+            rows = pa.Table.from_pylist([row for row in table.to_pylist() if kept(row)], schema=table.schema)
+            pq.write_table(rows, dataset / "impressions" / split / "part-00000.parquet")
+        for table in ("jobs", "users", "requests", "texts"):
+            (dataset / f"{table}.parquet").write_bytes((folder / "dataset" / f"{table}.parquet").read_bytes())
+        (dataset / "dataset.json").write_text('{"counts": {"impressions": {"drawn": 7}}}')
+        step.run(dataset=dataset, embeddings=folder / "embeddings", features=tmp_path / f"f-{name}", config=FeaturesConfig())
+        report = audit.run(dataset=dataset, embeddings=folder / "embeddings", features=tmp_path / f"f-{name}", rows=60)
+        assert report.clean, report.mismatches
+    for split in schema.SPLITS:
+        both = pq.read_table(tmp_path / "f-with" / split)
+        assert both.filter(both.column("clicked")).equals(pq.read_table(tmp_path / "f-without" / split))
 
 
 def test_the_command_exits_1_on_a_leak(folder: Path, tmp_path: Path) -> None:
