@@ -28,7 +28,8 @@ class Place:
         """The model with gradients averaged over all processes; the model itself when there is one process only."""
         if self.world == 1:
             return model
-        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Keep gradients local inside the block, for all but the last part of an accumulated batch."""

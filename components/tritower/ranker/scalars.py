@@ -2,6 +2,7 @@
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -13,10 +14,11 @@ class Scalars:
     Args:
         every_s: seconds between log lines.
         folder: for TensorBoard's event files; empty = none.
+        file: gets a line `name=value` for each validation figure, as Katib's file collector reads them; None = none.
     """
 
-    def __init__(self, every_s: float, folder: str) -> None:
-        self.every_s = every_s
+    def __init__(self, every_s: float, folder: str, file: Path | None = None) -> None:
+        self.every_s, self.file = every_s, file
         self.since, self.rows, self.losses = time.monotonic(), 0, list[float]()
         self.board: Any = None
         if folder:
@@ -34,6 +36,13 @@ class Scalars:
             logger.info("step %d of %d: loss %.5f, %s rows/s", step, steps, mean, f"{speed:,.0f}")
             self.add(step, {"train/loss": mean, "train/rows_per_second": speed, "train/learning_rate": rate})
             self.since, self.rows, self.losses = time.monotonic(), 0, []
+
+    def validation(self, step: int, figures: dict[str, float]) -> None:
+        """Pass on the figures of a validation."""
+        self.add(step, {f"validation/{name}": value for name, value in figures.items()})
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as lines:
+                lines.writelines(f"{name}={value:.6f}\n" for name, value in figures.items())
 
     def add(self, step: int, figures: dict[str, float]) -> None:
         """Write figures to TensorBoard."""

@@ -37,7 +37,15 @@ _HOW = (
 
 
 def train(
-    *, features: Path, embeddings: Path, model: Path, work: Path, failures: Path, config: RankerConfig, place: Place
+    *,
+    features: Path,
+    embeddings: Path,
+    model: Path,
+    work: Path,
+    failures: Path,
+    config: RankerConfig,
+    place: Place,
+    metrics_file: Path | None = None,
 ) -> None:
     """Train and, in rank 0, write the model folder.
 
@@ -66,7 +74,7 @@ def train(
     start, cpu_start = time.perf_counter(), time.process_time()
     trainer = Trainer(
         network, train=train_rows, validation=validation, matrix_TD=matrix_TD, config=config, place=place,
-        checkpoints=checkpoints, failures=failures,
+        checkpoints=checkpoints, metrics_file=metrics_file, failures=failures,
     )  # fmt: skip
     progress = trainer.run()
     seconds = time.perf_counter() - start

@@ -50,6 +50,7 @@ class Trainer:
         config: the knobs.
         place: this process among the others.
         checkpoints: folder or URI of this very training's checkpoints; empty = none.
+        metrics_file: gets the validation figures as they come, from rank 0.
         failures: folder that gets the batch of a non-finite loss.
 
     Raises:
@@ -66,6 +67,7 @@ class Trainer:
         config: RankerConfig,
         place: Place,
         checkpoints: str,
+        metrics_file: Path | None = None,
         failures: Path,
     ) -> None:
         parts = place.world * config.accumulate
@@ -86,7 +88,9 @@ class Trainer:
         self.progress = Progress()
         self.best_weights = _copy(self.model)
         self.average = _copy(self.model) if config.average else {}
-        self.scalars = Scalars(config.log_every_s, config.tensorboard if place.rank == 0 else "")
+        self.scalars = Scalars(
+            config.log_every_s, config.tensorboard if place.rank == 0 else "", metrics_file if place.rank == 0 else None
+        )
         use_bf16 = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(place.device))
         self.autocast = torch.autocast(place.device.type, dtype=torch.bfloat16, enabled=use_bf16)
 
@@ -181,7 +185,7 @@ class Trainer:
             progress.best, progress.best_step, self.best_weights = figures, progress.step, _copy(self.model)
         if self.average:
             self.model.load_state_dict(current)
-        self.scalars.add(progress.step, {f"validation/{name}": value for name, value in figures.items()})
+        self.scalars.validation(progress.step, figures)
         logger.info(
             "validation at step %d: log loss %.5f, AUC %.4f%s",
             progress.step, figures["log_loss"], figures["auc"], "" if better else f" ({progress.stale} without a gain)",

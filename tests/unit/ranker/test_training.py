@@ -1,0 +1,103 @@
+"""The parts of the training loop: schedule, loss, parameter groups, what is watched and written."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tritower.errors import DataError
+from tritower.ranker import normaliser, rows, training
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.network import ClickModel
+from tritower.ranker.place import Place
+from tritower.ranker.rows import Rows
+from tritower.ranker.training import Trainer
+
+
+def test_the_rate_rises_then_falls_by_half_a_cosine():
+    shares = [training.rate(step, 12, warmup_share=0.34) for step in range(12)]  # 4 steps of warm-up
+    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert shares[8] == pytest.approx(0.5)
+    assert shares[11] == pytest.approx(0.5 * (1 + math.cos(math.pi * 7 / 8)))
+    assert training.rate(0, 10, warmup_share=0.0) == 1.0
+
+
+def test_click_loss_by_hand():
+    click_B, skip_B = torch.log(torch.tensor([0.5, 0.25])), torch.log(torch.tensor([0.5, 0.75]))
+    loss = training.click_loss(click_B, skip_B, torch.tensor([1.0, 0.0]))
+    assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.75)) / 2)
+
+
+def test_position_weights_have_their_own_rate_and_no_decay():
+    config = RankerConfig(learning_rate=0.01, position_rate=20.0, weight_decay=0.3)
+    model = ClickModel(config, dim=4, features=2)
+    matrices, vectors, positions = training.parameter_groups(model, config)
+    assert (positions["peak"], positions["weight_decay"]) == (0.2, 0.0)
+    assert positions["params"][0] is model.bias.weight
+    assert (matrices["peak"], matrices["weight_decay"], vectors["weight_decay"]) == (0.01, 0.3, 0.0)
+    assert sum(len(group["params"]) for group in (matrices, vectors, positions)) == len(list(model.parameters()))
+
+
+@pytest.fixture
+def parts(log: Any, tmp_path: Path) -> tuple[Rows, Rows, np.ndarray, list[str]]:
+    """Rows of train and validation, the matrix, the feature names."""
+    names = rows.feature_names(log.features)
+    fitted = normaliser.fit(rows.sample(log.features / "train", names, limit=1000), kind="quantile")
+    train, validation = (
+        rows.write(log.features / split, tmp_path / split, names=names, normaliser=fitted) for split in ("train", "validation")
+    )
+    return train, validation, rows.load_embeddings(log.embeddings)[0], names
+
+
+def trainer(parts: tuple[Rows, Rows, np.ndarray, list[str]], config: RankerConfig) -> Trainer:
+    train, validation, matrix_TD, names = parts
+    torch.manual_seed(0)
+    model = ClickModel(config, dim=matrix_TD.shape[1], features=len(names))
+    return Trainer(
+        model, train=train, validation=validation, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
+        failures=Path("never"),
+    )  # fmt: skip
+
+
+def test_early_stopping_keeps_the_best_weights(parts: Any):
+    """Forty epochs on a few rows overfit: training stops `patience` validations after the best, whose weights are back."""
+    config = RankerConfig(
+        query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=40, batch_size=64, learning_rate=0.01,
+        patience=3, evaluations_per_epoch=1, average=0.0, precision="fp32", clip_norm=0.0, warmup_share=0.0,
+    )  # fmt: skip
+    train, *others = parts
+    run = trainer((train.take(np.arange(640)), *others), config)
+    progress = run.run()
+    losses = [entry["log_loss"] for entry in progress.history]
+    assert len(losses) < 40 and losses.index(min(losses)) == len(losses) - 1 - 3
+    click_N, skip_N = run.predict(run.validation)
+    again = -np.where(run.validation.clicked, click_N, skip_N).mean(dtype=np.float64)
+    assert again == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_scalars_are_written_for_tensorboard(parts: Any, tmp_path: Path):
+    folder = tmp_path / "board"
+    config = RankerConfig(
+        query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=2, batch_size=640,
+        tensorboard=str(folder), evaluations_per_epoch=1,
+    )  # fmt: skip
+    run = trainer(parts, config)
+    run.scalars.file = tmp_path / "metrics"
+    progress = run.run()
+    board = EventAccumulator(str(folder))
+    board.Reload()
+    assert {"train/loss", "train/rows_per_second", "train/learning_rate", "validation/auc"} <= set(board.Tags()["scalars"])
+    written = [(event.step, event.value) for event in board.Scalars("validation/log_loss")]
+    assert written == [(entry["step"], pytest.approx(entry["log_loss"])) for entry in progress.history]
+    lines = (tmp_path / "metrics").read_text().splitlines()
+    assert lines == [f"{name}={entry[name]:.6f}" for entry in progress.history for name in ("log_loss", "auc")]
+
+
+def test_too_few_rows_are_told(parts: Any):
+    train, validation, matrix_TD, names = parts
+    none = validation.take(np.empty(0, int))
+    with pytest.raises(DataError, match="0 to validate"):
+        trainer((train, none, matrix_TD, names), RankerConfig())
