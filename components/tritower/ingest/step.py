@@ -68,13 +68,14 @@ def run(
         plans = {name: _plan(RAW_TABLES[name], uri, config) for name, uri in uris.items()}
         views = config.negatives > 0 or "clicked" not in plans["impressions"].columns
         if views:
-            _log.info("every row is taken for a view: %s jobs are drawn for each", config.negatives or 9)
+            _log.info("every row is taken for a view: %s jobs are drawn for each", _drawn_per_view(config))
         files = {name: _read(engine, RAW_TABLES[name], plan, views=views) for name, plan in plans.items()}
         if not users:
             _no_users(engine)
         counts = _tables(engine, config, views=views)
         _check_quality(engine, counts, config)
-        summary: dict[str, Any] = {"version": 1, "counts": counts, "config": to_dict(config)}
+        drawn = _drawn_per_view(config) if views else 0
+        summary: dict[str, Any] = {"version": 1, "negatives": drawn, "counts": counts, "config": to_dict(config)}
         with phase(_log, "write") as seen:
             dataset_files.write_quarantine(engine, folder, files)
             summary |= dataset_files.write(engine, folder, config)
@@ -197,11 +198,15 @@ def _tables(engine: Engine, config: IngestConfig, *, views: bool) -> dict[str, d
     return counts
 
 
+def _drawn_per_view(config: IngestConfig) -> int:
+    return config.negatives or 9
+
+
 def _draw(engine: Engine, config: IngestConfig) -> None:
     """Name `drawn`: (seq of the view, job). The views are held as five integers each: 40 bytes a view."""
     views = pa.Table.from_batches(engine.stream("SELECT seq, ts, viewer, job, job_region, near FROM views", order_by="ts, seq"))
     columns = {name: views[name].to_numpy() for name in views.column_names}
-    count = config.negatives or 9
+    count = _drawn_per_view(config)
     drawn_NK = negatives.draw(
         user_N=columns["viewer"],
         job_N=columns["job"],

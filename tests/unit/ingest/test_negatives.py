@@ -1,5 +1,7 @@
 """Jobs drawn beside views: who may be drawn, from where, and how often."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -59,6 +61,7 @@ def test_a_log_of_views_becomes_requests(log: Log) -> None:
     _views(log)
     numbers = log.run(negatives=3)
     rows, requests = log.shown(), log.table("requests")
+    assert json.loads((log.out / "dataset.json").read_text())["negatives"] == 3
     assert numbers["impressions_in"] == 60
     assert numbers["impressions_out"] + numbers["impressions_quarantined"] == 60
     assert numbers["impressions_out"] == len(requests)
