@@ -150,8 +150,8 @@ RAW_TABLES = {table.name: table for table in (RAW_JOBS, RAW_IMPRESSIONS, RAW_USE
 
 # ------------------------------------------------------------------------------------------------------ the dataset (ingest)
 #
-# dataset/dataset.json            counts, time ranges per split, version, fingerprint; "negatives": jobs drawn per view, 0 where the
-#                                 log says what was shown (drawn rows are no impressions: nothing may count them)
+# dataset/dataset.json            counts, time ranges per split, version, fingerprint; "negatives": jobs drawn per view, 0 where
+#                                 the log says what was shown (drawn rows are no impressions: nothing may count them)
 # dataset/quality.json            missing values, clicks by day, findings
 # dataset/jobs.parquet            DATASET_JOBS, row number = job
 # dataset/users.parquet           DATASET_USERS, row number = user; also users known only from impressions
