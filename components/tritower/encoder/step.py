@@ -71,7 +71,13 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
     distributed.wait()
     if distributed.rank():
         return {}
-    info = {"name": str(encoder) or config.model, "hash": identity, "dim": dim, "texts": len(texts), "normalised": True}
+    info = {
+        "name": _name(folder, str(encoder) or config.model),
+        "hash": identity,
+        "dim": dim,
+        "texts": len(texts),
+        "normalised": True,
+    }
     info |= {"backend": backend.name, **agreement, "new_texts": new, "truncated": cut}
     with storage.atomic_directory(embeddings) as out, phase(LOG, "gather"):
         keys = keys_of(texts)
@@ -115,7 +121,7 @@ def finetune(
         return done
     base = models.find(config.model)
     if config.epochs == 0:
-        return _hand_on(base, Path(model), report, metrics)
+        return _hand_on(base, config.model, Path(model), report, metrics)
     start = time.perf_counter()
     distributed.join()
     texts = tables.texts(Path(dataset))
@@ -153,7 +159,12 @@ def finetune(
         if accepted and config.export:
             with phase(LOG, "export"):
                 backends.export(models.load(out), out / "export", texts[:: max(1, len(texts) // 256)])
-        note = {"base": config.model, "base_hash": models.content_hash(base), "verdict": words, "numbers": numbers}
+        note = {
+            "name": f"{config.model}, fine-tuned" if accepted else config.model,
+            "base_hash": models.content_hash(base),
+            "verdict": words,
+            "numbers": numbers,
+        }
         storage.write_json(out / "finetune.json", note | {"settings": facts["settings"]})
     _write_results(numbers, finetuning.page(judge, before, after, facts, config), report, metrics)
     if not config.checkpoints:
@@ -167,13 +178,19 @@ def _device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
-def _hand_on(base: Path, model: Path, report: str | Path, metrics: str | Path) -> dict[str, Any]:
+def _name(folder: Path, given: str) -> str:
+    """What a reader should see: a fine-tuned model's own account of itself, else the name it was asked for by."""
+    note = folder / "finetune.json"
+    return str(storage.read_json(note)["name"]) if note.exists() else given
+
+
+def _hand_on(base: Path, name: str, model: Path, report: str | Path, metrics: str | Path) -> dict[str, Any]:
     verdict = "epochs is 0: the base model is handed on as it is"
     LOG.info("%s", verdict)
     numbers = {"accepted": 0, "steps": 0}
     with storage.atomic_directory(model) as out:
         _copy_model(base, out)
-        note = {"base_hash": models.content_hash(base), "verdict": verdict, "numbers": numbers}
+        note = {"name": name, "base_hash": models.content_hash(base), "verdict": verdict, "numbers": numbers}
         storage.write_json(out / "finetune.json", note)
     _write_results(numbers, f"<!doctype html><title>Encoder</title><p>{verdict}</p>\n", report, metrics)
     return numbers

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from tritower import storage
 from tritower.encoder import models, step
-from tritower.encoder.config import FinetuneConfig
+from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.errors import ArtifactError, DataError, NonFiniteLossError
 
 SETTINGS = {
@@ -73,6 +73,10 @@ def test_keeps_the_old_encoder_when_the_new_one_is_worse(dataset: Path, tiny_mod
 
 def test_no_epochs_hands_the_base_on_unchanged(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
     run(dataset, tiny_model, tmp_path, epochs=0)
+    info = step.embed(
+        dataset=dataset, embeddings=tmp_path / "out", config=EmbedConfig(backend="torch"), encoder=tmp_path / "model"
+    )
+    assert (info["name"], info["hash"]) == (str(tiny_model), models.content_hash(tiny_model))
     assert models.content_hash(tmp_path / "model") == models.content_hash(tiny_model)
 
 
