@@ -132,21 +132,28 @@ class Reference:
             overall = random_clicks.sum() / random_shown.sum()
             curve = (random_clicks + default * overall) / (random_shown + default)
         else:
-            rates = [self._rate(int(j)) for j in np.flatnonzero(shown)]
-            curve = (count(place[clicked]) + 10) / (count(place[shown], weights=np.array(rates)) + 10)
+            curve = (count(place[clicked]) + 10) / (count(place[shown], weights=self._rate(shown)) + 10)
         if not shown.any():
             return np.full(positions, mean)
         scale = mean * shown.sum() / (count(place[shown]) * curve).sum()
         return np.asarray(np.minimum(1, scale * curve))
 
-    @functools.cache  # noqa: B019 - a Reference lives as long as its audit
-    def _rate(self, j: int) -> float:
-        """The smoothed click-through rate that the job of impression `j` had then, cut to a multiple of 2^-30."""
-        t, default = int(self.log.ts[j]), self.config.prior_impressions
-        mine = self.log.job == self.log.job[j]
-        n, c = int((mine & self.shown_before(t)).sum()), int((mine & self.clicked_before(t)).sum())
-        rate = (c + default * self.prior("job", self.hour_of(t))[0]) / (n + default)
-        return float(np.floor(2**30 * rate)) / 2**30
+    def _rate(self, shown: Bool) -> Array:
+        """The smoothed click-through rate that the job of each impression had then, cut to a multiple of 2^-30."""
+        default, rows = self.config.prior_impressions, np.flatnonzero(shown)
+        mean = np.array([self.prior("job", self.hour_of(int(t)))[0] for t in self.log.ts[rows]])
+        n, c = self._earlier[0][rows], self._earlier[1][rows]
+        return np.asarray(np.floor(2**30 * (c + default * mean) / (n + default)) / 2**30)
+
+    @functools.cached_property
+    def _earlier(self) -> tuple[Array, Array]:
+        """For every impression the impressions and the clicks of its job that were strictly earlier."""
+        n, c = np.zeros(len(self.log), np.int64), np.zeros(len(self.log), np.int64)
+        for rows in np.split(np.argsort(self.log.job, kind="stable"), np.cumsum(np.bincount(self.log.job))[:-1]):
+            counted = rows[self.log.counts[rows]]
+            n[rows] = np.searchsorted(np.sort(self.log.ts[counted]), self.log.ts[rows], side="left")
+            c[rows] = np.searchsorted(np.sort(self.log.clicked_at[counted]), self.log.ts[rows], side="left")
+        return n, c
 
     def _first_shown(self, i: int) -> Value:
         t = int(self.log.ts[i])
