@@ -157,6 +157,8 @@ def alternating_offsets(
     Starting at zero offsets would let the trees explain position by whatever the logging policy ranked by, so the first
     offsets come from a fit without trees: the click rate by position.
     """
+    if not validation.slot_N.any():
+        return np.zeros(config.position_cap)  # a log without positions
     offset_P = position.offsets(np.zeros(len(validation.slot_N)), validation.slot_N, validation.clicked_N, config.position_cap)
     for turn in range(config.position_rounds):
         result = fit(train, validation, params, config, rounds=config.search_rounds, offset_P=offset_P)
