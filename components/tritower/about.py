@@ -45,8 +45,8 @@ def _component(dist: Distribution) -> dict[str, object]:
         "version": dist.version,
         "purl": f"pkg:pypi/{name}@{dist.version}",
     }
-    licence = dist.metadata.get("License-Expression") or dist.metadata.get("License")
-    if licence and "\n" not in licence:
+    licence = dist.metadata.json.get("license_expression") or dist.metadata.json.get("license")
+    if isinstance(licence, str) and "\n" not in licence:
         part["licenses"] = [{"license": {"name": licence}}]
     return part
 
