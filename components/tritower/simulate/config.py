@@ -1,5 +1,6 @@
 """Every constant of the simulated job board, with the reason for its default."""
 
+import datetime
 from dataclasses import dataclass
 
 from tritower.config import check
@@ -24,7 +25,8 @@ class SimulateConfig:
     """First day, ISO date in UTC; a Monday."""
 
     jobs: int = 0
-    """Job adverts; 0 derives 6,000 x (impressions / 200,000) ^ 0.75, so that a larger log also shows each job more often."""
+    """Job adverts, posted over the 30 days before the log and during it; 0 derives
+    6,000 x (impressions / 200,000) ^ 0.75, so that a larger log also shows each job more often."""
     users: int = 0
     """Job seekers, of whom about half search within the log; 0 derives 8,000 x (impressions / 200,000) ^ 0.9: growth comes
     mostly from new people."""
@@ -126,8 +128,10 @@ class SimulateConfig:
         check(self.impressions >= 100, "impressions", self.impressions, "of at least 100")
         check(self.seed >= 0, "seed", self.seed, "of at least 0")
         check(2 <= self.days <= 365, "days", self.days, "between 2 and 365")
-        for knob in ("jobs", "users", "occupations", "regions"):
+        check(_is_date(self.start), "start", self.start, "such as 2026-01-05")
+        for knob in ("jobs", "users", "regions"):
             check(getattr(self, knob) >= 0, knob, getattr(self, knob), "of at least 0")
+        check(self.occupations == 0 or self.occupations >= 2, "occupations", self.occupations, "of 0 or at least 2")
         check(1 <= self.page_low <= self.page_high, "page_low", self.page_low, "between 1 and page_high")
         check(self.page_high <= 40, "page_high", self.page_high, "up to 40")
         check(self.page_high <= self.candidates <= 200, "candidates", self.candidates, "between page_high and 200")
@@ -150,8 +154,9 @@ class SimulateConfig:
 
     @property
     def num_jobs(self) -> int:
-        """Job adverts, derived where not given."""
-        return self.jobs or max(60, round(6_000 * (self.impressions / 200_000) ** 0.75))
+        """Job adverts, derived where not given; never so few that a page could not be filled on any day."""
+        enough = 3 * self.page_high * (30 + self.days) // 30
+        return self.jobs or max(enough, round(6_000 * (self.impressions / 200_000) ** 0.75))
 
     @property
     def num_users(self) -> int:
@@ -167,6 +172,14 @@ class SimulateConfig:
     def num_regions(self) -> int:
         """States, derived where not given."""
         return self.regions or min(50, max(3, self.num_jobs // 400))
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 _SHARES = (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tritower.errors import ConfigError
 from tritower.simulate import lexicon
 from tritower.simulate.config import SimulateConfig
 from tritower.simulate.lexicon import Lexicon
@@ -140,6 +141,22 @@ def jobs(
         posted_us=_whole_minutes(first_us + posted * DAY_US),
         expires_us=_whole_minutes(first_us + (posted + life_days) * DAY_US),
     )
+
+
+def check_open(config: SimulateConfig, adverts: Jobs, first_us: int) -> None:
+    """Every page of every day must be possible to fill.
+
+    Raises:
+        ConfigError: on some day fewer jobs than a page holds are open from midnight to midnight.
+    """
+    midnight = first_us + np.arange(config.days)[:, None] * DAY_US
+    step = max(1, 10_000_000 // len(adverts.posted_us))
+    for days in np.split(midnight, range(step, config.days, step)):
+        is_open = (adverts.posted_us <= days) & (adverts.expires_us >= days + DAY_US)
+        least = int(is_open.sum(1).min())
+        problem = f"only {least} jobs are open on some day, fewer than a page holds"
+        if least < config.page_high:
+            raise ConfigError(problem, where="jobs", remedy="Give more jobs or fewer days.")
 
 
 def region_of(cities: list[Place]) -> NDArray[np.int32]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tritower import logs, storage, vocabulary
+from tritower.errors import StorageError
 from tritower.simulate import chance, damage, lexicon, log, market, people, policy, tables, wording
 from tritower.simulate import world as worlds
 from tritower.simulate.config import SimulateConfig
@@ -29,7 +30,12 @@ def run(*, out: str | Path, config: SimulateConfig) -> dict[str, Any]:
 
     Returns:
         Counts and rates of the log, also kept in world/world.json.
+
+    Raises:
+        ConfigError: the board would have too few open jobs to fill a page on some day.
+        StorageError: `out` holds something else than a log, or cannot be written.
     """
+    _replaceable(Path(out))
     with storage.atomic_directory(out) as place:
         with logs.phase(logger, "world") as counts:
             world, texts = build(config)
@@ -48,6 +54,12 @@ def run(*, out: str | Path, config: SimulateConfig) -> dict[str, Any]:
     return world.facts
 
 
+def _replaceable(out: Path) -> None:
+    """Refuse to replace a directory that is not a log: a slip in `--out` must not cost anyone their files."""
+    if out.exists() and not (out / "world" / "world.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise StorageError("the place holds something else than a log", where=str(out), remedy="Name a new directory.")
+
+
 def build(config: SimulateConfig) -> tuple[World, Texts]:
     """The board: everything but its log."""
     first = datetime.datetime.fromisoformat(config.start).replace(tzinfo=datetime.UTC)
@@ -62,6 +74,7 @@ def build(config: SimulateConfig) -> tuple[World, Texts]:
     cities = market.towns(vocabulary.places(), config.num_regions, rng("towns"))
     firms = market.companies(max(12, config.num_jobs // 12), rng("companies"))
     jobs = market.jobs(config, words, cities, firms, first_us, rng("jobs"))
+    market.check_open(config, jobs, first_us)
     users = people.users(config, words, cities, rng("users"))
     requests, wishes = people.searches(config, words, users, cities, first_us, rng("searches"))
     queries, requests.query, meant = wording.queries(config, words, requests, wishes, users, cities, firms, rng("queries"))

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tritower import schema
+from tritower.errors import ConfigError, StorageError
 from tritower.simulate import log as stream
 from tritower.simulate import policy, step
 from tritower.simulate.config import SimulateConfig
@@ -61,6 +62,46 @@ def test_blocks_are_lazy_bounded_and_within_a_day():
         seen.append(numbers)
     assert (np.concatenate(seen) == np.arange(len(day))).all()
     assert next(stream.blocks(world, search)).request[0] == 0
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"impressions": 100},
+        {"impressions": 1_000, "days": 120},
+        {"impressions": 1_500, "users": 1, "regions": 1, "occupations": 2},
+        {"impressions": 1_500, "page_low": 1, "page_high": 1, "candidates": 1},
+        {"impressions": 1_500, "page_low": 40, "page_high": 40, "days": 2},
+        {"impressions": 1_500, "policy_known": 0, "policy_explore": 0, "empty_share": 1},
+        {"impressions": 1_500, "vague_share": 0, "empty_share": 0, "title_noise": 1, "typo_share": 1, "ctr": 0.3},
+        {"impressions": 1_500, "jobs": 3_000, "users": 50, "start": "2024-02-28", "tie_share": 1, "randomised_share": 0},
+    ],
+)
+def test_unusual_boards_are_whole(tmp_path, knobs):
+    facts = step.run(out=tmp_path / "log", config=SimulateConfig(**knobs))
+    assert facts["impressions"] == knobs["impressions"]
+    rows = pq.read_table(tmp_path / "log" / "impressions").to_pandas()
+    assert not rows.duplicated(["request_id", "job_id"]).any()
+    assert rows.ts.is_monotonic_increasing
+
+
+def test_too_few_jobs_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="jobs are open on some day"):
+        step.run(out=tmp_path / "log", config=SimulateConfig(impressions=1_000, jobs=20))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_log_or_nothing_is_replaced(tmp_path):
+    config = SimulateConfig(impressions=200, days=3)
+    (tmp_path / "empty").mkdir()
+    step.run(out=tmp_path / "empty", config=config)
+    step.run(out=tmp_path / "empty", config=config)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for place in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
+        with pytest.raises(StorageError, match="something else than a log"):
+            step.run(out=place, config=config)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
 def test_exactly_as_many_rows_as_asked(log):

@@ -145,6 +145,7 @@ def test_profiles_are_partly_missing_and_about_the_career(log):
     "knobs",
     [
         {"impressions": 5}, {"ctr": 0.9}, {"page_low": 30}, {"randomised_share": 1.5}, {"candidates": 5}, {"days": 1},
+        {"start": "soon"}, {"occupations": 1},
         {"bad_rows": 0.5}, {"policy_known": 0.8, "policy_explore": 0.3}, {"seed": -1},
     ],
 )  # fmt: skip

@@ -40,6 +40,13 @@ def test_examination_curve_is_recovered_from_counts(shuffled):
     assert expected[9] == pytest.approx(0.35, abs=0.005)
 
 
+def test_the_best_ranking_is_good_and_far_from_certain(shuffled):
+    rank = stats.rankdata(shuffled.rows.relevance)
+    clicks = shuffled.rows.clicked
+    area = (rank[clicks].mean() - (clicks.sum() + 1) / 2) / (~clicks).sum()
+    assert 0.80 < area < 0.90
+
+
 def test_position_says_nothing_of_relevance_in_random_order_only(log, shuffled):
     def link(rows):
         logit = np.log(rows.relevance / (1 - rows.relevance))
