@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-docker wheelhouse base-image images compile golden bench bench-quality lock format clean
+.PHONY: help setup demo check test test-docker test-spark wheelhouse base-image images compile golden bench bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,10 @@ golden: $(STAMP)  ## Rewrite the golden files; review the diff before committing
 
 test-docker: $(STAMP)  ## The compiled pipeline in containers without a network (after `make images`)
 	TRITOWER_IMAGE_TAG=$$($(BIN)/python images/build.py tag) $(BIN)/python -m pytest tests/docker -m docker
+
+test-spark: $(STAMP)  ## The Spark engine: equal rows, a killed worker (needs Java 17)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[spark]"
+	$(BIN)/python -m pytest tests/distributed/test_spark.py
 
 wheelhouse: $(STAMP)  ## Download every wheel that the images install (the only part that needs a network)
 	$(BIN)/python images/build.py wheelhouse
