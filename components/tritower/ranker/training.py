@@ -88,6 +88,7 @@ class Trainer:
         self.progress = Progress()
         self.best_weights = _copy(self.model)
         self.average = _copy(self.model) if config.average else {}
+        assert list(self.best_weights) == [name for name, _ in self.model.named_parameters()]
         self.scalars = Scalars(
             config.log_every_s, config.tensorboard if place.rank == 0 else "", metrics_file if place.rank == 0 else None
         )
@@ -138,8 +139,9 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        for name, value in self.average.items():
-            value.lerp_(self.model.state_dict()[name], 1 - config.average)
+        if self.average:
+            # All tensors in one call; every entry of the state dict is a parameter.
+            torch._foreach_lerp_(list(self.average.values()), list(self.model.parameters()), 1 - config.average)
         return total
 
     def _backward(self, batch: Batch, step: int) -> float:
