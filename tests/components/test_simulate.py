@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -64,3 +65,37 @@ def test_component_is_the_same_step(tmp_path):
         assert metrics.metadata["impressions"] == log.metadata["rows"] == 500
     one, two = (pq.read_table(tmp_path / name / "impressions") for name in ("a", "b"))
     assert one.equals(two)
+
+
+# What ingest calls each kind of bad row; an equal copy is not refused but dropped and counted.
+REASONS = {
+    "missing_job": "missing_value",
+    "unknown_job": "unknown_job",
+    "missing_user": "missing_value",
+    "wrong_ts": "out_of_range",
+    "position_out_of_range": "out_of_range",
+    "click_before_impression": "click_before_impression",
+    "click_time_without_click": "click_time_without_click",
+    "conflicting_duplicate": "duplicate_id",
+}
+
+
+def test_ingest_refuses_exactly_the_rows_that_were_damaged(tmp_path):
+    from tritower.ingest import step as ingest
+    from tritower.ingest.config import IngestConfig
+    from tritower.simulate import step
+    from tritower.simulate.config import SimulateConfig
+
+    log, dataset = tmp_path / "log", tmp_path / "dataset"
+    step.run(out=log, config=SimulateConfig(impressions=8_000, days=6, bad_rows=0.05, part_requests=200))
+    tables = {"jobs": log / "jobs.parquet", "impressions": log / "impressions", "users": log / "users.parquet"}
+    places = {name: str(place) for name, place in tables.items()}
+    counts = ingest.run(**places, dataset=dataset, config=IngestConfig(max_quarantined_share=0.2))
+    manifest = json.loads((log / "bad_rows.json").read_text())
+    refused = pq.read_table(dataset / "quarantine.parquet").to_pylist()
+    found = {(Path(row["source"]).name, row["source_row"]): row["reason"] for row in refused}
+    expected = {(row["file"], row["row"]): REASONS[row["kind"]] for row in manifest["rows"] if row["kind"] in REASONS}
+    assert found == expected
+    assert set(manifest["counts"]) == {*REASONS, "duplicate"} and min(manifest["counts"].values()) > 0
+    assert counts["impressions_deduplicated"] == manifest["counts"]["duplicate"]
+    assert counts["impressions_out"] == pq.read_table(log / "truth").num_rows
