@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import njit, types
+from numba.extending import intrinsic
 
 Array = npt.NDArray[Any]
 EMPTY = -1
@@ -41,6 +43,26 @@ class PairIndex:
         size = 2 * len(self.key_B)
         self.key_B, self.number_B = np.full(size, EMPTY, np.int64), np.empty(size, np.int64)
         _numbers(left, right, self.key_B, self.number_B, 0, np.empty(len(left), np.int64))
+
+
+@intrinsic
+def _prefetch(typing_context: Any, table: Any, row: Any) -> Any:
+    """Ask for the cache line where a row of a C-contiguous table starts; has no effect on any value."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        offset = builder.mul(arguments[1], builder.extract_value(array.strides, 0))
+        place = builder.gep(builder.bitcast(array.data, byte), [offset])
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(function, [place, ir.Constant(flag, 1), ir.Constant(flag, 3), ir.Constant(flag, 1)])
+        return context.get_dummy_value()
+
+    return types.none(table, types.int64), codegen
+
+
+prefetch: Any = _prefetch
 
 
 @njit(cache=True)

@@ -28,11 +28,12 @@ import pyarrow.compute as pc
 from numba import njit, types
 from numba.extending import intrinsic
 
-from tritower.features.pairs import slot
+from tritower.features.pairs import prefetch, slot
 
 Array = npt.NDArray[Any]
 SCORERS = ("token_set", "token_sort", "partial", "jaro_winkler")
 BITS = 64
+AHEAD = 12  # rows between asking for a slot of the cache and looking into it
 ONE = np.uint64(1)
 FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -252,17 +253,8 @@ def _token_set_shared(other_A: Array, texts: Texts, p: Any, q: Any, one: Array, 
 @njit(cache=True)
 def _slide(forward_A: Array, backward_A: Array, text: Array, m: Any, b: Any, n: Any, stack: Array) -> Any:
     """Best ratio of the pattern of length m in the masks with a stretch of text[b:][:n]; m is not above n."""
-    # Ends first: prefixes and suffixes that are shorter than the pattern, one pass each.
-    best = 0.0
-    state, other = FULL, FULL
-    for i in range(m - 1):
-        hit, other_hit = state & forward_A[text[b + i]], other & backward_A[text[b + n - 1 - i]]
-        state, other = (state + hit) | (state - hit), (other + other_hit) | (other - other_hit)
-        both = 2.0 * max(popcount(~state), popcount(~other))
-        if both > best * (m + i + 1):
-            best = both / (m + i + 1)
     low, high = _lcs(forward_A, text, b, m), _lcs(forward_A, text, b + n - m, m)
-    top = max(low, high, np.int64(np.floor(best * m)))  # of the full stretches, only more than this is of use
+    top = max(low, high)
     stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3] = 0, low, n - m, high
     depth = 1
     while depth:
@@ -276,7 +268,26 @@ def _slide(forward_A: Array, backward_A: Array, text: Array, m: Any, b: Any, n: 
         stack[depth, 0], stack[depth, 1], stack[depth, 2], stack[depth, 3] = i, at_i, middle, at
         stack[depth + 1, 0], stack[depth + 1, 1], stack[depth + 1, 2], stack[depth + 1, 3] = middle, at, j, at_j
         depth += 2
-    return max(best, top / m)
+    # Prefixes and suffixes that are shorter than the pattern share no more with it than the full stretch they are part of.
+    best = top / m
+    if 2.0 * low > best * (m + low):
+        best = _prefixes(forward_A, text, m, b, 1, best)
+    if 2.0 * high > best * (m + high):
+        best = _prefixes(backward_A, text, m, b + n - 1, -1, best)
+    return best
+
+
+@njit(cache=True)
+def _prefixes(mask_A: Array, text: Array, m: Any, first: Any, step: int, best: Any) -> Any:
+    """The best ratio of the pattern of length m with a shorter text from `first` on, or `best` if that is more."""
+    state = FULL
+    for i in range(m - 1):
+        hit = state & mask_A[text[first + step * i]]
+        state = (state + hit) | (state - hit)
+        double = 2.0 * popcount(~state)
+        if double > best * (m + i + 1):
+            best = double / (m + i + 1)
+    return best
 
 
 @njit(cache=True)
@@ -386,6 +397,9 @@ def score(
         if p < 0 or q < 0:
             out_SN[:, i] = np.nan
             continue
+        if i + AHEAD < left_N.shape[0]:
+            soon = (np.int64(left_N[i + AHEAD]) << 32) | np.int64(right_N[i + AHEAD])
+            prefetch(key_BC, slot(soon, key_BC.shape[0]))
         at = slot((p << 32) | q, key_BC.shape[0])
         if key_BC[at, 0] != p or key_BC[at, 1] != q:
             key_BC[at, 0], key_BC[at, 1] = p, q
