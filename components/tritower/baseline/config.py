@@ -21,14 +21,14 @@ class BaselineConfig:
     early_stopping_rounds: int = 40
     """Rounds without a better validation score after which training stops, 1 or more."""
 
-    search_trials: int = 6
+    search_trials: int = 4
     """Settings of depth, eta, min_child_weight, subsample and colsample tried before the final fit, 0 to 100. The first
     is `depth` and `eta` as given here; 0 or 1 keeps them."""
 
-    search_rows: int = 200_000
+    search_rows: int = 100_000
     """About how many training rows each trial sees, 1,000 or more: whole requests, drawn by a hash."""
 
-    search_rounds: int = 300
+    search_rounds: int = 150
     """Most boosting rounds of a trial, 1 or more."""
 
     depth: int = 6
