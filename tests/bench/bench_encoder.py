@@ -70,20 +70,19 @@ def embed_rows(texts: list[str]) -> list[dict[str, Any]]:
 
 
 def finetune_rows(folder: Path, texts: list[str]) -> list[dict[str, Any]]:
-    """One epoch of triplet loss at 16 clicks a step, with one and with four negatives per click; naive gets the same triplets,
-    of the grouped row a quarter."""
+    """One epoch of triplet loss at 16 clicks a step, with one and with four negatives per click; naive gets part of the triplets."""
     rows = []
     base = models.load(models.find(BASE))
-    for name, negatives, clicks in (("encoder.finetune", 1, 160), ("encoder.finetune_grouped", 4, 64)):
+    for name, negatives, clicks, few in (("encoder.finetune", 1, 480, 160), ("encoder.finetune_grouped", 4, 128, 64)):
         config = FinetuneConfig(negatives_per_click=negatives, max_clicks=clicks, learning_rate=2e-5)
         examples = finetuning.examples(folder / "dataset", config, texts, base)
         rows.append(
             paired(
                 name,
                 ours=lambda e=examples, c=config: training.train(models.load(models.find(BASE)), e, texts, c, folder / "none"),
-                naive=lambda e=examples: fit(models.load(models.find(BASE)), e, texts),
+                naive=lambda e=examples, few=few: fit(models.load(models.find(BASE)), e.take(np.arange(few)), texts),
                 rounds=2,
-                scale={"naive": negatives},
+                scale={"naive": clicks * negatives / few},
             )
         )
     return rows
