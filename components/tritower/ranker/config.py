@@ -10,10 +10,10 @@ from tritower.config import check
 class RankerConfig:
     """The network, its training and how it is launched."""
 
-    query_tower: tuple[int, ...] = (128, 64)
+    query_tower: tuple[int, ...] = (128,)
     """Widths of the query tower's layers, each >= 1."""
 
-    document_tower: tuple[int, ...] = (128, 64)
+    document_tower: tuple[int, ...] = (128,)
     """Widths of the document tower's layers; the last equals the query tower's when `product` is on."""
 
     interaction_tower: tuple[int, ...] = (128, 64)

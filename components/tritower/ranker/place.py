@@ -29,7 +29,7 @@ class Place:
         if self.world == 1:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         """Keep gradients local inside the block, for all but the last part of an accumulated batch."""
