@@ -70,7 +70,7 @@ def embed_rows(texts: list[str]) -> list[dict[str, Any]]:
 
 
 def finetune_rows(folder: Path, texts: list[str]) -> list[dict[str, Any]]:
-    """One epoch of triplet loss at 16 clicks a step, with one and with four negatives per click; naive gets part of the triplets."""
+    """One epoch of triplet loss at 16 clicks a step, one or four negatives per click; naive gets part of it."""
     rows = []
     base = models.load(models.find(BASE))
     for name, negatives, clicks, few in (("encoder.finetune", 1, 480, 160), ("encoder.finetune_grouped", 4, 128, 64)):
