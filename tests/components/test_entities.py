@@ -10,7 +10,7 @@ from tritower.entities import step
 from tritower.entities.config import EntitiesConfig
 from tritower.errors import ConfigError
 
-TEXTS = ["", "sr. acountant", "Registered Nurse - Nights (Austin, TX)", "walmart cashier", "Cashier, Acme Foods LLC", "zzzz"]
+TEXTS = ["", "sr. acountant", "Registered Nurse - Nights (Austin, TX)", "walmart cashier", "Cashier, Acme Foods LLC", "???"]
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from tritower import vocabulary
 from tritower.entities import lexicon
+from tritower.entities.gazetteer import Gazetteer
 from tritower.entities.spans import Span
 
 _SLOT = re.compile(r"\{(\w+)\}")
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_STYLES = {"title": 0.45, "query": 0.43, "sentence": 0.12}
+_STYLES = {"title": 0.4, "query": 0.4, "sentence": 0.1, "description": 0.1}
 _LABELS = {
     "title": "TITLE", "short": "TITLE", "skill": "SKILL", "level": "SENIORITY", "grade": "SENIORITY", "city": "PLACE",
     "state": "PLACE", "company": "COMPANY", "employment": "EMPLOYMENT", "qualification": "QUALIFICATION",
@@ -111,6 +112,9 @@ def texts(count: int, seed: int) -> Iterator[Annotated]:
     fillers, patterns = _fillers(), _patterns()
     for _ in range(count):
         (style,) = chance.choices(list(_STYLES), list(_STYLES.values()))
+        if style == "description":
+            yield chance.choice(_described())
+            continue
         pattern = chance.choices(*patterns[style])[0]
         yield _vary(_fill(pattern, fillers, chance), style, chance)
 
@@ -127,6 +131,16 @@ def _fill(pattern: str, fillers: Fillers, chance: random.Random) -> Annotated:
                 spans.append(Span(len(text), len(text) + len(part), label, ""))
             text += part
     return Annotated(text + pattern[position:], tuple(spans))
+
+
+@functools.cache
+def _described() -> tuple[Annotated, ...]:
+    """Sentences about occupations, labelled by the gazetteer: they teach that most words of running text are no entity."""
+    texts = vocabulary.descriptions()["description"].to_pylist()
+    sentences = sorted({s for text in texts for s in re.findall(r"[^.]+\.", text) if 20 < len(s) < 250})
+    sentences = [sentence.strip() for sentence in sentences]
+    found = Gazetteer(lexicon.default()).find(sentences)
+    return tuple(Annotated(text, tuple(s for s in spans if not s.inner)) for text, spans in zip(sentences, found, strict=True))
 
 
 def _part(slot: str, fillers: Fillers, chance: random.Random) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ _VENDORS = frozenset(
 )
 _MAX_SKILL_TOKENS = 4
 _COMMON = 8
-"""Titles a word must occur in to count as an ordinary word, which says little about a skill or an employer."""
+"""Occurrences in titles and prose that make a word an ordinary one, which says little about a skill or an employer."""
 _TITLES_AND_LEVELS = frozenset(
     (
         *(
@@ -54,7 +54,7 @@ class Lexicon:
 
     `phrases` maps folded tokens to meanings, at most one per label. `heads` are tokens that end a title, `modifiers` tokens
     that occur inside titles before the head, `common` those that do so often. `needs_capitals` are short forms that are also
-    words or state codes.
+    words or state codes. `short` are one-word abbreviations by the word they stand for, `expansions` those of several words.
     """
 
     phrases: dict[Key, tuple[Meaning, ...]]
@@ -65,11 +65,16 @@ class Lexicon:
     levels: dict[str, str]
     speller: Speller
     short: dict[str, str]
+    expansions: dict[str, str]
 
     def fold(self, norm: str) -> str:
         """One normalised token as it stands in a key: slips mended, one-word abbreviations expanded, singular."""
         mended = self.speller.mend(norm)
         return vocabulary.singular(self.short.get(mended, mended))
+
+    def value(self, words: Iterable[str]) -> str:
+        """Folded words as a canonical phrase: abbreviations of several words written out."""
+        return " ".join([self.expansions.get(word, word) for word in words])
 
     def key(self, text: str) -> Key:
         """The lookup key of a phrase."""
@@ -88,16 +93,21 @@ def default() -> Lexicon:
         if all(" " not in expansion for expansion in expansions)
     }
     heads = frozenset(vocabulary.title_heads() | {title[0] for title in titles if len(title) == 1})
-    titles = {title: value for title, value in titles.items() if not heads.isdisjoint(title)}
+    titles = frozenset(title for title in titles if not heads.isdisjoint(title))
     lexicon = Lexicon(
         phrases={},
         heads=heads,
         modifiers=frozenset(_modifiers(titles)) - vocabulary.stop_words(),
         needs_capitals=_capitals(),
-        common=frozenset(word for word, count in _modifiers(titles).items() if count >= _COMMON) | vocabulary.stop_words(),
+        common=_common(titles),
         levels={vocabulary.key(word): vocabulary.LEVELS[level] for word, level in vocabulary.seniorities()},
         speller=Speller(counts, mended),
         short=short,
+        expansions={
+            abbreviation: vocabulary.key(expansions[0])
+            for abbreviation, expansions in vocabulary.abbreviations().items()
+            if " " not in abbreviation and abbreviation not in short.keys() | _capitals() and len(abbreviation) >= 2
+        },
     )
     found: dict[Key, dict[str, str]] = collections.defaultdict(dict)
     for phrase, meaning in _meanings(lexicon, titles):
@@ -122,24 +132,36 @@ def companies(lexicon: Lexicon, names: Iterable[str]) -> dict[Key, tuple[Meaning
     return found
 
 
-def _titles() -> dict[Key, str]:
-    """Key -> value of every listed title. The value is the key as text."""
+def _titles() -> frozenset[Key]:
+    """The keys of the listed titles."""
     closed = [*vocabulary.employment_types(), *vocabulary.qualifications(), *(word for word, _ in vocabulary.seniorities())]
     places = [name for place in vocabulary.places("") for name in (place.city, place.region_name)]
     excluded = vocabulary.not_titles() | vocabulary.stop_words() | {vocabulary.key(text) for text in closed + places}
     excluded |= {vocabulary.key(name) for name in (*vocabulary.fields_of_work(), *vocabulary.tools())}
     excluded -= {word for word in excluded if word in _TITLES_AND_LEVELS}
-    found: dict[Key, str] = {}
-    for table in (vocabulary.titles(), vocabulary.other_titles()):
-        for title in table["title"].to_pylist():
-            value = vocabulary.key(title)
-            if value not in excluded:
-                found.setdefault(tuple(value.split()), value)
-    return found
+    tables = (vocabulary.titles(), vocabulary.other_titles())
+    keys = {vocabulary.key(title) for table in tables for title in table["title"].to_pylist()}
+    return frozenset(tuple(key.split()) for key in keys - excluded if key)
+
+
+@functools.cache
+def _prose() -> collections.Counter[str]:
+    """Words of running text about work, folded; they are known, so that no verb is taken for a misspelt noun."""
+    counts: collections.Counter[str] = collections.Counter()
+    for text in vocabulary.descriptions()["description"].to_pylist():
+        words = vocabulary.normalise(text).split()
+        counts.update(words)
+        counts.update({vocabulary.singular(word) for word in words} - set(words))
+    return counts
 
 
 def _modifiers(titles: Iterable[Key]) -> collections.Counter[str]:
     return collections.Counter(word for title in titles for word in title[:-1])
+
+
+def _common(titles: Iterable[Key]) -> frozenset[str]:
+    counts = _modifiers(titles) + _prose()
+    return frozenset(word for word, count in counts.items() if count >= _COMMON) | vocabulary.stop_words()
 
 
 def _word_counts(titles: Iterable[Key]) -> dict[str, int]:
@@ -149,6 +171,7 @@ def _word_counts(titles: Iterable[Key]) -> dict[str, int]:
             counts[word] += 1
     for place in vocabulary.places(""):
         counts.update(vocabulary.normalise(f"{place.city} {place.region_name}").split())
+    counts.update(_prose())
     for phrase in [*vocabulary.employment_types(), *vocabulary.qualifications(), *vocabulary.stop_words()]:
         counts.update(vocabulary.normalise(phrase).split())
     return counts
@@ -181,14 +204,15 @@ def _capitals() -> frozenset[str]:
     return frozenset(words | {code.lower() for code in vocabulary.regions()})
 
 
-def _meanings(lexicon: Lexicon, titles: dict[Key, str]) -> Iterator[tuple[Key, Meaning]]:
-    for title, value in titles.items():
-        yield tuple(lexicon.fold(word) for word in title), Meaning("TITLE", value)
-    for table in (vocabulary.titles(),):
-        for title, short in zip(table["title"].to_pylist(), table["short"].to_pylist(), strict=True):
-            if short and len(short) >= 3:
-                yield lexicon.key(short), Meaning("TITLE", vocabulary.key(title))
+def _meanings(lexicon: Lexicon, titles: frozenset[Key]) -> Iterator[tuple[Key, Meaning]]:
     yield from _abbreviated(lexicon, titles)
+    for title in sorted(titles):  # several titles can fold to one key: the order of a set must not choose
+        words = tuple([lexicon.fold(word) for word in title])
+        yield words, Meaning("TITLE", lexicon.value(words))
+    table = vocabulary.titles()
+    for title, short in zip(table["title"].to_pylist(), table["short"].to_pylist(), strict=True):
+        if short and len(short) >= 3:
+            yield lexicon.key(short), Meaning("TITLE", lexicon.value(lexicon.key(title)))
     yield from _skills(lexicon)
     for name in (*vocabulary.fields_of_work(), *vocabulary.tools()):
         yield lexicon.key(name), Meaning("SKILL", vocabulary.key(name))
@@ -207,18 +231,19 @@ def _meanings(lexicon: Lexicon, titles: dict[Key, str]) -> Iterator[tuple[Key, M
         yield (code.lower(),), Meaning("PLACE", vocabulary.normalise(name))
 
 
-def _abbreviated(lexicon: Lexicon, titles: dict[Key, str]) -> Iterator[tuple[Key, Meaning]]:
+def _abbreviated(lexicon: Lexicon, titles: frozenset[Key]) -> Iterator[tuple[Key, Meaning]]:
     """Short forms of whole titles ("rn"), and titles with a part cut short ("hr manager")."""
     parts: dict[Key, str] = {}
     for short, expansions in vocabulary.abbreviations().items():
         for expansion in expansions:
             key = tuple(vocabulary.key(expansion).split())
             if key in titles:
-                yield lexicon.key(short), Meaning("TITLE", titles[key])
+                yield lexicon.key(short), Meaning("TITLE", lexicon.value(lexicon.key(expansion)))
             if len(key) > 1 and " " not in short:
                 parts.setdefault(key, short)
     longest = max(map(len, parts))
-    for title, value in titles.items():
+    for title in sorted(titles):
+        value = lexicon.value([lexicon.fold(word) for word in title])
         for start in range(len(title) - 1):
             for end in range(start + 2, min(len(title), start + longest) + 1):
                 if title[start:end] in parts and end - start < len(title):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import spacy
-import srsly  # type: ignore[import-untyped]
+import srsly
 from spacy.tokens import Doc
 from thinc.api import NumpyOps, set_current_ops
 

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from tritower import logs, schema, storage
 from tritower.config import to_dict
-from tritower.entities import lexicon
+from tritower.entities import generic, lexicon, model
+from tritower.entities.combine import Combined, with_values
 from tritower.entities.config import EntitiesConfig
 from tritower.entities.gazetteer import Gazetteer
 from tritower.entities.spans import LABELS, Span
@@ -48,9 +49,18 @@ def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) ->
 
 def finder(config: EntitiesConfig, employers: Sequence[str] = ()) -> Finder:
     """The recogniser that a config asks for: texts in, the spans of each out."""
+    if config.method == "spacy":
+        return generic.Generic(config.spacy_model).find
     words = lexicon.default()
     gazetteer = Gazetteer(words, lexicon.companies(words, employers))
-    return lambda texts: (gazetteer.find(text) for text in texts)
+    if config.method == "gazetteer":
+        return gazetteer.find
+    recogniser = model.read(config.ner_model or None)
+    if config.method == "ner":
+        return lambda texts: (
+            with_values(text, spans, gazetteer) for text, spans in zip(texts, recogniser.find(texts), strict=True)
+        )
+    return Combined(gazetteer, recogniser).find
 
 
 def _employers(dataset: str | Path) -> list[str]:

@@ -16,7 +16,7 @@ from tritower.entities.spans import LABELS
 
 _LOG = logging.getLogger(__name__)
 LEARN_RATE = 0.004
-BATCH_FROM, BATCH_TO = 64, 512
+BATCH_FROM, BATCH_TO = 32, 256
 """Texts per update: grows over the first half of training (compounding batches keep the early updates cheap and noisy)."""
 
 

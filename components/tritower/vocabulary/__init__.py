@@ -4,7 +4,7 @@ A ground-floor package: no step, no kfp, and nothing heavy is imported until a t
 cached, so that a caller may ask again for free; treat what they return as read-only.
 
     tokenise, normalise, singular, key, company_key    one way of cutting and folding text, shared by all rooms
-    titles, other_titles, skills, title_tokens    Arrow tables built from O*NET, SOC, ESCO, IPOD and two open lists
+    titles, other_titles, skills, descriptions, title_tokens    Arrow tables from O*NET, SOC, ESCO, IPOD and two open lists
     places, regions, companies, abbreviations, misspellings, seniorities,
     employment_types, qualifications, fields_of_work, tools, title_heads, not_titles, stop_words    written for this project
 
@@ -16,6 +16,7 @@ from tritower.vocabulary.tables import (
     Place,
     abbreviations,
     companies,
+    descriptions,
     employment_types,
     fields_of_work,
     misspellings,
@@ -41,6 +42,7 @@ __all__ = [
     "abbreviations",
     "companies",
     "company_key",
+    "descriptions",
     "employment_types",
     "fields_of_work",
     "key",

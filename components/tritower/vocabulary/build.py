@@ -36,6 +36,7 @@ def build(source: Path, target: Path) -> dict[str, int]:
         "titles": pa.Table.from_pylist(titles),
         "other_titles": pa.Table.from_pylist(other_title_rows(source, known={key(row["title"]) for row in titles})),
         "skills": pa.Table.from_pylist(skill_rows(source)),
+        "descriptions": pa.Table.from_pylist(description_rows(source)),
         "title_tokens": pa.Table.from_pylist(token_rows(source)),
     }
     target.mkdir(parents=True, exist_ok=True)
@@ -109,6 +110,14 @@ def skill_rows(source: Path) -> list[Row]:
             rows.setdefault(key(clean), {"skill": clean, "kind": "skill", "hot": False, "short": None})
     rows.pop("", None)
     return sorted(rows.values(), key=lambda row: (row["kind"] != "technology", row["skill"]))
+
+
+def description_rows(source: Path) -> list[Row]:
+    """What people of each occupation do, in the words of O*NET."""
+    rows = _parquet(source / "onet_occupations.parquet")
+    return sorted(
+        ({"occupation": row["onet_soc"], "description": row["description"]} for row in rows), key=lambda row: row["occupation"]
+    )
 
 
 def token_rows(source: Path) -> list[Row]:

@@ -56,6 +56,12 @@ def skills() -> "pa.Table":
 
 
 @functools.cache
+def descriptions() -> "pa.Table":
+    """What people of each occupation do (O*NET): `occupation`, `description` of one to four sentences."""
+    return _parquet("descriptions.parquet")
+
+
+@functools.cache
 def title_tokens() -> "pa.Table":
     """Tokens of job titles tagged by three experts (IPOD): `token`, `tag` (RES, FUN, LOC or O, the majority), `votes` of 3."""
     return _parquet("title_tokens.parquet")

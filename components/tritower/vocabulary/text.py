@@ -9,13 +9,16 @@ import unicodedata
 from importlib import resources
 from typing import NamedTuple
 
-# In order: programming languages that end in signs; a leading-dot name such as .NET; letters joined by single dots or
-# ampersands (R.N., Ph.D., R&D); a word with inner apostrophes; an ampersand of its own.
-_TOKEN = re.compile(
-    r"(?<!\w)[CcFfJj]\+\+|(?<!\w)[CcFf]#(?!\w)|(?<![\w.])\.[Nn][Ee][Tt](?!\w)"
+# In order: a word of three letters or more with inner apostrophes (only for speed: the last but one would take it too);
+# programming languages that end in signs; a leading-dot name such as .NET; letters joined by single dots or ampersands
+# (R.N., Ph.D., R&D); a shorter word; an ampersand of its own.
+TOKEN = re.compile(
+    r"[^\W_]{3,}(?:['’][^\W\d_]+)*"
+    r"|(?<!\w)[CcFfJj]\+\+|(?<!\w)[CcFf]#(?!\w)|(?<![\w.])\.[Nn][Ee][Tt](?!\w)"
     r"|(?<!\w)[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+(?!\w)\.?|(?<!\w)[^\W\d_](?:&[^\W\d_])+(?!\w)"
     r"|[^\W_]+(?:['’][^\W\d_]+)*|&"
 )
+"""What a token is, before folding; without groups, so that it can be part of a larger pattern."""
 _MARKS = dict.fromkeys((ord("'"), ord("’"), ord(".")))
 
 
@@ -34,8 +37,13 @@ def tokenise(text: str) -> list[Token]:
     slashes separate. "C++", "C#", "F#" and ".NET" keep their signs.
     """
     if text.isascii():
-        return [Token(_fold_ascii(m[0]), m.start(), m.end()) for m in _TOKEN.finditer(text)]
-    return [Token(norm, m.start(), m.end()) for m in _TOKEN.finditer(text) if (norm := _fold(m[0]))]
+        return [Token(_fold_ascii(m[0]), m.start(), m.end()) for m in TOKEN.finditer(text)]
+    return [Token(norm, m.start(), m.end()) for m in TOKEN.finditer(text) if (norm := _fold(m[0]))]
+
+
+def fold(written: str) -> str:
+    """The folded form of one token as matched by TOKEN; empty where nothing but accents is left."""
+    return _fold_ascii(written) if written.isascii() else _fold(written)
 
 
 def normalise(text: str) -> str:

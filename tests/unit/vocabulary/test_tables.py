@@ -57,7 +57,7 @@ def test_build_from_raw_lists(tmp_path: Path) -> None:
     def parquet(name: str, **columns: list[str]) -> None:
         pq.write_table(pa.table(columns), raw / name)
 
-    parquet("onet_occupations.parquet", onet_soc=["35-2014.00"], title=["Cooks, Restaurant"])
+    parquet("onet_occupations.parquet", onet_soc=["35-2014.00"], title=["Cooks, Restaurant"], description=["They cook."])
     parquet("onet_reported_titles.parquet", onet_soc=["35-2014.00"], reported_title=["Line Cook (LC)"])
     parquet("onet_alternate_titles.parquet", onet_soc=["35-2014.00"] * 2, alternate_title=["Line Cook", "Fry Cook"])
     technology = {"Example": ["Structured query language SQL", "Point of sale POS software"], "Hot Technology": ["Y", "N"]}
@@ -72,7 +72,7 @@ def test_build_from_raw_lists(tmp_path: Path) -> None:
     with gzip.open(raw / "find_job_titles_74392.txt.gz", "wt") as file:
         file.write("Cook, Short Order\nFry Cook\n")
 
-    assert build(raw, out) == {"titles": 4, "other_titles": 3, "skills": 3, "title_tokens": 1}
+    assert build(raw, out) == {"titles": 4, "other_titles": 3, "skills": 3, "descriptions": 1, "title_tokens": 1}
     titles = pq.read_table(out / "titles.parquet").to_pylist()
     assert [(row["title"], row["kind"], row["short"]) for row in titles] == [
         ("Cooks, Restaurant", "occupation", None),
