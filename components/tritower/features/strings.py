@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rapidfuzz import distance, fuzz, process
 
-from tritower.features import textual
+from tritower.features import corpus, textual
 
 Array = npt.NDArray[Any]
 TITLE_SCORERS = textual.SCORERS
@@ -42,22 +42,22 @@ class Corpus:
 
     def __init__(self, *columns: pa.Array) -> None:
         self.texts = pa.concat_arrays(columns)
-        self.prepared = textual.prepare(self.texts)
+        self.prepared = corpus.prepare(self.texts)
 
 
 class PairScorer:
     """Scores pairs (left text, right text) of a corpus; 0 to 1, NaN where either text is empty."""
 
-    def __init__(self, corpus: Corpus, scorers: Sequence[str], *, right_from: int = 0, cache_bits: int = 20) -> None:
+    def __init__(self, texts: Corpus, scorers: Sequence[str], *, right_from: int = 0, cache_bits: int = 20) -> None:
         """Score with `scorers` (names of `textual.SCORERS`).
 
         Args:
-            corpus: both sides' texts.
+            texts: both sides' texts.
             scorers: what to compute.
             right_from: the position of the right side's number 0.
             cache_bits: the cache has 2^cache_bits slots of 8 + 4 S bytes.
         """
-        self.corpus = corpus
+        self.corpus = texts
         self.scorers = tuple(scorers)
         self.wanted_S = np.array([textual.SCORERS.index(name) for name in scorers])
         self.right_from = right_from

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rapidfuzz import distance, fuzz
-from tritower.features import strings, textual
+from tritower.features import corpus, strings, textual
 
 LIBRARY = (
     lambda a, b: fuzz.token_set_ratio(a, b) / 100,
@@ -52,7 +52,7 @@ def test_scores_equal_rapidfuzz(texts: list[str]) -> None:
 
 def test_long_texts_are_left_to_the_library() -> None:
     """The kernel itself says which pairs it cannot do: those whose shorter text has more than 64 characters."""
-    prepared = textual.prepare(pa.array(["q" * 64, "z" * 65, "q" * 200]))
+    prepared = corpus.prepare(pa.array(["q" * 64, "z" * 65, "q" * 200]))
     out_SN = np.empty((3, 3), np.float32)
     left, right = np.array([0, 1, 0]), np.array([1, 2, 2])
     cache = np.full((8, 5), -1, np.int32)
