@@ -21,6 +21,7 @@ CONFIGS = {
     "features": ("tritower.features.config", "FeaturesConfig"),
     "ranker": ("tritower.ranker.config", "RankerConfig"),
     "baseline": ("tritower.baseline.config", "BaselineConfig"),
+    "baseline_full": ("tritower.baseline.config", "BaselineConfig"),
     "evaluation": ("tritower.evaluation.config", "EvaluationConfig"),
     "candidates": ("tritower.recommend.config", "CandidatesConfig"),
     "recommend": ("tritower.recommend.config", "RecommendConfig"),

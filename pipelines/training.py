@@ -38,6 +38,7 @@ def training(
     features_config: dict[str, Any] = {},
     ranker_config: dict[str, Any] = {},
     baseline_config: dict[str, Any] = {},
+    baseline_full_config: dict[str, Any] = {},
     evaluation_config: dict[str, Any] = {},
     candidates_config: dict[str, Any] = {},
     recommend_config: dict[str, Any] = {},
@@ -56,7 +57,8 @@ def training(
         embed_config: knobs of `tritower.encoder.config.EmbedConfig`.
         features_config: knobs of `tritower.features.config.FeaturesConfig`.
         ranker_config: knobs of `tritower.ranker.config.RankerConfig`.
-        baseline_config: knobs of `tritower.baseline.config.BaselineConfig`, for all three baselines.
+        baseline_config: knobs of `tritower.baseline.config.BaselineConfig`, for the first two baselines.
+        baseline_full_config: the same for the strongest one, which takes several times as long.
         evaluation_config: knobs of `tritower.evaluation.config.EvaluationConfig`.
         candidates_config: knobs of `tritower.recommend.config.CandidatesConfig`.
         recommend_config: knobs of `tritower.recommend.config.RecommendConfig`.
@@ -72,8 +74,12 @@ def training(
 
     trained = ranker(features=rows, embeddings=embeddings, config=ranker_config)
     rivals = {}
-    for name, variant in (("baseline", "standard"), ("baseline_cos", "cosines"), ("baseline_full", "full")):
-        rival = baseline(features=rows, embeddings=embeddings, variant=variant, config=baseline_config)
+    for name, variant, config in (
+        ("baseline", "standard", baseline_config),
+        ("baseline_cos", "cosines", baseline_config),
+        ("baseline_full", "full", baseline_full_config),
+    ):
+        rival = baseline(features=rows, embeddings=embeddings, variant=variant, config=config)
         rival.set_display_name(name)
         rivals[f"scores_{name}"] = rival.outputs["scores"]
     judged = evaluation(
