@@ -114,7 +114,7 @@ class RankerConfig:
     """Processes on this machine (torchrun ranks), >= 1."""
 
     threads: int = 0
-    """CPU threads of each process; 0 = OMP_NUM_THREADS where set, else the cores divided by the processes."""
+    """CPU threads of each process; 0 = OMP_NUM_THREADS where set, else 1: the matrices are small, use more `processes`."""
 
     seed: int = 17
     """Seed of weights, order and dropout, >= 0."""

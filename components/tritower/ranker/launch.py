@@ -36,7 +36,7 @@ def run(*, features: Path, embeddings: Path, model: Path, failures: Path, config
         f"--features={features}", f"--embeddings={embeddings}", f"--model={model}", f"--failures={failures}",
         f"--config={json.dumps(to_dict(config))}",
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads(config)), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads(config)), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
     tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         try:
@@ -53,11 +53,15 @@ def run(*, features: Path, embeddings: Path, model: Path, failures: Path, config
 
 
 def threads(config: RankerConfig) -> int:
-    """CPU threads of each process: the knob, else OMP_NUM_THREADS, else the usable cores divided by the processes."""
+    """CPU threads of each process: the knob, else OMP_NUM_THREADS, else one.
+
+    The matrices are small: threads wait for each other more than they compute (on two busy cores two threads took ten times
+    the CPU seconds of one). Processes scale instead.
+    """
     if config.threads:
         return config.threads
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() else max(1, len(os.sched_getaffinity(0)) // config.processes)
+    return int(given) if given.isdigit() else 1
 
 
 def _pass_on(line: str) -> None:
