@@ -2,7 +2,8 @@
 
 config.json        knobs of RankerConfig
 features.json      {"features": [names in column order], "normaliser": kind, "examination": [by position, 1 first]}
-model.safetensors  relevance.* (towers, head), bias.weight, normaliser.knot (F, K) float64, normaliser.value (F, K) float32
+model.safetensors  per member N: N.relevance.* (towers, head), N.bias.weight; for all of them: normaliser.knot (F, K) float64,
+                   normaliser.value (F, K) float32
 encoder.json       the encoder's description; its hash must equal that of the embeddings scored with
 metrics.json       validation figures, steps, seconds
 MODEL_CARD.md      the same for readers
@@ -34,7 +35,12 @@ class Artifact:
     names: list[str]
     encoder: dict[str, Any]
     normaliser: Normaliser
-    model: ClickModel
+    members: list[ClickModel]
+
+    def examination(self) -> list[float]:
+        """Mean examination probability of positions 1, 2, ... over the members; empty without position bias."""
+        curves = [examination(member) for member in self.members]
+        return [sum(values) / len(values) for values in zip(*curves, strict=True)]
 
     def expect(self, *, names: list[str], encoder: dict[str, Any], where: str) -> None:
         """Check that data fits the model.
@@ -59,11 +65,14 @@ class Artifact:
 
 def save(folder: Path, artifact: Artifact, metrics: Metrics) -> None:
     """Write the model folder, whole or not at all."""
-    model = artifact.model.cpu().eval()
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    tensors = {
+        f"{number}.{name}": value.contiguous()
+        for number, member in enumerate(artifact.members)
+        for name, value in member.cpu().eval().state_dict().items()
+    }
     tensors["normaliser.knot"] = torch.from_numpy(artifact.normaliser.knot_FK)
     tensors["normaliser.value"] = torch.from_numpy(artifact.normaliser.value_FK)
-    seen = examination(model)
+    seen = artifact.examination()
     with storage.atomic_directory(folder) as out:
         storage.write_json(out / "config.json", to_dict(artifact.config))
         features = {"features": artifact.names, "normaliser": artifact.config.normaliser, "examination": seen}
@@ -84,12 +93,18 @@ def load(folder: Path) -> Artifact:
     config = from_dict(RankerConfig, storage.read_json(folder / "config.json"), where=str(folder / "config.json"))
     names = storage.read_json(folder / "features.json")["features"]
     encoder = storage.read_json(folder / "encoder.json")
-    model = ClickModel(config, dim=int(encoder["dim"]), features=len(names))
+    members = [ClickModel(config, dim=int(encoder["dim"]), features=len(names)) for _ in range(config.members)]
     weights = folder / "model.safetensors"
     try:
         tensors = load_file(weights)
         normaliser = Normaliser(tensors.pop("normaliser.knot").numpy(), tensors.pop("normaliser.value").numpy())
-        model.load_state_dict(tensors)
+        for number, member in enumerate(members):
+            prefix = f"{number}."
+            own = {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+            member.load_state_dict(own)
+            member.eval()
+        if tensors:
+            raise KeyError(f"no place for {min(tensors)}")
     except (SafetensorError, FileNotFoundError, KeyError, RuntimeError) as error:
         raise ArtifactError(
             f"the weights do not fit the model's config and features: {str(error).splitlines()[0]}",
@@ -102,19 +117,19 @@ def load(folder: Path) -> Artifact:
             where=str(folder),
             remedy="Restore the whole folder from one training.",
         )
-    return Artifact(config, names, encoder, normaliser, model.eval())
+    return Artifact(config, names, encoder, normaliser, members)
 
 
 def _card(artifact: Artifact, metrics: Metrics, seen: list[float]) -> str:
     config = artifact.config
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in metrics.items())
     knobs = "\n".join(f"| {name} | {value} |" for name, value in to_dict(config).items())
-    parameters = sum(p.numel() for p in artifact.model.relevance.parameters())
+    parameters = sum(p.numel() for p in artifact.members[0].relevance.parameters())
     shown = ", ".join(f"{value:.2f}" for value in seen[:10]) or "not modelled"
     return f"""# Triple tower ranker
 
 Scores a job for a search: the probability of a click, as seen at the top position. A query tower and a document tower over
-text embeddings, an interaction tower over {len(artifact.names)} features, one head; {parameters:,} weights.
+text embeddings, an interaction tower over {len(artifact.names)} features, one head; {parameters:,} weights. The score is the mean of {config.members} such network(s) trained from different seeds.
 
 * Encoder: {artifact.encoder.get("name", "unnamed")}, hash {artifact.encoder["hash"]}, width {artifact.encoder["dim"]}.
 * Examination by position (1 first): {shown}.

@@ -77,6 +77,10 @@ class RankerConfig:
     listwise: float = 0.0
     """Weight of a softmax loss over each search beside the pointwise loss, >= 0; wants `shuffle` = requests."""
 
+    members: int = 3
+    """Networks trained one after the other from seeds `seed`, `seed` + 1, ...; the score is their mean probability, >= 1. The
+    largest gain found for ranking, at a cost in proportion."""
+
     average: float = 0.98
     """Decay per step of a moving average of the weights, in [0, 1); the average is what is validated and kept. 0 = none."""
 

@@ -1,6 +1,6 @@
 """Bulk scoring: each distinct text goes through its tower once, rows through the interaction tower and the head.
 
-Legend: N rows, T texts, E tower width, F features.
+Legend: N rows, M members, T texts, E tower width, F features.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.batches import distinct_past
+from tritower.ranker.config import RankerConfig
+from tritower.ranker.network import TripleTower
 
 _CHUNK = 8192
 
@@ -26,11 +28,9 @@ class Scorer:
     """
 
     def __init__(self, artifact: Artifact, matrix_TD: NDArray[Any]) -> None:
-        self.artifact = artifact
-        tower = artifact.model.relevance
+        self.normaliser = artifact.normaliser
         self.matrix_TD = matrix_TD
-        self.queries = _Cache(tower.query_tower, matrix_TD, artifact.config.query_tower[-1] + tower.width_head)
-        self.documents = _Cache(tower.document_tower, matrix_TD, artifact.config.document_tower[-1] + tower.width_head)
+        self.members = [_Member(member.relevance, matrix_TD, artifact.config) for member in artifact.members]
 
     def score(
         self,
@@ -49,22 +49,33 @@ class Scorer:
             key_NC: company and occupation numbers, -1 = unknown.
             past_NH: text numbers of past clicks, -1 = none.
         """
-        feature_NF = self.artifact.normaliser.apply(feature_NF)
+        feature_NF = self.normaliser.apply(feature_NF)
         out_N = np.empty(len(query_N), dtype=np.float32)
         for start in range(0, len(query_N), _CHUNK):
             part = slice(start, start + _CHUNK)
             past_U, past_BH = distinct_past(past_NH[part])
+            inputs = (
+                torch.from_numpy(feature_NF[part]),
+                torch.from_numpy(key_NC[part]).long(),
+                torch.from_numpy(self.matrix_TD[past_U]).float(),
+                torch.from_numpy(past_BH),
+            )
             with torch.inference_mode():
-                logit_B = self.artifact.model.relevance.join(
-                    self.queries(query_N[part]),
-                    self.documents(document_N[part]),
-                    torch.from_numpy(feature_NF[part]),
-                    torch.from_numpy(key_NC[part]).long(),
-                    torch.from_numpy(self.matrix_TD[past_U]).float(),
-                    torch.from_numpy(past_BH),
-                )
-                out_N[part] = torch.sigmoid(logit_B).numpy()
+                score_MB = [torch.sigmoid(member(query_N[part], document_N[part], inputs)) for member in self.members]
+                out_N[part] = torch.stack(score_MB).mean(0).numpy()
         return out_N
+
+
+class _Member:
+    """One network with its tower outputs."""
+
+    def __init__(self, tower: TripleTower, matrix_TD: NDArray[Any], config: RankerConfig) -> None:
+        self.tower = tower
+        self.queries = _Cache(tower.query_tower, matrix_TD, config.query_tower[-1] + tower.width_head)
+        self.documents = _Cache(tower.document_tower, matrix_TD, config.document_tower[-1] + tower.width_head)
+
+    def __call__(self, query_B: NDArray[Any], document_B: NDArray[Any], inputs: tuple[Tensor, ...]) -> Tensor:
+        return self.tower.join(self.queries(query_B), self.documents(document_B), *inputs)
 
 
 class _Cache:

@@ -13,14 +13,14 @@ import torch
 from tritower import logs
 from tritower.config import to_dict
 from tritower.errors import DataError
-from tritower.ranker import artifact, checkpoint, curve, normaliser, rows
+from tritower.ranker import artifact, checkpoint, curve, measure, normaliser, rows
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.normaliser import Normaliser
 from tritower.ranker.place import Place
 from tritower.ranker.rows import Rows
-from tritower.ranker.training import Progress, Trainer
+from tritower.ranker.training import Trainer
 
 logger = logging.getLogger(__name__)
 # Knobs that change where and how fast a training runs, not what it computes.
@@ -62,29 +62,47 @@ def train(
         # Examination and relevance could not be told apart.
         logger.info("no position is known: training without position bias")
         config = replace(config, position="none")
-    torch.manual_seed(config.seed)
-    network = ClickModel(config, dim=matrix_TD.shape[1], features=len(names))
     share = float(np.asarray(train_rows.clicked).mean())
     if not 0 < share < 1:
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
-    torch.nn.init.constant_(network.relevance.logit.bias, float(np.log(share / (1 - share))))
-    _start_position_weights(network, train_rows)
-    identity = _identity(config, names, train_rows, validation, rows.encoder_hash(encoder))
-    checkpoints = f"{config.checkpoints.rstrip('/')}/{identity}" if config.checkpoints else ""
     start, cpu_start = time.perf_counter(), time.process_time()
-    trainer = Trainer(
-        network, train=train_rows, validation=validation, matrix_TD=matrix_TD, config=config, place=place,
-        checkpoints=checkpoints, metrics_file=metrics_file, failures=failures,
-    )  # fmt: skip
-    progress = trainer.run()
+    trainers: list[Trainer] = []
+    for number in range(config.members):
+        own = replace(config, seed=config.seed + number)
+        torch.manual_seed(own.seed)
+        network = ClickModel(own, dim=matrix_TD.shape[1], features=len(names))
+        torch.nn.init.constant_(network.relevance.logit.bias, float(np.log(share / (1 - share))))
+        _start_position_weights(network, train_rows)
+        identity = _identity(own, names, train_rows, validation, rows.encoder_hash(encoder))
+        trainers.append(Trainer(
+            network, train=train_rows, validation=validation, matrix_TD=matrix_TD, config=own, place=place,
+            checkpoints=f"{config.checkpoints.rstrip('/')}/{identity}" if config.checkpoints else "",
+            metrics_file=metrics_file if number == 0 else None, failures=failures,
+        ))  # fmt: skip
+        with logs.phase(logger, f"member {number + 1} of {config.members}"):
+            trainers[-1].run()
     seconds = time.perf_counter() - start
     cpu_seconds = place.mean(time.process_time() - cpu_start) * place.world
+    figures = together(trainers)
     if place.rank == 0:
-        metrics = _metrics(progress, trainer, seconds, cpu_seconds)
-        artifact.save(model, Artifact(config, names, encoder, fitted, network), metrics)
-        if checkpoints:
-            checkpoint.clear(checkpoints)
+        metrics = figures | _metrics(trainers, seconds, cpu_seconds)
+        artifact.save(model, Artifact(config, names, encoder, fitted, [trainer.model for trainer in trainers]), metrics)
+        for trainer in trainers:
+            if trainer.checkpoints:
+                checkpoint.clear(trainer.checkpoints)
     place.barrier()
+
+
+def together(trainers: list[Trainer]) -> dict[str, float]:
+    """Validation figures of the members' mean probability of a click as shown."""
+    validation = trainers[0].validation
+    sides = [trainer.predict(validation) for trainer in trainers]
+    click_N, skip_N = (np.log(np.mean(np.exp(np.stack(side)), axis=0)) for side in zip(*sides, strict=True))
+    clicked_N = np.asarray(validation.clicked)
+    return {
+        "validation_log_loss": measure.log_loss(click_N, skip_N, clicked_N),
+        "validation_auc": measure.auc(click_N, clicked_N),
+    }
 
 
 def _prepare(features: Path, work: Path, *, names: list[str], config: RankerConfig) -> tuple[Normaliser, Rows, Rows]:
@@ -120,15 +138,15 @@ def _identity(config: RankerConfig, names: list[str], train: Rows, validation: R
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + data).hexdigest()[:16]
 
 
-def _metrics(progress: Progress, trainer: Trainer, seconds: float, cpu_seconds: float) -> dict[str, float]:
-    rows_seen = progress.step * trainer.batch_size
+def _metrics(trainers: list[Trainer], seconds: float, cpu_seconds: float) -> dict[str, float]:
+    """Sums over the members; the best step and the epochs are the first member's."""
+    first = trainers[0]
+    rows_seen = sum(trainer.progress.step * trainer.batch_size for trainer in trainers)
     return {
-        "validation_log_loss": progress.best["log_loss"],
-        "validation_auc": progress.best["auc"],
-        "best_step": float(progress.best_step),
-        "steps": float(progress.step),
-        "epochs": progress.step / trainer.per_epoch,
-        "train_rows": float(len(trainer.rows)),
+        "best_step": float(first.progress.best_step),
+        "steps": float(sum(trainer.progress.step for trainer in trainers)),
+        "epochs": first.progress.step / first.per_epoch,
+        "train_rows": float(len(first.rows)),
         "train_seconds": seconds,
         "train_cpu_seconds": cpu_seconds,
         "rows_per_second": rows_seen / seconds,

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from tritower import logs, schema, storage
 from tritower.ranker import artifact, launch, rows
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.network import examination
 from tritower.ranker.scoring import Scorer
 
 logger = logging.getLogger(__name__)
@@ -77,6 +76,6 @@ def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: 
                     columns = [batch.column("row"), batch.column("request"), pa.array(score_N)]
                     writer.write_batch(pa.record_batch(columns, schema=schema.SCORES.arrow()))
                     total += batch.num_rows
-        storage.write_json(out / "scores.json", {"model": "ranker", "examination": examination(loaded.model)})
+        storage.write_json(out / "scores.json", {"model": "ranker", "examination": loaded.examination()})
         counts["rows"] = total
     return total

@@ -226,7 +226,8 @@ class Trainer:
             tensors, state = found
             checkpoint.restore(tensors, self.model, self.optimiser)
             self.best_weights = _moved(checkpoint.below(tensors, "best"), self.place.device)
-            self.average = _moved(checkpoint.below(tensors, "average"), self.place.device)
+            average = _moved(checkpoint.below(tensors, "average"), self.place.device)
+            self.average = {name: average[name] for name in self.average}  # in the order of the parameters again
             self.progress = Progress(**state["progress"])
             logger.info("resumed at step %d of %d", self.progress.step, self.steps)
 
