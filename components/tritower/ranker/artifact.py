@@ -129,7 +129,8 @@ def _card(artifact: Artifact, metrics: Metrics, seen: list[float]) -> str:
     return f"""# Triple tower ranker
 
 Scores a job for a search: the probability of a click, as seen at the top position. A query tower and a document tower over
-text embeddings, an interaction tower over {len(artifact.names)} features, one head; {parameters:,} weights. The score is the mean of {config.members} such network(s) trained from different seeds.
+text embeddings, an interaction tower over {len(artifact.names)} features, one head; {parameters:,} weights.
+The score is the mean of {config.members} such network(s), trained from different seeds.
 
 * Encoder: {artifact.encoder.get("name", "unnamed")}, hash {artifact.encoder["hash"]}, width {artifact.encoder["dim"]}.
 * Examination by position (1 first): {shown}.

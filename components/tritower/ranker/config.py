@@ -172,6 +172,7 @@ class RankerConfig:
             "evaluations_per_epoch",
             "patience",
             "processes",
+            "members",
             "cross_rank",
             "hash_width",
             "past_width",

@@ -25,7 +25,7 @@ from tritower.ranker.place import Place
 
 SMALL = RankerConfig(
     query_tower=(16,), document_tower=(16,), interaction_tower=(16,), head=(16,), dropout=0.0, epochs=2, batch_size=256,
-    precision="fp32", threads=1, log_every_s=1.0,
+    precision="fp32", threads=1, log_every_s=1.0, members=1,
 )  # fmt: skip
 
 
@@ -82,6 +82,24 @@ def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: 
     assert "resumed at step" in told
     assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "straight/model.safetensors").read_bytes()
     assert not list((tmp_path / "checkpoints").iterdir())  # a finished training leaves none to resume by mistake
+
+
+def test_members_score_the_mean_of_networks_trained_alone(log: Any, tmp_path: Path):
+    def trained_scores(name: str, config: RankerConfig) -> np.ndarray:
+        folder = tmp_path / name
+        session.train(
+            features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures=folder,
+            config=config, place=Place(),
+        )  # fmt: skip
+        step.score(features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores")
+        return pq.read_table(folder / "scores/test.parquet")["score"].to_numpy()
+
+    both, first, second = (
+        trained_scores(name, replace(SMALL, epochs=1, members=members, seed=seed))
+        for name, members, seed in (("both", 2, 5), ("first", 1, 5), ("second", 1, 6))
+    )
+    assert np.abs(first - second).max() > 0.01
+    np.testing.assert_allclose(both, (first + second) / 2, atol=1e-6)
 
 
 def test_without_positions_there_is_no_position_bias(log: Any, tmp_path: Path):
