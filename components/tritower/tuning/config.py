@@ -53,7 +53,8 @@ SPACE = (
     Parameter(name="interaction_tower", kind="categorical", choices=("64,32", "128,64", "256,128", "256,128,64")),
     Parameter(name="head", kind="categorical", choices=("64", "128", "256,64")),
 )
-"""The ranker's knobs that moved its validation AUC most; architecture switches are settled by ablation, not by search."""
+"""Knobs of the ranker whose best value depends on the data, with ranges by judgement; architecture switches are settled by
+ablation, not by search."""
 
 
 @dataclass(frozen=True, kw_only=True)
