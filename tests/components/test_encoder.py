@@ -20,7 +20,8 @@ def test_embed_as_a_plain_call_equals_encode(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "dataset" / "texts.parquet")
     out = SimpleNamespace(path=str(tmp_path / "embeddings"), metadata={})
 
-    embed.python_func(dataset=SimpleNamespace(path=str(tmp_path / "dataset")), embeddings=out)
+    dataset = SimpleNamespace(path=str(tmp_path / "dataset"))
+    embed.python_func(dataset=dataset, embeddings=out, config={"precision": "fp32"})
 
     matrix = np.load(tmp_path / "embeddings" / "matrix.npy", mmap_mode="r")
     info = storage.read_json(tmp_path / "embeddings" / "encoder.json")

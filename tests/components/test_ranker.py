@@ -12,7 +12,7 @@ from tritower.ranker.component import ranker, score
 
 KNOBS = {
     "query_tower": [8.0], "document_tower": "8", "interaction_tower": [8], "head": [8], "epochs": "1", "batch_size": 64.0,
-    "threads": 1,
+    "threads": 1, "members": "2",
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_train_then_score(inputs: tuple[Dataset, Dataset], tmp_path: Path):
     features, embeddings = inputs
     model, scores, metrics = (kind(uri=str(tmp_path / name)) for kind, name in ((Model, "m"), (Dataset, "s"), (Metrics, "x")))
     ranker.python_func(features=features, embeddings=embeddings, model=model, scores=scores, metrics=metrics, config=KNOBS)
-    assert metrics.metadata["steps"] == 4.0
+    assert metrics.metadata["steps"] == 2 * 4.0  # two members
     assert storage.read_json(metrics.path)["validation_auc"] == metrics.metadata["validation_auc"]
     assert sorted(file.name for file in Path(scores.path).iterdir()) == ["scores.json", "test.parquet", "validation.parquet"]
 
