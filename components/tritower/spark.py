@@ -308,7 +308,7 @@ def _marked() -> Iterator[None]:
 @contextlib.contextmanager
 def _spark_errors() -> Iterator[None]:
     """Spark's errors as ours: what a kernel raised, a full disk, or the first line of what went wrong."""
-    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     try:
