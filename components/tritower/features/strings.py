@@ -1,10 +1,10 @@
 """String similarity of query and title, query and company, over unique pairs.
 
-The same query meets the same title again and again, so scores stay in a direct-mapped cache of fixed size, keyed by the pair of
-text numbers: a repeat costs one look-up, and memory does not grow with the data. Scores are pure functions of the two texts:
-the cache changes nothing but the time.
+The same query meets the same title again and again, so scores stay in a cache of fixed size, keyed by the pair of text numbers:
+a repeat costs one look-up, and memory does not grow with the data. A bucket of the cache is one line of the processor's.
+Scores are pure functions of the two texts: the cache changes nothing but the time.
 
-Legend: N rows, S scorers, B cache slots, V texts.
+Legend: N rows, S scorers, B buckets of the cache, V texts.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ TITLE_SCORERS = textual.SCORERS
 COMPANY_SCORERS = ("token_set", "partial", "jaro_winkler")
 PROFILE_SCORERS = ("token_set",)
 EMPTY = -1
+LINE = 64  # bytes of a cache line
 _LIBRARY: dict[str, tuple[Callable[..., Any], float]] = {
     "token_set": (fuzz.token_set_ratio, 0.01),
     "token_sort": (fuzz.token_sort_ratio, 0.01),
@@ -48,20 +49,22 @@ class Corpus:
 class PairScorer:
     """Scores pairs (left text, right text) of a corpus; 0 to 1, NaN where either text is empty."""
 
-    def __init__(self, texts: Corpus, scorers: Sequence[str], *, right_from: int = 0, cache_bits: int = 20) -> None:
+    def __init__(self, texts: Corpus, scorers: Sequence[str], *, right_from: int = 0, cache_bits: int = 18) -> None:
         """Score with `scorers` (names of `textual.SCORERS`).
 
         Args:
             texts: both sides' texts.
             scorers: what to compute.
             right_from: the position of the right side's number 0.
-            cache_bits: the cache has 2^cache_bits slots of 8 + 4 S bytes.
+            cache_bits: the cache has 2^cache_bits buckets of 64 bytes; an entry takes 8 + 4 S.
         """
         self.corpus = texts
         self.scorers = tuple(scorers)
         self.wanted_S = np.array([textual.SCORERS.index(name) for name in scorers])
         self.right_from = right_from
-        self.key_BC = np.full((1 << cache_bits, 2 + len(scorers)), EMPTY, np.int32)
+        memory = np.full((LINE << cache_bits) // 4 + LINE // 4, EMPTY, np.int32)
+        skipped = -memory.ctypes.data % LINE // 4
+        self.key_BC = memory[skipped : skipped + (LINE << cache_bits) // 4].reshape(1 << cache_bits, LINE // 4)
         self.score_BC = self.key_BC.view(np.float32)
 
     def scores(self, left_N: npt.NDArray[np.int32], right_N: npt.NDArray[np.int32], out_SN: npt.NDArray[np.float32]) -> None:

@@ -6,47 +6,35 @@ The same values as rapidfuzz's `fuzz.token_set_ratio`, `fuzz.token_sort_ratio`, 
 * ratio: 2 LCS / (length + length), the longest common subsequence by Hyyrö's bit-vector recurrence (2004): one word of 64
   bits holds the shorter text, each character of the longer costs four operations.
 * token sort: ratio of the sorted words. Token set: ratio after the shared words are set aside.
-* partial: the best ratio of the shorter text with any stretch of the longer that is no longer than it. One pass gives all
-  prefixes, one all suffixes. Of the stretches of full length only those are compared that can still be the best: moving by
-  one character changes the common subsequence by one at most, so two of them bound all between.
+* partial: the best ratio of the shorter text with any stretch of the longer that is no longer than it (`slide.py`).
 * Jaro-Winkler: Winkler 1990, with the usual prefix of up to 4 characters weighted 0.1 above a similarity of 0.7.
 
 A pair whose shorter part has more than 64 characters is left to rapidfuzz (`long`).
 
 Rows of one request follow one another, so the bit masks of the left text are kept from pair to pair. Texts are passed as
-(array, first, length): slices would cost more than some of the comparisons.
+(array, first, length), and arrays one by one: numba counts references to slices and to the fields of tuples, and passes an
+array in eight words, which costs more than some of the comparisons. So all functions are inlined too.
 
 Legend: V texts, W distinct words, A characters of the alphabet, N pairs, S scorers.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit, types
 from numba.extending import intrinsic
 
+from tritower.features import slide
 from tritower.features.corpus import LENGTH, RAW, UNIQUE, UNIQUE_LENGTH, WORD, WORDS, Texts
 from tritower.features.pairs import prefetch, slot
+from tritower.features.slide import BITS
 
 Array = npt.NDArray[Any]
 SCORERS = ("token_set", "token_sort", "partial", "jaro_winkler")
-BITS = 64
-AHEAD = 12  # rows between asking for a slot of the cache and looking into it
+AHEAD = 12  # rows between asking for what a row needs and needing it
 ONE = np.uint64(1)
 FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
-
-
-class Masks(NamedTuple):
-    """Where each character stands in a text, as bits: the left text forwards, backwards, with its words sorted, with its
-    distinct words sorted; and room for texts of the moment."""
-
-    forward_A: Array
-    backward_A: Array
-    sorted_A: Array
-    distinct_A: Array
-    other_A: Array
-    other_backward_A: Array
 
 
 @intrinsic
@@ -62,28 +50,19 @@ def _popcount(typing_context: Any, word: Any) -> Any:
 popcount: Any = _popcount
 
 
-# Rows of tables are never taken as views below: numba would count references to each, which costs more than a comparison.
-
-
-@njit(cache=True, inline="always")
+@njit(cache=True, forceinline=True)
 def _mark(mask_A: Array, text: Array, first: Any, length: Any) -> None:
     for i in range(min(length, BITS)):
         mask_A[text[first + i]] |= ONE << np.uint64(i)
 
 
-@njit(cache=True, inline="always")
-def _mark_backward(mask_A: Array, text: Array, first: Any, length: Any) -> None:
-    for i in range(min(length, BITS)):
-        mask_A[text[first + length - 1 - i]] |= ONE << np.uint64(i)
-
-
-@njit(cache=True, inline="always")
+@njit(cache=True, forceinline=True)
 def _clear(mask_A: Array, text: Array, first: Any, length: Any) -> None:
     for i in range(length):
         mask_A[text[first + i]] = np.uint64(0)
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True, forceinline=True)
 def _lcs(mask_A: Array, text: Array, first: Any, length: Any) -> Any:
     """Longest common subsequence of a text and the pattern in the mask; the bits above the pattern stay set."""
     state = FULL
@@ -93,7 +72,7 @@ def _lcs(mask_A: Array, text: Array, first: Any, length: Any) -> Any:
     return np.int64(popcount(~state))
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _common(left_A: Array, other_A: Array, text: Array, a: Any, m: Any, other: Array, b: Any, n: Any) -> Any:
     """Longest common subsequence of text[a:][:m] and other[b:][:n]; -1 if both have more than 64 characters.
 
@@ -109,7 +88,7 @@ def _common(left_A: Array, other_A: Array, text: Array, a: Any, m: Any, other: A
     return common
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _token_sort(sorted_A: Array, other_A: Array, char: Array, place_V6: Array, p: Any, q: Any) -> Any:
     """Ratio of two texts with their words sorted; -1 = too long."""
     m, n = np.int64(place_V6[p, LENGTH]), np.int64(place_V6[q, LENGTH])
@@ -117,7 +96,7 @@ def _token_sort(sorted_A: Array, other_A: Array, char: Array, place_V6: Array, p
     return 2.0 * common / (m + n) if common >= 0 else -1.0
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _shares_words(word: Array, place_V6: Array, p: Any, q: Any) -> bool:
     for i in range(place_V6[p, WORD], place_V6[p, WORD] + place_V6[p, WORDS]):
         for j in range(place_V6[q, WORD], place_V6[q, WORD] + place_V6[q, WORDS]):
@@ -126,7 +105,7 @@ def _shares_words(word: Array, place_V6: Array, p: Any, q: Any) -> bool:
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _append(buffer: Array, length: Any, word_char: Array, word_W: Array, space: int, word: Any) -> Any:
     if length:
         buffer[length] = space
@@ -137,26 +116,28 @@ def _append(buffer: Array, length: Any, word_char: Array, word_W: Array, space: 
     return length
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _token_set_disjoint(distinct_A: Array, other_A: Array, char: Array, place_V6: Array, p: Any, q: Any) -> Any:
     m, n = np.int64(place_V6[p, UNIQUE_LENGTH]), np.int64(place_V6[q, UNIQUE_LENGTH])
     common = _common(distinct_A, other_A, char, place_V6[p, UNIQUE], m, char, place_V6[q, UNIQUE], n)
     return 2.0 * common / (m + n) if common >= 0 else -1.0
 
 
-@njit(cache=True)
-def _token_set_shared(other_A: Array, texts: Texts, p: Any, q: Any, one: Array, two: Array) -> Any:
+@njit(cache=True, forceinline=True)
+def _token_set_shared(
+    other_A: Array, word: Array, word_char: Array, word_W: Array, space: int, place_V6: Array, p: Any, q: Any, one: Array,
+    two: Array,
+) -> Any:  # fmt: skip
     """Token-set ratio of texts with words in common; the buffers are for the words that only one side has."""
-    word, word_char, word_W, place_V6 = texts.word, texts.word_char, texts.word_W, texts.place_V6
     i, j = np.int64(place_V6[p, WORD]), np.int64(place_V6[q, WORD])
     i_end, j_end = i + place_V6[p, WORDS], j + place_V6[q, WORDS]
     shared = only_a = only_b = np.int64(0)
     while i < i_end or j < j_end:
         if j == j_end or (i < i_end and word[i] < word[j]):
-            only_a = _append(one, only_a, word_char, word_W, texts.space, word[i])
+            only_a = _append(one, only_a, word_char, word_W, space, word[i])
             i += 1
         elif i == i_end or word[j] < word[i]:
-            only_b = _append(two, only_b, word_char, word_W, texts.space, word[j])
+            only_b = _append(two, only_b, word_char, word_W, space, word[j])
             j += 1
         else:
             shared += (shared > 0) + word_W[word[i] + 1] - word_W[word[i]]
@@ -176,74 +157,35 @@ def _token_set_shared(other_A: Array, texts: Texts, p: Any, q: Any, one: Array, 
     return max(best, 1.0 - (1 + only_a) / (shared + all_a), 1.0 - (1 + only_b) / (shared + all_b))
 
 
-@njit(cache=True)
-def _slide(forward_A: Array, backward_A: Array, text: Array, m: Any, b: Any, n: Any, stack: Array) -> Any:
-    """Best ratio of the pattern of length m in the masks with a stretch of text[b:][:n]; m is not above n."""
-    low, high = _lcs(forward_A, text, b, m), _lcs(forward_A, text, b + n - m, m)
-    top = max(low, high)
-    stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3] = 0, low, n - m, high
-    depth = 1
-    while depth:
-        depth -= 1
-        i, at_i, j, at_j = stack[depth, 0], stack[depth, 1], stack[depth, 2], stack[depth, 3]
-        if j - i < 2 or min(m, (at_i + at_j + j - i) // 2) <= top:
-            continue
-        middle = (i + j) // 2
-        at = _lcs(forward_A, text, b + middle, m)
-        top = max(top, at)
-        stack[depth, 0], stack[depth, 1], stack[depth, 2], stack[depth, 3] = i, at_i, middle, at
-        stack[depth + 1, 0], stack[depth + 1, 1], stack[depth + 1, 2], stack[depth + 1, 3] = middle, at, j, at_j
-        depth += 2
-    # Prefixes and suffixes that are shorter than the pattern share no more with it than the full stretch they are part of.
-    best = top / m
-    if 2.0 * low > best * (m + low):
-        best = _prefixes(forward_A, text, m, b, 1, best)
-    if 2.0 * high > best * (m + high):
-        best = _prefixes(backward_A, text, m, b + n - 1, -1, best)
-    return best
+@njit(cache=True, forceinline=True)
+def _slide(mask_A: Array, m: Any, char: Array, b: Any, n: Any, short_R: Array, long_R: Array) -> Any:
+    """Best ratio of the pattern of length m in the mask with a stretch of char[b:][:n]; m is not above n."""
+    if m <= 32:
+        return slide.best_ratio(mask_A, m, char, b, n, short_R)
+    return slide.best_ratio(mask_A, m, char, b, n, long_R)
 
 
-@njit(cache=True)
-def _prefixes(mask_A: Array, text: Array, m: Any, first: Any, step: int, best: Any) -> Any:
-    """The best ratio of the pattern of length m with a shorter text from `first` on, or `best` if that is more."""
-    state = FULL
-    for i in range(m - 1):
-        hit = state & mask_A[text[first + step * i]]
-        state = (state + hit) | (state - hit)
-        double = 2.0 * popcount(~state)
-        if double > best * (m + i + 1):
-            best = double / (m + i + 1)
-    return best
-
-
-@njit(cache=True)
-def _slide_other(other_A: Array, backward_A: Array, char: Array, a: Any, m: Any, b: Any, n: Any, stack: Array) -> Any:
-    """The same for a pattern char[a:][:m] that no mask holds yet."""
-    _mark(other_A, char, a, m)
-    _mark_backward(backward_A, char, a, m)
-    best = _slide(other_A, backward_A, char, m, b, n, stack)
-    _clear(other_A, char, a, m)
-    _clear(backward_A, char, a, m)
-    return best
-
-
-@njit(cache=True)
-def _partial(masks: Masks, char: Array, place_V6: Array, p: Any, q: Any, stack: Array) -> Any:
+@njit(cache=True, forceinline=True)
+def _partial(
+    forward_A: Array, other_A: Array, char: Array, place_V6: Array, p: Any, q: Any, short_R: Array, long_R: Array
+) -> Any:
     """Partial ratio; -1 = too long."""
     a, m, b, n = place_V6[p, RAW], np.int64(place_V6[p, LENGTH]), place_V6[q, RAW], np.int64(place_V6[q, LENGTH])
     if m > BITS and n > BITS:
         return -1.0
-    if m > n:
-        return _slide_other(masks.other_A, masks.other_backward_A, char, b, n, a, m, stack)
-    best = _slide(masks.forward_A, masks.backward_A, char, m, b, n, stack)
-    if m == n:
-        best = max(best, _slide_other(masks.other_A, masks.other_backward_A, char, b, n, a, m, stack))
+    best = 0.0
+    if m <= n:
+        best = _slide(forward_A, m, char, b, n, short_R, long_R)
+    if m >= n:
+        _mark(other_A, char, b, n)
+        best = max(best, _slide(other_A, n, char, a, m, short_R, long_R))
+        _clear(other_A, char, b, n)
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _jaro_winkler(forward_A: Array, char: Array, place_V6: Array, p: Any, q: Any, matched: Array) -> Any:
-    """Jaro-Winkler similarity; `matched` is a buffer for the right text's matched characters. -1 = left text too long."""
+    """Jaro-Winkler similarity; `matched` takes the masks of the right text's matched characters. -1 = left text too long."""
     a, m, b, n = place_V6[p, RAW], np.int64(place_V6[p, LENGTH]), place_V6[q, RAW], np.int64(place_V6[q, LENGTH])
     if m > BITS:
         return -1.0
@@ -253,19 +195,19 @@ def _jaro_winkler(forward_A: Array, char: Array, place_V6: Array, p: Any, q: Any
     window: Any = FULL >> np.uint64(BITS - min(reach + 1, BITS))
     common = 0
     for j in range(min(n, m + reach)):
-        free = forward_A[char[b + j]] & window & ~used
+        mask = forward_A[char[b + j]]
+        free = mask & window & ~used
         used |= free & (~free + ONE)
-        matched[common] = char[b + j]
+        matched[common] = mask
         common += free != 0
         window = (window << ONE) | (ONE if j < reach else np.uint64(0))
     if common == 0:
         return 0.0
     swapped: Any = 0
-    k: Any = 0
-    for i in range(m):
-        here = np.int64(used >> np.uint64(i) & ONE)
-        swapped += here & np.int64(char[a + i] != matched[k])
-        k += here
+    for k in range(common):
+        bit = used & (~used + ONE)
+        swapped += (matched[k] & bit) == 0
+        used ^= bit
     jaro = (common / m + common / n + (common - swapped // 2) / common) / 3.0
     if jaro > 0.7:
         prefix = 0
@@ -275,81 +217,125 @@ def _jaro_winkler(forward_A: Array, char: Array, place_V6: Array, p: Any, q: Any
     return min(jaro, 1.0)
 
 
-@njit(cache=True)
-def _turn_left(masks: Masks, char: Array, place_V6: Array, old: Any, new: Any) -> None:
+@njit(cache=True, forceinline=True)
+def _turn_left(forward_A: Array, sorted_A: Array, distinct_A: Array, char: Array, place_V6: Array, old: Any, new: Any) -> None:
     """Exchange the left text in the masks; -1 = none."""
-    if old >= 0:
-        for mask_A in (masks.forward_A, masks.backward_A, masks.sorted_A, masks.distinct_A):  # of the same characters
-            _clear(mask_A, char, place_V6[old, RAW], place_V6[old, LENGTH])
+    if old >= 0:  # all three are of the same characters
+        first, length = place_V6[old, RAW], place_V6[old, LENGTH]
+        _clear(forward_A, char, first, length)
+        _clear(sorted_A, char, first, length)
+        _clear(distinct_A, char, first, length)
     a, m = place_V6[new, RAW], place_V6[new, LENGTH]
-    _mark(masks.forward_A, char, a, m)
-    _mark_backward(masks.backward_A, char, a, m)
-    _mark(masks.sorted_A, char, a + m, m)
-    _mark(masks.distinct_A, char, place_V6[new, UNIQUE], place_V6[new, UNIQUE_LENGTH])
+    _mark(forward_A, char, a, m)
+    _mark(sorted_A, char, a + m, m)
+    _mark(distinct_A, char, place_V6[new, UNIQUE], place_V6[new, UNIQUE_LENGTH])
 
 
-@njit(cache=True)
-def _masks(alphabet: int) -> Masks:
-    return Masks(
-        np.zeros(alphabet, np.uint64), np.zeros(alphabet, np.uint64), np.zeros(alphabet, np.uint64),
-        np.zeros(alphabet, np.uint64), np.zeros(alphabet, np.uint64), np.zeros(alphabet, np.uint64),
-    )  # fmt: skip
+@njit(cache=True, forceinline=True)
+def _ask(place_V6: Array, key_BC: Array, p: Any, q: Any, right_from: int) -> None:
+    """Have a pair's bucket and the right text's place brought into the cache."""
+    prefetch(key_BC, slot((p << 32) | q, key_BC.shape[0]))
+    prefetch(place_V6, q + right_from)
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
+def _ask_text(char: Array, place_V6: Array, q: Any) -> None:
+    """Have a text's characters brought into the cache, as far as most texts go; it takes its place, so later than `_ask`."""
+    first = np.int64(place_V6[max(q, 0), RAW])
+    for line in range(3):
+        prefetch(char, first + line * 32)
+
+
+@njit(cache=True, forceinline=True)
+def _find(key_BC: Array, at: Any, p: Any, q: Any, entry: Any) -> Any:
+    """Column of a pair's entry in its bucket, or of the entry to put it into: an empty one, or any in a full bucket."""
+    full = key_BC.shape[1] // entry * entry
+    column = 0
+    while column < full and key_BC[at, column] >= 0:
+        if key_BC[at, column] == p and key_BC[at, column + 1] == q:
+            return column
+        column += entry
+    return column if column < full else (p + q) % (full // entry) * entry
+
+
+@njit(cache=True, forceinline=True)
+def _value(
+    kind: Any, char: Array, word: Array, place_V6: Array, word_char: Array, word_W: Array, space: int, p: Any, q: Any,
+    forward_A: Array, sorted_A: Array, distinct_A: Array, other_A: Array, one: Array, two: Array, short_R: Array, long_R: Array,
+) -> Any:  # fmt: skip
+    """One score of a pair whose left text is in the masks: -1 too long, NaN where a text is empty."""
+    if place_V6[p, LENGTH] == 0 or place_V6[q, LENGTH] == 0:
+        return np.nan
+    if kind == 0:
+        if _shares_words(word, place_V6, p, q):
+            return _token_set_shared(other_A, word, word_char, word_W, space, place_V6, p, q, one, two)
+        return _token_set_disjoint(distinct_A, other_A, char, place_V6, p, q)
+    if kind == 1:
+        return _token_sort(sorted_A, other_A, char, place_V6, p, q)
+    if kind == 2:
+        return _partial(forward_A, other_A, char, place_V6, p, q, short_R, long_R)
+    return _jaro_winkler(forward_A, char, place_V6, p, q, long_R[long_R.shape[0] // 2 :])
+
+
 def score(
     texts: Texts, left_N: Array, right_N: Array, right_from: int, wanted_S: Array, key_BC: Array, score_BC: Array, out_SN: Array
 ) -> bool:
-    """Score pairs through a direct-mapped cache; whether some pair is too long for one of the scorers.
+    """Score pairs through a cache; whether some pair is too long for one of the scorers.
 
     Args:
         texts: from `corpus.prepare`.
         left_N, right_N: text numbers; a negative one gives NaN.
         right_from: added to the right numbers.
         wanted_S: numbers of `SCORERS`, one per row of `out_SN`.
-        key_BC: the cache as int32; the first two columns are the pair, -1 = none. The size is a power of two.
-        score_BC: the same memory as float32; the scores follow the pair, so that a look-up touches one cache line.
+        key_BC: the cache as int32, one bucket a row: as many entries as fit, each the pair (-1 = none) and its scores. The
+            number of buckets is a power of two.
+        score_BC: the same memory as float32.
         out_SN: to fill: 0 to 1, -1 too long, NaN where a text is empty.
     """
-    masks = _masks(texts.alphabet)
-    char, word, place_V6 = texts.char, texts.word, texts.place_V6
-    sorted_A, distinct_A, other_A, forward_A = masks.sorted_A, masks.distinct_A, masks.other_A, masks.forward_A
-    one, two = np.empty(texts.longest + 2, char.dtype), np.empty(texts.longest + 2, char.dtype)
-    stack = np.empty((BITS, 4), np.int64)  # halving needs one entry per bit of a text's length
+    forward_A, sorted_A, distinct_A, other_A = np.zeros((4, texts.alphabet), np.uint64)
+    one, two = np.empty((2, texts.longest + 2), texts.char.dtype)
+    short_R, long_R = slide.room(texts.longest, np.uint32), slide.room(texts.longest, np.uint64)
+    long: bool = _score(
+        texts.char, texts.word, texts.place_V6, texts.word_char, texts.word_W, texts.space, left_N, right_N, right_from,
+        wanted_S, key_BC, score_BC, out_SN, forward_A, sorted_A, distinct_A, other_A, one, two, short_R, long_R,
+    )  # fmt: skip
+    return long
+
+
+@njit(cache=True)
+def _score(
+    char: Array, word: Array, place_V6: Array, word_char: Array, word_W: Array, space: int, left_N: Array, right_N: Array,
+    right_from: int, wanted_S: Array, key_BC: Array, score_BC: Array, out_SN: Array, forward_A: Array, sorted_A: Array,
+    distinct_A: Array, other_A: Array, one: Array, two: Array, short_R: Array, long_R: Array,
+) -> bool:  # fmt: skip
+    """`score` with all arrays apart. The masks (where each character stands in a text, as bits) are zero: of the left text as
+    it is, with its words sorted, with its distinct words sorted, and of a text of the moment."""
+    rows, entry = left_N.shape[0], 2 + wanted_S.shape[0]
     held = np.int64(-1)
     long = False
-    for i in range(left_N.shape[0]):
+    for i in range(rows):
         p, q = np.int64(left_N[i]), np.int64(right_N[i])
         if p < 0 or q < 0:
             out_SN[:, i] = np.nan
             continue
-        if i + AHEAD < left_N.shape[0]:
-            soon = (np.int64(left_N[i + AHEAD]) << 32) | np.int64(right_N[i + AHEAD])
-            prefetch(key_BC, slot(soon, key_BC.shape[0]))
+        if i + AHEAD < rows:
+            _ask(place_V6, key_BC, np.int64(left_N[i + AHEAD]), np.int64(right_N[i + AHEAD]), right_from)
+            _ask_text(char, place_V6, np.int64(right_N[i + AHEAD // 2]) + right_from)
         at = slot((p << 32) | q, key_BC.shape[0])
-        if key_BC[at, 0] != p or key_BC[at, 1] != q:
-            key_BC[at, 0], key_BC[at, 1] = p, q
+        column = _find(key_BC, at, p, q, entry)
+        if key_BC[at, column] != p or key_BC[at, column + 1] != q:
+            key_BC[at, column], key_BC[at, column + 1] = p, q
             q += right_from
-            blank = place_V6[p, LENGTH] == 0 or place_V6[q, LENGTH] == 0
             if p != held:
-                _turn_left(masks, char, place_V6, held, p)
+                _turn_left(forward_A, sorted_A, distinct_A, char, place_V6, held, p)
                 held = p
             for s in range(wanted_S.shape[0]):
-                if blank:
-                    value = np.nan
-                elif wanted_S[s] == 0:
-                    if _shares_words(word, place_V6, p, q):
-                        value = _token_set_shared(other_A, texts, p, q, one, two)
-                    else:
-                        value = _token_set_disjoint(distinct_A, other_A, char, place_V6, p, q)
-                elif wanted_S[s] == 1:
-                    value = _token_sort(sorted_A, other_A, char, place_V6, p, q)
-                elif wanted_S[s] == 2:
-                    value = _partial(masks, char, place_V6, p, q, stack)
-                else:
-                    value = _jaro_winkler(forward_A, char, place_V6, p, q, one)
-                score_BC[at, 2 + s] = value
+                score_BC[at, column + 2 + s] = _value(
+                    wanted_S[s], char, word, place_V6, word_char, word_W, space, p, q, forward_A, sorted_A, distinct_A, other_A,
+                    one, two, short_R, long_R,
+                )  # fmt: skip
         for s in range(wanted_S.shape[0]):
-            out_SN[s, i] = score_BC[at, 2 + s]
-            long = long or score_BC[at, 2 + s] < 0.0
+            value = score_BC[at, column + 2 + s]
+            out_SN[s, i] = value
+            long = long or value < 0.0
     return long

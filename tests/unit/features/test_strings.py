@@ -55,7 +55,7 @@ def test_long_texts_are_left_to_the_library() -> None:
     prepared = corpus.prepare(pa.array(["q" * 64, "z" * 65, "q" * 200]))
     out_SN = np.empty((3, 3), np.float32)
     left, right = np.array([0, 1, 0]), np.array([1, 2, 2])
-    cache = np.full((8, 5), -1, np.int32)
+    cache = np.full((8, 16), -1, np.int32)
     assert textual.score(prepared, left, right, 0, np.arange(3), cache, cache.view(np.float32), out_SN)
     assert (out_SN[:, 1] == -1).all()
     assert (out_SN[:, [0, 2]] >= 0).all()
