@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritower import errors, storage
-from tritower.engine import BATCH_ROWS, BatchKernel, Engine, GroupKernel, ordered, write_parquet
+from tritower.batches import BATCH_ROWS, BatchKernel, GroupKernel, ordered, rebatch, write_parquet
 from tritower.errors import StepError, StorageError, TritowerError
 
 if TYPE_CHECKING:
@@ -67,9 +67,17 @@ class SparkEngine:
             store.create_dir(path, recursive=True)
             pq.write_table(source, f"{path}/table.parquet", filesystem=store, compression="snappy")
             source = f"{_prefix(self._scratch)}{path}"
-        found = [str(path) for path in source] if isinstance(source, list) else storage.list_files(source)
+        found = [str(path) for path in source] if isinstance(source, list) else storage.list_files(self.shared(source))
         pieces, schema = _pieces([file for file in found if file.endswith(".parquet")])
         self._view(name, pieces, schema)
+
+    def shared(self, source: str | Path) -> str:
+        """See Engine. What is local is copied to the scratch place if that is not: workers then need no disk in common."""
+        if storage.is_local(self._scratch) or not storage.is_local(source):
+            return str(source)
+        place = f"{self._scratch}/{uuid.uuid4().hex[:12]}"
+        storage.upload_tree(storage.local_path(source), place)
+        return place
 
     def sql(self, name: str, query: str) -> None:
         """See Engine."""
@@ -113,12 +121,22 @@ class SparkEngine:
         batches = self.stream(query, order_by=order_by)
         return write_parquet(batches, path, schema, number=number, number_from=number_from, part_rows=part_rows)
 
-    def stream(self, query: str, *, order_by: str = "") -> "Iterator[pa.RecordBatch]":
+    def stream(
+        self,
+        query: str,
+        *,
+        order_by: str = "",
+        presorted: bool = False,
+        kernel: BatchKernel | None = None,
+        schema: "pa.Schema | None" = None,
+        batch_rows: int = 0,
+    ) -> "Iterator[pa.RecordBatch]":
         """See Engine."""
         with _spark_errors():
             frame = self._session.sql(ordered(query, order_by))
-        files = self._materialise(frame, _arrow_schema(frame), None)
-        return (batch for file, _ in files for batch in _read_piece({"file": file, "first": 0, "count": -1}))
+        files = self._materialise(frame, _nullable(schema) if schema else _arrow_schema(frame), kernel)
+        batches = (batch for file, _ in files for batch in _read_piece({"file": file, "first": 0, "count": -1}))
+        return rebatch(batches, batch_rows) if batch_rows else batches
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """See Engine."""
@@ -134,7 +152,7 @@ class SparkEngine:
         if self._owns_session:
             self._session.stop()
 
-    def __enter__(self) -> "Engine":
+    def __enter__(self) -> "SparkEngine":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tritower import engine as module
-from tritower.engine import Engine, open_engine, write_parquet
+from tritower import batches as module
+from tritower.batches import write_parquet
+from tritower.engine import Engine, open_engine
 from tritower.errors import ConfigError, StorageError
 
 
@@ -56,7 +57,7 @@ def test_two_streams_at_once_and_queries_between(engine: Engine) -> None:
 def test_groups_are_never_cut(sizes: list[int], batch_rows: int, wanted: int) -> None:
     keys = [key for key, size in enumerate(sizes) for _ in range(size)]
     batches = pa.table({"key": keys, "row": list(range(len(keys)))}).to_batches(max_chunksize=batch_rows)
-    tables = list(module._whole_groups(batches, "key", rows=wanted))
+    tables = list(module.whole_groups(batches, "key", rows=wanted))
     assert [row for table in tables for row in table["row"].to_pylist()] == list(range(len(keys)))
     seen = [set(table["key"].to_pylist()) for table in tables]
     assert sum(len(part) for part in seen) == len(set(keys))
