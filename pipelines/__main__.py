@@ -57,6 +57,7 @@ def _run(options: argparse.Namespace) -> int:
         _locations(options),
         preset=options.preset,
         settings=options.set,
+        engine=options.engine,
         root=options.root,
         out=options.out,
         use_cache=not options.no_cache,
@@ -86,7 +87,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _submit(options: argparse.Namespace) -> int:
     from pipelines import compiling, running
 
-    arguments = running.arguments(options.pipeline, _locations(options), options.preset, options.set)
+    arguments = running.arguments(options.pipeline, _locations(options), options.preset, options.set, engine=options.engine)
     backend = _backend(options)
     run_id = backend.submit(
         compiling.yaml_path(options.pipeline),
@@ -106,7 +107,10 @@ def _schedule(options: argparse.Namespace) -> int:
     from pipelines import compiling, remote, running
 
     remote.check_cron(options.cron)
-    arguments = running.arguments(options.pipeline, _locations(options), options.preset, options.set, versioned=False)
+    locations = _locations(options)
+    arguments = running.arguments(
+        options.pipeline, locations, options.preset, options.set, engine=options.engine, versioned=False
+    )
     made, replaced = _backend(options).schedule(
         compiling.yaml_path(options.pipeline),
         arguments,
@@ -187,6 +191,8 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     _add(command, "--truth", "true probabilities of a simulated log (training)", "", "WHERE")
     _add(command, "--model", "a trained ranker (batch)", "", "WHERE")
     _add(command, "--encoder", "the text encoder that it was trained with (batch)", "", "WHERE")
+    _add(command, "--previous-state", "the state that an earlier run handed back, to continue from", "", "WHERE")
+    command.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="of ingest and features (duckdb)")
     _add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")
     command.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="one knob; may be repeated")
 

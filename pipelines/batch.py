@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from kfp import dsl
 from tritower.encoder.component import embed
 from tritower.entities.component import entities
-from tritower.features.component import candidate_features
+from tritower.features.component import features
 from tritower.ingest.component import ingest
 from tritower.ranker.component import score
 from tritower.recommend.component import candidates, recommend
@@ -17,6 +17,7 @@ class Outputs(NamedTuple):
     """What a run hands back."""
 
     recommendations: dsl.Dataset
+    state: dsl.Dataset
 
 
 def batch(
@@ -26,6 +27,8 @@ def batch(
     encoder: str,
     users: str = "",
     data_version: str = "",
+    previous_state: str = "",
+    engine: str = "duckdb",
     ingest_config: dict[str, Any] = {},
     entities_config: dict[str, Any] = {},
     embed_config: dict[str, Any] = {},
@@ -42,6 +45,9 @@ def batch(
         encoder: location of the text encoder that the same run made.
         users: location of what is known of the users; empty when nothing is.
         data_version: changes when the input does; without it a step whose input changed in place would be taken from the cache.
+        previous_state: location of the `state` that an earlier run, of this pipeline or of training, handed back: the log then
+            need hold only what came since. Empty to compute from the whole log.
+        engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
         ingest_config: knobs of `tritower.ingest.config.IngestConfig`.
         entities_config: knobs of `tritower.entities.config.EntitiesConfig`.
         embed_config: knobs of `tritower.encoder.config.EmbedConfig`.
@@ -51,15 +57,24 @@ def batch(
     """
     trained = dsl.importer(artifact_uri=model, artifact_class=dsl.Model).set_display_name("model").output
     texts = dsl.importer(artifact_uri=encoder, artifact_class=dsl.Model).set_display_name("encoder").output
-    data = ingest(jobs=jobs, impressions=impressions, users=users, data_version=data_version, config=ingest_config)
+    data = ingest(
+        jobs=jobs, impressions=impressions, users=users, data_version=data_version, engine=engine, config=ingest_config
+    )
     opens_store(data)
     dataset = data.outputs["dataset"]
     found = entities(dataset=dataset, config=entities_config).outputs["entities"]
     embeddings = embed(dataset=dataset, encoder=texts, config=embed_config).outputs["embeddings"]
     chosen = candidates(dataset=dataset, embeddings=embeddings, config=candidates_config).outputs["candidates"]
-    rows = candidate_features(
-        dataset=dataset, embeddings=embeddings, candidates=chosen, entities=found, config=features_config
-    ).outputs["features"]
-    scored = score(features=rows, embeddings=embeddings, model=trained).outputs["scores"]
+    computed = features(
+        dataset=dataset,
+        embeddings=embeddings,
+        candidates=chosen,
+        entities=found,
+        previous_state=previous_state,
+        engine=engine,
+        config=features_config,
+    )
+    opens_store(computed.set_display_name("candidate_features"))
+    scored = score(features=computed.outputs["features"], embeddings=embeddings, model=trained).outputs["scores"]
     best = recommend(dataset=dataset, candidates=chosen, scores=scored, config=recommend_config)
-    return Outputs(recommendations=best.outputs["recommendations"])
+    return Outputs(recommendations=best.outputs["recommendations"], state=computed.outputs["state"])

@@ -31,18 +31,19 @@ class Plan:
 
 PLANS = {
     "training": Plan(
-        locations=("jobs", "impressions", "users", "truth"),
+        locations=("jobs", "impressions", "users", "truth", "previous_state"),
         results={
             "metrics": "metrics.json",
             "report": "report.html",
             "recommendations": "recommendations.parquet",
             "model": "model",
             "encoder": "encoder",
+            "state": "state",
         },
     ),
     "batch": Plan(
-        locations=("jobs", "impressions", "users", "model", "encoder"),
-        results={"recommendations": "recommendations.parquet"},
+        locations=("jobs", "impressions", "users", "model", "encoder", "previous_state"),
+        results={"recommendations": "recommendations.parquet", "state": "state"},
         knobs={"candidates": {"split": "all", "latest_per_user": True, "answer_at": "end"}},
     ),
 }
@@ -54,6 +55,7 @@ def run(
     *,
     preset: str = "",
     settings: Iterable[str] = (),
+    engine: str = "duckdb",
     root: Path,
     out: Path,
     use_cache: bool = True,
@@ -67,6 +69,7 @@ def run(
         locations: parameter -> file, folder or URI; empty where there is none.
         preset: name or TOML file of knobs.
         settings: `step.knob=value` texts.
+        engine: duckdb or spark, of ingest and features.
         root: folder for artifacts, logs and cache.
         out: folder that gets the results.
         use_cache: reuse steps whose input did not change.
@@ -80,7 +83,7 @@ def run(
         TritowerError: a knob or an input is wrong, or a step failed.
     """
     locations = {parameter: _absolute(location) for parameter, location in locations.items()}
-    values = arguments(name, locations, preset, settings)
+    values = arguments(name, locations, preset, settings, engine=engine)
     compiling.check_all()
     pipeline = compiling.yaml_path(name)
     print(f"Running {pipeline.name} with data version {values['data_version']}; logs and artifacts are in {root}")
@@ -100,11 +103,18 @@ def run(
 
 
 def arguments(
-    name: str, locations: Mapping[str, str], preset: str, settings: Iterable[str], *, versioned: bool = True
+    name: str,
+    locations: Mapping[str, str],
+    preset: str,
+    settings: Iterable[str],
+    *,
+    engine: str = "duckdb",
+    versioned: bool = True,
 ) -> dict[str, Any]:
     """The parameters of a pipeline.
 
     Args:
+        engine: duckdb or spark, of ingest and features.
         versioned: read the input and set its `data_version`; without it the parameters are the same whatever the input holds.
 
     Raises:
@@ -119,8 +129,13 @@ def arguments(
             raise ConfigError(f"the pipeline {name} has no step {step!r}", where=f"--set {setting}", remedy="Leave it out.")
     own = PLANS[name].knobs
     values = knobs.arguments({step: {**own.get(step, {}), **chosen.get(step, {})} for step in own.keys() | chosen.keys()})
-    version = data_version(*(locations[parameter] for parameter in PLANS[name].locations)) if versioned else ""
-    return {**locations, "data_version": version, **{key: value for key, value in values.items() if key in known}}
+    version = data_version(*(locations.get(parameter, "") for parameter in PLANS[name].locations)) if versioned else ""
+    return {
+        **locations,
+        "data_version": version,
+        "engine": engine,
+        **{key: value for key, value in values.items() if key in known},
+    }
 
 
 def _tasks(name: str) -> dict[str, Any]:

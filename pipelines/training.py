@@ -7,7 +7,7 @@ from tritower.baseline.component import baseline
 from tritower.encoder.component import embed, finetune
 from tritower.entities.component import entities
 from tritower.evaluation.component import evaluation
-from tritower.features.component import candidate_features, features
+from tritower.features.component import features
 from tritower.ingest.component import ingest
 from tritower.ranker.component import ranker, score
 from tritower.recommend.component import candidates, recommend
@@ -23,6 +23,7 @@ class Outputs(NamedTuple):
     metrics: dsl.Metrics
     report: dsl.HTML
     recommendations: dsl.Dataset
+    state: dsl.Dataset
 
 
 def training(
@@ -31,6 +32,8 @@ def training(
     users: str = "",
     truth: str = "",
     data_version: str = "",
+    previous_state: str = "",
+    engine: str = "duckdb",
     ingest_config: dict[str, Any] = {},
     entities_config: dict[str, Any] = {},
     finetune_config: dict[str, Any] = {},
@@ -51,6 +54,9 @@ def training(
         users: location of what is known of the users; empty when nothing is.
         truth: location of a simulated log's true probabilities; empty for real logs.
         data_version: changes when the input does; without it a step whose input changed in place would be taken from the cache.
+        previous_state: location of the `state` that an earlier run handed back; features continue from it, and impressions that
+            it has counted are neither featurised nor trained on again. Empty to start from nothing.
+        engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
         ingest_config: knobs of `tritower.ingest.config.IngestConfig`.
         entities_config: knobs of `tritower.entities.config.EntitiesConfig`.
         finetune_config: knobs of `tritower.encoder.config.FinetuneConfig`; `epochs` 0 keeps the base model.
@@ -63,14 +69,19 @@ def training(
         candidates_config: knobs of `tritower.recommend.config.CandidatesConfig`.
         recommend_config: knobs of `tritower.recommend.config.RecommendConfig`.
     """
-    data = ingest(jobs=jobs, impressions=impressions, users=users, data_version=data_version, config=ingest_config)
+    data = ingest(
+        jobs=jobs, impressions=impressions, users=users, data_version=data_version, engine=engine, config=ingest_config
+    )
     opens_store(data)
     dataset = data.outputs["dataset"]
     found = entities(dataset=dataset, config=entities_config).outputs["entities"]
     encoder = finetune(dataset=dataset, config=finetune_config).outputs["model"]
     embeddings = embed(dataset=dataset, encoder=encoder, config=embed_config).outputs["embeddings"]
-    known = {"dataset": dataset, "embeddings": embeddings, "entities": found, "config": features_config}
-    rows = features(**known).outputs["features"]
+    known = {"dataset": dataset, "embeddings": embeddings, "entities": found}
+    known |= {"previous_state": previous_state, "engine": engine, "config": features_config}
+    computed = features(**known)
+    opens_store(computed)
+    rows = computed.outputs["features"]
 
     trained = ranker(features=rows, embeddings=embeddings, config=ranker_config)
     rivals = {}
@@ -93,7 +104,8 @@ def training(
     opens_store(judged)
 
     chosen = candidates(dataset=dataset, embeddings=embeddings, config=candidates_config).outputs["candidates"]
-    candidate_rows = candidate_features(candidates=chosen, **known)
+    candidate_rows = features(candidates=chosen, **known)
+    opens_store(candidate_rows.set_display_name("candidate_features"))
     scored = score(features=candidate_rows.outputs["features"], embeddings=embeddings, model=trained.outputs["model"])
     best = recommend(dataset=dataset, candidates=chosen, scores=scored.outputs["scores"], config=recommend_config)
     return Outputs(
@@ -102,4 +114,5 @@ def training(
         metrics=judged.outputs["metrics"],
         report=judged.outputs["report"],
         recommendations=best.outputs["recommendations"],
+        state=computed.outputs["state"],
     )

@@ -362,7 +362,7 @@ def write_table(path: Path, kind: pa.Schema, columns: dict[str, Any]) -> None:
         if field.name == "ts" and field.name not in columns:
             array = pa.array(np.zeros(rows, np.int64))
         arrays.append(array.cast(field.type))
-    pq.write_table(pa.Table.from_arrays(arrays, schema=kind), path)
+    pq.write_table(pa.Table.from_arrays(arrays, schema=kind), path, row_group_size=131_072)  # as ingest writes them
 
 
 RUN = """

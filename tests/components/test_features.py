@@ -6,7 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
-from tritower.features.component import candidate_features, features
+import pytest
+from tritower.errors import ConfigError
+from tritower.features.component import features
 
 _spec = importlib.util.spec_from_file_location(
     "tiny_dataset", Path(__file__).parents[1] / "unit" / "features" / "tiny_dataset.py"
@@ -20,21 +22,37 @@ def artifact(path: Path) -> SimpleNamespace:
     return SimpleNamespace(path=str(path), metadata={})
 
 
-def test_features_and_candidates(tmp_path: Path) -> None:
+def test_features_candidates_and_the_next_day(tmp_path: Path) -> None:
     folder = tiny_dataset.build(tmp_path / "in", requests=12)
-    dataset, embeddings = artifact(folder / "dataset"), artifact(folder / "embeddings")
-    out, metrics = artifact(tmp_path / "features"), artifact(tmp_path / "metrics.json")
-    features.python_func(dataset=dataset, embeddings=embeddings, features=out, metrics=metrics, config={"batch_rows": 16.0})
-    assert metrics.metadata["rows"] == 60
-    assert json.loads((tmp_path / "metrics.json").read_text())["rows"] == 60
+    data = {"dataset": artifact(folder / "dataset"), "embeddings": artifact(folder / "embeddings")}
+
+    def outputs(name: str) -> dict[str, SimpleNamespace]:
+        return {kind: artifact(tmp_path / f"{name}-{kind}") for kind in ("features", "state", "metrics")}
+
+    out = outputs("whole")
+    features.python_func(**data, **out, config={"batch_rows": 16.0})
+    assert out["metrics"].metadata["rows"] == 60
+    assert json.loads(Path(out["metrics"].path).read_text())["rows"] == 60
 
     candidates = tmp_path / "candidates"
     (candidates / "candidates").mkdir(parents=True)
     pq.write_table(pq.read_table(folder / "dataset" / "impressions" / "test"), candidates / "candidates" / "part-0.parquet")
     pq.write_table(pq.read_table(folder / "dataset" / "requests.parquet"), candidates / "requests.parquet")
-    again = artifact(tmp_path / "candidate_features")
-    candidate_features.python_func(
-        dataset=dataset, embeddings=embeddings, candidates=artifact(candidates), features=again, metrics=metrics
-    )
-    got = pq.read_table(tmp_path / "candidate_features" / "candidates")
-    assert got.equals(pq.read_table(tmp_path / "features" / "test"))
+    again = outputs("candidates")
+    features.python_func(**data, **again, candidates=artifact(candidates))
+    expected = pq.read_table(Path(out["features"].path) / "test")
+    assert pq.read_table(Path(again["features"].path) / "candidates").equals(expected)
+
+    first = tiny_dataset.excerpt(folder, tmp_path / "first", 0, 8, seed=1)
+    day = {"dataset": artifact(first / "dataset"), "embeddings": artifact(first / "embeddings")}
+    earlier, later = outputs("earlier"), outputs("later")
+    features.python_func(**day, **earlier)
+    features.python_func(**data, **later, previous_state=earlier["state"].path)
+    assert later["metrics"].metadata["rows_skipped"] == 40
+    assert pq.read_table(Path(later["features"].path) / "test").equals(expected)
+
+
+def test_another_engine_is_refused(tmp_path: Path) -> None:
+    out = {name: artifact(tmp_path / name) for name in ("dataset", "embeddings", "features", "state", "metrics")}
+    with pytest.raises(ConfigError, match="'polars' does not fit: Input should be 'duckdb' or 'spark'"):
+        features.python_func(**out, engine="polars")

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from kfp import dsl
 from tritower import storage
+from tritower.errors import ConfigError
 from tritower.ingest.component import ingest
 
 
@@ -34,9 +36,16 @@ def test_the_component_writes_a_dataset(tmp_path: Path) -> None:
         dataset=dataset,
         quality=quality,
         metrics=metrics,
+        engine="duckdb",
         config={"threads": 1.0},
     )
     assert metrics.metadata["impressions_out"] == 40
     assert storage.read_json(metrics.path)["test_impressions"] == 6
     assert storage.read_json(tmp_path / "dataset" / "dataset.json")["splits"]["train"]["impressions"] == 28
     assert "<table" in (tmp_path / "quality.html").read_text()
+
+
+def test_another_engine_is_refused(tmp_path: Path) -> None:
+    dataset, quality, metrics = dsl.Dataset(uri=str(tmp_path / "a")), dsl.HTML(uri=str(tmp_path / "b")), dsl.Metrics(uri="")
+    with pytest.raises(ConfigError, match="'polars' does not fit: Input should be 'duckdb' or 'spark'"):
+        ingest.python_func(jobs="", impressions="", dataset=dataset, quality=quality, metrics=metrics, engine="polars")

@@ -61,7 +61,7 @@ def test_no_step_installs_anything_and_vertex_gets_one_document(path: Path) -> N
 def test_only_steps_that_read_the_users_places_get_the_stores_keys() -> None:
     _, platform = yaml.safe_load_all(compiling.yaml_path("training").read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert executors.keys() == {"exec-ingest", "exec-evaluation"}
+    assert executors.keys() == {"exec-ingest", "exec-evaluation", "exec-features", "exec-features-2"}
     for executor in executors.values():
         (secret,) = executor["secretAsEnv"]
         assert secret["secretName"] == "tritower-store" and secret["optional"] is True

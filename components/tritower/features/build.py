@@ -4,31 +4,37 @@ Legend: N rows, F features, J jobs; `out_FN` is column by column, NaN = missing.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from tritower.features import catalogue, counters, entities, history, rings, similarity, strings
+from tritower.features import catalogue, counters, entities, history, rings
 from tritower.features.config import FeaturesConfig
-from tritower.features.lookup import NO_DATE, Lookup
+from tritower.features.lookup import Lookup
 from tritower.features.pairs import PairIndex
-from tritower.features.places import agree
+from tritower.features.static import Static
 from tritower.features.timeline import Rows, Timeline
 
 Float32 = npt.NDArray[np.float32]
-EPOCH_HOUR = 72  # 1970-01-01 was a Thursday: three days after Monday
 
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """What is computed for N rows: the features, the keys of company and occupation (-1 = unknown), and the title texts of
-    the jobs the user clicked last, newest first (-1 = none)."""
+    """What is computed for N rows: the features by name, in the order of the layout; the keys of company and occupation (-1 =
+    unknown); and the title texts of the jobs the user clicked last, newest first (-1 = none)."""
 
-    values_FN: Float32
+    columns: dict[str, Float32]
     company_N: npt.NDArray[np.int32]
     occupation_N: npt.NDArray[np.int32]
     past_NH: npt.NDArray[np.int32]
+
+    @property
+    def values_FN(self) -> Float32:
+        """The features as one array."""
+        return np.stack(list(self.columns.values()))
 
 
 class Builder:
@@ -36,9 +42,10 @@ class Builder:
 
     def __init__(self, tables: Lookup, config: FeaturesConfig, found: entities.Entities | None = None) -> None:
         self.tables = tables
-        self.layout = catalogue.Layout(with_entities=found is not None)
+        self.layout = catalogue.whole_layout(with_entities=found is not None)
+        self._from_history = catalogue.Layout(groups=catalogue.HISTORY)
+        self._without_history = catalogue.static_layout(with_entities=found is not None)
         self.entities = found
-        self.level_U = found.user_levels(tables.past) if found else None
         self.timeline = Timeline()
         self.history_texts = config.history_texts
         jobs, users = tables.jobs, len(tables.home_3U[0])
@@ -55,30 +62,29 @@ class Builder:
         self.searches = history.Searches(users, searches=config.history_searches, half_life_days=half_life_days)
         traits_3J = np.stack([jobs.company_J, jobs.place_3J[0], jobs.occupation_J])
         self.vectors = history.Jobs(rings.Vectors(tables.matrix_TD, tables.extra_XD), jobs.document_J, jobs.title_J, traits_3J)
-        corpus = strings.Corpus(tables.texts.plain, jobs.companies)
-        self.title = strings.PairScorer(corpus, strings.TITLE_SCORERS)
-        self.company = strings.PairScorer(corpus, strings.COMPANY_SCORERS, right_from=len(tables.texts.plain))
-        self.profile = strings.PairScorer(corpus, strings.PROFILE_SCORERS)
 
-    def features(self, rows: Rows) -> Computed:
-        """The features of rows that all want them."""
-        out = self._blank(rows)
-        self._stream(rows, out)
-        self._static(rows, out.values_FN)
-        return out
+    @cached_property
+    def static(self) -> Static:
+        """The features that need no history, for rows that come without them."""
+        return Static(self.tables, self.entities)
+
+    def features(self, rows: Rows, found: pa.RecordBatch | None = None) -> Computed:
+        """The features of rows that all want them; `found` is what `static.compute` gave for them, if it was called."""
+        history_FN, past_NH = self._blank(len(rows))
+        self._stream(rows, history_FN, past_NH)
+        return self._computed(rows, found, history_FN, past_NH)
 
     def count(self, events: Rows) -> None:
         """Take events into the state without reading any features."""
         if len(events):
-            self._stream(events, self._blank(events.take(slice(0, 0))))
+            self._stream(events, *self._blank(0))
 
-    def between(self, events: Rows, candidates: Rows) -> Computed:
-        """The features of candidates that lie in time among `events`, which are counted."""
+    def between(self, events: Rows, candidates: Rows, found: pa.RecordBatch | None = None) -> Computed:
+        """The features of candidates that lie in time among `events`, which are counted; `found` as above."""
         both = Rows.concat([events, candidates])
-        out = self._blank(candidates)
-        self._stream(both.take(np.argsort(both.ts, kind="stable")), out)
-        self._static(candidates, out.values_FN)
-        return out
+        history_FN, past_NH = self._blank(len(candidates))
+        self._stream(both.take(np.argsort(both.ts, kind="stable")), history_FN, past_NH)
+        return self._computed(candidates, found, history_FN, past_NH)
 
     def keys(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The counters' key of each row per level (L, N), -1 where unknown; new (query, occupation) pairs get one."""
@@ -94,57 +100,29 @@ class Builder:
         )
         return np.stack([np.where(key_N < 0, -1, key_N + base) for key_N, base in zip(own, self.base_L, strict=True)])
 
-    def _blank(self, rows: Rows) -> Computed:
-        return Computed(
-            values_FN=np.full((len(self.layout.names), len(rows)), np.nan, np.float32),
-            company_N=self.tables.jobs.company_J[rows.job],
-            occupation_N=self.tables.jobs.occupation_J[rows.job],
-            past_NH=np.full((len(rows), self.history_texts), -1, np.int32),
-        )
+    def _blank(self, rows: int) -> tuple[Float32, npt.NDArray[np.int32]]:
+        history_FN = np.full((len(self._from_history.names), rows), np.nan, np.float32)
+        return history_FN, np.full((rows, self.history_texts), -1, np.int32)
 
-    def _stream(self, rows: Rows, out: Computed) -> None:
-        out_FN = out.values_FN
+    def _stream(self, rows: Rows, history_FN: Float32, past_NH: npt.NDArray[np.int32]) -> None:
         batch = self.timeline.start(rows)
-        columns = self.layout.columns
+        columns = self._from_history.columns
         keys_LN, keys_LC = self.keys(batch.rows), self.keys(batch.clicks)
         self.counters.reserve(int(self.base_L[-1]) + self.pairs.used)
-        self.counters.read(batch, keys_LN, keys_LC, out_FN[columns("counters")])
-        self.history.read(batch, self.vectors, out_FN[columns("history")], out.past_NH)
-        self.searches.read(batch, self.vectors, self.tables.texts.plain_T, out_FN[columns("searches")])
+        self.counters.read(batch, keys_LN, keys_LC, history_FN[columns("counters")])
+        self.history.read(batch, self.vectors, history_FN[columns("history")], past_NH)
+        self.searches.read(batch, self.vectors, self.tables.texts.plain_T, history_FN[columns("searches")])
         self.counters.finish(self.timeline.finish(batch))
 
-    def _static(self, rows: Rows, out_FN: Float32) -> None:
-        columns, jobs, matrix_TD = self.layout.columns, self.tables.jobs, self.tables.matrix_TD
-        plain_T = self.tables.texts.plain_T
-        title_N, document_N = jobs.title_J[rows.job], jobs.document_J[rows.job]
-        self.title.scores(plain_T[rows.query], plain_T[title_N], out_FN[columns("title")])
-        self.company.scores(plain_T[rows.query], jobs.company_J[rows.job], out_FN[columns("company")])
-        self._profile(rows, title_N, out_FN[columns("profile")])
-        similarity.pair_cosine(rows.query, document_N, matrix_TD, plain_T, out_FN[columns("embedding")][0])
-        self._places(rows, out_FN[columns("places")])
-        self._times(rows, out_FN[columns("time")])
-        if self.entities and self.level_U is not None:
-            out = out_FN[columns("entities")]
-            entities.compare(self.entities.table, rows.query, title_N, rows.job, self.level_U[rows.user], out)
-
-    def _profile(self, rows: Rows, title_N: npt.NDArray[np.int32], out_4N: Float32) -> None:
-        plain_T, matrix_TD = self.tables.texts.plain_T, self.tables.matrix_TD
-        for f, lists in ((0, self.tables.wanted), (2, self.tables.past)):
-            similarity.list_cosine(rows.user, title_N, lists.offset_U, lists.text_E, matrix_TD, plain_T, out_4N[f])
-            left, right, row = similarity.explode(rows.user, title_N, lists.offset_U, lists.text_E)
-            score = np.empty((1, len(row)), np.float32)
-            self.profile.scores(plain_T[left], plain_T[right], score)
-            similarity.fold_max(row, score[0], out_4N[f + 1])
-
-    def _places(self, rows: Rows, out_8N: Float32) -> None:
-        tables, place_3N = self.tables, self.tables.jobs.place_3J[:, rows.job]
-        agree(tables.place_3R[:, rows.request], place_3N, out_8N[0:3])
-        agree(tables.home_3U[:, rows.user], place_3N, out_8N[3:6])
-        out_8N[6] = tables.jobs.remote_J[rows.job]
-        out_8N[7] = tables.remote_R[rows.request]
-
-    def _times(self, rows: Rows, out_2N: Float32) -> None:
-        posted_N = self.tables.jobs.posted_J[rows.job]
-        known = (posted_N != NO_DATE) & (posted_N <= rows.ts)
-        out_2N[0, known] = (rows.ts[known] - posted_N[known]) / counters.DAY_US
-        out_2N[1] = (rows.ts // counters.HOUR_US + EPOCH_HOUR) % 168
+    def _computed(
+        self, rows: Rows, found: pa.RecordBatch | None, history_FN: Float32, past_NH: npt.NDArray[np.int32]
+    ) -> Computed:
+        names = self._without_history.names
+        static = self.static.features(rows) if found is None else [found.column(name).to_numpy() for name in names]
+        columns = {**dict(zip(names, static, strict=True)), **dict(zip(self._from_history.names, history_FN, strict=True))}
+        return Computed(
+            columns={name: columns[name] for name in self.layout.names},
+            company_N=self.tables.jobs.company_J[rows.job],
+            occupation_N=self.tables.jobs.occupation_J[rows.job],
+            past_NH=past_NH,
+        )

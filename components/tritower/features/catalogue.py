@@ -3,6 +3,7 @@
 The features of a group in `GROUPS` are computed together and lie side by side, group after group.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -201,11 +202,18 @@ assert [f.name for f in GROUPS["searches"]] == list(history.SEARCH_NAMES)
 assert [f.name for f in GROUPS["entities"]] == list(entities.NAMES)
 
 
-class Layout:
-    """Which features a run has and where each group's columns lie; those of entities need the entities step."""
+HISTORY = ("counters", "history", "searches")  # the groups that depend on earlier rows
 
-    def __init__(self, *, with_entities: bool) -> None:
-        self.groups = {name: group for name, group in GROUPS.items() if with_entities or name != "entities"}
+
+class Layout:
+    """Which features a run has and where each group's columns lie.
+
+    Args:
+        groups: names in `GROUPS`; the columns are in the order of that table.
+    """
+
+    def __init__(self, groups: Collection[str]) -> None:
+        self.groups = {name: group for name, group in GROUPS.items() if name in groups}
         self.features = [feature for group in self.groups.values() for feature in group]
         self.names = [feature.name for feature in self.features]
 
@@ -213,6 +221,16 @@ class Layout:
         """Where a group's columns lie."""
         start = self.names.index(self.groups[group][0].name)
         return slice(start, start + len(self.groups[group]))
+
+
+def whole_layout(*, with_entities: bool) -> Layout:
+    """All features; those of entities need the entities step."""
+    return Layout([name for name in GROUPS if with_entities or name != "entities"])
+
+
+def static_layout(*, with_entities: bool) -> Layout:
+    """Those that depend on no other row."""
+    return Layout([name for name in GROUPS if name not in HISTORY and (with_entities or name != "entities")])
 
 
 def markdown() -> str:

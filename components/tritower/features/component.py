@@ -12,18 +12,28 @@ def features(
     dataset: Input[Dataset],
     embeddings: Input[Dataset],
     features: Output[Dataset],
+    state: Output[Dataset],
     metrics: Output[Metrics],
     entities: Optional[Input[Dataset]] = None,  # noqa: UP045 - KFP reads Optional, not `| None`
+    candidates: Optional[Input[Dataset]] = None,  # noqa: UP045
+    previous_state: str = "",
+    engine: str = "duckdb",
     config: dict[str, Any] = {},
 ) -> None:
-    """Compute the point-in-time features of every impression.
+    """Compute the point-in-time features of every impression, or of candidates: jobs that could be shown.
 
     Args:
         dataset: The clean dataset that ingest wrote.
         embeddings: The text embeddings of that dataset.
         features: Features per split, with features.json describing each column.
+        state: Counters and histories after the last event, for the next run to continue from.
         metrics: Rows, features and the share of missing values.
         entities: What the entities step found in that dataset; without it there are no entity features.
+        candidates: Searches and the jobs to consider for each; their features, against the dataset's history, make up the one
+            split `candidates`. Without it, the impressions are featurised.
+        previous_state: Location of the `state` of an earlier run, to continue from; empty to start from nothing. Impressions
+            that it has counted are skipped.
+        engine: duckdb or spark, unless config says otherwise.
         config: Knobs of tritower.features.config.FeaturesConfig.
     """
     from tritower.config import from_dict
@@ -31,50 +41,9 @@ def features(
     from tritower.features.config import FeaturesConfig
     from tritower.storage import write_json
 
-    numbers = step.run(
-        dataset=dataset.path,
-        embeddings=embeddings.path,
-        features=features.path,
-        entities=entities.path if entities else None,
-        config=from_dict(FeaturesConfig, config),
-    )
-    metrics.metadata.update(numbers)
-    write_json(metrics.path, numbers)
-
-
-@component("base")
-def candidate_features(
-    dataset: Input[Dataset],
-    embeddings: Input[Dataset],
-    candidates: Input[Dataset],
-    features: Output[Dataset],
-    metrics: Output[Metrics],
-    entities: Optional[Input[Dataset]] = None,  # noqa: UP045 - KFP reads Optional, not `| None`
-    config: dict[str, Any] = {},
-) -> None:
-    """Compute the features of candidates, jobs that could be shown, against the history of the dataset.
-
-    Args:
-        dataset: The clean dataset that ingest wrote.
-        embeddings: The text embeddings of that dataset.
-        candidates: Searches and the jobs to consider for each.
-        features: Features of the split `candidates`.
-        metrics: Rows, features and the share of missing values.
-        entities: What the entities step found in that dataset; without it there are no entity features.
-        config: Knobs of tritower.features.config.FeaturesConfig.
-    """
-    from tritower.config import from_dict
-    from tritower.features import step
-    from tritower.features.config import FeaturesConfig
-    from tritower.storage import write_json
-
-    numbers = step.run(
-        dataset=dataset.path,
-        embeddings=embeddings.path,
-        features=features.path,
-        entities=entities.path if entities else None,
-        config=from_dict(FeaturesConfig, config),
-        candidates=candidates.path,
-    )
+    places = {"dataset": dataset.path, "embeddings": embeddings.path, "features": features.path, "state_to": state.path}
+    optional = {name: part.path for name, part in (("entities", entities), ("candidates", candidates)) if part}
+    knobs = from_dict(FeaturesConfig, {"engine": engine, **config})
+    numbers = step.run(**places, **optional, previous=previous_state, config=knobs)
     metrics.metadata.update(numbers)
     write_json(metrics.path, numbers)

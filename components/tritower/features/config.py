@@ -1,13 +1,15 @@
 """Knobs of the feature step."""
 
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 from tritower.config import check
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig:
-    """How counters decay, how long a history is remembered, how much is held in memory."""
+    """How counters decay, how long a history is remembered, how much is held in memory, what reads the rows."""
 
     batch_rows: int = 131_072
     """Rows read, computed and written at a time. Memory grows by about 0.5 KiB per row. Range: 1 or more. Default: the
@@ -40,6 +42,19 @@ class FeaturesConfig:
     """Positions told apart by the examination curve; deeper ones share the last. Range: 2 to 4,096. Default: more than a
     page shows."""
 
+    memory_limit: str = "1GiB"
+    """What the engine may hold before it spills to disk. A number with MiB or GiB."""
+
+    threads: int = 0
+    """Threads of the engine. 0: one for DuckDB, which only reads ahead of the pass over time; all cores for Spark."""
+
+    scratch: str = ""
+    """Where the engine keeps its tables while it works; empty: beside the output. With Spark on other machines, a location
+    that all of them reach, such as s3://bucket/scratch."""
+
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    """duckdb: this process; spark: a cluster (extra `spark`)."""
+
     def __post_init__(self) -> None:
         check(self.batch_rows >= 1, "batch_rows", self.batch_rows, "of at least 1")
         check(self.ctr_half_life_days > 0, "ctr_half_life_days", self.ctr_half_life_days, "above 0")
@@ -49,3 +64,5 @@ class FeaturesConfig:
         check(1 <= self.history_searches <= 1024, "history_searches", self.history_searches, "from 1 to 1,024")
         check(self.prior_impressions > 1, "prior_impressions", self.prior_impressions, "above 1")
         check(2 <= self.positions <= 4096, "positions", self.positions, "from 2 to 4,096")
+        check(bool(re.fullmatch(r"\d+ ?[MG]i?B", self.memory_limit)), "memory_limit", self.memory_limit, "such as 1GiB")
+        check(self.threads >= 0, "threads", self.threads, "of 0 or more")

@@ -1,6 +1,6 @@
 """The tables that do not change during a pass, as arrays: jobs, users, requests, texts and the embedding matrix.
 
-Legend: J jobs, U users, R requests, T texts, D dimensions.
+Legend: J jobs, U users, T texts, D dimensions.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tritower import storage
 from tritower.errors import ArtifactError, StorageError
 from tritower.features import occupations
-from tritower.features.places import PlaceCodes, mentions_remote
+from tritower.features.places import PlaceCodes, mentions_remote, names_remote
+from tritower.features.requests import Requests, opened
 from tritower.features.similarity import Lists
 from tritower.features.strings import normalise
 
@@ -61,6 +61,7 @@ class Texts:
 class Lookup:
     """Everything a batch gathers from; numbers are those of the dataset.
 
+    `requests` are those of the log, `searches` those that features are wanted for: the same, or those of candidates.
     `matrix_TD` holds the bits of float16. Texts that only a continued state knows are numbered from T on and have their
     vectors in `extra_XD`; the state's own requests are numbered from -1 down and named in `past_requests`.
     """
@@ -70,14 +71,13 @@ class Lookup:
     user_ids: pa.Array
     places: PlaceCodes
     encoder: str
-    requests: Path
+    requests: Requests
+    searches: Requests
     past_requests: list[str]
     extra_XD: npt.NDArray[np.uint16]
     home_3U: Int32
     wanted: Lists
     past: Lists
-    place_3R: Int32
-    remote_R: Bool
     matrix_TD: npt.NDArray[np.uint16]
 
     def vectors(self, texts: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
@@ -90,25 +90,8 @@ class Lookup:
 
     def request_ids(self, requests: npt.NDArray[np.int64]) -> list[str]:
         """The source's ids of requests."""
-        known: list[str] = RequestIds(self.requests).of(requests[requests >= 0]).to_pylist()
+        known: list[str] = self.requests.ids(requests[requests >= 0]).to_pylist()
         return [self.past_requests[-1 - r] for r in requests[requests < 0].tolist()] + known
-
-
-class RequestIds:
-    """Looks up the source's ids of requests; the column is read at the first look."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._ids: pa.Array | None = None
-
-    def of(self, requests: npt.NDArray[np.int64]) -> pa.Array:
-        """Their ids."""
-        if not len(requests):
-            return pa.array([], pa.string())
-        if self._ids is None:
-            table = pq.read_table(self.path, columns=["request", "request_id"]).sort_by("request")
-            self._ids = table.column("request_id").combine_chunks()
-        return self._ids.take(pa.array(requests))
 
 
 def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> Lookup:
@@ -127,8 +110,7 @@ def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> Looku
     codes = PlaceCodes()
     jobs = _jobs(dataset / "jobs.parquet", texts, codes)
     users = _table(dataset / "users.parquet", ["user_id", "interest_texts", "past_title_texts", "city", "region", "country"])
-    searches = requests or dataset / "requests.parquet"
-    place_3R, remote_R = _requests(searches, texts, codes)
+    log = Requests(dataset / "requests.parquet", texts.remote_T, codes)
     matrix_TD = _matrix(embeddings / "matrix.npy", len(texts))
     return Lookup(
         jobs=jobs,
@@ -136,12 +118,11 @@ def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> Looku
         home_3U=codes.encode(users),
         wanted=Lists.of(users.column("interest_texts"), texts.plain_T < 0),
         past=Lists.of(users.column("past_title_texts"), texts.plain_T < 0),
-        place_3R=place_3R,
-        remote_R=remote_R,
         user_ids=users.column("user_id").combine_chunks(),
         places=codes,
         encoder=str(storage.read_json(embeddings / "encoder.json").get("hash", "")),
-        requests=searches,
+        requests=log,
+        searches=Requests(requests, texts.remote_T, codes) if requests else log,
         past_requests=[],
         extra_XD=np.empty((0, matrix_TD.shape[1]), np.uint16),
         matrix_TD=matrix_TD,
@@ -181,7 +162,7 @@ def _jobs(path: Path, texts: Texts, codes: PlaceCodes) -> Jobs:
         occupation_J=occupation_J,
         place_3J=codes.encode(table),
         posted_J=np.asarray(pc.fill_null(table.column("posted_at").cast(pa.int64()), int(NO_DATE)).to_numpy(), np.int64),
-        remote_J=texts.remote_T[title_J] | _remote_place(table),
+        remote_J=texts.remote_T[title_J] | names_remote(table),
         companies=companies,
         occupations=names,
     )
@@ -191,18 +172,6 @@ def _occupations(batch: pa.RecordBatch) -> pa.Array:
     return pa.array(occupations.of_jobs(batch["occupation"].to_pylist(), batch["title"].to_pylist()), pa.string())
 
 
-def _requests(path: Path, texts: Texts, codes: PlaceCodes) -> tuple[Int32, Bool]:
-    """Place codes and remote flags by request number."""
-    table = _table(path, ["request", "query_text", "city", "region", "country"])
-    request = table.column("request").to_numpy()
-    size = int(request.max()) + 1 if len(request) else 0
-    place_3R = np.full((3, size), -1, np.int32)
-    place_3R[:, request] = codes.encode(table)
-    remote_R = np.zeros(size, np.bool_)
-    remote_R[request] = texts.remote_T[_numbers(table.column("query_text"))] | _remote_place(table)
-    return place_3R, remote_R
-
-
 def keys(words: pa.Array) -> tuple[Int32, pa.Array]:
     """A dense number for each distinct word in the order of first appearance, -1 for null and the empty word."""
     encoded = pc.dictionary_encode(pc.if_else(pc.equal(words, ""), pa.scalar(None, words.type), words))
@@ -210,20 +179,12 @@ def keys(words: pa.Array) -> tuple[Int32, pa.Array]:
 
 
 def _table(path: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns)
-    except FileNotFoundError:
-        raise StorageError("the table is missing", where=str(path), remedy="Was ingest run to its end?") from None
+    with opened(path) as file:
+        return file.read(columns=columns)
 
 
 def _numbers(column: pa.ChunkedArray) -> Int32:
     return np.asarray(column.to_numpy(), np.int32)
-
-
-def _remote_place(table: pa.Table) -> Bool:
-    """Whether a row names remote work in place of a city or region."""
-    city, region = (mentions_remote(table.column(name).combine_chunks()) for name in ("city", "region"))
-    return city | region
 
 
 def _matrix(path: Path, texts: int) -> npt.NDArray[np.uint16]:

@@ -53,6 +53,12 @@ def mentions_remote(texts: pa.Array) -> npt.NDArray[np.bool_]:
     return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), np.bool_)
 
 
+def names_remote(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Whether a row of a table names remote work in place of a city or region."""
+    city, region = (mentions_remote(table.column(name).combine_chunks()) for name in ("city", "region"))
+    return city | region
+
+
 def agree(left_3N: Int32, right_3N: Int32, out_3N: Float32) -> None:
     """Write 1 where two places agree, 0 where they differ, NaN where either is unknown; level by level."""
     known_3N = (left_3N >= 0) & (right_3N >= 0)

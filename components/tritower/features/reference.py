@@ -251,14 +251,15 @@ class Reference:
     def _places(self, i: int) -> dict[str, Value]:
         tables, job = self.tables, self.log.job[i]
         there = tables.jobs.place_3J[:, job]
+        place_31, remote_1 = tables.searches.of(self.log.request[i : i + 1])
         values: dict[str, Value] = {}
-        for side, here in (("query", tables.place_3R[:, self.log.request[i]]), ("home", tables.home_3U[:, self.log.user[i]])):
+        for side, here in (("query", place_31[:, 0]), ("home", tables.home_3U[:, self.log.user[i]])):
             differs = (here >= 0) & (there >= 0) & (here != there)
             for k, level in enumerate(("city", "region", "country")):
                 known = here[k] >= 0 and there[k] >= 0
                 values[f"{side}_{level}_match"] = float(not differs[k:].any()) if known else None
         values["job_remote"] = float(tables.jobs.remote_J[job])
-        values["query_remote"] = float(tables.remote_R[self.log.request[i]])
+        values["query_remote"] = float(remote_1[0])
         return values
 
     def _time(self, i: int) -> dict[str, Value]:

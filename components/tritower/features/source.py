@@ -1,4 +1,4 @@
-"""Reading impressions and candidates, batch by batch, as the arrays of the timeline."""
+"""Reading impressions and candidates through an engine, in time order, as the arrays of the timeline."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +10,47 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tritower import schema, storage
+from tritower.batches import BatchKernel
+from tritower.engine import Engine
 from tritower.features.timeline import NO_TIME, Rows
 
 KEYS = schema.FEATURE_KEYS.names()
 COLUMNS = [*KEYS, "clicked_at"]
+_TYPES = {field.name: field.type for field in schema.DATASET_IMPRESSIONS.arrow()}
+# As an engine hands rows out: a time is an integer of microseconds.
+SCHEMA = pa.schema([(name, pa.int64() if pa.types.is_timestamp(_TYPES[name]) else _TYPES[name]) for name in COLUMNS])
+
+
+class Table:
+    """A table of impressions or candidates in an engine, sorted by `row`, which is their order in time.
+
+    Args:
+        engine: where it is read.
+        name: what it is called there.
+        folder: its Parquet parts, written in that order.
+        batch_rows: rows at a time.
+        since: rows before this time are left out, in microseconds; None for all rows.
+    """
+
+    def __init__(self, engine: Engine, name: str, folder: str, batch_rows: int, since: int | None = None) -> None:
+        self._engine, self._name, self._batch_rows = engine, name, batch_rows
+        engine.register(name, folder)
+        late = "" if since is None else f" WHERE i.ts >= {since}"
+        self._query = f"SELECT {', '.join(f'i.{column}' for column in COLUMNS)} FROM {name} i{late}"
+
+    def count(self) -> int:
+        """All its rows, the early ones too."""
+        return int(self._engine.rows(f"SELECT count(*) AS n FROM {self._name}")[0]["n"])
+
+    def batches(self, kernel: BatchKernel | None = None, schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBatch]:
+        """The rows in order as `SCHEMA`, or as `schema` where a kernel adds to them."""
+        return self._engine.stream(
+            self._query, order_by="row", presorted=True, kernel=kernel, schema=schema, batch_rows=self._batch_rows
+        )
 
 
 def batches(folder: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The Parquet parts of a folder in order, `batch_rows` rows at a time."""
+    """The Parquet parts of a folder in order, without an engine."""
     for part in storage.parquet_parts(folder):
         with pq.ParquetFile(part) as file:
             yield from file.iter_batches(batch_size=batch_rows, columns=COLUMNS)
@@ -27,6 +60,12 @@ def shows_views_only(dataset: Path) -> bool:
     """Whether the source logged views only, so that the rows without a click were drawn by ingest and never shown."""
     counts = storage.read_json(dataset / "dataset.json").get("counts", {})
     return bool(counts.get("impressions", {}).get("drawn", 0))
+
+
+def keys(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns of FEATURE_KEYS in the types of the files."""
+    wanted = schema.FEATURE_KEYS.arrow()
+    return pa.RecordBatch.from_arrays([batch.column(field.name).cast(field.type) for field in wanted], schema=wanted)
 
 
 def rows(batch: pa.RecordBatch, *, counts: bool, wanted: bool, views_only: bool = False) -> Rows:

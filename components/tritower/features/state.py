@@ -55,8 +55,7 @@ def knobs(config: FeaturesConfig) -> dict[str, Any]:
 
 
 def save(folder: Path, builder: Builder, config: FeaturesConfig) -> None:
-    """Write the state that `builder` has after its last row, run with the knobs `config`, into the new folder `folder`."""
-    folder.mkdir()
+    """Write the state that `builder` has after its last row, run with the knobs `config`, into `folder`, which is empty."""
     tables, state, line = builder.tables, builder.counters.state, builder.timeline
     queue = Rows.concat([line.impressions, line.clicks])
     about = {
@@ -78,7 +77,17 @@ def save(folder: Path, builder: Builder, config: FeaturesConfig) -> None:
     pq.write_table(_queue_table(queue, len(line.impressions), tables), folder / "queue.parquet", compression="zstd")
     pq.write_table(_job_table(tables, jobs), folder / "jobs.parquet", compression="zstd")
     pq.write_table(pa.table({"text": tables.texts.values.take(pa.array(texts))}), folder / "texts.parquet", compression="zstd")
-    np.save(folder / "vectors.npy", tables.vectors(texts).view(np.float16))
+    _save_vectors(folder / "vectors.npy", tables, texts)
+
+
+def _save_vectors(path: Path, tables: Lookup, texts: Array) -> None:
+    """Write the vectors of some texts, a few at a time."""
+    dim = tables.matrix_TD.shape[1]
+    with path.open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (len(texts), dim)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(texts), 8_192):
+            file.write(tables.vectors(texts[start : start + 8_192]).tobytes())
 
 
 def _keys(builder: Builder, level: int) -> pa.Table:

@@ -1,6 +1,14 @@
-"""The feature step: dataset and embeddings in, features out, batch by batch in time order."""
+"""The feature step: dataset and embeddings in, features out, batch by batch in time order.
 
+An engine reads, filters and orders the rows and runs the kernel of the features that need no history. The pass over time runs
+here, whatever the engine: each row waits for all rows before it.
+"""
+
+import contextlib
+import functools
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from tritower import schema, storage
+from tritower.batches import BatchKernel
 from tritower.config import to_dict
-from tritower.features import lookup, source, state
+from tritower.engine import Engine, open_engine
+from tritower.features import catalogue, lookup, source, state, static
 from tritower.features.build import Builder, Computed
 from tritower.features.config import FeaturesConfig
 from tritower.features.entities import Entities
+from tritower.features.requests import Requests
 from tritower.features.timeline import Rows
 from tritower.features.writer import Writer
 from tritower.logs import phase, progress
@@ -30,6 +41,7 @@ def run(
     candidates: str | Path | None = None,
     entities: str | Path | None = None,
     previous: str | Path | None = None,
+    state_to: str | Path | None = None,
 ) -> dict[str, float]:
     """Compute the features of every impression, or of every candidate, into `features`.
 
@@ -40,33 +52,68 @@ def run(
         config: knobs.
         candidates: rows to featurise instead of the impressions, at their own times, against the events of the dataset.
         entities: written by the entities step for this dataset; without it there are no entity features.
-        previous: features of an earlier run with the same knobs, to continue from its state. Rows that it has counted
-            are skipped, so the dataset may hold everything or only what is new.
+        previous: location of the state of an earlier run with the same knobs, or of that run's features, to continue from.
+            Rows that it has counted are skipped, so the dataset may hold everything or only what is new.
+        state_to: folder for the state after the last event of the dataset; None for `features`/state.
 
     Returns:
         Counts: rows, features, missing share (0 to 1), rows skipped.
     """
-    with phase(logger, "read lookup tables") as counts:
-        builder, seen = _builder(Path(dataset), Path(embeddings), config, candidates, entities, previous)
-        counts["jobs"], counts["texts"] = len(builder.tables.jobs), len(builder.tables.texts)
-    described = builder.layout.features
-    log = _Log(Path(dataset), config.batch_rows, builder.tables, seen)
-    with storage.atomic_directory(features) as out, phase(logger, "features") as counts:
-        with Writer(out, builder.layout.names, with_history=config.history_texts > 0) as writer:
-            for split, keys, computed in (
-                _candidates(builder, log, Path(candidates)) if candidates else _impressions(builder, log)
-            ):
-                writer.write(split, keys, computed)
-            for split in ["candidates"] if candidates else schema.SPLITS:
-                writer.empty(split)
+    with storage.atomic_directory(features) as out, _open_engine(config, out) as engine:
+        with phase(logger, "read lookup tables") as counts, _fetched(previous) as earlier:
+            seen = state.Saved(earlier, config) if earlier else None
+            builder = _builder(Path(dataset), Path(embeddings), config, candidates, entities, seen)
+            counts["jobs"], counts["texts"] = len(builder.tables.jobs), len(builder.tables.texts)
+        log = _Log(engine, dataset, config, builder.tables.requests, seen)
+        static_features = _static(engine, config, builder, log.place, embeddings, entities, candidates)
+        passing: Batches
+        if candidates:
+            waiting = source.Queue(_candidate_table(engine, config, candidates).batches(*static_features))
+            passing, rest = _candidates(builder, log, waiting), _later_candidates(builder, waiting)
+        else:
+            passing, rest = _impressions(builder, log, static_features), iter(())
+        with phase(logger, "features") as counts:
+            with Writer(out, builder.layout.names, with_history=config.history_texts > 0) as writer:
+                _write(writer, passing)
+                # Before the candidates that lie after all events: the state is that of the log.
+                with storage.atomic_directory(state_to or out / "state") as folder:
+                    state.save(folder, builder, config)
+                _write(writer, rest)
+                for split in ["candidates"] if candidates else schema.SPLITS:
+                    writer.empty(split)
+            counts["rows"] = writer.rows
+        described = builder.layout.features
         about = {"version": 1, "config": to_dict(config), "features": [f.to_dict() for f in described]}
         storage.write_json(out / "features.json", about)
-        if not candidates:
-            state.save(out / "state", builder, config)
-        counts["rows"] = writer.rows
+        engine.close()
+        shutil.rmtree(out / ".scratch", ignore_errors=True)
     missing = writer.missing / max(writer.rows * len(described), 1)
     numbers = {"rows": writer.rows, "features": len(described), "missing_share": missing, "rows_skipped": log.skipped}
     return {name: float(value) for name, value in numbers.items()}
+
+
+def _write(writer: Writer, batches: Batches) -> None:
+    for split, keys, computed in batches:
+        writer.write(split, keys, computed)
+
+
+def _open_engine(config: FeaturesConfig, out: Path) -> Engine:
+    scratch = config.scratch or out / ".scratch"
+    # DuckDB only reads ahead of the pass; a second thread would decode what then waits for its turn in memory.
+    threads = config.threads or (1 if config.engine == "duckdb" else 0)
+    return open_engine(config.engine, memory_limit=config.memory_limit, threads=threads, scratch=scratch)
+
+
+@contextlib.contextmanager
+def _fetched(previous: str | Path | None) -> Iterator[Path | None]:
+    """The folder of a saved state, here."""
+    if not previous:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        is_here = storage.is_local(previous)
+        folder = storage.local_path(previous) if is_here else storage.fetch_tree(previous, Path(scratch) / "state")
+        yield folder if (folder / "state.json").exists() else folder / "state"
 
 
 def _builder(
@@ -75,72 +122,112 @@ def _builder(
     config: FeaturesConfig,
     candidates: str | Path | None,
     entities: str | Path | None,
-    previous: str | Path | None,
-) -> tuple[Builder, state.Saved | None]:
+    seen: state.Saved | None,
+) -> Builder:
     tables = lookup.read(dataset, embeddings, Path(candidates) / "requests.parquet" if candidates else None)
-    seen = state.Saved(Path(previous) / "state", config) if previous else None
     tables = state.extend(tables, seen) if seen else tables
     found = Entities.read(entities, dataset, len(tables.texts), len(tables.jobs)) if entities else None
     builder = Builder(tables, config, found)
     if seen:
         state.restore(builder, seen)
-    return builder, seen
+    return builder
+
+
+def _static(
+    engine: Engine,
+    config: FeaturesConfig,
+    builder: Builder,
+    dataset: str,
+    embeddings: str | Path,
+    entities: str | Path | None,
+    candidates: str | Path | None,
+) -> tuple[BatchKernel, pa.Schema]:
+    """The kernel of the features that need no history, and what it yields; in this process it shares the pass's tables."""
+    tables: static.Static | static.Places
+    if config.engine == "duckdb":
+        tables = builder.static
+    else:
+        tables = static.Places(
+            dataset=dataset,
+            embeddings=engine.shared(embeddings),
+            entities=engine.shared(entities) if entities else "",
+            requests=engine.shared(candidates) if candidates else dataset,
+        )
+    layout = catalogue.static_layout(with_entities=entities is not None)
+    return functools.partial(static.compute, tables=tables), static.schema(layout)
+
+
+def _candidate_table(engine: Engine, config: FeaturesConfig, candidates: str | Path) -> source.Table:
+    return source.Table(engine, "candidates", f"{engine.shared(candidates)}/candidates", config.batch_rows)
 
 
 class _Log:
     """The impressions of a dataset in time order, without those that a state has counted already."""
 
-    def __init__(self, dataset: Path, batch_rows: int, tables: lookup.Lookup, seen: state.Saved | None) -> None:
-        self.dataset = dataset
-        self.batch_rows = batch_rows
+    def __init__(
+        self, engine: Engine, dataset: str | Path, config: FeaturesConfig, requests: Requests, seen: state.Saved | None
+    ) -> None:
+        self.place = engine.shared(dataset)
         self.skipped = 0
-        self.views_only = source.shows_views_only(dataset)
-        self._seen = seen
-        self._ids = lookup.RequestIds(dataset / "requests.parquet") if seen else None
+        self._views_only = source.shows_views_only(Path(dataset))
+        self._requests, self._seen = requests, seen
+        since = seen.last_ts if seen else None
+        self._tables = {
+            split: source.Table(engine, f"impressions_{split}", f"{self.place}/impressions/{split}", config.batch_rows, since)
+            for split in schema.SPLITS
+        }
 
-    def batches(self, split: str) -> Iterator[pa.RecordBatch]:
-        """Those of a split."""
-        for batch in progress(
-            source.batches(self.dataset / "impressions" / split, self.batch_rows), name=split, unit="batches"
-        ):
+    def batches(
+        self, split: str, kernel: BatchKernel | None = None, schema: pa.Schema = source.SCHEMA
+    ) -> Iterator[pa.RecordBatch]:
+        """Those of a split, with what a kernel adds."""
+        kept = 0
+        for batch in progress(self._tables[split].batches(kernel, schema), name=split, unit="batches"):
             fresh = self._fresh(batch)
-            self.skipped += batch.num_rows - fresh.num_rows
+            kept += fresh.num_rows
             if fresh.num_rows:
                 yield fresh
+        if self._seen:
+            self.skipped += self._tables[split].count() - kept
 
     def rows(self, batch: pa.RecordBatch, *, wanted: bool) -> Rows:
         """A batch of events."""
-        return source.rows(batch, counts=True, wanted=wanted, views_only=self.views_only)
+        return source.rows(batch, counts=True, wanted=wanted, views_only=self._views_only)
 
     def _fresh(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if not self._seen or not self._ids:
+        """Without the rows of the state's last instant that it has counted; earlier ones were not read."""
+        if not self._seen:
             return batch
-        ts = source.times(batch, "ts")
-        if ts[0] > self._seen.last_ts:
+        at_last = np.flatnonzero(source.times(batch, "ts") == self._seen.last_ts)
+        if not len(at_last):
             return batch
-        same = np.flatnonzero(ts == self._seen.last_ts)
-        counted = ts < self._seen.last_ts
-        counted[same] = self._seen.counted(self._ids.of(batch.column("request").to_numpy()[same]))
-        return batch.filter(pa.array(~counted))
+        requests, where = np.unique(batch.column("request").to_numpy()[at_last], return_inverse=True)
+        fresh = np.ones(batch.num_rows, np.bool_)
+        fresh[at_last] = ~self._seen.counted(self._requests.ids(requests))[where]
+        return batch.filter(pa.array(fresh))
 
 
-def _impressions(builder: Builder, log: _Log) -> Batches:
+def _impressions(builder: Builder, log: _Log, static_features: tuple[BatchKernel, pa.Schema]) -> Batches:
     for split in schema.SPLITS:
-        for batch in log.batches(split):
-            yield split, batch.select(source.KEYS), builder.features(log.rows(batch, wanted=True))
+        for batch in log.batches(split, *static_features):
+            yield split, source.keys(batch), builder.features(log.rows(batch, wanted=True), batch)
 
 
-def _candidates(builder: Builder, log: _Log, candidates: Path) -> Batches:
+def _candidates(builder: Builder, log: _Log, waiting: source.Queue) -> Batches:
     """Candidates in time order between the events of the log; events change the state and are not written."""
-    waiting = source.Queue(source.batches(candidates / "candidates", log.batch_rows))
     for split in schema.SPLITS:
         for batch in log.batches(split):
             events = log.rows(batch, wanted=False)
             while len(events) and (now := waiting.until(int(events.ts[-1]))) is not None:
                 rows = source.rows(now, counts=False, wanted=True)
                 earlier = int(np.searchsorted(events.ts, rows.ts[-1], side="right"))
-                yield "candidates", now.select(source.KEYS), builder.between(events.take(slice(0, earlier)), rows)
+                computed = builder.between(events.take(slice(0, earlier)), rows, now)
+                yield "candidates", source.keys(now), computed
                 events = events.take(slice(earlier, None))
             builder.count(events)
+
+
+def _later_candidates(builder: Builder, waiting: source.Queue) -> Batches:
+    """Those after the last event."""
     while (now := waiting.until(None)) is not None:
-        yield "candidates", now.select(source.KEYS), builder.features(source.rows(now, counts=False, wanted=True))
+        yield "candidates", source.keys(now), builder.features(source.rows(now, counts=False, wanted=True), now)

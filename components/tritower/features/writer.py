@@ -39,7 +39,7 @@ class Writer:
 
     def write(self, split: str, keys: pa.RecordBatch, computed: Computed) -> None:
         """Append the rows `keys` (FEATURE_KEYS) with what was computed for them."""
-        columns = [pa.array(values_N, from_pandas=True) for values_N in computed.values_FN]
+        columns = [pa.array(values_N, from_pandas=True) for values_N in computed.columns.values()]
         self.rows += keys.num_rows
         self.missing += sum(column.null_count for column in columns)
         columns += [_key(computed.company_N), _key(computed.occupation_N)]

@@ -16,6 +16,7 @@ def ingest(
     metrics: Output[Metrics],
     users: str = "",
     data_version: str = "",
+    engine: str = "duckdb",
     config: dict[str, Any] = {},
 ) -> None:
     """Checks, deduplicates, numbers and splits raw logs by time.
@@ -28,6 +29,7 @@ def ingest(
         metrics: Row counts.
         users: Location of the user profiles; empty when there is none.
         data_version: Any text that changes when the data behind the same location does, so that the cache sees it.
+        engine: duckdb or spark, unless config says otherwise.
         config: Knobs of IngestConfig.
     """
     from tritower.config import from_dict
@@ -35,7 +37,8 @@ def ingest(
     from tritower.ingest.config import IngestConfig
 
     places = {"dataset": dataset.path, "quality": quality.path, "metrics": metrics.path}
-    numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=from_dict(IngestConfig, config), **places)
+    knobs = from_dict(IngestConfig, {"engine": engine, **config})
+    numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, **places)
     for name, value in numbers.items():
         metrics.log_metric(name, value)
     dataset.metadata.update(data_version=data_version, rows=numbers["impressions_out"])

@@ -16,7 +16,7 @@ def test_the_readme_holds_the_current_table() -> None:
 
 
 def test_names_are_unique() -> None:
-    names = catalogue.Layout(with_entities=True).names
+    names = catalogue.whole_layout(with_entities=True).names
     assert len(names) == len(set(names))
 
 

@@ -14,7 +14,7 @@ from tritower.features import catalogue, step
 from tritower.features.config import FeaturesConfig
 
 CONFIG = FeaturesConfig(batch_rows=40, history_clicks=3, history_searches=2, ctr_half_life_days=0.02)
-NAMES = ["row", *catalogue.Layout(with_entities=False).names]
+NAMES = ["row", *catalogue.whole_layout(with_entities=False).names]
 
 
 def compute(source: Path, out: Path, **more: object) -> dict[str, float]:

@@ -29,7 +29,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 def test_layout_follows_the_schema(folder: Path) -> None:
     described = json.loads((folder / "features" / "features.json").read_text())
-    names = catalogue.Layout(with_entities=False).names
+    names = catalogue.whole_layout(with_entities=False).names
     assert [f["name"] for f in described["features"]] == names
     table = pq.read_table(folder / "features" / "train" / "part-00000.parquet")
     assert table.schema.names == [*schema.FEATURE_KEYS.names(), *names, "company_key", "occupation_key"]
@@ -38,7 +38,7 @@ def test_layout_follows_the_schema(folder: Path) -> None:
 
 def test_values_keep_their_range(folder: Path) -> None:
     rows = rows_of(folder / "features")
-    for feature in catalogue.Layout(with_entities=False).features:
+    for feature in catalogue.whole_layout(with_entities=False).features:
         values = [row[feature.name] for row in rows if row[feature.name] is not None]
         assert values, feature.name
         assert feature.low is None or min(values) >= feature.low, feature.name
