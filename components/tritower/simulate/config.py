@@ -31,7 +31,7 @@ class SimulateConfig:
     """Job seekers, of whom about half search within the log; 0 derives 8,000 x (impressions / 200,000) ^ 0.9: growth comes
     mostly from new people."""
     occupations: int = 0
-    """Occupations in the market; 0 derives one per 45 jobs, between 12 and 400."""
+    """Occupations in the market; 0 derives one per 45 jobs, between 12 and 150: a larger log shows each of them more often."""
     regions: int = 0
     """States with jobs; 0 derives one per 400 jobs, between 3 and 50: a search then finds several jobs in its state."""
 
@@ -112,8 +112,9 @@ class SimulateConfig:
     """Per standard deviation of the employer's reputation."""
     weight_appeal: float = 0.6
     """Per standard deviation of the job's own appeal (pay, benefits): what popularity features can learn."""
-    weight_taste: float = 0.7
-    """Per standard deviation of the user's own taste for the industry and kind of work: what history can learn."""
+    weight_taste: float = 0.35
+    """Per standard deviation of the user's own taste for the industry and kind of work: what history can learn, of the few
+    users with a long one. Small, or most of the distance to the truth would be out of reach of any ranking."""
     weight_age: float = 0.12
     """Loss per unit of log(1 + days since posting)."""
 
@@ -166,7 +167,7 @@ class SimulateConfig:
     @property
     def num_occupations(self) -> int:
         """Occupations, derived where not given."""
-        return self.occupations or min(400, max(12, self.num_jobs // 45))
+        return self.occupations or min(150, max(12, self.num_jobs // 45))
 
     @property
     def num_regions(self) -> int:

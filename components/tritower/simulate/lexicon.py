@@ -21,6 +21,7 @@ _WORD = re.compile(r"[a-z0-9+#]+")
 _STOP = frozenset(
     ("a", "an", "and", "at", "for", "in", "near", "me", "of", "on", "or", "the", "to", "with", "job", "jobs", "i", "ii", "iii")
 )
+_FEWEST = 6  # titles of an occupation
 # How usual titles of one to four words are.
 _LENGTHS = (0.4, 1.0, 0.8, 0.3)
 # Likeness of two occupations that share a level of the Standard Occupational Classification (SOC 2018), finest first:
@@ -62,7 +63,7 @@ def build(
     *,
     num_occupations: int,
     rng: np.random.Generator,
-    max_variants: int = 30,
+    max_variants: int = 16,
 ) -> Lexicon:
     """Choose occupations in whole related groups and the title variants of each.
 
@@ -77,6 +78,7 @@ def build(
     short_of = _short_forms(abbreviations)
     plain = Counter(w for known in variants.values() for title in known for w in words(title))
     chosen = _choose(variants, num_occupations, rng)
+    telling = _telling(variants, chosen)
     titles_V: list[str] = []
     shorts_V: list[str] = []
     occupation_V: list[int] = []
@@ -84,7 +86,7 @@ def build(
     employer_V: list[float] = []
     start = [0]
     for number, code in enumerate(chosen):
-        picked = _pick(variants[code], plain, max_variants, rng)
+        picked = _pick(telling[code], plain, max_variants, rng)
         seeker, employer = _shares(len(picked), rng), _shares(len(picked), rng)
         titles_V += picked
         shorts_V += [variants[code][title].acronym or shorten(title, short_of) for title in picked]
@@ -138,7 +140,7 @@ def _gather(titles: pa.Table) -> tuple[_Variants, dict[str, str]]:
         names.setdefault(code, name)
         known = variants[code].get(title, _Title("", False))
         variants[code][title] = _Title(acronym or known.acronym, kind == "reported" or known.reported)
-    return {c: v for c, v in variants.items() if len(v) >= 6}, names
+    return {c: v for c, v in variants.items() if len(v) >= _FEWEST}, names
 
 
 def shorten(title: str, short_of: Mapping[str, str]) -> str:
@@ -186,6 +188,23 @@ def _choose(variants: _Variants, count: int, rng: np.random.Generator) -> list[s
         if len(chosen) >= count:
             break
     return sorted(chosen[:count])
+
+
+def _telling(variants: _Variants, chosen: list[str]) -> _Variants:
+    """Without the titles that several occupations of the market go by, where an occupation keeps six others.
+
+    What a title does not tell, no ranking can know: such titles would only widen the gap between the truth and the best that
+    can be learned.
+    """
+    holders: dict[frozenset[str], set[str]] = defaultdict(set)
+    for code in chosen:
+        for title in variants[code]:
+            holders[frozenset(words(title))].add(code)
+    kept: _Variants = {}
+    for code in chosen:
+        own = {title: known for title, known in variants[code].items() if len(holders[frozenset(words(title))]) == 1}
+        kept[code] = own if len(own) >= _FEWEST else variants[code]
+    return kept
 
 
 def _pick(options: dict[str, _Title], plain: Counter[str], most: int, rng: np.random.Generator) -> list[str]:
