@@ -1,4 +1,7 @@
-"""DuckDB and Spark give the same rows; a killed worker changes nothing. Not run where there is no Java 17 or no PySpark."""
+"""DuckDB and Spark give the same rows; a killed worker changes nothing. Not run where there is no Java 17 or no PySpark.
+
+TRITOWER_SPARK_ROWS sets the impressions of the large comparison (1000000).
+"""
 
 import contextlib
 import importlib.util
@@ -12,17 +15,20 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from tritower.engine import Engine, open_engine
 from tritower.errors import DataError
+from tritower.features import step as features_step
+from tritower.features.config import FeaturesConfig
 from tritower.ingest import step
 from tritower.ingest.config import IngestConfig
 from tritower.spark import SparkEngine
@@ -242,9 +248,71 @@ def test_ingest_gives_the_same_dataset(tmp_path: Path, negatives: int) -> None:
     _assert_equal(tmp_path / "duckdb", tmp_path / "spark")
 
 
+# ------------------------------------------------------------------------------------------------------------- the features
+
+
+def _embed(folder: Path) -> Path:
+    """Random unit vectors for the texts of `folder`/dataset: features need some, not good ones."""
+    texts = pq.read_metadata(folder / "dataset" / "texts.parquet").num_rows
+    vectors = np.random.default_rng(0).normal(size=(texts, 32)).astype(np.float32)
+    (folder / "embeddings").mkdir()
+    np.save(folder / "embeddings" / "matrix.npy", (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16))
+    (folder / "embeddings" / "encoder.json").write_text(json.dumps({"hash": "random", "dim": 32, "texts": texts}))
+    return folder / "embeddings"
+
+
+def _assert_equal_features(one: Path, other: Path) -> int:
+    """Every column of every row, and every value of the saved state; returns the rows of all splits."""
+    names = sorted(str(path.relative_to(one)) for path in one.rglob("*.parquet"))
+    assert names == sorted(str(path.relative_to(other)) for path in other.rglob("*.parquet"))
+    for name in names:
+        assert pq.ParquetFile(one / name).read().equals(pq.ParquetFile(other / name).read()), name
+    sums = [np.load(path / "state" / "sums.npz") for path in (one, other)]
+    assert all(np.array_equal(sums[0][name], sums[1][name]) for name in sums[0].files)
+    assert (one / "state" / "vectors.npy").read_bytes() == (other / "state" / "vectors.npy").read_bytes()
+    return sum(pq.read_metadata(one / name).num_rows for name in names if not name.startswith("state"))
+
+
+def test_a_large_log_gives_the_same_features(tmp_path: Path) -> None:
+    """Ingest and features of a simulated log under both engines; each ingests for itself."""
+    rows = int(os.environ.get("TRITOWER_SPARK_ROWS", "1000000"))
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "tritower.simulate", "--out", str(log), "--impressions", str(rows)]
+    subprocess.run(command, check=True, capture_output=True)
+    uris = {"jobs": f"{log}/jobs.parquet", "users": f"{log}/users.parquet", "impressions": f"{log}/impressions"}
+    for name in ("duckdb", "spark"):
+        out = tmp_path / name
+        step.run(**uris, dataset=out / "dataset", config=IngestConfig(engine=name, threads=2))  # type: ignore[arg-type]
+        config = FeaturesConfig(engine=name, threads=2)  # type: ignore[arg-type]
+        features_step.run(dataset=out / "dataset", embeddings=_embed(out), features=out / "features", config=config)
+    _assert_equal(tmp_path / "duckdb" / "dataset", tmp_path / "spark" / "dataset")
+    assert _assert_equal_features(tmp_path / "duckdb" / "features", tmp_path / "spark" / "features") >= 0.95 * rows
+
+
+def test_features_where_workers_share_no_disk(store: str, tmp_path: Path) -> None:
+    """Tables, vectors and rows travel through an object store; candidates and a state of the day before as well."""
+    step.run(**_log(tmp_path, 400), dataset=tmp_path / "dataset", config=IngestConfig(max_quarantined_share=1.0))
+    embeddings = _embed(tmp_path)
+    candidates = tmp_path / "candidates"
+    (candidates / "candidates").mkdir(parents=True)
+    shutil.copy(tmp_path / "dataset" / "requests.parquet", candidates / "requests.parquet")
+    wanted = pq.read_table(tmp_path / "dataset" / "impressions" / "validation")
+    pq.write_table(wanted, candidates / "candidates" / "part-00000.parquet")
+    for name, scratch in (("duckdb", ""), ("spark", f"{store}/scratch")):
+        config = FeaturesConfig(engine=name, scratch=scratch, threads=2)  # type: ignore[arg-type]
+        for what in (None, candidates):
+            out = tmp_path / name / ("candidates" if what else "features")
+            features_step.run(dataset=tmp_path / "dataset", embeddings=embeddings, features=out, config=config, candidates=what)
+    for what in ("features", "candidates"):
+        assert _assert_equal_features(tmp_path / "duckdb" / what, tmp_path / "spark" / what) > 300
+
+
+# --------------------------------------------------------------------------------------------------------- a killed worker
+
+
 @contextlib.contextmanager
-def _cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A standalone Spark master and two workers on loopback; yields its address and the workers."""
+def _cluster(folder: Path) -> Iterator[tuple[str, Callable[[], subprocess.Popen[bytes]]]]:
+    """A standalone Spark master on loopback; yields its address and a function that adds a worker and waits for it."""
     import pyspark
 
     spark_class = Path(pyspark.__file__).parent / "bin" / "spark-class"
@@ -271,15 +339,18 @@ def _cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]
 
     master = f"spark://127.0.0.1:{ports[0]}"
     host = ["--host", "127.0.0.1"]
+
+    def add_worker() -> subprocess.Popen[bytes]:
+        limits = ["--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", str(folder / f"work{len(started)}")]
+        before = _alive_workers(ports[1])
+        worker = start("org.apache.spark.deploy.worker.Worker", *host, *limits, master)
+        _wait(lambda: _alive_workers(ports[1]) > before, "worker", folder)
+        return worker
+
     try:
         start("org.apache.spark.deploy.master.Master", *host, "--port", str(ports[0]), "--webui-port", str(ports[1]))
-        limits = ["--cores", "1", "--memory", "1g", "--webui-port", "0"]
-        workers = [
-            start("org.apache.spark.deploy.worker.Worker", *host, *limits, "--work-dir", str(folder / f"work{n}"), master)
-            for n in range(2)
-        ]
-        _wait(lambda: _alive_workers(ports[1]) == 2, "two workers", folder)
-        yield master, workers
+        _wait(lambda: _answers(ports[1]), "master", folder)
+        yield master, add_worker
     finally:
         for process in started:
             with contextlib.suppress(ProcessLookupError):
@@ -303,67 +374,61 @@ def _wait(condition: Any, what: str, folder: Path, timeout_s: float = 300) -> No
         time.sleep(0.2)
 
 
-_KILLED = """
-import sys, time
+_STEPS = """
+import sys
 from pathlib import Path
-import pyarrow as pa
-from tritower.engine import open_engine
+from tritower.features import step as features
+from tritower.features.config import FeaturesConfig
+from tritower.ingest import step as ingest
+from tritower.ingest.config import IngestConfig
 
-def slow(batches):
-    for batch in batches:
-        time.sleep(0.5)
-        yield batch
-
-def ranks(table):
-    table = table.sort_by([("who", "ascending"), ("ts", "ascending"), ("id", "ascending")])
-    places, last = [], None
-    for who in table["who"].to_pylist():
-        places.append(places[-1] + 1 if who == last else 0)
-        last = who
-    return pa.table({"id": table["id"], "place": pa.array(places, pa.int64())})
-
-engine_name, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-ints = lambda *names: pa.schema([(name, pa.int64()) for name in names])
-with open_engine(engine_name, scratch=out, memory_limit="800MiB") as engine:
-    engine.register("events", folder / "events")
-    engine.keep("numbered", "SELECT e.id, e.who, e.ts FROM events e", order_by="ts, id", number="n")
-    (out / "kept").touch()
-    schema = pa.schema([("id", pa.int64()), ("who", pa.string()), ("ts", pa.int64())])
-    engine.map_batches("slowly", "SELECT e.id, e.who, e.ts FROM events e", slow, schema)
-    (out / "mapped").touch()
-    engine.map_groups("ranked", "SELECT s.id, s.who, s.ts FROM slowly s", "who", ranks, ints("id", "place"))
-    query = "SELECT n.n, n.id, r.place FROM numbered n JOIN ranked r ON n.id = r.id"
-    engine.write(query, out / "result.parquet", ints("n", "id", "place"), order_by="n")
+engine, log, embeddings, out = sys.argv[1], *map(Path, sys.argv[2:])
+knobs = {"engine": engine, "memory_limit": "800MiB"}
+config = IngestConfig(scratch=f"{out}/ingesting", max_quarantined_share=1.0, **knobs)
+uris = {name: str(log / name) for name in ("impressions",)} | {name: str(log / f"{name}.parquet") for name in ("jobs", "users")}
+ingest.run(**uris, dataset=out / "dataset", config=config)
+(out / "ingested").touch()
+config = FeaturesConfig(scratch=f"{out}/featurising", **knobs)
+features.run(dataset=out / "dataset", embeddings=embeddings, features=out / "features", config=config)
 """
 
 
+def _kept(scratch: Path) -> int:
+    """How many tables a Spark engine has begun to keep in its scratch folder."""
+    return len(list(scratch.glob("spark-*/*")))
+
+
 def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
-    """A worker dies in the middle of a stage, with a kept table's parts and shuffle files behind it."""
-    (tmp_path / "events").mkdir()
-    events = _events(40_000).select(["id", "who", "ts"])
-    for part in range(8):
-        pq.write_table(events.slice(part * 5_000, 5_000), tmp_path / "events" / f"{part}.parquet")
-
-    def command(engine: str) -> list[str]:
-        (tmp_path / engine).mkdir()
-        return [sys.executable, "-c", _KILLED, engine, str(tmp_path), str(tmp_path / engine)]
-
-    subprocess.run(command("duckdb"), check=True)
-    with _cluster(tmp_path) as (master, workers), (tmp_path / "run.log").open("wb") as log:
+    """Of two workers one dies in the middle of ingest, with kept tables and shuffle files behind it; in its place comes a
+    new one, and the other dies in the middle of features."""
+    log, one, other = (tmp_path / name for name in ("log", "duckdb", "spark"))
+    for folder in (log, one, other):
+        folder.mkdir()
+    _log(log, 6_000)
+    uris = {"jobs": f"{log}/jobs.parquet", "users": f"{log}/users.parquet", "impressions": f"{log}/impressions"}
+    step.run(**uris, dataset=one / "dataset", config=IngestConfig(max_quarantined_share=1.0))
+    features_step.run(dataset=one / "dataset", embeddings=_embed(one), features=one / "features", config=FeaturesConfig())
+    arguments = [sys.executable, "-c", _STEPS, "spark", str(log), str(one / "embeddings"), str(other)]
+    with _cluster(tmp_path) as (master, add_worker), (tmp_path / "run.log").open("wb") as output:
+        workers = [add_worker(), add_worker()]
         environment = os.environ | {"TRITOWER_SPARK_MASTER": master, "SPARK_LOCAL_IP": "127.0.0.1"}
-        run = subprocess.Popen(command("spark"), env=environment, stdout=log, stderr=log)
-        try:
-            _wait(lambda: (tmp_path / "spark" / "kept").exists() or run.poll() is not None, "kept table", tmp_path)
-            time.sleep(0.3)  # into the slow stage
+        run = subprocess.Popen(arguments, env=environment, stdout=output, stderr=output)
+
+        def kill(worker: subprocess.Popen[bytes], when: Callable[[], bool], what: str) -> None:
+            _wait(lambda: when() or run.poll() is not None, what, tmp_path)
             assert run.poll() is None, (tmp_path / "run.log").read_text()[-3_000:]
-            assert not (tmp_path / "spark" / "mapped").exists()
-            os.killpg(workers[0].pid, signal.SIGKILL)
+            os.killpg(worker.pid, signal.SIGKILL)
+            assert worker.wait() == -signal.SIGKILL
+
+        try:
+            kill(workers[0], lambda: _kept(other / "ingesting") >= 8, "eight kept tables")
+            assert not (other / "ingested").exists()
+            add_worker()
+            kill(workers[1], lambda: _kept(other / "featurising") >= 1, "rows on their way")
             assert run.wait(timeout=600) == 0, (tmp_path / "run.log").read_text()[-3_000:]
         finally:
             run.kill()
             run.wait()
-        assert workers[0].wait() == -signal.SIGKILL
-        assert "Lost executor" in (tmp_path / "run.log").read_text()
-    expected = pq.read_table(tmp_path / "duckdb" / "result.parquet")
-    assert expected.num_rows == 40_000
-    assert pq.read_table(tmp_path / "spark" / "result.parquet").equals(expected)
+        assert (tmp_path / "run.log").read_text().count("Lost executor") >= 2
+    _assert_equal(one / "dataset", other / "dataset")
+    assert _assert_equal_features(one / "features", other / "features") > 40_000
