@@ -42,9 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _find(texts: Sequence[str]) -> None:
+    import pyarrow as pa
+
     from tritower.entities.step import finder
 
-    for text, spans in zip(texts, finder(EntitiesConfig())(texts), strict=True):
+    found = finder(EntitiesConfig()).columns(pa.array(texts))
+    for text, spans in zip(texts, found.spans(len(texts)), strict=True):
         print(text)
         for span in spans:
             print(f"  {'  ' if span.inner else ''}{span.label:14s}{text[span.start : span.end]!r} = {span.value}")

@@ -1,22 +1,16 @@
 """Gazetteer and NER together: the lists decide what they know, the model what they leave open."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from tritower import vocabulary
+import numpy as np
+import pyarrow as pa
+
 from tritower.entities.gazetteer import Gazetteer
 from tritower.entities.model import Recogniser
-from tritower.entities.spans import Span
+from tritower.entities.spans import Found, Span
 
 _FILLED = frozenset(["TITLE", "SKILL", "COMPANY", "QUALIFICATION", "EMPLOYMENT", "SENIORITY", "PLACE"])
 """Labels the model may add where no list has a match."""
-_SHORT_WORDS = 12
-_PROSE = frozenset(
-    (
-        *("you", "your", "we", "our", "my", "they", "their", "its", "is", "are", "be", "been", "was", "will", "has", "have"),
-        *("this", "that", "who", "which", "within", "including", "must", "should", "can"),
-    )
-)
-"""The model was trained on titles and queries: longer texts, and those with such a word, are left to the lists."""
 
 
 class Combined:
@@ -26,14 +20,26 @@ class Combined:
         self._gazetteer = gazetteer
         self._recogniser = recogniser
 
-    def find(self, texts: Sequence[str]) -> Iterator[list[Span]]:
-        """The entities of each text, outer ones in reading order, each followed by the inner ones it holds."""
-        listed = list(self._gazetteer.find(texts))
-        unexplained = [i for i, text in enumerate(texts) if _is_open(text, listed[i])]
-        guessed = self._recogniser.find([texts[i] for i in unexplained])
-        for i, guesses in zip(unexplained, guessed, strict=True):
-            listed[i] = self.merged(texts[i], listed[i], guesses)
-        yield from listed
+    def columns(self, texts: pa.StringArray) -> Found:
+        """The entities of each text, outer ones in reading order, each followed by the inner ones it holds.
+
+        The model was trained on titles and queries: longer texts, and those with words of prose, are left to the lists.
+        """
+        listed, open_V = self._gazetteer.read(texts)
+        if not open_V.any():
+            return listed
+        asked = np.flatnonzero(open_V)
+        of_asked = listed.take(np.flatnonzero(open_V[listed.text_N]))
+        known = of_asked._replace(text_N=np.searchsorted(asked, of_asked.text_N).astype(np.int32)).spans(len(asked))
+        words = texts.take(pa.array(asked)).to_pylist()
+        merged = Found.of(
+            self.merged(text, spans, guesses)
+            for text, spans, guesses in zip(words, known, self._recogniser.find(words), strict=True)
+        )
+        both = listed.take(np.flatnonzero(~open_V[listed.text_N])).and_(
+            merged._replace(text_N=asked[merged.text_N].astype(np.int32))
+        )
+        return both.take(np.argsort(both.text_N, kind="stable"))
 
     def merged(self, text: str, listed: Sequence[Span], guesses: Sequence[Span]) -> list[Span]:
         """The listed spans, with guesses added where nothing is listed.
@@ -56,20 +62,20 @@ class Combined:
         return _nested(outer, inner)
 
 
-def with_values(text: str, guesses: Sequence[Span], gazetteer: Gazetteer) -> list[Span]:
-    """The model's spans with the canonical values of the lists."""
-    return [guess._replace(value=gazetteer.value(text[guess.start : guess.end], guess.label)) for guess in guesses]
+class Guessed:
+    """Finds entities with a model alone; their values are those of the lists."""
 
+    def __init__(self, gazetteer: Gazetteer, recogniser: Recogniser) -> None:
+        self._gazetteer = gazetteer
+        self._recogniser = recogniser
 
-def _is_open(text: str, spans: Sequence[Span]) -> bool:
-    """Whether the text is short and a token that could matter lies in no span."""
-    stop = vocabulary.stop_words()
-    outer = [span for span in spans if not span.inner]
-    tokens = vocabulary.tokenise(text)
-    if len(tokens) > _SHORT_WORDS or any(token.norm in _PROSE for token in tokens):
-        return False
-    tokens = [token for token in tokens if token.norm not in stop and not token.norm.isdigit()]
-    return any(all(not span.start <= token.start < span.end for span in outer) for token in tokens)
+    def columns(self, texts: pa.StringArray) -> Found:
+        """The entities of each text in reading order."""
+        words = texts.to_pylist()
+        return Found.of(
+            [guess._replace(value=self._gazetteer.value(text[guess.start : guess.end], guess.label)) for guess in guesses]
+            for text, guesses in zip(words, self._recogniser.find(words), strict=True)
+        )
 
 
 def _nested(outer: Sequence[Span], inner: Sequence[Span]) -> list[Span]:

@@ -6,24 +6,22 @@ has more than some 60 children, and a match can only begin and end at a token. W
 `kernel.py`.
 """
 
-import gc
 import itertools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import ahocorasick
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tritower import vocabulary
 from tritower.entities import kernel
 from tritower.entities.lexicon import Key, Lexicon, Meaning
-from tritower.entities.spans import LABELS, Span
-from tritower.vocabulary.text import TOKEN, fold
+from tritower.entities.spans import LABELS, Found, Span
+from tritower.entities.tokens import Tokens
+from tritower.vocabulary.text import fold
 
-_JOINTS = frozenset(["", " ", "-", "  ", "'", "’", ". ", "–"])
-"""What may stand between two tokens of one phrase."""
-_SLASHES = frozenset(["/", " / "])
-"""What separates titles, but may stand within a listed phrase: "cook/cashier" are two titles."""
 _LEADING = frozenset(["trainee", "entry", "middle", "senior", "lead"])
 """Levels that are cut from the front of a title."""
 _STAYS = frozenset(
@@ -52,10 +50,17 @@ _NOT_ALONE = frozenset(
 )
 """Words that end a title but are none without words before them, or "of" behind."""
 _LOCATIVES = frozenset(["in", "near", "at", "around"])
+_PROSE = frozenset(
+    (
+        *("you", "your", "we", "our", "my", "they", "their", "its", "is", "are", "be", "been", "was", "will", "has", "have"),
+        *("this", "that", "who", "which", "within", "including", "must", "should", "can"),
+    )
+)
+"""Words of running text."""
+_SHORT_WORDS = 12
+"""Tokens of a text that is a title or a query rather than prose."""
 _ROMAN = frozenset(["i", "ii", "iii", "iv"])
-_PIECES = re.compile(f"({TOKEN.pattern})")
 _SIGNS = "".join(map(chr, (*range(33, 127), *range(161, 256))))
-_LABEL_NAMES = np.array(LABELS, object)
 _CACHE_LIMIT = 500_000
 
 
@@ -71,8 +76,7 @@ class Gazetteer:
         """
         self._lexicon = lexicon
         self._words = _Numbered()
-        self._tokens = _Tokens(lexicon, self._words)
-        self._gaps = _Gaps()
+        self._tokens = Tokens(self._describe)
         self._titles: dict[Key, str] = {}
         self._automaton = ahocorasick.Automaton(ahocorasick.STORE_INTS)
         meanings: list[Meaning] = []
@@ -94,37 +98,30 @@ class Gazetteer:
         self._firsts = np.array(firsts, np.int32)
         self._labels = np.array([LABELS.index(meaning.label) for meaning in meanings], np.int32)
         self._leading = np.array([m.label == "SENIORITY" and m.value in _LEADING for m in meanings], np.int32)
-        self._values = np.array([*(meaning.value for meaning in meanings), None], object)
+        self._values = pa.array([meaning.value for meaning in meanings], pa.string())
 
     def find(self, texts: Sequence[str]) -> Iterator[list[Span]]:
         """The entities of each text, outer ones in reading order, each followed by the inner ones it holds."""
-        if not texts:
-            return
-        joined = "\n".join(texts)
-        if joined.count("\n") >= len(texts):
-            joined = "\n".join([text.replace("\n", ";") for text in texts])
-        pieces = _PIECES.split(joined)
-        bounds = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
-        written, gaps = pieces[1::2], pieces[0:-1:2]
-        codes = np.fromiter(map(self._tokens.__getitem__, written), np.int32, len(written))
-        gap_T = np.fromiter(map(self._gaps.__getitem__, gaps), np.int32, len(gaps))
-        gap_T[:1] = kernel.START
-        words, flags = self._tokens.arrays()
-        word_T = words[codes]
-        begin_N, end_N, label_N, inner_N, meaning_N = self._spans(word_T, flags[codes], gap_T)
-        first_of_text = np.concatenate(([0], np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1)[:-1]))
-        start_T, stop_T = bounds[0:-1:2], bounds[1::2]
-        text_N = np.searchsorted(first_of_text, start_T[begin_N], side="right") - 1
-        offset_N = first_of_text[text_N]
-        values = self._values[meaning_N]
-        for n in np.flatnonzero(meaning_N < 0).tolist():
-            values[n] = self._title(word_T[begin_N[n] : end_N[n]], written[begin_N[n] : end_N[n]])
-        starts, stops = start_T[begin_N] - offset_N, stop_T[end_N - 1] - offset_N
-        columns = (starts, stops, _LABEL_NAMES[label_N], values, inner_N.astype(bool))
-        spans = _built(zip(*(column.tolist() for column in columns), strict=True))
-        until = np.searchsorted(text_N, np.arange(len(texts) + 1)).tolist()
-        for begin, end in itertools.pairwise(until):
-            yield spans[begin:end]
+        return self.read(pa.array(texts, pa.string()))[0].spans(len(texts))
+
+    def columns(self, texts: pa.StringArray) -> Found:
+        """The same as columns; no text is null."""
+        return self.read(texts)[0]
+
+    def read(self, texts: pa.StringArray) -> tuple[Found, npt.NDArray[np.bool_]]:
+        """The entities, and which texts are short and not explained whole: those hold a word in no entity that could matter."""
+        cut = self._tokens.cut(texts)
+        word_T, flags_T = self._tokens.describe(cut.code_T)
+        begin_N, end_N, label_N, inner_N, meaning_N = self._spans(word_T, flags_T, cut.gap_T)
+        open_V = kernel.unexplained(flags_T, cut.text_T, begin_N, end_N, inner_N, len(texts), _SHORT_WORDS)
+        made_N = meaning_N < 0
+        values = self._values.take(pa.array(meaning_N, mask=made_N))
+        if made_N.any():
+            made = zip(begin_N[made_N].tolist(), end_N[made_N].tolist(), strict=True)
+            titles = [self._title(word_T[begin:end], cut.code_T[begin:end]) for begin, end in made]
+            values = pc.replace_with_mask(values, pa.array(made_N), pa.array(titles, pa.string()))
+        starts, stops = cut.start_T[begin_N], cut.end_T[end_N - 1]
+        return Found(cut.text_T[begin_N], starts, stops, label_N, values, inner_N.astype(np.bool_)), open_V
 
     def value(self, phrase: str, label: str) -> str:
         """The canonical form of a phrase found by other means.
@@ -155,10 +152,11 @@ class Gazetteer:
         meaning_N = np.where(match_N >= 0, meaning_M[match_N] if len(meaning_M) else -1, -1).astype(np.int32)
         return begin_N, end_N, label_N, inner_N, meaning_N
 
-    def _title(self, numbers: kernel.Ints, written: Sequence[str]) -> str:
+    def _title(self, word_T: kernel.Ints, code_T: kernel.Ints) -> str:
         """The value of a title that no list has: its listed parts' values and its other words, from left to right."""
-        names = self._words.names
-        words = tuple([names[n] if n else self._lexicon.fold(fold(w)) for n, w in zip(numbers, written, strict=True)])
+        names, written = self._words.names, self._tokens.written
+        numbers = zip(word_T.tolist(), code_T.tolist(), strict=True)
+        words = tuple([names[word] if word else self._lexicon.fold(fold(written[code])) for word, code in numbers])
         known = self._titles.get(words)
         if known is None:
             if len(self._titles) > _CACHE_LIMIT:
@@ -166,21 +164,11 @@ class Gazetteer:
             known = self._titles[words] = " ".join(_parts(words, self._lexicon))
         return known
 
-
-def _built(rows: Iterable[tuple[object, ...]]) -> list[Span]:
-    """The rows as spans.
-
-    A named tuple's own constructor is a Python function, and creating many tuples sets off garbage collections that walk
-    the whole lexicon, although tuples of numbers and strings cannot be garbage in a cycle. Without both this takes a tenth
-    of the time.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return list(map(tuple.__new__, itertools.repeat(Span), rows))
-    finally:
-        if enabled:
-            gc.enable()
+    def _describe(self, written: str) -> tuple[int, int]:
+        """Number of the folded word of a token, 0 where no phrase has it, and its flags."""
+        norm = fold(written)
+        word = self._lexicon.fold(norm) if norm else ""
+        return self._words.get(word, 0), _flags(written, norm, word, self._lexicon)
 
 
 def _parts(words: Key, lexicon: Lexicon) -> Iterator[str]:
@@ -220,52 +208,6 @@ class _Numbered(dict[str, int]):
         return self[word]
 
 
-class _Gaps(dict[str, int]):
-    """Characters between two tokens -> kind of gap."""
-
-    def __missing__(self, gap: str) -> int:
-        kind = kernel.BREAK
-        if "\n" in gap:
-            kind = kernel.START
-        elif gap in _JOINTS:
-            kind = kernel.JOINT
-        elif gap in _SLASHES:
-            kind = kernel.SLASH
-        if len(self) < _CACHE_LIMIT:
-            self[gap] = kind
-        return kind
-
-
-class _Tokens(dict[str, int]):
-    """Token as written -> its row in two arrays: number of the folded word, and flags. Filled as tokens are met."""
-
-    def __init__(self, lexicon: Lexicon, words: _Numbered) -> None:
-        self._lexicon = lexicon
-        self._numbers = words
-        self._words: list[int] = []
-        self._flags: list[int] = []
-        self._arrays = (np.empty(0, np.int32), np.empty(0, np.int32))
-
-    def __missing__(self, written: str) -> int:
-        norm = fold(written)
-        word = self._lexicon.fold(norm) if norm else ""
-        code = len(self._words)
-        self._words.append(self._numbers.get(word, 0))
-        self._flags.append(_flags(written, norm, word, self._lexicon))
-        self[written] = code
-        return code
-
-    def arrays(self) -> tuple[kernel.Ints, kernel.Ints]:
-        """Word number and flags by row. When the table has grown too large it is emptied after this batch."""
-        if len(self._arrays[0]) != len(self._words):
-            self._arrays = (np.array(self._words, np.int32), np.array(self._flags, np.int32))
-        arrays = self._arrays
-        if len(self) > _CACHE_LIMIT:
-            self.clear()
-            self._words, self._flags = [], []
-        return arrays
-
-
 def _flags(written: str, norm: str, word: str, lexicon: Lexicon) -> int:
     holds = {
         kernel.HEAD: word in lexicon.heads,
@@ -284,5 +226,8 @@ def _flags(written: str, norm: str, word: str, lexicon: Lexicon) -> int:
         kernel.UPPER: written.isupper(),
         kernel.CAPITALISED: written.istitle(),
         kernel.LOWER: written != written.upper(),
+        kernel.BLANK: not norm,
+        kernel.SAYS_NOTHING: norm in vocabulary.stop_words() or norm.isdigit(),
+        kernel.PROSE: norm in _PROSE,
     }
     return sum(bit for bit, held in holds.items() if held)

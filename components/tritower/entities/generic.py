@@ -1,12 +1,13 @@
 """A spaCy pipeline made for general English, as a comparison and as a choice for those who have one of their own."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import spacy
 
 from tritower import vocabulary
-from tritower.entities.spans import LABELS, Span
+from tritower.entities.spans import LABELS, Found, Span
 from tritower.errors import ArtifactError
 
 _LABELS = {"ORG": "COMPANY", "GPE": "PLACE", "LOC": "PLACE", **{label: label for label in LABELS}}
@@ -26,8 +27,11 @@ class Generic:
             remedy = "Install the pipeline's package, or give its folder in spacy_model."
             raise ArtifactError(f"spaCy cannot load the pipeline: {error}", where=name, remedy=remedy) from error
 
-    def find(self, texts: Sequence[str]) -> Iterator[list[Span]]:
+    def columns(self, texts: pa.StringArray) -> Found:
         """The entities of each text in reading order; values are lookup keys."""
+        return Found.of(self._spans(texts.to_pylist()))
+
+    def _spans(self, texts: list[str]) -> Iterator[list[Span]]:
         for doc in self._nlp.pipe(texts):
             found = [(e.start_char, e.end_char, _LABELS[e.label_]) for e in doc.ents if e.label_ in _LABELS]
             if doc.has_annotation("DEP"):

@@ -29,6 +29,8 @@ OF, ROMAN, REGION, LOCATIVE, AT, NEEDS_CAPITALS = 64, 128, 256, 512, 1024, 2048
 UPPER, CAPITALISED, LOWER = 4096, 8192, 16384
 # "and" or "&":
 AND = 32768
+# No letter left after folding; a stop word or a number; a word of running text:
+BLANK, SAYS_NOTHING, PROSE = 65536, 131072, 262144
 # Gap before a token: within a phrase, within a phrase but between titles, separator, start of a text:
 JOINT, SLASH, BREAK, START = range(4)
 
@@ -81,6 +83,22 @@ def read(
                     count = _inside(start_M, end_M, label_M, held, begin, ends[i], out, count)
         match, first = until, last
     return out[0][:count], out[1][:count], out[2][:count], out[3][:count], out[4][:count]
+
+
+@numba.njit(cache=True)
+def unexplained(
+    flags_T: Ints, text_T: Ints, begin_N: Ints, end_N: Ints, inner_N: Ints, texts: int, most: int
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Which of the texts have at most `most` tokens, none of them of prose, and one that could matter in no outer span."""
+    held_T = np.zeros(len(text_T), np.bool_)
+    for n in range(len(begin_N)):
+        if not inner_N[n]:
+            held_T[begin_N[n] : end_N[n]] = True
+    words_V, open_V = np.zeros(texts, np.int32), np.zeros(texts, np.bool_)
+    for t in range(len(text_T)):
+        words_V[text_T[t]] += most + 1 if flags_T[t] & PROSE else not flags_T[t] & BLANK
+        open_V[text_T[t]] |= not held_T[t] and not flags_T[t] & (BLANK | SAYS_NOTHING)
+    return open_V & (words_V <= most)
 
 
 @numba.njit(cache=True)

@@ -2,14 +2,15 @@
 
 import collections
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tritower import vocabulary
-from tritower.entities.spans import Span
+import pyarrow as pa
 
-Find = Callable[[Sequence[str]], Iterator[list[Span]]]
+from tritower import vocabulary
+from tritower.entities.spans import Finder, Span
+
 NOTHING = ""
 
 
@@ -30,7 +31,7 @@ class Score(NamedTuple):
     tokens: int
 
 
-def token_scores(find: Find, examples: Sequence[Labelled], *, levels_are_titles: bool = False) -> dict[str, Score]:
+def token_scores(find: Finder, examples: Sequence[Labelled], *, levels_are_titles: bool = False) -> dict[str, Score]:
     """Scores per label, and under "all" over all labels together.
 
     A token counts for the label of the outer span it starts in. Tokens are those of `vocabulary.tokenise`.
@@ -43,7 +44,8 @@ def token_scores(find: Find, examples: Sequence[Labelled], *, levels_are_titles:
     right: collections.Counter[str] = collections.Counter()
     found: collections.Counter[str] = collections.Counter()
     true: collections.Counter[str] = collections.Counter()
-    for example, spans in zip(examples, find([example.text for example in examples]), strict=True):
+    held = find.columns(pa.array([example.text for example in examples], pa.string()))
+    for example, spans in zip(examples, held.spans(len(examples)), strict=True):
         guess = [span for span in spans if not span.inner]
         if levels_are_titles:
             guess = [span._replace(label="TITLE") if _touches_title(span, guess) else span for span in guess]

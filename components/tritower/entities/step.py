@@ -2,22 +2,25 @@
 
 import collections
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tritower import logs, schema, storage
 from tritower.config import to_dict
 from tritower.entities import generic, lexicon, model
-from tritower.entities.combine import Combined, with_values
+from tritower.entities.combine import Combined, Guessed
 from tritower.entities.config import EntitiesConfig
 from tritower.entities.gazetteer import Gazetteer
-from tritower.entities.spans import LABELS, Span
+from tritower.entities.spans import LABELS, Finder
 
 _LOG = logging.getLogger(__name__)
-Finder = Callable[[Sequence[str]], Iterator[list[Span]]]
+_LABEL_NAMES = pa.array(LABELS)
+_LABEL_RANK = np.argsort(np.argsort(LABELS))
 
 
 def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) -> dict[str, float]:
@@ -40,7 +43,9 @@ def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) ->
         with logs.phase(_LOG, "find entities") as counts:
             with pq.ParquetWriter(folder / "entities.parquet", schema.ENTITIES.arrow(), compression="zstd") as writer:
                 for batch in logs.progress(source.iter_batches(config.rows_per_batch), name="entities", unit="batches"):
-                    writer.write_table(_table(batch, find, tally))
+                    rows = table(batch, find)
+                    writer.write_table(rows)
+                    _count(batch, rows, tally)
             counts.update(texts=tally["texts"], entities=tally["entities"])
         numbers = _numbers(tally)
         storage.write_json(folder / "entities.json", {"version": 1, "config": to_dict(config), "counts": numbers})
@@ -48,19 +53,15 @@ def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) ->
 
 
 def finder(config: EntitiesConfig, employers: Sequence[str] = ()) -> Finder:
-    """The recogniser that a config asks for: texts in, the spans of each out."""
+    """The recogniser that a config asks for."""
     if config.method == "spacy":
-        return generic.Generic(config.spacy_model).find
+        return generic.Generic(config.spacy_model)
     words = lexicon.default()
     gazetteer = Gazetteer(words, lexicon.companies(words, employers))
     if config.method == "gazetteer":
-        return gazetteer.find
+        return gazetteer
     recogniser = model.read(config.ner_model or None)
-    if config.method == "ner":
-        return lambda texts: (
-            with_values(text, spans, gazetteer) for text, spans in zip(texts, recogniser.find(texts), strict=True)
-        )
-    return Combined(gazetteer, recogniser).find
+    return Guessed(gazetteer, recogniser) if config.method == "ner" else Combined(gazetteer, recogniser)
 
 
 def _employers(dataset: str | Path) -> list[str]:
@@ -69,23 +70,33 @@ def _employers(dataset: str | Path) -> list[str]:
     return sorted(names)
 
 
-def _table(batch: pa.RecordBatch, find: Finder, tally: collections.Counter[str]) -> pa.Table:
-    rows: dict[str, list[object]] = {name: [] for name in schema.ENTITIES.names()}
-    columns = (batch.column(name).to_pylist() for name in ("text", "value", "is_query", "is_title"))
-    texts, values, are_queries, are_titles = columns
-    for text, value, is_query, is_title, spans in zip(texts, values, are_queries, are_titles, find(values), strict=True):
-        found = sorted({(span.start, span.end, span.label, span.value) for span in spans})
-        for start, end, label, meaning in found:
-            for name, cell in zip(rows, (text, label, meaning, start, end), strict=True):
-                rows[name].append(cell)
-            tally[label] += 1
-        tally["texts"] += 1
-        tally["entities"] += len(found)
-        tally["titles"] += is_title
-        tally["titles_found"] += is_title and bool(found)
-        tally["queries"] += is_query and bool(value)
-        tally["queries_found"] += is_query and bool(found)
-    return pa.table(rows, schema=schema.ENTITIES.arrow())
+def table(batch: pa.RecordBatch, find: Finder) -> pa.Table:
+    """The entities of a batch of texts (columns `text` and `value`) as rows of `schema.ENTITIES`, each once."""
+    found = find.columns(batch.column("value"))
+    order = np.lexsort((_LABEL_RANK[found.label_N], found.end_N, found.start_N, found.text_N))
+    # A span may be both an inner and an outer one: equal rows follow one another and all but one go.
+    found = found.take(order)
+    value_N = found.value_N.dictionary_encode().indices.to_numpy()
+    keys_5N = np.stack([found.text_N, found.start_N, found.end_N, found.label_N, value_N])
+    first_N = np.ones(len(order), np.bool_)
+    first_N[1:] = (keys_5N[:, 1:] != keys_5N[:, :-1]).any(axis=0)
+    found = found if first_N.all() else found.take(np.flatnonzero(first_N))
+    columns = {
+        "text": batch.column("text").take(pa.array(found.text_N)), "label": _LABEL_NAMES.take(pa.array(found.label_N)),
+        "value": found.value_N, "start": found.start_N, "end": found.end_N,
+    }  # fmt: skip
+    return pa.table(columns, schema=schema.ENTITIES.arrow())
+
+
+def _count(batch: pa.RecordBatch, rows: pa.Table, tally: collections.Counter[str]) -> None:
+    """Add a batch of texts and its entities to the tally."""
+    found = pc.is_in(batch.column("text"), value_set=rows["text"].combine_chunks())
+    title = batch.column("is_title")
+    query = pc.and_(batch.column("is_query"), pc.not_equal(batch.column("value"), ""))
+    more = {"titles": title, "titles_found": pc.and_(title, found), "queries": query, "queries_found": pc.and_(query, found)}
+    tally.update({name: pc.sum(mask).as_py() or 0 for name, mask in more.items()})
+    tally.update({"texts": len(batch), "entities": len(rows)})
+    tally.update({row["values"]: row["counts"] for row in rows["label"].combine_chunks().value_counts().to_pylist()})
 
 
 def _numbers(tally: collections.Counter[str]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from tritower import vocabulary
 from tritower.entities import gazetteer
 from tritower.entities.lexicon import Lexicon
 from tritower.entities.spans import LABELS, Span
+from tritower.entities.tokens import _JOINTS, _SLASHES
 
 LONGEST = 12
 
@@ -20,8 +21,8 @@ def find(text: str, lexicon: Lexicon) -> list[Span]:
     words = [lexicon.fold(token.norm) for token in tokens]
     written = [text[token.start : token.end] for token in tokens]
     gaps = ["\n"] + [text[a.end : b.start] for a, b in pairwise(tokens)]
-    joint = [gap in gazetteer._JOINTS for gap in gaps]
-    whole = [gap in gazetteer._JOINTS or gap in gazetteer._SLASHES for gap in gaps]
+    joint = [gap in _JOINTS for gap in gaps]
+    whole = [gap in _JOINTS or gap in _SLASHES for gap in gaps]
     matches = [
         (start, end, meaning.label, meaning.value)
         for start in range(size)

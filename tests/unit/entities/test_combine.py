@@ -1,7 +1,9 @@
 """Lists and model together, on spans made by hand."""
 
+import numpy as np
+import pyarrow as pa
 import pytest
-from tritower.entities import combine, lexicon
+from tritower.entities import lexicon, model
 from tritower.entities.combine import Combined
 from tritower.entities.gazetteer import Gazetteer
 from tritower.entities.model import Recogniser, create
@@ -33,16 +35,29 @@ def test_a_guess_fills_what_nothing_covers(combined: Combined) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "spans", "expected"),
+    ("text", "expected"),
     [
-        ("nurse", [Span(0, 5, "TITLE", "nurse")], False),
-        ("nurse zork", [Span(0, 5, "TITLE", "nurse")], True),
-        ("nurse for 3 jobs", [Span(0, 5, "TITLE", "nurse")], False),
-        ("zork", [Span(0, 4, "TITLE", "zork", inner=True)], True),
-        ("zork is what we want", [], False),
-        ("zork " * 13, [], False),
-        ("", [], False),
+        ("nurse", False),
+        ("nurse zork", True),
+        ("nurse for 3 jobs", False),
+        ("zork", True),
+        ("zork is what we want", False),
+        ("zork " * 12, True),
+        ("zork " * 13, False),
+        ("", False),
+        ("— ́", False),
     ],
 )
-def test_texts_the_model_is_asked_about(text: str, spans: list[Span], expected: bool) -> None:
-    assert combine._is_open(text, spans) is expected
+def test_texts_the_model_is_asked_about(text: str, expected: bool) -> None:
+    _, open_V = Gazetteer(lexicon.default()).read(pa.array(["nurse zork", text, "nurse"]))
+    assert open_V.tolist() == [True, expected, False]
+
+
+def test_columns_are_the_lists_spans_with_the_models_merged_in(combined: Combined) -> None:
+    texts = ["nurse", "senior zork weaver - austin, tx", "", "java zorker", "cook/cashier"]
+    read, lists = model.read(), Gazetteer(lexicon.default())
+    listed, guesses = list(lists.find(texts)), list(read.find(texts))
+    expected = [listed[i] if i not in (1, 3) else combined.merged(texts[i], listed[i], guesses[i]) for i in range(5)]
+    found = Combined(lists, read).columns(pa.array(texts))
+    assert list(found.spans(5)) == expected
+    assert found.text_N.dtype == np.int32 and (np.diff(found.text_N) >= 0).all()
