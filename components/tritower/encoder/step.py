@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from numpy.lib.format import open_memmap
 from pyarrow import feather
+from sentence_transformers import SentenceTransformer
 
 from tritower import config as knobs
 from tritower import storage
@@ -54,43 +55,41 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
     start = time.perf_counter()
     distributed.join()
     texts = tables.texts(Path(dataset))
-    folder = models.find(str(encoder) or config.model)
+    wanted = str(encoder) or config.model
+    folder = models.find(wanted)
+    identity = models.content_hash(folder)
     with phase(LOG, "load encoder") as counts:
         model = models.load(folder, _device())
-        identity = models.content_hash(folder)
         memory = storage.local_path(config.cache) / identity[:32] if config.cache and storage.is_local(config.cache) else None
         backend, agreement = embedding.choose(model, folder, texts, config, memory)
         counts.update(backend=backend.name, overlap=round(agreement["top10_overlap"], 3))
-    dim = models.dimension(model)
     shards = Path(embeddings).with_name(f".{Path(embeddings).name}.shards")
     root = config.cache.rstrip("/") or str(shards)
-    cache = VectorCache(f"{root}/{identity[:32]}/{backend.name}", dim)
+    cache = VectorCache(f"{root}/{identity[:32]}/{backend.name}", models.dimension(model))
     with phase(LOG, "embed") as counts:
         new, cut = embedding.fill(cache, texts, model, backend, segment_texts=config.segment_texts)
         counts.update(texts=len(texts), new=new)
     distributed.wait()
     if distributed.rank():
         return {}
-    info = {
-        "name": _name(folder, str(encoder) or config.model),
-        "hash": identity,
-        "dim": dim,
-        "texts": len(texts),
-        "normalised": True,
-    }
+    info = {"name": _name(folder, wanted), "hash": identity, "dim": cache.dim, "texts": len(texts), "normalised": True}
     info |= {"backend": backend.name, **agreement, "new_texts": new, "truncated": cut}
     with storage.atomic_directory(embeddings) as out, phase(LOG, "gather"):
-        keys = keys_of(texts)
-        matrix_TD = open_memmap(out / "matrix.npy", mode="w+", dtype=np.float16, shape=(len(texts), dim))
-        cache.gather(keys, matrix_TD)
-        matrix_TD.flush()
-        feather.write_feather(
-            pa.table({"text": np.arange(len(texts), dtype=np.int32), "key": keys}), out / "index.arrow", "uncompressed"
-        )
+        _gather(cache, texts, out)
         info["seconds"] = round(time.perf_counter() - start, 3)
         storage.write_json(out / "encoder.json", info)
     shutil.rmtree(shards, ignore_errors=True)
     return info
+
+
+def _gather(cache: VectorCache, texts: list[str], out: Path) -> None:
+    """Write matrix.npy and index.arrow."""
+    keys = keys_of(texts)
+    matrix_TD = open_memmap(out / "matrix.npy", mode="w+", dtype=np.float16, shape=(len(texts), cache.dim))
+    cache.gather(keys, matrix_TD)
+    matrix_TD.flush()
+    table = pa.table({"text": np.arange(len(texts), dtype=np.int32), "key": keys})
+    feather.write_feather(table, out / "index.arrow", "uncompressed")
 
 
 def finetune(
@@ -122,19 +121,26 @@ def finetune(
     base = models.find(config.model)
     if config.epochs == 0:
         return _hand_on(base, config.model, Path(model), report, metrics)
-    start = time.perf_counter()
     distributed.join()
-    texts = tables.texts(Path(dataset))
+    return _learn(Path(dataset), Path(model), base, config, report, metrics)
+
+
+def _learn(
+    dataset: Path, model: Path, base: Path, config: FinetuneConfig, report: str | Path, metrics: str | Path
+) -> dict[str, Any]:
+    """Measure, train, measure again and write; see `finetune`."""
+    start = time.perf_counter()
+    texts = tables.texts(dataset)
     encoder = models.load(base, _device())
     with phase(LOG, "training examples") as counts:
-        clicks = finetuning.examples(Path(dataset), config, texts, encoder)
+        clicks = finetuning.examples(dataset, config, texts, encoder)
         counts["clicks"] = len(clicks)
     first = distributed.rank() == 0
     if first:
         with phase(LOG, "measure before"):
-            judge = finetuning.Judge(Path(dataset), config, texts)
+            judge = finetuning.Judge(dataset, config, texts)
             before = judge(encoder)
-    checkpoints = Path(config.checkpoints or Path(model).with_name(f".{Path(model).name}.checkpoints"))
+    checkpoints = Path(config.checkpoints or model.with_name(f".{model.name}.checkpoints"))
     with phase(LOG, "fine-tune") as counts:
         facts = training.train(encoder, clicks, texts, config, checkpoints)
         counts.update(steps=facts["steps"], triplets=facts["triplets"], loss=round(facts["loss"], 4))
@@ -151,25 +157,31 @@ def finetune(
         **{f"before_{name}": value for name, value in before.figures.items()},
         **{f"after_{name}": value for name, value in after.figures.items()},
     }
-    with storage.atomic_directory(model) as out:
-        if accepted:
-            encoder.save_pretrained(str(out), create_model_card=False, safe_serialization=True)
-        else:
-            _copy_model(base, out)
-        if accepted and config.export:
-            with phase(LOG, "export"):
-                backends.export(models.load(out), out / "export", texts[:: max(1, len(texts) // 256)])
-        note = {
-            "name": f"{config.model}, fine-tuned" if accepted else config.model,
-            "base_hash": models.content_hash(base),
-            "verdict": words,
-            "numbers": numbers,
-        }
-        storage.write_json(out / "finetune.json", note | {"settings": facts["settings"]})
+    note = _note(f"{config.model}, fine-tuned" if accepted else config.model, base, words, numbers)
+    sample = texts[:: max(1, len(texts) // 256)] if config.export else []
+    _write_model(model, encoder if accepted else None, base, note | {"settings": facts["settings"]}, sample)
     _write_results(numbers, finetuning.page(judge, before, after, facts, config), report, metrics)
     if not config.checkpoints:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return numbers
+
+
+def _write_model(model: Path, encoder: SentenceTransformer | None, base: Path, note: dict[str, Any], sample: list[str]) -> None:
+    """Write the folder `model`: `encoder`, or a copy of `base` where it is None, and finetune.json.
+
+    Args:
+        sample: texts on which the graph for serving is compared with PyTorch; no graph is written when empty.
+    """
+    with storage.atomic_directory(model) as out:
+        if encoder is None:
+            ignored = shutil.ignore_patterns(".*", "README.md", "*.bin", "*.pt", "export")
+            shutil.copytree(base, out, dirs_exist_ok=True, ignore=ignored)
+        else:
+            encoder.save_pretrained(str(out), create_model_card=False, safe_serialization=True)
+            if sample:
+                with phase(LOG, "export"):
+                    backends.export(models.load(out), out / "export", sample)
+        storage.write_json(out / "finetune.json", note)
 
 
 def _device() -> str:
@@ -188,16 +200,13 @@ def _hand_on(base: Path, name: str, model: Path, report: str | Path, metrics: st
     verdict = "epochs is 0: the base model is handed on as it is"
     LOG.info("%s", verdict)
     numbers = {"accepted": 0, "steps": 0}
-    with storage.atomic_directory(model) as out:
-        _copy_model(base, out)
-        note = {"name": name, "base_hash": models.content_hash(base), "verdict": verdict, "numbers": numbers}
-        storage.write_json(out / "finetune.json", note)
+    _write_model(model, None, base, _note(name, base, verdict, numbers), [])
     _write_results(numbers, f"<!doctype html><title>Encoder</title><p>{verdict}</p>\n", report, metrics)
     return numbers
 
 
-def _copy_model(base: Path, out: Path) -> None:
-    shutil.copytree(base, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "README.md", "*.bin", "*.pt", "export"))
+def _note(name: str, base: Path, verdict: str, numbers: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "base_hash": models.content_hash(base), "verdict": verdict, "numbers": numbers}
 
 
 def _write_results(numbers: dict[str, Any], page: str, report: str | Path, metrics: str | Path) -> None:

@@ -1,9 +1,10 @@
 """Fine-tuning a sentence-transformers model on clicks with its current Trainer."""
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,30 @@ def train(
             where="the train split",
             remedy="Give a longer log, lower `batch_size`, or set `epochs` to 0 to use the encoder as it is.",
         )
-    used = np.unique(np.r_[clicks.anchor_C, clicks.positive_C, clicks.negative_CK.ravel()])
-    rows, _ = backends.tokenise(model, [texts[i] for i in used])
-    pad = int(model.tokenizer.pad_token_id)
-    small = SmallVocabulary(model, rows, pad)
-    tokens = {int(text): small.translate(row) for text, row in zip(used, rows, strict=True)}
+    numbers = np.unique(np.r_[clicks.anchor_C, clicks.positive_C, clicks.negative_CK.ravel()])
+    rows, _ = backends.tokenise(model, [texts[i] for i in numbers])
+    with _prepared(model, rows, config) as small:
+        tokens = {int(number): small.translate(row) for number, row in zip(numbers, rows, strict=True)}
+        trainer = _trainer(model, clicks, tokens, small.pad, config, folder, world)
+        resumed = checkpoint.latest(folder)
+        if resumed and storage.read_json(resumed / "complete.json")["fingerprint"] != trainer.fingerprint:
+            LOG.warning("checkpoint %s is of other data or settings and is not used", resumed)
+            resumed = None
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])),
+        "losses": losses,
+        "steps": trainer.state.global_step,
+        "triplets": trainer.state.global_step * config.batch_size * clicks.negative_CK.shape[1],
+        "resumed_at": int(resumed.name.rpartition("-")[2]) if resumed else 0,
+    }
+
+
+@contextlib.contextmanager
+def _prepared(model: SentenceTransformer, rows: Sequence[backends.Tokens], config: FinetuneConfig) -> Iterator[SmallVocabulary]:
+    """The model as it trains fastest, with the vocabulary of `rows`; as it was, and in evaluation mode, when the block ends."""
+    small = SmallVocabulary(model, rows, int(model.tokenizer.pad_token_id))
     _set_dropout(model, config.dropout)
     transformer = models.transformer_of(model)
     attention = transformer.config._attn_implementation
@@ -68,12 +88,7 @@ def train(
     if config.gradient_checkpointing:
         transformer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[no-untyped-call]
     _freeze_unused(model, small.pad)
-    trainer = _trainer(model, clicks, tokens, small.pad, config, folder, world)
-    resumed = checkpoint.latest(folder)
-    if resumed and storage.read_json(resumed / "complete.json")["fingerprint"] != trainer.fingerprint:
-        LOG.warning("checkpoint %s is of other data or settings and is not used", resumed)
-        resumed = None
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    yield small
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     if config.gradient_checkpointing:
@@ -81,14 +96,6 @@ def train(
     transformer.set_attn_implementation(attention)
     small.restore()
     model.eval()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {
-        "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])),
-        "losses": losses,
-        "steps": trainer.state.global_step,
-        "triplets": trainer.state.global_step * config.batch_size * clicks.negative_CK.shape[1],
-        "resumed_at": int(resumed.name.rpartition("-")[2]) if resumed else 0,
-    }
 
 
 def _trainer(
@@ -111,29 +118,6 @@ def _trainer(
             dataset, length_C2=length_C2, anchor_C=clicks.anchor_C if ranking else None, world=world, **settings
         )
 
-    steps = config.epochs * (len(clicks) // config.batch_size)
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size // world,
-        learning_rate=config.learning_rate,
-        weight_decay=0.0,
-        warmup_steps=round(config.warmup * steps),
-        optim="adamw_torch_fused",
-        bf16=(backends.native_precision(model.device) if config.precision == "auto" else config.precision) == "bf16",
-        use_cpu=model.device.type == "cpu",
-        batch_sampler=sampler,
-        save_strategy="steps" if config.checkpoint_steps else "no",
-        save_steps=config.checkpoint_steps or 500,
-        save_total_limit=2,
-        logging_steps=1,
-        report_to="none",
-        disable_tqdm=not sys.stderr.isatty(),
-        dataloader_pin_memory=model.device.type == "cuda",
-        ddp_backend="gloo" if model.device.type == "cpu" and world > 1 else None,
-        ddp_find_unused_parameters=False,
-        seed=config.seed,
-    )
     table = {
         "anchor": clicks.anchor_C.tolist(),
         "positive": clicks.positive_C.tolist(),
@@ -142,7 +126,7 @@ def _trainer(
     loss = ClickLoss(model, kind=config.loss, margin=config.margin, scale=config.scale, across=ranking and world > 1)
     trainer = checkpoint.SafeTrainer(
         model=model,
-        args=arguments,
+        args=_arguments(config, folder, model.device, len(clicks), sampler, world),
         train_dataset=Dataset.from_dict(table),
         loss=loss,
         data_collator=batching.Collator(tokens, pad),  # type: ignore[arg-type]
@@ -152,6 +136,36 @@ def _trainer(
     trainer.add_callback(_LogTenths())
     trainer.fingerprint = checkpoint.fingerprint({"config": knobs.to_dict(config), "clicks": content})
     return trainer
+
+
+def _arguments(
+    config: FinetuneConfig, folder: Path, device: torch.device, clicks: int, sampler: Any, world: int
+) -> SentenceTransformerTrainingArguments:
+    """The Trainer's settings; `clicks` is the number of examples, `sampler` makes the batch sampler."""
+    precision = backends.native_precision(device) if config.precision == "auto" else config.precision
+    steps = config.epochs * (clicks // config.batch_size)
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size // world,
+        learning_rate=config.learning_rate,
+        weight_decay=0.0,
+        warmup_steps=round(config.warmup * steps),
+        optim="adamw_torch_fused",
+        bf16=precision == "bf16",
+        use_cpu=device.type == "cpu",
+        batch_sampler=sampler,
+        save_strategy="steps" if config.checkpoint_steps else "no",
+        save_steps=config.checkpoint_steps or 500,
+        save_total_limit=2,
+        logging_steps=1,
+        report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),
+        dataloader_pin_memory=device.type == "cuda",
+        ddp_backend="gloo" if device.type == "cpu" and world > 1 else None,
+        ddp_find_unused_parameters=False,
+        seed=config.seed,
+    )
 
 
 class _LogTenths(TrainerCallback):
