@@ -6,6 +6,8 @@ holds the image string, and thin components keep their code out of the YAML.
 Set at compile time:
     TRITOWER_IMAGE_PREFIX   registry and path before the image name; default `tritower`
     TRITOWER_IMAGE_TAG      default: the package version
+    TRITOWER_ENGINE_IMAGE   `spark` for pipelines that take `engine = spark`: ingest and features then run in the image that has
+                            PySpark and Java, and can do both; default `base`, which can do duckdb only
 """
 
 import os
@@ -25,6 +27,11 @@ def image_name(image: Image) -> str:
     prefix = os.environ.get("TRITOWER_IMAGE_PREFIX", "tritower").rstrip("/")
     tag = os.environ.get("TRITOWER_IMAGE_TAG", __version__)
     return f"{prefix}/{image}:{tag}"
+
+
+def engine_image() -> Image:
+    """The image of the steps that work with an engine: `base`, or `spark` where TRITOWER_ENGINE_IMAGE says so."""
+    return "spark" if os.environ.get("TRITOWER_ENGINE_IMAGE") == "spark" else "base"
 
 
 def component(image: Image) -> Callable[[F], Any]:

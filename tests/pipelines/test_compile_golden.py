@@ -1,5 +1,6 @@
 """Compiling: deterministic, equal to what is committed, and possible with nothing but the core installed."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,33 @@ def test_only_steps_that_read_the_users_places_get_the_stores_keys() -> None:
         (secret,) = executor["secretAsEnv"]
         assert secret["secretName"] == "tritower-store" and secret["optional"] is True
         assert {key["envVar"] for key in secret["keyToEnv"]} >= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+
+
+def test_the_image_for_spark_is_chosen_when_compiling(tmp_path: Path) -> None:
+    code = f"from pathlib import Path; from pipelines import compiling; compiling.compile_all(Path({str(tmp_path)!r}))"
+    environment = os.environ | {"TRITOWER_ENGINE_IMAGE": "spark"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
+    document = next(yaml.safe_load_all((tmp_path / "kfp" / "training.yaml").read_text()))
+    executors = document["deploymentSpec"]["executors"].items()
+    in_spark = {name for name, executor in executors if executor["container"]["image"].startswith("tritower/spark:")}
+    assert in_spark == {"exec-ingest", "exec-features", "exec-features-2"}
+
+
+@pytest.mark.parametrize("name", ["training", "batch"])
+def test_engine_and_state_are_parameters_that_reach_the_steps(name: str) -> None:
+    document = next(yaml.safe_load_all(compiling.yaml_path(name).read_text()))
+    parameters = document["root"]["inputDefinitions"]["parameters"]
+    assert (parameters["engine"]["defaultValue"], parameters["previous_state"]["defaultValue"]) == ("duckdb", "")
+    taken = {
+        parameter: {
+            task
+            for task, spec in document["root"]["dag"]["tasks"].items()
+            if spec.get("inputs", {}).get("parameters", {}).get(parameter, {}).get("componentInputParameter") == parameter
+        }
+        for parameter in ("engine", "previous_state")
+    }
+    rows = {"features", "features-2"} if name == "training" else {"features"}
+    assert taken == {"engine": {"ingest"} | rows, "previous_state": rows}
 
 
 def test_compiling_imports_nothing_heavy() -> None:

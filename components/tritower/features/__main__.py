@@ -26,7 +26,7 @@ def main() -> int:
         verb.add_argument("--features", required=True, help="folder of features, to write or to audit")
         verb.add_argument("--entities", help="folder that the entities step wrote")
     run.add_argument("--candidates", help="featurise these rows instead of the impressions")
-    run.add_argument("--previous", help="features of an earlier run, to continue from its state")
+    run.add_argument("--previous", help="state or features of an earlier run, to continue from")
     run.add_argument("--config", default="{}", help="knobs as JSON")
     audit.add_argument("--rows", type=int, default=200, help="rows to recompute")
     audit.add_argument("--seed", type=int, default=0)

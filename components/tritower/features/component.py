@@ -4,10 +4,10 @@ from typing import Any, Optional
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
-from tritower._build import component
+from tritower._build import component, engine_image
 
 
-@component("base")
+@component(engine_image())
 def features(
     dataset: Input[Dataset],
     embeddings: Input[Dataset],

@@ -4,10 +4,10 @@ from typing import Any
 
 from kfp.dsl import HTML, Dataset, Metrics, Output
 
-from tritower._build import component
+from tritower._build import component, engine_image
 
 
-@component("base")
+@component(engine_image())
 def ingest(
     jobs: str,
     impressions: str,
