@@ -5,6 +5,9 @@ Where a store is and who may use it comes from the environment, never from a par
     TRITOWER_S3_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL    `http://host:port` of an S3 store other than AWS
     MINIO_ENDPOINT                                                 the same for minio:// alone
     AWS_REGION, AWS_DEFAULT_REGION                                 region; us-east-1 with an endpoint of one's own
+    TRITOWER_S3_CA_FILE, AWS_CA_BUNDLE                             PEM file of the CA that signed the store's certificate
+    TRITOWER_S3_TIMEOUT_S                                          seconds without an answer until a request has failed (60)
+    TRITOWER_S3_RETRIES                                            how often a failed request is made again (5)
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN    credentials
     TRITOWER_SECRET_DIR                                            a mounted Secret with `accesskey` and `secretkey`, or with
                                                                    files named as the variables above
@@ -14,20 +17,20 @@ Where a store is and who may use it comes from the environment, never from a par
                                                                    virtual machine's role
     GOOGLE_APPLICATION_CREDENTIALS, GCE_METADATA_HOST              Google; on a cluster, workload identity
     STORAGE_EMULATOR_HOST                                          `host:port` of a Google storage emulator
+
+A request that fails for the store's sake (no connection, no answer in time, HTTP 429 and 5xx, a body that ends early) is
+made again after 0.5, 1, 2, 4... seconds. Whole objects are moved by `transfer.py`.
 """
 
-import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tritower.errors import CredentialsError, StorageError
+from tritower.errors import ConfigError, CredentialsError, StorageError
 
 if TYPE_CHECKING:
-    from minio import Minio
     from pyarrow.fs import FileSystem
 
 _SDK_VARIABLES = (
@@ -40,6 +43,10 @@ _SDK_VARIABLES = (
 _REFUSED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE", "EXPIRED_TOKEN",
             "HTTP response code 403", "HTTP status 403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch",
             "ExpiredToken", "InvalidToken", "PERMISSION_DENIED", "UNAUTHENTICATED", "Unauthenticated")  # fmt: skip
+_NO_BUCKET = ("NO_SUCH_BUCKET", "NoSuchBucket", "Bucket does not exist")
+_UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "SSL peer certificate", "curlCode: 60", "curlCode: 77")
+_SILENT = ("NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "timed out", "Connection refused", "curlCode: 28",
+           "curlCode: 7,", "curlCode: 6,", "NameResolutionError")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,9 @@ class Access:
     secret_key: str
     session_token: str
     anonymous: bool
+    ca_file: str
+    timeout_s: float
+    retries: int
 
 
 def scheme(uri: str | Path) -> str:
@@ -80,83 +90,28 @@ def filesystem(uri: str | Path) -> "FileSystem":
     Raises:
         CredentialsError: there are no credentials for it.
     """
-    return _google() if scheme(uri) == "gs" else _s3(access(uri))
+    return google() if scheme(uri) == "gs" else _s3(access(uri))
 
 
 def explained(error: OSError, uri: str | Path) -> OSError:
     """What a store said, as an error of ours that names the location and the remedy."""
-    text = str(error).splitlines()[0]
-    if any(word in str(error) for word in _REFUSED):
-        return CredentialsError(
-            f"the store refuses the credentials: {text}", where=str(uri), remedy="Check the keys and what they may do."
-        )
-    if any(word in str(error) for word in ("NO_SUCH_BUCKET", "NoSuchBucket", "Bucket does not exist")):
-        return StorageError("the bucket does not exist", where=str(uri), remedy="Check its name and the endpoint.")
-    return StorageError(f"the store failed: {text}", where=str(uri), remedy="Check the endpoint and the network.")
+    text, where = str(error).splitlines()[0][:500], str(uri)
 
+    def says(words: tuple[str, ...]) -> bool:
+        return any(word in str(error) for word in words)
 
-def objects(uri: str | Path) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """(key, function that downloads it to a path) for every object at or under a location; errors are OSError."""
-    bucket, key = split(uri)
-    if scheme(uri) == "gs":
-        yield from _google_objects(uri, key)
-        return
-    client = _minio(access(uri))
-
-    def download(name: str, target: str) -> None:
-        with _minio_errors():
-            client.fget_object(bucket, name, target)
-
-    with _minio_errors():
-        for found in client.list_objects(bucket, prefix=key, recursive=True):
-            name = str(found.object_name)
-            if not name.endswith("/") and (name == key or name.startswith(f"{key}/" if key else "")):
-                yield name, functools.partial(download, name)
-
-
-def _google_objects(uri: str | Path, key: str) -> Iterator[tuple[str, Callable[[str], None]]]:
-    from pyarrow.fs import FileSelector, FileType, LocalFileSystem, copy_files
-
-    store, path = _google(), str(uri).partition("://")[2].rstrip("/")
-
-    def download(source: str, target: str) -> None:
-        copy_files(source, target, source_filesystem=store, destination_filesystem=LocalFileSystem())
-
-    info = store.get_file_info(path)
-    found = (
-        [info] if info.type == FileType.File else store.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
-    )
-    for entry in found:
-        if entry.type == FileType.File:
-            yield entry.path.partition("/")[2], functools.partial(download, entry.path)
-
-
-def writers(uri: str | Path) -> tuple[Callable[[str, Path], None], Callable[[str], None]]:
-    """(put(key, file), remove(key)) for the bucket of a location; errors are OSError."""
-    bucket, _ = split(uri)
-    if scheme(uri) == "gs":
-        from pyarrow.fs import LocalFileSystem, copy_files
-
-        store = _google()
-
-        def put_google(name: str, file: Path) -> None:
-            copy_files(str(file), f"{bucket}/{name}", source_filesystem=LocalFileSystem(), destination_filesystem=store)
-
-        def remove_google(name: str) -> None:
-            store.delete_file(f"{bucket}/{name}")
-
-        return put_google, remove_google
-    client = _minio(access(uri))
-
-    def put(name: str, file: Path) -> None:
-        with _minio_errors():
-            client.fput_object(bucket, name, str(file))
-
-    def remove(name: str) -> None:
-        with _minio_errors():
-            client.remove_object(bucket, name)
-
-    return put, remove
+    if says(_REFUSED):
+        problem = f"the store refuses the credentials: {text}"
+        return CredentialsError(problem, where=where, remedy="Check the keys and what they may do.")
+    if says(_NO_BUCKET):
+        return StorageError("the bucket does not exist", where=where, remedy="Check its name and the endpoint.")
+    if says(_UNTRUSTED):
+        problem = f"the store's certificate is not trusted: {text}"
+        return StorageError(problem, where=where, remedy="Set AWS_CA_BUNDLE to the PEM file of the CA that signed it.")
+    if says(_SILENT):
+        problem = f"the store does not answer: {text}"
+        return StorageError(problem, where=where, remedy="Check the endpoint and the network.")
+    return StorageError(f"the store failed: {text}", where=where, remedy="Check the endpoint and the network.")
 
 
 def access(uri: str | Path) -> Access:
@@ -195,7 +150,48 @@ def access(uri: str | Path) -> Access:
         secret_key=secret,
         session_token=token,
         anonymous=mode == "anonymous",
+        ca_file=_ca_file(),
+        timeout_s=_number("TRITOWER_S3_TIMEOUT_S", 60.0),
+        retries=int(_number("TRITOWER_S3_RETRIES", 5)),
     )
+
+
+def _ca_file() -> str:
+    variable = next((name for name in ("TRITOWER_S3_CA_FILE", "AWS_CA_BUNDLE") if os.environ.get(name)), "")
+    if variable and not Path(os.environ[variable]).is_file():
+        raise StorageError(
+            "there is no such CA file", where=f"{variable}={os.environ[variable]}", remedy="Correct the variable."
+        )
+    return os.environ[variable] if variable else ""
+
+
+def _number(variable: str, default: float) -> float:
+    text = os.environ.get(variable, "")
+    try:
+        value = float(text or default)
+    except ValueError:
+        value = -1.0
+    if value < 0:
+        raise ConfigError(f"{text!r} is not a number from 0 on", where=variable, remedy="Correct the variable.")
+    return value
+
+
+def environment(uri: str | Path) -> dict[str, str]:
+    """The variables by which another process reaches the store of an s3:// or minio:// location as this one does.
+
+    Files that variables name stay files: the other process needs them at the same path.
+    """
+    how = access(uri)
+    names = ("AWS_REGION", "AWS_DEFAULT_REGION", "TRITOWER_S3_CREDENTIALS", "TRITOWER_S3_CA_FILE", "AWS_CA_BUNDLE",
+             "TRITOWER_S3_TIMEOUT_S", "TRITOWER_S3_RETRIES", "TRITOWER_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL",
+             "MINIO_ENDPOINT", *_SDK_VARIABLES)  # fmt: skip
+    found = {name: os.environ[name] for name in names if os.environ.get(name)}
+    keys = {
+        "AWS_ACCESS_KEY_ID": how.access_key,
+        "AWS_SECRET_ACCESS_KEY": how.secret_key,
+        "AWS_SESSION_TOKEN": how.session_token,
+    }
+    return found | {name: value for name, value in keys.items() if value}
 
 
 def _keys() -> tuple[str, str, str]:
@@ -217,7 +213,7 @@ def _keys() -> tuple[str, str, str]:
 
 @functools.cache
 def _s3(how: Access) -> "FileSystem":
-    from pyarrow.fs import S3FileSystem
+    from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
     # With an endpoint of its own pyarrow addresses buckets by path, which every S3 store understands.
     return S3FileSystem(
@@ -228,12 +224,19 @@ def _s3(how: Access) -> "FileSystem":
         region=how.region or None,
         endpoint_override=how.endpoint or None,
         scheme="https" if how.secure else "http",
-        connect_timeout=10,
-        request_timeout=300,
+        connect_timeout=min(10.0, how.timeout_s),
+        request_timeout=how.timeout_s,
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=how.retries + 1),
+        tls_ca_file_path=how.ca_file or None,
     )
 
 
-def _google() -> "FileSystem":
+def google() -> "FileSystem":
+    """The pyarrow file system of Google storage.
+
+    Raises:
+        CredentialsError: there are no credentials for it.
+    """
     from datetime import timedelta
 
     from pyarrow.fs import GcsFileSystem
@@ -250,39 +253,3 @@ def _google() -> "FileSystem":
             remedy="Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run where there is workload identity.",
         )
     return GcsFileSystem(retry_time_limit=timedelta(seconds=60))
-
-
-@functools.cache
-def _minio(how: Access) -> "Minio":
-    import urllib3
-    from minio import Minio
-    from minio.credentials.providers import AWSConfigProvider, ChainedProvider, IamAwsProvider
-
-    static = bool(how.access_key) or how.anonymous
-    pool = urllib3.PoolManager(
-        maxsize=10,  # minio sends the parts of a large object by several threads
-        timeout=urllib3.Timeout(connect=10, read=300),
-        retries=urllib3.Retry(total=3, backoff_factor=0.3, status_forcelist=[500, 502, 503, 504]),
-    )
-    return Minio(
-        how.endpoint or "s3.amazonaws.com",
-        access_key=how.access_key or None,
-        secret_key=how.secret_key or None,
-        session_token=how.session_token or None,
-        secure=how.secure,
-        region=how.region or None,
-        credentials=None if static else ChainedProvider([AWSConfigProvider(), IamAwsProvider()]),
-        http_client=pool,
-    )
-
-
-@contextlib.contextmanager
-def _minio_errors() -> Iterator[None]:
-    """The minio client's errors as OSError, which is what pyarrow raises."""
-    from minio.error import MinioException
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except (MinioException, HTTPError, ValueError) as error:
-        raise OSError(str(error)) from error

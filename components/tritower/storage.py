@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritower import remote
+from tritower import remote, transfer
 from tritower.errors import StorageError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+MARK = ".tritower"
+"""Hidden file in every directory that `atomic_directory` made, and may therefore replace."""
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -27,22 +29,37 @@ _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Yield a fresh directory that takes the name `path` when the block ends without an error.
 
-    On an error the temporary directory is removed and `path` stays as it was. An existing `path` is replaced.
+    On an error the temporary directory is removed and `path` stays as it was. An existing `path` is replaced if it is empty or
+    was made by this function, which a hidden file in it tells; anybody else's files are left alone.
 
     Raises:
-        StorageError: the disk is full or the place cannot be written.
+        StorageError: `path` holds other files, the disk is full or the place cannot be written.
     """
     final = Path(path)
     temporary = _temporary(final)
+    _check_replaceable(final)
     with _storage_errors(final):
         temporary.mkdir(parents=True)
         try:
             yield temporary
+            (temporary / MARK).touch()
+            _check_replaceable(final)
             if final.exists():
-                shutil.rmtree(final) if final.is_dir() else final.unlink()
-            temporary.rename(final)
+                old = _temporary(final)
+                final.rename(old)
+                temporary.rename(final)
+                shutil.rmtree(old)
+            else:
+                temporary.rename(final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_replaceable(final: Path) -> None:
+    if not final.exists() or (final.is_dir() and ((final / MARK).exists() or not any(final.iterdir()))):
+        return
+    what = "the folder holds files that tritower did not write" if final.is_dir() else "there is a file in the folder's place"
+    raise StorageError(what, where=str(final), remedy="Name another place, or move what is there.")
 
 
 @contextlib.contextmanager
@@ -192,7 +209,7 @@ def fetch_tree(uri: str | Path, path: str | Path) -> Path:
     key = remote.split(uri)[1]
     with atomic_directory(path) as folder, reading(uri):
         count = 0
-        for name, download in remote.objects(uri):
+        for name, download in transfer.objects(uri):
             relative = name[len(key) :].lstrip("/") or name.rpartition("/")[2]
             target = (folder / relative).resolve()
             if not target.is_relative_to(folder.resolve()):
@@ -205,24 +222,61 @@ def fetch_tree(uri: str | Path, path: str | Path) -> Path:
     return Path(path)
 
 
+def fetch(uri: str | Path, path: str | Path) -> Path:
+    """Copy what is at a location to `path`: a file or object to a file, a folder to a folder; whole or not at all.
+
+    Raises:
+        StorageError: nothing is there, the store cannot be reached, or the disk is full.
+        CredentialsError: the store refuses the credentials, or there are none.
+    """
+    if is_local(uri):
+        source = local_path(uri)
+        if not source.is_file():
+            return fetch_tree(uri, path)
+        with atomic_file(path) as temporary:
+            shutil.copyfile(source, temporary)
+        return Path(path)
+    key = remote.split(uri)[1]
+    with reading(uri):
+        one = next((download for name, download in transfer.objects(uri) if name == key), None)
+    if one is None:
+        return fetch_tree(uri, path)
+    with atomic_file(path) as temporary, reading(uri):
+        one(str(temporary))
+    return Path(path)
+
+
 def upload_tree(path: str | Path, uri: str | Path) -> int:
-    """Copy a local file or every file under a local folder to a location; return how many there were.
+    """Copy a local file or every file under a local folder to below a location; return how many there were.
 
     On an error the objects already sent are removed. A local location is replaced atomically.
     """
     source = Path(path)
     if is_local(uri):
         fetch_tree(source, local_path(uri))
-        return sum(file.is_file() for file in local_path(uri).rglob("*"))
+        return sum(file.is_file() and file.name != MARK for file in local_path(uri).rglob("*"))
     files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
     root = source if source.is_dir() else source.parent
+    return _send([(file, file.relative_to(root).as_posix()) for file in files if file.name != MARK], uri)
+
+
+def upload(path: str | Path, uri: str | Path) -> int:
+    """Copy a local file to exactly this remote location, or a folder to below it; return the number of files.
+
+    On an error the objects already sent are removed.
+    """
+    return upload_tree(path, uri) if Path(path).is_dir() else _send([(Path(path), "")], uri)
+
+
+def _send(files: list[tuple[Path, str]], uri: str | Path) -> int:
+    """Send files to names below a remote location."""
     key = remote.split(uri)[1]
     sent: list[str] = []
-    put, remove = remote.writers(uri)
+    put, remove = transfer.writers(uri)
     with reading(uri):
         try:
-            for file in files:
-                name = "/".join(part for part in (key, file.relative_to(root).as_posix()) if part)
+            for file, relative in files:
+                name = "/".join(part for part in (key, relative) if part)
                 put(name, file)
                 sent.append(name)
         except BaseException:

@@ -14,22 +14,22 @@ import pytest
 
 
 @contextlib.contextmanager
-def s3_server(log: Path, **environment: str) -> Iterator[str]:
+def s3_server(log: Path, host: str = "127.0.0.1", options: tuple[str, ...] = (), **environment: str) -> Iterator[str]:
     """Start the server on a free port; yield its endpoint."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment)
         try:
             deadline = time.monotonic() + 60
             while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
                     break
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://{host}:{port}"
         finally:
             process.terminate()
             process.wait()

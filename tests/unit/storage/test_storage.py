@@ -20,11 +20,39 @@ def test_a_directory_appears_only_when_whole(tmp_path: Path) -> None:
         (folder / "whole").write_text("1")
     with pytest.raises(KeyError), storage.atomic_directory(final) as folder:
         raise KeyError
-    assert [file.name for file in final.iterdir()] == ["whole"]
+    assert [file.name for file in final.glob("[!.]*")] == ["whole"]
     with storage.atomic_directory(final) as folder:
         (folder / "newer").write_text("2")
-    assert [file.name for file in final.iterdir()] == ["newer"]
+    assert [file.name for file in final.glob("[!.]*")] == ["newer"]
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_somebody_elses_folder_is_left_alone(tmp_path: Path) -> None:
+    final = tmp_path / "thesis"
+    final.mkdir()
+    with storage.atomic_directory(final) as folder:  # empty: nothing to lose
+        (folder / "ours").write_text("1")
+    with storage.atomic_directory(final) as folder:  # a step that runs again
+        (folder / "ours").write_text("2")
+    assert (final / "ours").read_text() == "2"
+    (final / storage.MARK).unlink()
+    with pytest.raises(StorageError, match=r"files that tritower did not write \(in .*thesis\)\. Name another place"):
+        storage.atomic_directory(final).__enter__()
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(StorageError, match="a file in the folder's place"):
+        storage.fetch_tree(final, tmp_path / "note.txt")
+    assert (final / "ours").read_text() == "2" and (tmp_path / "note.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["note.txt", "thesis"]
+
+
+def test_files_that_came_meanwhile_are_left_alone(tmp_path: Path) -> None:
+    final = tmp_path / "out"
+    with pytest.raises(StorageError, match="did not write"), storage.atomic_directory(final) as folder:
+        (folder / "ours").write_text("1")
+        final.mkdir()
+        (final / "theirs").write_text("2")
+    assert [path.name for path in final.iterdir()] == ["theirs"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_file_appears_only_when_whole(tmp_path: Path) -> None:
