@@ -63,6 +63,7 @@ def _run(options: argparse.Namespace) -> int:
         use_cache=not options.no_cache,
         docker=options.docker,
         gpus=options.gpus,
+        network=options.network,
     )
     for result in results:
         if result.name == "metrics.json":
@@ -152,11 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("run", help="run a compiled pipeline on your files")
     where = command.add_mutually_exclusive_group(required=True)
     where.add_argument("--local", action="store_true", help="on this machine, one subprocess per step")
-    where.add_argument("--docker", action="store_true", help="on this machine, one container per step, without a network")
+    where.add_argument("--docker", action="store_true", help="on this machine, a container per step, without a network")
     command.add_argument("--gpus", action="store_true", help="with --docker: hand the containers every GPU")
+    _add(command, "--network", "with --docker and a root in a store: the Docker network (bridge)", "bridge", "NAME")
     _add_data(command)
     command.add_argument("--no-cache", action="store_true", help="run every step, whatever was run before")
-    _add(command, "--root", "artifacts, logs, cache (build/run)", Path("build/run"), "DIR")
+    _add(command, "--root", "artifacts, logs, cache; artifacts also s3://, minio:// (build/run)", "build/run", "WHERE")
     _add(command, "--out", "results (build/results)", Path("build/results"), "DIR")
     command.set_defaults(do=_run)
 

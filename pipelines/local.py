@@ -27,6 +27,7 @@ import yaml
 from tritower import storage
 from tritower.errors import StepError
 
+from pipelines import staged
 from pipelines.containers import honest_exit_codes
 from pipelines.version import step_versions
 
@@ -52,9 +53,9 @@ class StepRun:
 
 @dataclass
 class Outcome:
-    """A finished run: the pipeline's output artifacts by name (local paths), and the steps in the order they ran."""
+    """A finished run: where the pipeline's output artifacts are, by name, and the steps in the order they ran."""
 
-    outputs: dict[str, Path]
+    outputs: dict[str, str]
     steps: list[StepRun]
 
 
@@ -63,6 +64,7 @@ def run(
     arguments: Mapping[str, Any],
     *,
     root: Path,
+    store: str = "",
     use_cache: bool = True,
     containers: Mapping[str, Any] | None = None,
     report: Callable[[StepRun], None] = lambda step: None,
@@ -73,6 +75,7 @@ def run(
         pipeline: the compiled YAML.
         arguments: pipeline parameters.
         root: folder for artifacts, logs (`root/logs/<step>.log`) and the cache; kept between runs; absolute.
+        store: location in an object store that gets the artifacts instead; `root` then keeps the rest.
         use_cache: take a step's result from an earlier run with equal inputs and equal code.
         containers: arguments for containers (`containers.runner_arguments`); None = subprocesses.
         report: called when a step starts (status "running") and when it ends ("done", "cached" or "failed").
@@ -93,12 +96,13 @@ def run(
         enable_caching=use_cache,
     )
     component = components.load_component_from_file(str(pipeline))
-    with log.attached(), honest_exit_codes(), _fresh_cache(root, step_versions(pipeline)):
+    place = staged.steps(store, root / "artifacts") if store else contextlib.nullcontext()
+    with log.attached(), honest_exit_codes(), place, _fresh_cache(root, store, step_versions(pipeline)):
         try:
             task = component(**arguments)
         except RuntimeError as error:
             raise log.failure() or error from None
-    outputs = {name: Path(artifact.uri) for name, artifact in task.outputs.items()}
+    outputs = {name: artifact.uri for name, artifact in task.outputs.items()}
     return Outcome(outputs=outputs, steps=log.steps)
 
 
@@ -219,8 +223,8 @@ class _Forward(logging.Handler):
 
 
 @contextlib.contextmanager
-def _fresh_cache(root: Path, versions: dict[str, str]) -> Iterator[None]:
-    """Drop cache entries made by other code than today's; note which code makes the artifacts of this run.
+def _fresh_cache(root: Path, store: str, versions: dict[str, str]) -> Iterator[None]:
+    """Drop cache entries made by other code than today's, or gone from the store; note which code makes this run's artifacts.
 
     Args:
         versions: component name -> version of its code.
@@ -229,11 +233,13 @@ def _fresh_cache(root: Path, versions: dict[str, str]) -> Iterator[None]:
     for entry in root.glob("cache/*.json"):
         outputs = json.loads(entry.read_text(encoding="utf-8")).values()
         uri = next((output["uri"] for output in outputs if isinstance(output, dict)), "")
-        if not uri.startswith(f"{artifacts}/"):
+        base = store or str(artifacts)
+        if not uri.startswith(f"{base}/"):
             continue
-        made, component = Path(uri).relative_to(artifacts).parts[:2]
+        made, component = uri.removeprefix(f"{base}/").split("/")[:2]
         note = artifacts / made / _CODE_NOTE
-        if not note.exists() or storage.read_json(note).get(component) != versions.get(component):
+        known = note.exists() and storage.read_json(note).get(component) == versions.get(component)
+        if not known or (store and not staged.still_there(uri)):
             entry.unlink()
     before = set(artifacts.glob("*"))
     try:

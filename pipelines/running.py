@@ -1,6 +1,5 @@
 """`run`: a compiled pipeline on files of the user's, its results copied to one folder."""
 
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -12,8 +11,11 @@ import yaml
 from tritower import storage
 from tritower.errors import ConfigError
 
-from pipelines import compiling, containers, knobs, local, show
+from pipelines import compiling, containers, knobs, local, show, staged
 from pipelines.version import data_version
+
+KEPT = Path("build/run")
+"""Where runs keep what they need again, unless told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +58,12 @@ def run(
     preset: str = "",
     settings: Iterable[str] = (),
     engine: str = "duckdb",
-    root: Path,
+    root: str | Path,
     out: Path,
     use_cache: bool = True,
     docker: bool = False,
     gpus: bool = False,
+    network: str = "bridge",
 ) -> list[Path]:
     """Execute a compiled pipeline here, show progress, and copy its results to `out`.
 
@@ -70,11 +73,13 @@ def run(
         preset: name or TOML file of knobs.
         settings: `step.knob=value` texts.
         engine: duckdb or spark, of ingest and features.
-        root: folder for artifacts, logs and cache.
+        root: folder for artifacts, logs and cache; or a location in an object store for the artifacts, the rest going to
+            a folder in build/run.
         out: folder that gets the results.
         use_cache: reuse steps whose input did not change.
         docker: run each step in its image, without a network, in place of a subprocess.
         gpus: with `docker`, hand the containers every GPU.
+        network: with `docker` and a root in a store, the Docker network by which containers reach it.
 
     Returns:
         The results.
@@ -86,20 +91,24 @@ def run(
     values = arguments(name, locations, preset, settings, engine=engine)
     compiling.check_all()
     pipeline = compiling.yaml_path(name)
-    print(f"Running {pipeline.name} with data version {values['data_version']}; logs and artifacts are in {root}")
+    print(f"Running {pipeline.name} with data version {values['data_version']}; artifacts are in {root}")
+    store = "" if storage.is_local(root) else str(root).rstrip("/")
+    here = staged.folder(store, KEPT) if store else storage.local_path(root)
+    if store:
+        print(f"Logs and the cache's index are in {here}")
     start = time.perf_counter()
-    read_only = [Path(location) for location in locations.values() if location and "://" not in location]
     outcome = local.run(
         pipeline,
         values,
-        root=root.absolute(),
+        root=here.absolute(),
+        store=store,
         use_cache=use_cache,
-        containers=containers.runner_arguments(read_only=read_only, gpus=gpus) if docker else None,
+        containers=_container_arguments(locations, store, network, gpus=gpus) if docker else None,
         report=show.Progress(len(_tasks(name)), sys.stdout),
     )
     cached = sum(step.status == "cached" for step in outcome.steps)
     print(f"{len(outcome.steps)} steps in {time.perf_counter() - start:.0f} s, {cached} of them taken from the cache\n")
-    return [_copy(outcome.outputs[output], out / result) for output, result in PLANS[name].results.items()]
+    return [storage.fetch(outcome.outputs[output], out / result) for output, result in PLANS[name].results.items()]
 
 
 def arguments(
@@ -148,14 +157,12 @@ def _specification(name: str) -> dict[str, Any]:
     return specification
 
 
-def _copy(source: Path, final: Path) -> Path:
-    if source.is_dir():
-        with storage.atomic_directory(final) as temporary:
-            shutil.copytree(source, temporary, dirs_exist_ok=True)
-    else:
-        with storage.atomic_file(final) as temporary:
-            shutil.copyfile(source, temporary)
-    return final
+def _container_arguments(locations: Mapping[str, str], store: str, network: str, *, gpus: bool) -> dict[str, Any]:
+    """How containers run: what they read is mounted, and they have no network unless the root is in a store."""
+    read_only = [Path(location) for location in locations.values() if location and "://" not in location]
+    found = containers.runner_arguments(read_only=read_only, gpus=gpus)
+    more = staged.container_arguments(store, network) if store else {"mounts": []}
+    return found | more | {"mounts": [*found["mounts"], *more["mounts"]]}
 
 
 def _absolute(location: str) -> str:

@@ -24,7 +24,7 @@ def test_steps_outputs_numbers_and_logs(pipeline: Path, tmp_path: Path, capsys: 
     outcome = local.run(pipeline, {"text": "ab"}, root=tmp_path, report=lambda step: seen.append((step.name, step.status)))
     assert ran(outcome) == [("double", "done"), ("checked", "done")]
     assert seen == [("double", "running"), ("double", "done"), ("checked", "running"), ("checked", "done")]
-    assert [path.read_text() for path in outcome.outputs.values()] == ["abab"]
+    assert [Path(path).read_text() for path in outcome.outputs.values()] == ["abab"]
     assert outcome.steps[0].numbers == {"letters": 4}
     assert outcome.steps[0].seconds > 0
     assert "doubling ab" in (tmp_path / "logs" / "double.log").read_text()
