@@ -1,44 +1,83 @@
-"""Wheels, images and their checks: `python images/build.py {wheelhouse,base-image,build,check} [image ...]`.
+"""Wheels, images and their checks: `python images/build.py {wheelhouse,base-image,build,check,audit,tag} [image ...]`.
 
-    wheelhouse   wheelhouse/<image>/: every locked wheel and tritower's own (the only part that needs a network)
-    base-image   a Debian base image by debootstrap, for machines that cannot pull python:3.11-slim
-    build        docker build, with no network, tagged <prefix>/<image>:<version>-<commit>
+    wheelhouse   wheelhouse/: every locked wheel and tritower's own (the only part of a build that needs a network)
+    base-image   a Debian base image by debootstrap, for machines that cannot pull python:3.11-slim; for `spark` one with Java
+    build        docker build, with no network: <prefix>/<image>:<version>-<commit> on a layer of its locked packages
     check        the smoke check of each image: imports, random user id, read-only root, size budget; writes its SBOM
+    audit        known vulnerabilities of each image's locked packages, by pip-audit (a network, and pip-audit installed)
 
-Images are named by TRITOWER_IMAGE_PREFIX (default `tritower`); BASE_IMAGE replaces python:3.11-slim.
+Images are named by TRITOWER_IMAGE_PREFIX (default `tritower`). BASE_IMAGE replaces python:3.11-slim for all of them, and
+BASE_IMAGE_TRAIN, BASE_IMAGE_SPARK... for one: a CUDA runtime for train, say. It needs Python 3.11 with venv.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WHEELHOUSE = ROOT / "wheelhouse"
-IMAGES = ("base", "train", "serve")
-LOCAL_BASE = "tritower/python:3.11-bookworm"
-
-# What an image must import, what it must not even find, and its size on disk in MB.
-EXPECTED: dict[str, tuple[tuple[str, ...], tuple[str, ...], int]] = {
-    "base": (
-        (
-            "kfp.dsl.executor_main",
-            "tritower.ingest.step",
-            "tritower.features.step",
-            "tritower.evaluation.step",
-            "xgboost",
-            "spacy",
-        ),
-        ("torch", "sentence_transformers", "transformers"),
-        1600,
-    ),
-    "train": (("kfp.dsl.executor_main", "torch", "tritower.ranker.step", "tritower.encoder.step"), (), 3000),
-    "serve": (("openvino", "tokenizers", "pyarrow", "tritower.schema"), ("kfp", "torch", "kubernetes"), 1400),
+OUT = ROOT / "build/images"
+DEBIAN = "bookworm"
+LOCAL_BASES = {
+    "": ("tritower/python:3.11-bookworm", ""),
+    "spark": ("tritower/python-java:3.11-17-bookworm", ",openjdk-17-jre-headless"),
 }
+STEPS = ("tritower.ingest.step", "tritower.features.step", "tritower.recommend.step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """What an image is for, which image's packages it shares, and what its smoke check asks for.
+
+    `present` must import, `absent` must not even be found, `budget_mb` bounds its size on disk. `kernels` says that its
+    steps have numba kernels, which the build compiles.
+    """
+
+    description: str
+    present: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+    budget_mb: int
+    parent: str = ""
+    kernels: bool = False
+
+
+IMAGES = {
+    "base": Image(
+        description="CPU steps and launchers: no torch",
+        present=("kfp.dsl.executor_main", *STEPS, "tritower.evaluation.step", "xgboost", "spacy"),
+        absent=("torch", "sentence_transformers", "transformers", "pyspark"),
+        budget_mb=1500,
+        kernels=True,
+    ),
+    "train": Image(
+        description="embedding, fine-tuning, training and scoring: torch",
+        present=("kfp.dsl.executor_main", "torch", "tritower.ranker.step", "tritower.encoder.step"),
+        budget_mb=2900,
+        parent="base",
+    ),
+    "serve": Image(
+        description="what an online service imports: no kfp, no torch",
+        present=("openvino", "tokenizers", "pyarrow", "tritower.schema"),
+        absent=("kfp", "torch", "kubernetes", "pyspark"),
+        budget_mb=1500,
+    ),
+    "spark": Image(
+        description="ingest, features and candidates on the Spark engine: PySpark and Java 17",
+        present=("kfp.dsl.executor_main", *STEPS, "pyspark.sql"),
+        absent=("torch", "sentence_transformers", "transformers"),
+        budget_mb=2500,
+        kernels=True,
+    ),
+}
+DEFAULT = ("base", "train", "serve")
 
 
 def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -69,74 +108,82 @@ def tag() -> str:
 
 def name(image: str) -> str:
     """Full image name."""
-    return f"{os.environ.get('TRITOWER_IMAGE_PREFIX', 'tritower').rstrip('/')}/{image}:{tag()}"
+    return f"{prefix()}/{image}:{tag()}"
+
+
+def prefix() -> str:
+    """Registry and path before an image's name."""
+    return os.environ.get("TRITOWER_IMAGE_PREFIX", "tritower").rstrip("/")
+
+
+def requirements(image: str, *, hashed: bool) -> list[str]:
+    """Locked requirements of an image, with hashes, or those that have several builds of one version and so no hash."""
+    file = ROOT / "images" / image / ("requirements.txt" if hashed else "requirements-torch.txt")
+    return file.read_text().splitlines()
+
+
+# ---------------------------------------------------------------------------------------------------------------- wheelhouse
 
 
 def wheelhouse(images: list[str]) -> None:
-    """Fill wheelhouse/<image>/ with exactly the wheels of its requirements; files already there are kept."""
-    pool = WHEELHOUSE / "pool"
-    pool.mkdir(parents=True, exist_ok=True)
-    for stale in pool.glob("tritower-*.whl"):
+    """Fill wheelhouse/ with exactly the wheels of these images' requirements; files already there are kept."""
+    WHEELHOUSE.mkdir(parents=True, exist_ok=True)
+    for stale in WHEELHOUSE.glob("tritower-*.whl"):
         stale.unlink()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    run(*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(pool), str(ROOT))
-    own = next(pool.glob("tritower-*.whl"))
+    with tempfile.TemporaryDirectory() as scratch:  # setuptools leaves files beside the source
+        source = Path(scratch) / "source"
+        for part in ("components", "pyproject.toml", "README.md", "LICENSE"):
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+            source.mkdir(exist_ok=True)
+            copy(ROOT / part, source / part)
+        run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(WHEELHOUSE), str(source))
+    missing = {hashed: sorted({line for image in images for line in requirements(image, hashed=hashed) if not _wheel(line)})
+               for hashed in (True, False)}  # fmt: skip
+    for lines in missing.values():
+        if lines:
+            with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
+                listing.write("\n".join(lines))
+                listing.flush()
+                only = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(WHEELHOUSE)]
+                run(*pip, "download", *only, "-r", listing.name)
     for image in images:
-        source, place = ROOT / "images" / image, WHEELHOUSE / image
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        shutil.copy(source / "requirements.txt", place)
-        local = (source / "requirements-torch.txt").read_text() + f"tritower=={version()}\n"
-        (place / "requirements-local.txt").write_text(local)
-        download = [
-            *pip,
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--dest",
-            str(pool),
-            "--find-links",
-            str(pool),
-        ]
-        for listing in ("requirements.txt", "requirements-torch.txt"):
-            if (source / listing).read_text().strip():
-                run(*download, "-r", str(source / listing))
-        pinned = re.findall(r"^([\w.-]+)==(\S+)", (source / "requirements.txt").read_text() + local, flags=re.MULTILINE)
-        for package, release in pinned:
-            os.link(_wheel(pool, package, release), place / _wheel(pool, package, release).name)
-        assert (place / own.name).exists()
-        print(f"{image}: {len(pinned)} wheels, {sum(f.stat().st_size for f in place.iterdir()) / 1e6:.0f} MB")
+        found = [_found(line) for hashed in (True, False) for line in requirements(image, hashed=hashed)]
+        print(f"{image}: {len(found)} wheels, {sum(file.stat().st_size for file in found) / 1e6:.0f} MB")
 
 
-def _wheel(pool: Path, package: str, release: str) -> Path:
+def _wheel(line: str) -> Path | None:
+    """The wheel in wheelhouse/ of a line `name==version [--hash=...]`."""
+    package, release = line.split()[0].split("==")
     stem = re.sub(r"[-_.]+", "[-_.]", package)
-    matching = [f for f in pool.iterdir() if re.match(rf"{stem}-{re.escape(release)}(\+\w+)?-.*\.whl$", f.name, re.IGNORECASE)]
-    if not matching:
-        sys.exit(f"no wheel for {package}=={release} in {pool}")
-    return matching[0]
+    pattern = re.compile(rf"{stem}-{re.escape(release)}(\+\w+)?-.*\.whl$", re.IGNORECASE)
+    return next((file for file in WHEELHOUSE.glob("*.whl") if pattern.match(file.name)), None)
 
 
-def base_image() -> None:
-    """Make `tritower/python:3.11-bookworm` with debootstrap (root, Debian's archive reachable by apt)."""
-    root = ROOT / "build/images/rootfs"
-    shutil.rmtree(root, ignore_errors=True)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    packages = "python3,python3-venv,ca-certificates"
-    run(
-        "debootstrap",
-        "--variant=minbase",
-        f"--include={packages}",
-        "bookworm",
-        str(root),
-        *_mirror(),
-        stdout=subprocess.DEVNULL,
-    )
+def _found(line: str) -> Path:
+    file = _wheel(line)
+    if file is None:
+        sys.exit(f"no wheel of {line.split()[0]} in {WHEELHOUSE}: run `make wheelhouse` where there is a network")
+    return file
+
+
+# ---------------------------------------------------------------------------------------------------------------- base image
+
+
+def base_image(images: list[str]) -> None:
+    """Make a Debian base image with debootstrap (root, Debian's archive reachable by apt); with Java for `spark`."""
+    chosen = "spark" if images == ["spark"] else ""
+    label, more = LOCAL_BASES[chosen]
+    rootfs = OUT / "rootfs"
+    shutil.rmtree(rootfs, ignore_errors=True)
+    rootfs.parent.mkdir(parents=True, exist_ok=True)
+    include = f"--include=python3,python3-venv,ca-certificates{more}"
+    run("debootstrap", "--variant=minbase", include, DEBIAN, str(rootfs), *_mirror(), stdout=subprocess.DEVNULL)
     for needless in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
-        shutil.rmtree(root / needless, ignore_errors=True)
-    with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as archive:
-        run("docker", "import", "--change", 'CMD ["bash"]', "-", LOCAL_BASE, stdin=archive.stdout)
-    shutil.rmtree(root)
+        shutil.rmtree(rootfs / needless, ignore_errors=True)
+    with subprocess.Popen(["tar", "-C", str(rootfs), "-c", "."], stdout=subprocess.PIPE) as archive:
+        run("docker", "import", "--change", 'CMD ["bash"]', "-", label, stdin=archive.stdout)
+    shutil.rmtree(rootfs)
 
 
 def _mirror() -> list[str]:
@@ -153,73 +200,148 @@ def _text(file: Path) -> str:
     return file.read_text() if file.exists() else ""
 
 
+# --------------------------------------------------------------------------------------------------------------------- build
+
+
 def build(images: list[str]) -> None:
-    """docker build without network from wheelhouse/<image>."""
-    base = os.environ.get("BASE_IMAGE", "python:3.11-slim")
+    """Two layers per image, both from wheelhouse/ without a network: its locked packages, then tritower itself.
+
+    The layer of packages is named after what is in it, so it is built once and shared by all commits with the same lock.
+    """
     for image in images:
-        if not (WHEELHOUSE / image).is_dir():
-            sys.exit(f"wheelhouse/{image} is missing: run `make wheelhouse` where there is a network")
-        arguments = {"BASE_IMAGE": base, "VERSION": version(), "REVISION": revision()}
-        flags = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
-        dockerfile = str(ROOT / "images" / image / "Dockerfile")
-        run(
-            "docker",
-            "build",
-            "--quiet",
-            "--network",
-            "none",
-            *flags,
-            "-t",
-            name(image),
-            "-f",
-            dockerfile,
-            str(WHEELHOUSE / image),
-        )
+        packages = _packages(image)
+        own = [f"tritower=={version()}"]
+        build_layer(name(image), image, parent=packages, hashed=[], plain=own, kernels=IMAGES[image].kernels)
+
+
+def _packages(image: str) -> str:
+    """Name of the image that holds the locked packages of `image`; built unless it is there."""
+    base, parent = _base(image), ""
+    hashed, plain = requirements(image, hashed=True), requirements(image, hashed=False)
+    if IMAGES[image].parent and base == _base(IMAGES[image].parent):
+        parent = _packages(IMAGES[image].parent)
+        below = requirements(IMAGES[image].parent, hashed=True)
+        hashed = [line for line in hashed if line not in below]
+    content = [_image_id(parent or base), (ROOT / "images/Dockerfile").read_text(), *hashed, *plain]
+    digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
+    label = f"{prefix()}/{image}-packages:{digest}"
+    if not _image_id(label):
+        build_layer(label, image, parent=parent or base, hashed=hashed, plain=plain)
+    return label
+
+
+def _base(image: str) -> str:
+    return os.environ.get(f"BASE_IMAGE_{image.upper()}") or os.environ.get("BASE_IMAGE") or "python:3.11-slim"
+
+
+def _image_id(label: str) -> str:
+    """The id of an image on this machine; empty where it is not."""
+    done = subprocess.run(["docker", "image", "inspect", "-f", "{{.Id}}", label], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def build_layer(label: str, image: str, *, parent: str, hashed: list[str], plain: list[str], kernels: bool = False) -> None:
+    """One call of docker build: wheels on top of `parent`."""
+    arguments = {"BASE_IMAGE": _base(image), "PARENT": parent, "NAME": f"tritower/{image}", "VERSION": version()}
+    arguments |= {"REVISION": revision(), "DESCRIPTION": IMAGES[image].description}
+    flags = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
+    with tempfile.TemporaryDirectory(dir=WHEELHOUSE) as context:
+        place = Path(context)
+        for line in (*hashed, *plain):
+            wheel = _found(line)
+            os.link(wheel, place / wheel.name)
+        (place / "requirements.txt").write_text("".join(f"{line}\n" for line in hashed))
+        (place / "requirements-plain.txt").write_text("".join(f"{line}\n" for line in plain))
+        (place / "warm").mkdir()
+        if kernels:
+            shutil.copy2(ROOT / "images/warm.py", place / "warm")
+        dockerfile = str(ROOT / "images/Dockerfile")
+        run("docker", "build", "--quiet", "--network", "none", *flags, "-t", label, "-f", dockerfile, context)
+
+
+# --------------------------------------------------------------------------------------------------------------------- check
 
 
 def check(images: list[str]) -> None:
     """Smoke check: imports and absences under a random user id on a read-only root, no entry point, size, SBOM."""
     faults: list[str] = []
     for image in images:
-        present, absent, budget_mb = EXPECTED[image]
+        wanted = IMAGES[image]
         inspected = json.loads(run("docker", "image", "inspect", name(image), capture_output=True).stdout)[0]
         size_mb = inspected["Size"] / 1e6
         if inspected["Config"].get("Entrypoint"):
             faults.append(f"{image}: has an ENTRYPOINT, KFP's command would not run")
-        if size_mb > budget_mb:
-            faults.append(f"{image}: {size_mb:.0f} MB, budget {budget_mb} MB")
+        if size_mb > wanted.budget_mb:
+            faults.append(f"{image}: {size_mb:.0f} MB, budget {wanted.budget_mb} MB")
         # The flag is KFP's own when it starts a step: without it, importing kfp takes its client too.
         confined = (
             "--env _KFP_RUNTIME=true --network none --read-only --tmpfs /tmp:mode=1777,exec --user 24680:0 --cap-drop ALL"
         )
-        program = ["python3", "-m", "tritower.about", "--present", *present, "--absent", *absent, "--sbom"]
+        program = ["python3", "-m", "tritower.about", "--present", *wanted.present, "--absent", *wanted.absent, "--sbom"]
         done = subprocess.run(
             ["docker", "run", "--rm", *confined.split(), name(image), *program], capture_output=True, text=True
         )
         if done.returncode:
             faults += [f"{image}: {line}" for line in done.stderr.strip().splitlines()[-5:]]
             continue
-        place = ROOT / "build/images" / f"{image}.sbom.json"
+        place = OUT / f"{image}.sbom.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(done.stdout)
         packages = len(json.loads(done.stdout)["components"])
-        print(f"{image}: {size_mb:.0f} MB of {budget_mb}, {packages} packages, imports as expected")
+        print(f"{image}: {size_mb:.0f} MB of {wanted.budget_mb}, {packages} packages, imports as expected")
     if faults:
         sys.exit("\n".join(faults))
+
+
+def audit(images: list[str]) -> None:
+    """Write build/images/<image>.audit.json with pip-audit; without its source of advisories, say so and fail."""
+    program = shutil.which("pip-audit") or sys.exit(
+        "pip-audit is not installed: `pip install pip-audit`, in a place of its own"
+    )
+    OUT.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+    for image in images:
+        report = OUT / f"{image}.audit.json"
+        report.unlink(missing_ok=True)
+        lines = [line.split()[0] for hashed in (True, False) for line in requirements(image, hashed=hashed)]
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
+            listing.write("\n".join(lines) + "\n")
+            listing.flush()
+            command = [
+                program,
+                "--requirement",
+                listing.name,
+                "--no-deps",
+                "--disable-pip",
+                "--format=json",
+                f"--output={report}",
+            ]
+            done = subprocess.run([*command, "--progress-spinner=off"], capture_output=True, text=True, check=False)
+        if not report.exists():
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            sys.exit(f"NOT AUDITED: {image}: the source of advisories gave no answer ({last})")
+        found = [entry for entry in json.loads(report.read_text())["dependencies"] if entry.get("vulns")]
+        print(f"{image}: {len(lines)} packages, {len(found)} with known vulnerabilities; {report.relative_to(ROOT)}")
+        for entry in found:
+            print(f"  {entry['name']} {entry['version']}: {', '.join(vulnerability['id'] for vulnerability in entry['vulns'])}")
+        failed += [image] if found else []
+    if failed:
+        sys.exit(f"known vulnerabilities in {', '.join(failed)}")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("verb", choices=["wheelhouse", "base-image", "build", "check", "tag"])
-    parser.add_argument("images", nargs="*", default=list(IMAGES))
+    verbs = {"wheelhouse": wheelhouse, "base-image": base_image, "build": build, "check": check, "audit": audit}
+    parser.add_argument("verb", choices=[*verbs, "tag"])
+    parser.add_argument("images", nargs="*", default=list(DEFAULT))
     given = parser.parse_args()
+    if unknown := set(given.images) - set(IMAGES):
+        parser.error(f"no image {', '.join(sorted(unknown))}; there are {', '.join(IMAGES)}")
     if given.verb == "tag":
         print(tag())
-    elif given.verb == "base-image":
-        base_image()
     else:
-        {"wheelhouse": wheelhouse, "build": build, "check": check}[given.verb](given.images)
+        verbs[given.verb](given.images)
 
 
 if __name__ == "__main__":
