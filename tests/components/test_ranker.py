@@ -47,7 +47,7 @@ def test_train_then_score(inputs: tuple[Dataset, Dataset], tmp_path: Path):
     ranker.python_func(features=features, embeddings=embeddings, model=model, scores=scores, metrics=metrics, config=KNOBS)
     assert metrics.metadata["steps"] == 2 * 4.0  # two members
     assert storage.read_json(metrics.path)["validation_auc"] == metrics.metadata["validation_auc"]
-    assert sorted(file.name for file in Path(scores.path).glob("[!.]*")) == ["scores.json", "test.parquet", "validation.parquet"]
+    assert sorted(f.name for f in Path(scores.path).glob("[!.]*")) == ["scores.json", "test.parquet", "validation.parquet"]
 
     again = Dataset(uri=str(tmp_path / "again"))
     score.python_func(features=features, embeddings=embeddings, model=model, scores=again)

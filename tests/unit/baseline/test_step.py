@@ -49,7 +49,8 @@ def test_each_variant_sees_more_and_ranks_better(log, variants):
 def test_scores_follow_the_contract(log, variants):
     root, _ = log
     out, _ = variants
-    assert sorted(p.name for p in (out / "full" / "scores").glob("[!.]*")) == ["scores.json", "test.parquet", "validation.parquet"]
+    written = sorted(p.name for p in (out / "full" / "scores").glob("[!.]*"))
+    assert written == ["scores.json", "test.parquet", "validation.parquet"]
     table = pq.read_table(out / "full" / "scores" / "test.parquet")
     assert table.schema.equals(schema.SCORES.arrow())
     keys = pq.read_table(root / "features" / "test")
