@@ -12,6 +12,8 @@ from tritower.baseline.config import BaselineConfig
 from tritower.config import from_dict
 from tritower.encoder import step as encoder
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
+from tritower.entities import step as entities
+from tritower.entities.config import EntitiesConfig
 from tritower.evaluation import step as evaluation
 from tritower.evaluation.config import EvaluationConfig
 from tritower.features import step as features
@@ -73,8 +75,10 @@ class Job:
             self.step("finetune", encoder.finetune, knobs, dataset="dataset", model=tuned)
         knobs = self.config("embed", EmbedConfig)
         self.step("embed", encoder.embed, knobs, dataset="dataset", embeddings="embeddings", encoder=tuned)
+        self.step("entities", entities.run, self.config("entities", EntitiesConfig), dataset="dataset", entities="entities")
         knobs = self.config("features", FeaturesConfig)
-        self.step("features", features.run, knobs, dataset="dataset", embeddings="embeddings", features="features")
+        read = {"dataset": "dataset", "embeddings": "embeddings", "entities": "entities"}
+        self.step("features", features.run, knobs, **read, features="features")
 
     def rankers(self) -> None:
         """The three XGBoost rivals and the triple tower."""

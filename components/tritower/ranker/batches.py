@@ -19,12 +19,17 @@ from torch import Tensor
 from tritower.ranker.rows import Rows
 
 Array = NDArray[Any]
+_ROUND = 64  # distinct texts of a batch, in number
 _RESIDENT_SHARE = 0.7  # of the free device memory; the rest is for activations
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors of one batch; the text towers run over `query_QD` and `document_JD`, rows pick by index."""
+    """Tensors of one batch; the text towers run over `query_QD` and `document_JD`, rows pick by index.
+
+    Q and J are rounded up, with texts that no row picks, so that few shapes occur: the matrix library compiles a kernel for
+    each new one, which took a third of a training step.
+    """
 
     query_QD: Tensor
     document_JD: Tensor
@@ -37,6 +42,8 @@ class Batch:
     position_B: Tensor
     clicked_B: Tensor
     request_B: Tensor
+    class_B: Tensor  # occupation class of each row's job; -1 = unknown
+    class_J: Tensor  # of each distinct document
 
     def inputs(self) -> tuple[Tensor, ...]:
         """The arguments of ClickModel.forward."""
@@ -51,9 +58,11 @@ class Batch:
 def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
     """The rows at `index_B` with the embeddings of their distinct texts."""
     taken = rows.take(index_B)
-    query_Q, query_B = np.unique(taken.query, return_inverse=True)
-    document_J, document_B = np.unique(taken.document, return_inverse=True)
+    query_Q, query_B = _distinct(taken.query)
+    document_J, document_B = _distinct(taken.document)
     past_U, past_BH = distinct_past(taken.past)
+    class_J = np.full(len(document_J), -1, dtype=np.int16)
+    class_J[document_B] = taken.occupation
     # torch converts float16 several times as fast as numpy does.
     return Batch(
         query_QD=torch.from_numpy(matrix_TD[query_Q]).float(),
@@ -67,7 +76,15 @@ def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
         position_B=torch.from_numpy(taken.position).long(),
         clicked_B=torch.from_numpy(taken.clicked).float(),
         request_B=torch.from_numpy(taken.request),
+        class_B=torch.from_numpy(taken.occupation).long(),
+        class_J=torch.from_numpy(class_J).long(),
     )
+
+
+def _distinct(text_B: Array) -> tuple[Array, Array]:
+    """The distinct texts, rounded up in number by repeating the last one, and each row's place among them."""
+    text_U, place_B = np.unique(text_B, return_inverse=True)
+    return np.pad(text_U, (0, -len(text_U) % _ROUND), mode="edge"), place_B
 
 
 def distinct_past(past_BH: Array) -> tuple[Array, Array]:
@@ -103,6 +120,7 @@ class Resident:
         document_J, document_B = torch.unique(taken["document"], return_inverse=True)
         past_U, past_BH = torch.unique(taken["past"], return_inverse=True)
         none = int(len(past_U) > 0 and past_U[0] < 0)
+        class_B = taken["occupation"].long()
         return Batch(
             query_QD=self.matrix_TD.index_select(0, query_Q).float(),
             document_JD=self.matrix_TD.index_select(0, document_J).float(),
@@ -115,6 +133,8 @@ class Resident:
             position_B=taken["position"].long(),
             clicked_B=taken["clicked"].float(),
             request_B=taken["request"],
+            class_B=class_B,
+            class_J=torch.full_like(document_J, -1, dtype=torch.long).scatter_(0, document_B, class_B),
         )
 
 

@@ -46,6 +46,14 @@ class RankerConfig:
     past_width: int = 32
     """Width of that attention, >= 1."""
 
+    occupation_classes: int = 512
+    """Occupation codes, the most frequent of train's jobs, that both text towers learn to tell as a second task: a document's
+    own and, for a query, those of the jobs clicked after it. How well the two go together is an input of the interaction tower.
+    0 = none. Codes are needed in training only."""
+
+    occupation_weight: float = 0.1
+    """Weight of that task's cross-entropies beside the click loss, >= 0."""
+
     dropout: float = 0.1
     """Share of hidden units dropped in training, in [0, 1)."""
 
@@ -182,6 +190,8 @@ class RankerConfig:
             check(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         for name in (
             "weight_decay",
+            "occupation_classes",
+            "occupation_weight",
             "clip_norm",
             "threads",
             "seed",

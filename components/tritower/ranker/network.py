@@ -2,10 +2,11 @@
 
 Legend of shapes: B rows of a batch, Q distinct queries and J distinct documents among them, D width of a text embedding,
 E width of a text tower's output, H width of the head's first layer, F interaction features, I width of the interaction
-tower's output, K positions.
+tower's output, C occupation classes, K positions.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,21 +30,45 @@ class Tower(nn.Sequential):
 
 
 class TextTower(nn.Module):
-    """A tower over text embeddings, with its own part of the head's first layer.
+    """A tower over text embeddings, with its own part of the head's first layer and, where asked for, an occupation classifier.
 
     A linear layer over a concatenation is a sum of linear layers over the parts; so this part runs once per distinct text
     too, not once per row.
     """
 
-    def __init__(self, dim: int, widths: tuple[int, ...], width_head: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, widths: tuple[int, ...], width_head: int, dropout: float, classes: int = 0, *, related: bool = False
+    ) -> None:
         super().__init__()
         self.tower = Tower(dim, widths, dropout)
         self.to_head = nn.Linear(widths[-1], width_head, bias=False)
+        self.to_class = nn.Linear(widths[-1], classes) if classes else None
+        # What an offered class is worth to a wish for another; at first they are not related.
+        self.relatedness_CC = nn.Parameter(torch.eye(classes)) if classes and related else None
 
-    def forward(self, text_UD: Tensor) -> Tensor:
-        """Tower output and its share of the head, side by side: (U, E + H)."""
+    def forward(self, text_UD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tower output, its share of the head and the class weights side by side (U, E + H + C); class logits (U, C).
+
+        Class weights are probabilities; with `related` each class gets its worth for them.
+        """
         output_UE = self.tower(text_UD)
-        return torch.cat([output_UE, self.to_head(output_UE)], dim=1)
+        parts = [output_UE, self.to_head(output_UE)]
+        if self.to_class is None:
+            return torch.cat(parts, dim=1), None
+        logit_UC = self.to_class(output_UE).float()
+        weight_UC = logit_UC.softmax(dim=1)
+        if self.relatedness_CC is not None:
+            weight_UC = weight_UC @ self.relatedness_CC
+        return torch.cat([*parts, weight_UC.to(output_UE.dtype)], dim=1), logit_UC
+
+
+class Clicks(NamedTuple):
+    """What a ClickModel says of a batch: log probabilities (B,) of a click and of no click as shown; class logits or None."""
+
+    click_B: Tensor
+    skip_B: Tensor
+    query_QC: Tensor | None
+    document_JC: Tensor | None
 
 
 class TripleTower(nn.Module):
@@ -57,19 +82,24 @@ class TripleTower(nn.Module):
     def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
         super().__init__()
         head, width = config.head[0], config.query_tower[-1]
-        self.query_tower = TextTower(dim, config.query_tower, head, config.dropout)
-        self.document_tower = TextTower(dim, config.document_tower, head, config.dropout)
+        classes = config.occupation_classes
+        self.query_tower = TextTower(dim, config.query_tower, head, config.dropout, classes, related=True)
+        self.document_tower = TextTower(dim, config.document_tower, head, config.dropout, classes)
         self.gates = FeatureGates(width, 2 * features) if config.gates else None
         self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
         self.hashed = HashedKeys(2, config.hash_buckets, config.hash_width) if config.hash_buckets else None
         self.past = PastClicks(dim, config.document_tower[-1], config.past_width) if config.past_clicks else None
-        extra = 2 * config.hash_width * bool(config.hash_buckets) + 2 * config.past_width * bool(config.past_clicks)
+        extra = (
+            2 * bool(classes)
+            + 2 * config.hash_width * bool(config.hash_buckets)
+            + 2 * config.past_width * bool(config.past_clicks)
+        )
         self.interaction_tower = Tower(2 * features + extra, config.interaction_tower, config.dropout)
         self.interaction_to_head = nn.Linear(config.interaction_tower[-1], head)
         self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
         self.head = nn.Sequential(nn.ReLU(), Dropout(config.dropout), Tower(head, config.head[1:], config.dropout))
         self.logit = nn.Linear(config.head[-1], 1)
-        self.width_head = head
+        self.split = [width, width + head]
         self._reset_first_layer_of_head()
 
     def _reset_first_layer_of_head(self) -> None:
@@ -91,8 +121,8 @@ class TripleTower(nn.Module):
         key_BC: Tensor,
         past_UD: Tensor,
         past_BH: Tensor,
-    ) -> Tensor:
-        """Relevance logits (B,) float32.
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Relevance logits (B,) float32, and class logits of the distinct queries (Q, C) and documents (J, C) or None.
 
         Args:
             query_QD: embeddings of the distinct queries.
@@ -104,24 +134,27 @@ class TripleTower(nn.Module):
             past_UD: embeddings of the distinct titles that users clicked before.
             past_BH: row of `past_UD` for each past click; -1 = none.
         """
-        query_QEH, document_JEH = self.query_tower(query_QD), self.document_tower(document_JD)
+        query_QX, query_QC = self.query_tower(query_QD)
+        document_JX, document_JC = self.document_tower(document_JD)
         # index_select: its gradient is 2.5 times as fast as that of indexing on a CPU.
-        query_BEH, document_BEH = query_QEH.index_select(0, query_B), document_JEH.index_select(0, document_B)
-        return self.join(query_BEH, document_BEH, feature_BF, key_BC, past_UD, past_BH)
+        query_BX, document_BX = query_QX.index_select(0, query_B), document_JX.index_select(0, document_B)
+        return self.join(query_BX, document_BX, feature_BF, key_BC, past_UD, past_BH), query_QC, document_JC
 
     def join(
         self,
-        query_BEH: Tensor,
-        document_BEH: Tensor,
+        query_BX: Tensor,
+        document_BX: Tensor,
         feature_BF: Tensor,
         key_BC: Tensor,
         past_UD: Tensor,
         past_BH: Tensor,
     ) -> Tensor:
         """Relevance logits (B,) from outputs of the text towers, one row each."""
-        query_BE, query_BH = query_BEH.tensor_split([query_BEH.shape[1] - self.width_head], dim=1)
-        document_BE, document_BH = document_BEH.tensor_split([document_BEH.shape[1] - self.width_head], dim=1)
+        query_BE, query_BH, query_BC = query_BX.tensor_split(self.split, dim=1)
+        document_BE, document_BH, document_BC = document_BX.tensor_split(self.split, dim=1)
         inputs = [self._crossed(query_BE, feature_BF)]
+        if query_BC.shape[1]:
+            inputs.append(class_match(query_BC, document_BC))
         if self.hashed is not None:
             inputs.append(self.hashed(key_BC))
         if self.past is not None:
@@ -143,6 +176,12 @@ class TripleTower(nn.Module):
         if self.gates is not None:
             input_BF = self.gates(query_BE, input_BF)
         return input_BF if self.cross is None else self.cross(input_BF)
+
+
+def class_match(query_BC: Tensor, document_BC: Tensor) -> Tensor:
+    """How well the class that is wanted and the class that is offered go together, and its logarithm: (B, 2)."""
+    match_B = (query_BC * document_BC).sum(dim=1, dtype=torch.float32)
+    return torch.stack([match_B, (match_B.relu() + 1e-3).log() / 3 + 1], dim=1)
 
 
 class PositionBias(nn.Module):
@@ -188,11 +227,11 @@ class ClickModel(nn.Module):
         past_UD: Tensor,
         past_BH: Tensor,
         position_B: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Log probability of a click and of no click, each (B,) float32."""
-        logit_B = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF, key_BC, past_UD, past_BH)
+    ) -> Clicks:
+        """Log probabilities of a click and of no click, and the class logits."""
+        logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF, key_BC, past_UD, past_BH)
         bias_B = self.bias(position_B) if self.bias is not None else None
-        return click_log_probabilities(logit_B, bias_B, kind=self.kind)
+        return Clicks(*click_log_probabilities(logit_B, bias_B, kind=self.kind), *classes)
 
 
 def click_log_probabilities(logit_B: Tensor, bias_B: Tensor | None, *, kind: str) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 Legend: N rows, F features, H past clicks. A folder holds query.npy, document.npy, request.npy (int32), position.npy (int16,
 0 = unknown), clicked.npy, randomised.npy (bool), feature.npy (float16 N x F, NaN = missing),
-key.npy (int32 N x 2: company and occupation, -1 = unknown) and past.npy (int32 N x H: texts of past clicks, -1 = none).
+key.npy (int32 N x 2: company and occupation, -1 = unknown), occupation.npy (int16: class, -1 = unknown) and past.npy (int32
+N x H: texts of past clicks, -1 = none).
 """
 
 import json
@@ -36,12 +37,14 @@ _TYPES = {
     "position": np.int16,
     "clicked": np.bool_,
     "randomised": np.bool_,
+    "occupation": np.int16,
 }
-_NAMES = (*_COLUMNS, "feature", "key", "past")
+_NAMES = (*_COLUMNS, "feature", "key", "past", "occupation")
 _BATCH = 65_536
 _SMALL = 4096  # bytes; an empty array cannot be mapped
 KEYS = ("company_key", "occupation_key")
 PAST = "history_texts"
+_NO_CLASSES = np.empty(0, np.int16)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Rows:
     feature: Array
     key: Array
     past: Array
+    occupation: Array
 
     def __len__(self) -> int:
         return len(self.query)
@@ -126,6 +130,14 @@ def key_numbers(batch: pa.RecordBatch) -> NDArray[np.int32]:
     return out_NC
 
 
+def _class_numbers(batch: pa.RecordBatch, class_K: NDArray[np.int16]) -> NDArray[np.int16]:
+    if not len(class_K):
+        return np.full(batch.num_rows, -1, np.int16)
+    code_N = batch.column(KEYS[1]).fill_null(-1).to_numpy(zero_copy_only=False)
+    known_N = (code_N >= 0) & (code_N < len(class_K))
+    return np.where(known_N, class_K[np.where(known_N, code_N, 0)], -1).astype(np.int16)
+
+
 def past_texts(batch: pa.RecordBatch, most: int) -> NDArray[np.int32]:
     """The newest `most` past clicks (N, most) of a record batch; -1 = none."""
     out_NH = np.full((batch.num_rows, most), -1, dtype=np.int32)
@@ -149,7 +161,32 @@ def sample(split: Path, names: list[str], *, limit: int) -> NDArray[np.float32]:
     return np.concatenate(kept)
 
 
-def write(split: Path, folder: Path, *, names: list[str], normaliser: Normaliser, keys: bool = False, past: int = 0) -> Rows:
+def classes(split: Path, most: int) -> NDArray[np.int16]:
+    """Class by occupation number: 0, 1, ... for the `most` most frequent among the distinct documents, -1 for the others.
+
+    Empty where the split has no occupations.
+    """
+    if not most or "occupation_key" not in pq.read_schema(storage.parquet_parts(split)[0]).names:
+        return np.empty(0, np.int16)
+    table = pa.concat_tables(pq.read_table(part, columns=["job", "occupation_key"]) for part in storage.parquet_parts(split))
+    code_J = table.group_by("job").aggregate([("occupation_key", "min")])["occupation_key_min"].drop_null().to_numpy()
+    count_K = np.bincount(code_J)
+    kept = np.argsort(-count_K, kind="stable")[: min(most, np.count_nonzero(count_K))]
+    class_K = np.full(len(count_K), -1, np.int16)
+    class_K[kept] = np.arange(len(kept))
+    return class_K
+
+
+def write(
+    split: Path,
+    folder: Path,
+    *,
+    names: list[str],
+    normaliser: Normaliser,
+    keys: bool = False,
+    past: int = 0,
+    class_K: NDArray[np.int16] = _NO_CLASSES,
+) -> Rows:
     """Turn a split's Parquet files into a folder of arrays, in one pass with memory for one batch."""
     total = count(split)
     folder.mkdir(parents=True)
@@ -165,6 +202,8 @@ def write(split: Path, folder: Path, *, names: list[str], normaliser: Normaliser
         if not width:
             np.save(file, arrays[name])
     optional = optional_columns(split, keys=keys, past=past > 0)
+    if len(class_K) and KEYS[1] not in optional:
+        optional.append(KEYS[1])
     start = 0
     for batch, feature_NF in stream(split, [*_COLUMNS.values(), *optional], names):
         stop = start + batch.num_rows
@@ -174,6 +213,7 @@ def write(split: Path, folder: Path, *, names: list[str], normaliser: Normaliser
         arrays["feature"][start:stop] = normaliser.apply(feature_NF)
         arrays["key"][start:stop] = key_numbers(batch)
         arrays["past"][start:stop] = past_texts(batch, past)
+        arrays["occupation"][start:stop] = _class_numbers(batch, class_K)
         start = stop
     for array in arrays.values():
         if isinstance(array, np.memmap):

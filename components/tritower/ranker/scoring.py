@@ -71,8 +71,8 @@ class _Member:
 
     def __init__(self, tower: TripleTower, matrix_TD: NDArray[Any], config: RankerConfig) -> None:
         self.tower = tower
-        self.queries = _Cache(tower.query_tower, matrix_TD, config.query_tower[-1] + tower.width_head)
-        self.documents = _Cache(tower.document_tower, matrix_TD, config.document_tower[-1] + tower.width_head)
+        self.queries = _Cache(tower.query_tower, matrix_TD, tower.split[1] + config.occupation_classes)
+        self.documents = _Cache(tower.document_tower, matrix_TD, tower.split[1] + config.occupation_classes)
 
     def __call__(self, query_B: NDArray[Any], document_B: NDArray[Any], inputs: tuple[Tensor, ...]) -> Tensor:
         return self.tower.join(self.queries(query_B), self.documents(document_B), *inputs)
@@ -89,6 +89,6 @@ class _Cache:
     def __call__(self, text_B: NDArray[Any]) -> Tensor:
         new = np.unique(text_B[~self.known_T[text_B]])
         if len(new):
-            self.output_TE[new] = self.tower(torch.from_numpy(self.matrix_TD[new]).float()).numpy()
+            self.output_TE[new] = self.tower(torch.from_numpy(self.matrix_TD[new]).float())[0].numpy()
             self.known_T[new] = True
         return torch.from_numpy(self.output_TE[text_B])

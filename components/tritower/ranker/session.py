@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tritower import logs
 from tritower.config import to_dict
@@ -57,7 +58,9 @@ def train(
     """
     matrix_TD, encoder = rows.load_embeddings(embeddings)
     names = rows.feature_names(features)
-    fitted, train_rows, validation = _prepare(features, work / f"rank-{place.rank}", names=names, config=config)
+    class_K = rows.classes(features / "train", config.occupation_classes)
+    config = replace(config, occupation_classes=int(class_K.max(initial=-1)) + 1)
+    fitted, train_rows, validation = _prepare(features, work / f"rank-{place.rank}", names, class_K, config)
     if config.position != "none" and not np.any(train_rows.position):
         # Examination and relevance could not be told apart.
         logger.info("no position is known: training without position bias")
@@ -105,14 +108,16 @@ def together(trainers: list[Trainer]) -> dict[str, float]:
     }
 
 
-def _prepare(features: Path, work: Path, *, names: list[str], config: RankerConfig) -> tuple[Normaliser, Rows, Rows]:
+def _prepare(
+    features: Path, work: Path, names: list[str], class_K: NDArray[np.int16], config: RankerConfig
+) -> tuple[Normaliser, Rows, Rows]:
     with logs.phase(logger, "prepare rows") as counts:
         raw_NF = rows.sample(features / "train", names, limit=config.normaliser_rows)
         fitted = normaliser.fit(raw_NF, kind=config.normaliser)
         train_rows, validation = (
             rows.write(
                 features / split, work / split, names=names, normaliser=fitted, keys=config.hash_buckets > 0,
-                past=config.past_clicks,
+                past=config.past_clicks, class_K=class_K,
             )
             for split in ("train", "validation")
         )  # fmt: skip

@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from tritower.errors import DataError, NonFiniteLossError
 from tritower.ranker import batches, checkpoint, measure
 from tritower.ranker.batches import Batch
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.listwise import softmax_loss
-from tritower.ranker.network import ClickModel
+from tritower.ranker.network import ClickModel, Clicks
 from tritower.ranker.place import Place, multiplies_bf16
 from tritower.ranker.rows import Rows
 from tritower.ranker.scalars import Scalars
@@ -146,10 +147,12 @@ class Trainer:
 
     def _backward(self, batch: Batch, step: int) -> float:
         with self.autocast:
-            click_B, skip_B = self.parallel(*batch.inputs())
-        loss = click_loss(click_B, skip_B, batch.clicked_B)
+            said: Clicks = self.parallel(*batch.inputs())
+        loss = click_loss(said.click_B, said.skip_B, batch.clicked_B)
+        if said.query_QC is not None and said.document_JC is not None:
+            loss = loss + self.config.occupation_weight * class_loss(said.query_QC, said.document_JC, batch)
         if self.config.listwise:
-            loss = loss + self.config.listwise * softmax_loss(click_B, batch.clicked_B, batch.request_B)
+            loss = loss + self.config.listwise * softmax_loss(said.click_B, batch.clicked_B, batch.request_B)
         loss = loss / self.config.accumulate
         if not torch.isfinite(loss):
             self._stop_non_finite(batch, step)
@@ -202,7 +205,7 @@ class Trainer:
         with torch.inference_mode(), self.autocast:
             for start in range(0, share, _EVALUATION_BATCH):
                 batch = batches.gather(rows, index_N[start : start + _EVALUATION_BATCH], self.matrix_TD)
-                parts.append(self.model(*batch.to(self.place.device).inputs()))
+                parts.append(self.model(*batch.to(self.place.device).inputs())[:2])
         self.model.train()
         click_N, skip_N = (self.place.join(torch.cat(side).float().cpu().numpy()) for side in zip(*parts, strict=True))
         return click_N[: len(rows)], skip_N[: len(rows)]
@@ -237,10 +240,25 @@ def click_loss(click_B: Tensor, skip_B: Tensor, clicked_B: Tensor) -> Tensor:
     return -(clicked_B * click_B + (1 - clicked_B) * skip_B).mean()
 
 
+def class_loss(query_QC: Tensor, document_JC: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of the documents' own classes plus that of the classes of the jobs clicked after each query.
+
+    Each is a mean over what is known; a part without any adds 0.
+    """
+    clicked = torch.nonzero((batch.clicked_B > 0) & (batch.class_B >= 0)).squeeze(1)
+    wanted_RC = query_QC.index_select(0, batch.query_B[clicked])
+    wanted = functional.cross_entropy(wanted_RC, batch.class_B[clicked], reduction="sum") / max(1, len(clicked))
+    known = (batch.class_J >= 0).sum().clamp(min=1)
+    offered = functional.cross_entropy(document_JC, batch.class_J, ignore_index=-1, reduction="sum") / known
+    return wanted + offered
+
+
 def parameter_groups(model: ClickModel, config: RankerConfig) -> list[dict[str, Any]]:
     """Matrices with weight decay, vectors without, position weights without and at their own rate; `peak` is the peak rate."""
-    matrices = [p for p in model.relevance.parameters() if p.ndim > 1]
-    vectors = [p for p in model.relevance.parameters() if p.ndim <= 1]
+    # Decay would pull the relatedness of a class with itself towards 0, where nothing is related.
+    decayed = {name: p.ndim > 1 and not name.endswith("relatedness_CC") for name, p in model.relevance.named_parameters()}
+    matrices = [p for name, p in model.relevance.named_parameters() if decayed[name]]
+    vectors = [p for name, p in model.relevance.named_parameters() if not decayed[name]]
     groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": config.weight_decay, "peak": config.learning_rate},
         {"params": vectors, "weight_decay": 0.0, "peak": config.learning_rate},

@@ -35,7 +35,7 @@ def test_model_optimiser_and_averages_come_back(tmp_path: Path):
     def step(model: ClickModel, optimiser: torch.optim.AdamW) -> None:
         index = torch.zeros(2, dtype=torch.long)
         model.eval()
-        click, _ = model(torch.ones(1, 4), torch.ones(1, 4), index, index, torch.ones(2, 2), index, index, index, index + 2)
+        click, *_ = model(torch.ones(1, 4), torch.ones(1, 4), index, index, torch.ones(2, 2), index, index, index, index + 2)
         click.sum().backward()
         optimiser.step()
         optimiser.zero_grad()

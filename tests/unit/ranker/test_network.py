@@ -8,10 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.network import ClickModel, PositionBias, Tower, TripleTower, click_log_probabilities, examination
+from tritower.ranker.network import (
+    ClickModel,
+    PositionBias,
+    TextTower,
+    Tower,
+    TripleTower,
+    class_match,
+    click_log_probabilities,
+    examination,
+)
 
 NO_EXTRAS = (torch.empty(0), torch.empty(0), torch.empty(0))  # hashed keys and past clicks are off
-TINY = RankerConfig(query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), dropout=0.0)
+TINY = RankerConfig(query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), dropout=0.0, occupation_classes=0)
 
 
 def fill(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float]) -> None:
@@ -44,16 +53,34 @@ def test_triple_tower_by_hand():
     query_QD = torch.tensor([[1.0, 2.0]])  # -> [1.5, 4]
     document_JD = torch.tensor([[0.0, 0.0], [2.0, 1.0]])  # -> [0, 3], [3, 1]
     feature_BF = torch.tensor([[3.0, 1.0], [float("nan"), 1.0]])  # -> 3 + 2 = 5; 0 + 2 + 10 (first one missing) = 12
-    logits = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF, *NO_EXTRAS)
+    logits, *classes = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF, *NO_EXTRAS)
     # Row 0: 1.5 + document[1] 1 + interaction 5 + product[1] 4 * 1 = 11.5; 0.5 * 11.5 - 1
     # Row 1: 1.5 + 3 + 12 + 4 * 3 = 28.5; the second hidden unit stays below 0 in both
     assert logits.tolist() == [4.75, 13.25]
+    assert classes == [None, None]
+
+
+def test_class_match_by_hand():
+    """Wanted classes (3/4, 1/4), offered (1/4, 3/4) and (1, 0) nearly; class 1 is half as good as class 0 for who wants 0."""
+    tower = TextTower(1, (1,), 1, 0.0, classes=2, related=True)
+    fill(tower.tower[0], [[1.0]], [0.0])
+    fill(tower.to_class, [[math.log(3.0)], [0.0]], [0.0, 0.0])
+    with torch.no_grad():
+        tower.relatedness_CC.copy_(torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
+    output, logit_UC = tower(torch.tensor([[1.0]]))
+    torch.testing.assert_close(logit_UC, torch.tensor([[math.log(3.0), 0.0]]))
+    torch.testing.assert_close(output[:, 2:], torch.tensor([[0.75, 0.75 * 0.5 + 0.25]]))
+    match = class_match(output[:, 2:].expand(2, 2), torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
+    expected = [0.75 * 0.25 + 0.625 * 0.75, 0.75]
+    torch.testing.assert_close(match[:, 0], torch.tensor(expected))
+    torch.testing.assert_close(match[:, 1], torch.tensor([math.log(value + 1e-3) / 3 + 1 for value in expected]))
 
 
 def test_one_missing_value_differs_from_zero():
     tower, one = tiny(), torch.zeros(1, dtype=torch.long)
     args = torch.ones(1, 2), torch.ones(1, 2), one, one
-    assert tower(*args, torch.tensor([[float("nan"), 0.0]]), *NO_EXTRAS) != tower(*args, torch.tensor([[0.0, 0.0]]), *NO_EXTRAS)
+    missing, zero = (tower(*args, torch.tensor([[value, 0.0]]), *NO_EXTRAS)[0] for value in (float("nan"), 0.0))
+    assert missing != zero
 
 
 def test_without_product_the_head_has_no_part_for_it():
@@ -68,8 +95,8 @@ def test_distinct_texts_give_what_repeated_texts_give():
     query_B, document_B = torch.tensor([0, 1, 1, 0]), torch.tensor([2, 0, 1, 1])
     rows = torch.arange(4)
     torch.testing.assert_close(
-        tower(query_QD, document_JD, query_B, document_B, feature_BF, *NO_EXTRAS),
-        tower(query_QD[query_B], document_JD[document_B], rows, rows, feature_BF, *NO_EXTRAS),
+        tower(query_QD, document_JD, query_B, document_B, feature_BF, *NO_EXTRAS)[0],
+        tower(query_QD[query_B], document_JD[document_B], rows, rows, feature_BF, *NO_EXTRAS)[0],
     )
 
 

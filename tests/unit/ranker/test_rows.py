@@ -64,3 +64,18 @@ def test_a_matrix_of_another_width_is_refused(tmp_path: Path):
     storage.write_json(tmp_path / "encoder.json", {"hash": "x", "dim": 8})
     with pytest.raises(ArtifactError, match="dim 8"):
         rows.load_embeddings(tmp_path)
+
+
+def test_the_most_frequent_occupations_of_the_distinct_jobs_become_classes(tmp_path: Path):
+    """Code 7 has three jobs, 2 has two (one shown twice), 4 has one; job 9 has none."""
+    job, code = [1, 2, 3, 4, 5, 5, 6, 9], [7, 7, 7, 2, 2, 2, 4, None]
+    (tmp_path / "train").mkdir()
+    table = {"job": pa.array(job, pa.int32()), "occupation_key": pa.array(code, pa.int32())}
+    pq.write_table(pa.table(table), tmp_path / "train/part-0.parquet")
+    assert rows.classes(tmp_path / "train", 512)[[7, 2, 4, 0]].tolist() == [0, 1, 2, -1]
+    assert rows.classes(tmp_path / "train", 2)[[7, 2, 4]].tolist() == [0, 1, -1]
+    assert len(rows.classes(tmp_path / "train", 0)) == 0
+
+
+def test_a_log_without_occupations_has_no_classes(log):
+    assert len(rows.classes(log.features / "train", 512)) == 0

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,19 @@ def test_click_loss_by_hand():
     click_B, skip_B = torch.log(torch.tensor([0.5, 0.25])), torch.log(torch.tensor([0.5, 0.75]))
     loss = training.click_loss(click_B, skip_B, torch.tensor([1.0, 0.0]))
     assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.75)) / 2)
+
+
+def test_class_loss_by_hand():
+    """Two documents with a class, one without; three rows, of which the second alone is a click on a job with a class."""
+    query_QC, document_JC = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]]), torch.log(torch.tensor([[1.0, 3.0]] * 3))
+    batch = SimpleNamespace(
+        clicked_B=torch.tensor([0.0, 1.0, 1.0]), class_B=torch.tensor([1, 0, -1]), query_B=torch.tensor([0, 1, 0]),
+        class_J=torch.tensor([0, 1, -1]),
+    )  # fmt: skip
+    loss = training.class_loss(query_QC, document_JC, batch)
+    assert loss.item() == pytest.approx(-math.log(0.75) - (math.log(0.25) + math.log(0.75)) / 2)
+    nothing = SimpleNamespace(**{**vars(batch), "class_B": torch.tensor([-1] * 3), "class_J": torch.tensor([-1] * 3)})
+    assert training.class_loss(query_QC, document_JC, nothing).item() == 0.0
 
 
 def test_position_weights_have_their_own_rate_and_no_decay():
