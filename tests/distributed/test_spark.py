@@ -155,7 +155,11 @@ def _work(engine: Engine, folder: Path) -> dict[str, list[dict[str, Any]]]:
     )
     files = sorted((folder / type(engine).__name__).iterdir())
     streamed = [row for batch in engine.stream("SELECT id FROM late", order_by="id") for row in batch.to_pylist()]
+    wide = pa.schema({"id": pa.int64(), "twice": pa.int64()})
+    sized = list(engine.stream("SELECT id FROM late", order_by="id", kernel=_double, schema=wide, batch_rows=7))
+    assert {batch.num_rows for batch in sized[:-1]} <= {7} and 0 < sized[-1].num_rows <= 7
     return {
+        "with_kernel": [row for batch in sized for row in batch.to_pylist()],
         "counts": [counts | {"written": written, "files": len(files)}],
         "numbered": engine.rows("SELECT * FROM numbered ORDER BY n"),
         "again": engine.rows("SELECT n FROM numbered WHERE word = 'z' ORDER BY n"),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -46,6 +47,37 @@ def test_two_streams_at_once_and_queries_between(engine: Engine) -> None:
     assert engine.rows("SELECT count(*) AS n FROM t") == [{"n": 100_000}]
     assert (first, last) == (0, 99_999)
     assert sum(batch.num_rows for batch in one) + module.BATCH_ROWS == 100_000
+
+
+def twice(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield pa.RecordBatch.from_arrays([batch["x"], pc.multiply(batch["x"], 2)], names=["x", "twice"])
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_presorted_stream_keeps_the_order_of_its_files(tmp_path: Path, threads: int) -> None:
+    for part in range(5):
+        table = pa.table({"x": list(range(part * 30_000, (part + 1) * 30_000))})
+        pq.write_table(table, tmp_path / f"part-{part}.parquet", row_group_size=4_000)
+    with open_engine(scratch=tmp_path / "scratch", threads=threads) as engine:
+        engine.register("t", tmp_path)
+        query = "SELECT t.x FROM t WHERE t.x >= 1000"
+        schema = pa.schema({"x": pa.int64(), "twice": pa.int64()})
+        batches = list(engine.stream(query, order_by="x", presorted=True, kernel=twice, schema=schema, batch_rows=7_000))
+    assert [batch.num_rows for batch in batches] == [7_000] * 21 + [2_000]
+    rows = pa.Table.from_batches(batches)
+    assert rows["x"].to_pylist() == list(range(1_000, 150_000))
+    assert rows["twice"].to_pylist() == list(range(2_000, 300_000, 2))
+
+
+@given(sizes=st.lists(st.integers(0, 40), max_size=12), rows=st.integers(1, 50))
+def test_batches_cut_anew_hold_the_same_rows(sizes: list[int], rows: int) -> None:
+    values = iter(range(1_000))
+    batches = [pa.RecordBatch.from_pydict({"x": pa.array([next(values) for _ in range(size)], pa.int64())}) for size in sizes]
+    found = list(module.rebatch(batches, rows))
+    assert [x for batch in found for x in batch["x"].to_pylist()] == list(range(sum(sizes)))
+    assert all(batch.num_rows == rows for batch in found[:-1])
+    assert all(0 < batch.num_rows <= rows for batch in found)
 
 
 @settings(max_examples=25, deadline=None)

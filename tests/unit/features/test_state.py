@@ -2,9 +2,12 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import tiny_dataset
@@ -40,9 +43,9 @@ def test_daily_extracts_equal_a_full_rebuild(whole: Path, tmp_path: Path, cuts: 
     previous, parts = None, []
     for day, (first, last) in enumerate(itertools.pairwise(cuts)):
         folder = tiny_dataset.excerpt(whole, tmp_path / f"day{day}", first, last, seed=day)
-        compute(folder, folder / "features", previous=previous)
+        compute(folder, folder / "features", previous=previous, state_to=folder / "state")
         parts.append(table(folder / "features"))
-        previous = folder / "features"
+        previous = folder / "state"
     assert pa.concat_tables(parts).equals(table(whole / "features"))
 
 
@@ -66,6 +69,39 @@ def test_candidates_continue_from_a_state(whole: Path, tmp_path: Path) -> None:
     pq.write_table(pq.read_table(rest / "dataset" / "requests.parquet"), tmp_path / "c" / "requests.parquet")
     compute(rest, tmp_path / "f", previous=tmp_path / "a", candidates=tmp_path / "c")
     assert pq.read_table(tmp_path / "f" / "candidates", columns=NAMES).equals(table(whole / "features").slice(300))
+
+
+def same_state(one: Path, other: Path) -> bool:
+    """Whether two states hold the same under every name, whatever the order of the names."""
+    tables = [path.name for path in sorted(one.glob("*.parquet")) if path.stem not in ("texts", "queue")]
+    for name in tables:
+        left, right = (pq.read_table(folder / name) for folder in (one, other))
+        order = [(column, "ascending") for column in left.column_names[: 2 if name.startswith("counters") else 1]]
+        if not left.sort_by(order).equals(right.sort_by(order)):
+            return False
+    sums = [np.load(folder / "sums.npz") for folder in (one, other)]
+    abouts = [json.loads((folder / "state.json").read_text()) for folder in (one, other)]
+    queues = [pq.read_table(folder / "queue.parquet") for folder in (one, other)]
+    return (
+        len(tables) == 8
+        and abouts[0] == abouts[1]
+        and queues[0].equals(queues[1])
+        and all(np.array_equal(sums[0][k], sums[1][k]) for k in sums[0])
+    )
+
+
+@pytest.mark.parametrize("later", [0, 3_000_000_000])
+def test_a_run_over_candidates_leaves_the_same_state(whole: Path, tmp_path: Path, later: int) -> None:
+    """Candidates among the events, and candidates after all of them: the next day may continue from either run."""
+    rows = pa.concat_tables([pq.read_table(whole / "dataset" / "impressions" / split) for split in ("train", "test")])
+    ts = pc.add(rows.column("ts").cast(pa.int64()), later).cast(rows.schema.field("ts").type)
+    rows = rows.set_column(rows.schema.get_field_index("ts"), rows.schema.field("ts"), ts).sort_by("ts")
+    rows = rows.set_column(0, rows.schema.field(0), pa.array(range(rows.num_rows), pa.int64()))
+    (tmp_path / "c" / "candidates").mkdir(parents=True)
+    pq.write_table(rows, tmp_path / "c" / "candidates" / "part-0.parquet")
+    shutil.copy(whole / "dataset" / "requests.parquet", tmp_path / "c" / "requests.parquet")
+    compute(whole, tmp_path / "f", candidates=tmp_path / "c", state_to=tmp_path / "state")
+    assert same_state(tmp_path / "state", whole / "features" / "state")
 
 
 def test_other_knobs_or_another_encoder_are_refused(whole: Path, tmp_path: Path) -> None:
