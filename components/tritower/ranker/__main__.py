@@ -31,7 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--embeddings", type=Path, required=True, help="the encoder's matrix")
     parser.add_argument("--model", type=Path, required=True, help="folder to write, by rank 0")
     parser.add_argument("--failures", type=Path, help="folder for the batch of a non-finite loss; default beside --model")
-    parser.add_argument("--work", type=Path, help="folder for memory-mapped rows; default a temporary one")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="folder for memory-mapped rows that all processes of a machine share; default a temporary one each",
+    )
     parser.add_argument("--metrics-file", type=Path, help="gets `name=value` lines after each validation, for Katib")
     parser.add_argument("--config", default="{}", help="knobs of RankerConfig as JSON")
     given = parser.parse_args(arguments)
@@ -46,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             session.train(
                 features=given.features, embeddings=given.embeddings, model=given.model, work=work,
                 failures=given.failures or given.model.with_name(f"{given.model.name}.failures"), config=config, place=place,
-                metrics_file=given.metrics_file,
+                shared=given.work is not None, metrics_file=given.metrics_file,
             )  # fmt: skip
             logger.info("training done in %.1f s", time.perf_counter() - start)
     except TritowerError as error:

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from tritower.config import to_dict
@@ -38,7 +39,13 @@ def run(*, features: Path, embeddings: Path, model: Path, failures: Path, config
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(threads(config)), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
     tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+    work = tempfile.TemporaryDirectory(prefix="ranker-")
+    with (
+        work,
+        subprocess.Popen(
+            [*command, f"--work={work.name}"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as child,
+    ):
         try:
             assert child.stdout is not None
             for line in child.stdout:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -46,11 +47,21 @@ def train(
     failures: Path,
     config: RankerConfig,
     place: Place,
+    shared: bool = False,
     metrics_file: Path | None = None,
 ) -> None:
     """Train and, in rank 0, write the model folder.
 
-    Every process makes its own rows when the machine has none yet: the result is a function of the data and the config.
+    Args:
+        features: the features step's output.
+        embeddings: the encoder's matrix.
+        model: folder to write.
+        work: folder for memory-mapped rows, emptied first.
+        failures: folder for the batch of a loss that is not finite.
+        config: the knobs.
+        place: this process among the others.
+        shared: all processes of this machine have the same `work`; one of them makes the rows, all map them.
+        metrics_file: gets the validation figures of the first member as they come.
 
     Raises:
         DataError: a split is empty or has no clicks.
@@ -60,7 +71,7 @@ def train(
     names = rows.feature_names(features)
     class_K = rows.classes(features / "train", config.occupation_classes)
     config = replace(config, occupation_classes=int(class_K.max(initial=-1)) + 1)
-    fitted, train_rows, validation = _prepare(features, work / f"rank-{place.rank}", names, class_K, config)
+    fitted, train_rows, validation = _prepare(features, work, names, class_K, config, place if shared else Place())
     if config.position != "none" and not np.any(train_rows.position):
         # Examination and relevance could not be told apart.
         logger.info("no position is known: training without position bias")
@@ -109,18 +120,20 @@ def together(trainers: list[Trainer]) -> dict[str, float]:
 
 
 def _prepare(
-    features: Path, work: Path, names: list[str], class_K: NDArray[np.int16], config: RankerConfig
+    features: Path, work: Path, names: list[str], class_K: NDArray[np.int16], config: RankerConfig, place: Place
 ) -> tuple[Normaliser, Rows, Rows]:
     with logs.phase(logger, "prepare rows") as counts:
         raw_NF = rows.sample(features / "train", names, limit=config.normaliser_rows)
         fitted = normaliser.fit(raw_NF, kind=config.normaliser)
-        train_rows, validation = (
-            rows.write(
-                features / split, work / split, names=names, normaliser=fitted, keys=config.hash_buckets > 0,
-                past=config.past_clicks, class_K=class_K,
-            )
-            for split in ("train", "validation")
-        )  # fmt: skip
+        if place.local_rank == 0:
+            for split in ("train", "validation"):
+                shutil.rmtree(work / split, ignore_errors=True)
+                rows.write(
+                    features / split, work / split, names=names, normaliser=fitted, keys=config.hash_buckets > 0,
+                    past=config.past_clicks, class_K=class_K,
+                )  # fmt: skip
+        place.barrier()
+        train_rows, validation = (rows.read(work / split) for split in ("train", "validation"))
         counts["train"], counts["validation"], counts["features"] = len(train_rows), len(validation), len(names)
     return fitted, train_rows, validation
 
