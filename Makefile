@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-docker test-spark wheelhouse base-image images compile golden bench bench-quality lock format clean
+.PHONY: help setup demo check test test-docker test-spark wheelhouse base-image images image-spark audit compile golden bench bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,7 @@ golden: $(STAMP)  ## Rewrite the golden files; review the diff before committing
 	$(BIN)/python -m pipelines compile
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests -k golden
 
-test-docker: $(STAMP)  ## The compiled pipeline in containers without a network (after `make images`)
+test-docker: $(STAMP)  ## The compiled pipeline in containers: no network, or an object store alone (after `make images`)
 	TRITOWER_IMAGE_TAG=$$($(BIN)/python images/build.py tag) $(BIN)/python -m pytest tests/docker -m docker
 
 test-spark: $(STAMP)  ## The Spark engine: equal rows, a killed worker (needs Java 17)
@@ -57,6 +57,17 @@ base-image: $(STAMP)  ## A Debian base image by debootstrap, for machines that c
 images: wheelhouse  ## Build and check all images without a network (BASE_IMAGE=name for another base)
 	$(BIN)/python images/build.py build
 	$(BIN)/python images/build.py check
+
+image-spark: $(STAMP)  ## The image for the Spark engine, on a Debian base with Java 17 (root)
+	$(BIN)/python images/build.py base-image spark
+	$(BIN)/python images/build.py wheelhouse spark
+	BASE_IMAGE_SPARK=tritower/python-java:3.11-17-bookworm $(BIN)/python images/build.py build spark
+	$(BIN)/python images/build.py check spark
+
+audit: $(STAMP)  ## Known vulnerabilities of each image's packages, by pip-audit (needs its source of advisories)
+	test -x build/pip-audit/bin/pip-audit || $(BIN)/python -m venv build/pip-audit
+	build/pip-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	PATH="$(CURDIR)/build/pip-audit/bin:$$PATH" $(BIN)/python images/build.py audit
 
 bench: $(STAMP)  ## Time ours against the naive way and the peer: build/bench/bench.json (BENCH=name for one)
 	$(BIN)/python tests/bench $(BENCH)

@@ -3,8 +3,8 @@
     python tools/requirements.py
 
 An image installs exactly these with `--no-deps`. A package's hash is that of the one file which the lock's platform
-(Linux x86-64, CPython 3.11) takes; torch has several builds of one version (CPU, CUDA), so it goes without a hash into
-requirements-torch.txt.
+(Linux x86-64, CPython 3.11) takes; torch has several builds of one version (CPU, CUDA), and pyspark
+is built from source: these go without a hash into requirements-plain.txt.
 """
 
 import json
@@ -25,8 +25,9 @@ IMAGES = {
     "base": (("data", "nlp", "cluster"), ("kfp", "typing-extensions")),
     "train": (("data", "nlp", "train", "cluster"), ("kfp", "typing-extensions")),
     "serve": (("serve",), ()),
+    "spark": (("data", "nlp", "cluster", "spark"), ("kfp", "typing-extensions")),
 }
-UNHASHED = ("torch",)
+UNHASHED = ("torch", "pyspark")
 
 
 def pins(image: str) -> dict[str, str]:
@@ -60,9 +61,10 @@ def main() -> None:
     digest = hashes(union)
     for image, found in wanted.items():
         lines = [f"{name}=={found[name]} --hash=sha256:{digest[name]}\n" for name in sorted(found) if name not in UNHASHED]
+        (ROOT / "images" / image).mkdir(exist_ok=True)
         (ROOT / "images" / image / "requirements.txt").write_text("".join(lines))
         plain = "".join(f"{name}=={found[name]}\n" for name in UNHASHED if name in found)
-        (ROOT / "images" / image / "requirements-torch.txt").write_text(plain)
+        (ROOT / "images" / image / "requirements-plain.txt").write_text(plain)
         print(f"{image}: {len(found)} packages")
 
 
