@@ -2,15 +2,21 @@
 
 import datetime as dt
 import itertools
+import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tritower import storage
 from tritower.schema import RECOMMENDATIONS
+
+from pipelines import running, staged
+from tests.unit.storage.conftest import s3_server
 
 ROOT = Path(__file__).parents[2]
 METRICS = {"auc", "map@1", "map@3"}
@@ -36,12 +42,11 @@ def log(demo: tuple[Path, str]) -> Path:
     return folder
 
 
-def run(log: Path, root: Path, out: Path, **inputs: Path) -> subprocess.CompletedProcess[str]:
-    places = {"jobs": log / "jobs.parquet", "impressions": log / "impressions", "users": log / "users.parquet"} | inputs
+def run(log: Path | str, root: Path | str, out: Path, **inputs: Path) -> subprocess.CompletedProcess[str]:
+    names = {"jobs": "jobs.parquet", "impressions": "impressions", "users": "users.parquet", "truth": "truth"}
+    places = {name: f"{log}/{part}" for name, part in names.items()} | inputs
     options = [part for name, place in places.items() for part in (f"--{name}", place)]
-    return call(
-        "pipelines", "run", "--local", *options, "--truth", log / "truth", "--preset", "quick", "--root", root, "--out", out
-    )  # fmt: skip
+    return call("pipelines", "run", "--local", *options, "--preset", "quick", "--root", root, "--out", out)
 
 
 @pytest.mark.timeout(600)
@@ -125,3 +130,34 @@ def test_an_empty_input_is_named(log: Path, tmp_path: Path) -> None:
     done = run(log, tmp_path / "root", tmp_path / "out", jobs=empty)
     assert done.returncode == 1
     assert done.stderr.strip().startswith("ingest: ") and "Error" in done.stderr
+
+
+@pytest.mark.timeout(600)
+def test_data_and_pipeline_root_in_an_object_store_give_the_same(
+    demo: tuple[Path, str], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    root = f"s3://tritower/runs/{uuid.uuid4().hex}"
+    kept = ROOT / staged.folder(root, running.KEPT)
+    with s3_server(tmp_path / "server.log") as url:
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="tritower")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        for part in ("jobs.parquet", "users.parquet", "impressions", "truth"):
+            storage.upload(log / part, f"s3://tritower/log/{part}")
+        try:
+            done = run("s3://tritower/log", root, tmp_path / "out")
+            assert done.returncode == 0, done.stdout + done.stderr
+            again = run("s3://tritower/log", root, tmp_path / "again")
+            assert "14 of them taken from the cache" in again.stdout
+            here = {path.name for path in (kept / "artifacts").rglob("*") if path.is_file()}
+        finally:
+            shutil.rmtree(kept)
+        sent = storage.list_files(root)
+    assert storage.read_json(tmp_path / "out" / "metrics.json") == storage.read_json(demo[0] / "metrics.json")
+    assert len([name for name in sent if name.endswith("/executor_output.json")]) == 14
+    assert here == {"executor_output.json", "code.json"}
+    left = {path.suffix for path in (tmp_path / "scratch").rglob("*") if path.is_file()}
+    assert not left & {".parquet", ".npy", ".safetensors", ".ubj"}
