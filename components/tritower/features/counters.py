@@ -147,7 +147,7 @@ _LOG1P = np.log1p(np.arange(1 << 14)).astype(np.float32)  # most counts are smal
 # Below, rows of a table are never taken as views: numba would count references to each, which costs more than the sums.
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _show(table_KW: Array, moments_L4: Array, level: int, key: Any, weight: float, expected: float, ts: int) -> None:
     shown = table_KW[key, SHOWN]
     if shown == 0.0:
@@ -159,7 +159,7 @@ def _show(table_KW: Array, moments_L4: Array, level: int, key: Any, weight: floa
     table_KW[key, EXPECTED] += expected
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _click(table_KW: Array, moments_L4: Array, level: int, key: Any, weight: float) -> None:
     moments_L4[level, curve.PAIRS_CLICKED] += 2.0 * table_KW[key, CLICKS]
     moments_L4[level, curve.TOTAL_CLICKS] += 1.0
@@ -167,12 +167,12 @@ def _click(table_KW: Array, moments_L4: Array, level: int, key: Any, weight: flo
     table_KW[key, CLICKS_DECAYED] += weight
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _log1p(count: float, table: Array) -> Any:
     return table[np.int64(count)] if count < table.shape[0] else np.float32(np.log1p(count))
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def _report(
     table_KW: Array, key: Any, level: int, mean: float, strength: float, unit: float, column_LF: Array, log1p: Array,
     out_FN: Array, o: Any,

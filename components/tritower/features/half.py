@@ -39,32 +39,31 @@ def dot_half(matrix_TD: Array, left: Any, right: Any) -> Any:
     return total
 
 
-@njit(cache=True, fastmath=True)
-def products(matrix_TD: Array, row: Any, vector_HD: Array, held: Any, out_H: Array) -> None:
-    """Scalar products of a row of halves (uint16 bits) with the first `held` float32 vectors, four at a time.
+@njit(cache=True, fastmath=True, forceinline=True)
+def products(matrix_TD: Array, one: Any, two: Any, vector_HD: Array, held: Any, out_2H: Array) -> None:
+    """Scalar products of two rows of halves (uint16 bits) with the first `held` float32 vectors.
 
-    The row is converted once for four products, and four sums keep the arithmetic units busy. Both `vector_HD` and `out_H`
-    need three entries more than are held; what is written there means nothing.
+    Four vectors at a time: each row is converted once for four products, each vector read once for two, and eight sums keep the
+    arithmetic units busy. `vector_HD` and `out_2H` need three entries more than are held; what is written there means nothing.
+    The value of a product does not depend on the other row.
     """
-    h = 0
-    while h + 1 < held:
-        a = b = c = e = float32(0.0)
+    for h in range(0, held, 4):
+        a = b = c = e = p = q = r = s = float32(0.0)
         for d in range(matrix_TD.shape[1]):
-            x = half_to_float(matrix_TD[row, d])
+            x, y = half_to_float(matrix_TD[one, d]), half_to_float(matrix_TD[two, d])
             a += x * vector_HD[h, d]
+            p += y * vector_HD[h, d]
             b += x * vector_HD[h + 1, d]
+            q += y * vector_HD[h + 1, d]
             c += x * vector_HD[h + 2, d]
+            r += y * vector_HD[h + 2, d]
             e += x * vector_HD[h + 3, d]
-        out_H[h], out_H[h + 1], out_H[h + 2], out_H[h + 3] = a, b, c, e
-        h += 4
-    if h < held:
-        a = float32(0.0)
-        for d in range(matrix_TD.shape[1]):
-            a += half_to_float(matrix_TD[row, d]) * vector_HD[h, d]
-        out_H[h] = a
+            s += y * vector_HD[h + 3, d]
+        out_2H[0, h], out_2H[0, h + 1], out_2H[0, h + 2], out_2H[0, h + 3] = a, b, c, e
+        out_2H[1, h], out_2H[1, h + 1], out_2H[1, h + 2], out_2H[1, h + 3] = p, q, r, s
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, forceinline=True)
 def widen(matrix_TD: Array, row: Any, out_HD: Array, h: Any) -> None:
     """Write a row of halves (uint16 bits) into row `h` of a float32 matrix."""
     for d in range(matrix_TD.shape[1]):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from numba import njit
 
 from tritower.features import rings
+from tritower.features.half import products
 from tritower.features.timeline import Batch
 
 DAY_US = 86_400_000_000
@@ -115,18 +116,18 @@ def _events(batch: Batch, item_N: npt.NDArray[np.int32], jobs: Jobs) -> Events:
     )
 
 
-@njit(cache=True)
-def _traits(past: rings.Rings, jobs: Jobs, slot: Any, held: Any, trait_4H: Array) -> None:
+@njit(cache=True, forceinline=True)
+def _traits(item_SH: Array, slot: Any, count: Any, held: Any, traits_3J: Array, trait_4H: Array) -> None:
     """Company, city, occupation and number of the jobs in a ring."""
     for h in range(held):
-        job = past.item_SH[slot, rings.place(past, slot, h)]
+        job = item_SH[slot, rings.place(count, item_SH.shape[1], h)]
         for trait in range(3):
-            trait_4H[trait, h] = jobs.traits_3J[trait, job]
+            trait_4H[trait, h] = traits_3J[trait, job]
         trait_4H[3, h] = job
 
 
-@njit(cache=True)
-def _shares(traits_3J: Array, job: Any, held: Any, trait_4H: Array, out_FN: Array, o: int) -> None:
+@njit(cache=True, forceinline=True)
+def _shares(traits_3J: Array, job: Any, held: Any, trait_4H: Array, out_FN: Array, o: Any) -> None:
     for trait in range(4):
         mine = traits_3J[trait, job] if trait < 3 else job
         if mine >= 0:
@@ -136,11 +137,25 @@ def _shares(traits_3J: Array, job: Any, held: Any, trait_4H: Array, out_FN: Arra
             out_FN[3 + trait, o] = same / held
 
 
+@njit(cache=True, forceinline=True)
+def _next(which: Any, i: Any, ts_N: Array, user_N: Array, out_N: Array) -> Any:
+    """Where row i has its products: 1 = computed with the row before; 0 = alone; 2 = with the next, which sees the same ring.
+
+    `which` is what this gave for the row before; rows of one request see the same ring.
+    """
+    if which == 2:
+        return 1
+    last = ts_N.shape[0] - 1
+    return 2 if i < last and user_N[i + 1] == user_N[i] and ts_N[i + 1] == ts_N[i] and out_N[i + 1] >= 0 else 0
+
+
 @njit(cache=True)
 def _ring(past: rings.Rings, dims: int) -> rings.Open:
     held = past.item_SH.shape[1] + 3  # products are computed four at a time
     vector_HD, sum_D = np.zeros((held, dims), np.float32), np.empty(dims, np.float32)
-    return rings.Open(vector_HD, np.empty(held, np.float32), sum_D, np.empty(held, np.float32), np.empty((4, held), np.int32))
+    return rings.Open(
+        vector_HD, np.empty(held, np.float32), sum_D, np.empty((2, held), np.float32), np.empty((4, held), np.int32)
+    )
 
 
 @njit(cache=True)
@@ -148,78 +163,100 @@ def click_pass(
     past: rings.Rings, events: Events, jobs: Jobs, first: int, half_life_us: float, out_FN: Array, past_NH: Array
 ) -> None:
     """For each row from `first` on, remember the clicks strictly before it, then read."""
-    matrix_TD, document_N, ts_N, out_N = jobs.vectors.matrix_TD, events.document_N, events.ts_N, events.out_N
+    matrix_TD, extra_XD = jobs.vectors.matrix_TD, jobs.vectors.extra_XD
+    document_J, title_J, traits_3J = jobs.document_J, jobs.title_J, jobs.traits_3J
+    slot_U, count_S, item_SH, ts_SH, used_1 = past.slot_U, past.count_S, past.item_SH, past.ts_SH, past.used_1
+    ts_N, user_N, job_N = events.ts_N, events.user_N, events.item_N
+    document_N, out_N = events.document_N, events.out_N
+    click_ts_C, click_user_C, click_job_C = events.click_ts_C, events.click_user_C, events.click_item_C
     ring = _ring(past, matrix_TD.shape[1])
-    vector_HD, weight_H, product_H, trait_4H = ring.vector_HD, ring.weight_H, ring.product_H, ring.trait_4H
-    traits_3J = jobs.traits_3J
+    vector_HD, weight_H, sum_D, product_2H, trait_4H = ring.vector_HD, ring.weight_H, ring.sum_D, ring.product_2H, ring.trait_4H
+    items = item_SH.shape[1]
     clicked = 0
     open_slot = open_count = held = np.int64(0) - 1
+    which = np.int64(0)
     length = np.float64(0.0)
     logged = np.float32(0.0)
     for i in range(first, ts_N.shape[0]):
         t = ts_N[i]
-        while clicked < events.click_ts_C.shape[0] and events.click_ts_C[clicked] < t:
-            rings.remember(past, events.click_user_C[clicked], events.click_item_C[clicked], events.click_ts_C[clicked])
+        while clicked < click_ts_C.shape[0] and click_ts_C[clicked] < t:
+            user, job = click_user_C[clicked], click_job_C[clicked]
+            rings.remember(slot_U, count_S, item_SH, ts_SH, used_1, user, job, click_ts_C[clicked])
             clicked += 1
         o = out_N[i]
         if o < 0:
             continue
-        slot = np.int64(past.slot_U[events.user_N[i]])
+        slot = np.int64(slot_U[user_N[i]])
         if slot < 0:
             out_FN[7, o] = 0.0
             continue
-        count = past.count_S[slot]
+        count = count_S[slot]
         if slot != open_slot or count != open_count:
-            held, length = rings.widen_ring(past, slot, jobs.vectors, jobs.document_J, half_life_us, ring)
-            _traits(past, jobs, slot, held, trait_4H)
+            held, length = rings.widen_ring(
+                item_SH, ts_SH, slot, count, matrix_TD, extra_XD, document_J, half_life_us, vector_HD, weight_H, sum_D
+            )
+            _traits(item_SH, slot, count, held, traits_3J, trait_4H)
             open_slot, open_count = slot, count
             logged = np.float32(np.log1p(count))
-        centroid, best, last = rings.cosines(matrix_TD, document_N[i], held, length, vector_HD, weight_H, product_H)
+        which = _next(which, i, ts_N, user_N, out_N)
+        if which != 1:
+            products(matrix_TD, document_N[i], document_N[i + which // 2], vector_HD, held, product_2H)
+        centroid, best, last = rings.cosines(product_2H, which & 1, held, length, weight_H)
         out_FN[0, o], out_FN[1, o], out_FN[2, o] = centroid, best, last
-        _shares(traits_3J, events.item_N[i], held, trait_4H, out_FN, o)
+        _shares(traits_3J, job_N[i], held, trait_4H, out_FN, o)
         for h in range(min(held, past_NH.shape[1])):
-            past_NH[o, h] = jobs.title_J[past.item_SH[slot, rings.place(past, slot, h)]]
+            past_NH[o, h] = title_J[item_SH[slot, rings.place(count, items, h)]]
         out_FN[7, o] = logged
-        out_FN[8, o] = (t - past.ts_SH[slot, rings.place(past, slot, 0)]) / DAY_US
+        out_FN[8, o] = (t - ts_SH[slot, rings.place(count, items, 0)]) / DAY_US
 
 
 @njit(cache=True)
 def search_pass(past: rings.Rings, events: Events, texts: Texts, first: int, half_life_us: float, out_FN: Array) -> None:
     """For each row from `first` on, remember the searches strictly before it, then read."""
-    matrix_TD, document_N, ts_N, out_N = texts.vectors.matrix_TD, events.document_N, events.ts_N, events.out_N
+    matrix_TD, extra_XD = texts.vectors.matrix_TD, texts.vectors.extra_XD
+    query_T, identity_T = texts.query_T, texts.identity_T
+    slot_U, count_S, item_SH, ts_SH, used_1 = past.slot_U, past.count_S, past.item_SH, past.ts_SH, past.used_1
+    ts_N, user_N, text_N, document_N = events.ts_N, events.user_N, events.item_N, events.document_N
+    request_N, counts_N, out_N = events.request_N, events.counts_N, events.out_N
     ring = _ring(past, matrix_TD.shape[1])
-    vector_HD, weight_H, product_H = ring.vector_HD, ring.weight_H, ring.product_H
-    query_T = texts.query_T
+    vector_HD, weight_H, sum_D, product_2H = ring.vector_HD, ring.weight_H, ring.sum_D, ring.product_2H
+    items = item_SH.shape[1]
     searched = 0
     latest = np.int64(np.iinfo(np.int64).min)  # the last request remembered: its rows follow one another
     open_slot = open_count = held = np.int64(0) - 1
+    which = np.int64(0)
     length = np.float64(0.0)
     for i in range(first, ts_N.shape[0]):
         t = ts_N[i]
         while searched < i and ts_N[searched] < t:
-            text = events.item_N[searched]
-            if events.counts_N[searched] and query_T[text] >= 0 and events.request_N[searched] != latest:
-                rings.remember(past, events.user_N[searched], text, ts_N[searched])
-                latest = events.request_N[searched]
+            text = text_N[searched]
+            if counts_N[searched] and query_T[text] >= 0 and request_N[searched] != latest:
+                rings.remember(slot_U, count_S, item_SH, ts_SH, used_1, user_N[searched], text, ts_N[searched])
+                latest = request_N[searched]
             searched += 1
         o = out_N[i]
         if o < 0:
             continue
-        slot = np.int64(past.slot_U[events.user_N[i]])
+        slot = np.int64(slot_U[user_N[i]])
         if slot < 0:
             out_FN[4, o] = 0.0
             continue
-        count = past.count_S[slot]
+        count = count_S[slot]
         if slot != open_slot or count != open_count:
-            held, length = rings.widen_ring(past, slot, texts.vectors, texts.identity_T, half_life_us, ring)
+            held, length = rings.widen_ring(
+                item_SH, ts_SH, slot, count, matrix_TD, extra_XD, identity_T, half_life_us, vector_HD, weight_H, sum_D
+            )
             open_slot, open_count = slot, count
-        centroid, best, last = rings.cosines(matrix_TD, document_N[i], held, length, vector_HD, weight_H, product_H)
+        which = _next(which, i, ts_N, user_N, out_N)
+        if which != 1:
+            products(matrix_TD, document_N[i], document_N[i + which // 2], vector_HD, held, product_2H)
+        centroid, best, last = rings.cosines(product_2H, which & 1, held, length, weight_H)
         out_FN[0, o], out_FN[1, o], out_FN[2, o] = centroid, best, last
-        mine = query_T[events.item_N[i]]
+        mine = query_T[text_N[i]]
         if mine >= 0:
             same = 0
             for h in range(held):
-                same += query_T[past.item_SH[slot, rings.place(past, slot, h)]] == mine
+                same += query_T[item_SH[slot, rings.place(count, items, h)]] == mine
             out_FN[3, o] = same / held
         out_FN[4, o] = np.log1p(count)
-        out_FN[5, o] = (t - past.ts_SH[slot, rings.place(past, slot, 0)]) / DAY_US
+        out_FN[5, o] = (t - ts_SH[slot, rings.place(count, items, 0)]) / DAY_US

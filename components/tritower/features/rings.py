@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tritower.features.half import products, widen
+from tritower.features.half import widen
 
 Array = npt.NDArray[Any]
 
@@ -40,7 +40,7 @@ class Open(NamedTuple):
     vector_HD: Array
     weight_H: Array
     sum_D: Array
-    product_H: Array
+    product_2H: Array
     trait_4H: Array
 
 
@@ -68,68 +68,72 @@ def reserve(rings: Rings, slots: int) -> Rings:
     )
 
 
-@njit(cache=True)
-def remember(rings: Rings, user: int, item: int, ts: int) -> None:
+# The passes take a tuple's arrays apart once: numba counts a reference for each field that is read.
+
+
+@njit(cache=True, forceinline=True)
+def remember(slot_U: Array, count_S: Array, item_SH: Array, ts_SH: Array, used_1: Array, user: Any, item: Any, ts: Any) -> None:
     """Put an item into the user's ring, over the oldest."""
-    if rings.slot_U[user] < 0:
-        rings.slot_U[user] = rings.used_1[0]
-        rings.used_1[0] += 1
-    slot = rings.slot_U[user]
-    at = rings.count_S[slot] % rings.item_SH.shape[1]
-    rings.item_SH[slot, at] = item
-    rings.ts_SH[slot, at] = ts
-    rings.count_S[slot] += 1
+    if slot_U[user] < 0:
+        slot_U[user] = used_1[0]
+        used_1[0] += 1
+    slot = np.int64(slot_U[user])
+    at = count_S[slot] % item_SH.shape[1]
+    item_SH[slot, at] = item
+    ts_SH[slot, at] = ts
+    count_S[slot] += 1
 
 
-@njit(cache=True, inline="always")
-def place(rings: Rings, slot: Any, h: Any) -> Any:
-    """Column of the h-th newest item of a slot."""
-    return (rings.count_S[slot] - 1 - h) % rings.item_SH.shape[1]
+@njit(cache=True, forceinline=True)
+def place(count: Any, items: Any, h: Any) -> Any:
+    """Column of the h-th newest item of a ring of `items` that took `count`."""
+    return (count - 1 - h) % items
 
 
 @njit(cache=True, fastmath=True)
-def widen_ring(rings: Rings, slot: Any, vectors: Vectors, text_of: Array, half_life_us: float, ring: Open) -> tuple[Any, Any]:
+def widen_ring(
+    item_SH: Array, ts_SH: Array, slot: Any, count: Any, matrix_TD: Array, extra_XD: Array, text_of: Array, half_life_us: float,
+    vector_HD: Array, weight_H: Array, sum_D: Array,
+) -> tuple[Any, Any]:  # fmt: skip
     """Widen a ring's vectors; return how many it holds and the length of their sum weighted 2^(-age / half-life).
 
     Ages are taken from the newest item, which scales all weights alike and changes no cosine.
     """
-    held = min(rings.count_S[slot], rings.item_SH.shape[1])
-    newest = rings.ts_SH[slot, place(rings, slot, 0)]
-    ring.sum_D[:] = 0.0
+    items = item_SH.shape[1]
+    held = min(count, items)
+    newest = ts_SH[slot, place(count, items, 0)]
+    sum_D[:] = 0.0
     for h in range(held):
-        at = place(rings, slot, h)
-        text = text_of[rings.item_SH[slot, at]]
-        if text < vectors.matrix_TD.shape[0]:
-            widen(vectors.matrix_TD, text, ring.vector_HD, h)
+        at = place(count, items, h)
+        text = text_of[item_SH[slot, at]]
+        if text < matrix_TD.shape[0]:
+            widen(matrix_TD, text, vector_HD, h)
         else:
-            widen(vectors.extra_XD, text - vectors.matrix_TD.shape[0], ring.vector_HD, h)
-        weight = np.float32(np.exp2((rings.ts_SH[slot, at] - newest) / half_life_us))
-        ring.weight_H[h] = weight
-        for d in range(ring.sum_D.shape[0]):
-            ring.sum_D[d] += weight * ring.vector_HD[h, d]
+            widen(extra_XD, text - matrix_TD.shape[0], vector_HD, h)
+        weight = np.float32(np.exp2((ts_SH[slot, at] - newest) / half_life_us))
+        weight_H[h] = weight
+        for d in range(sum_D.shape[0]):
+            sum_D[d] += weight * vector_HD[h, d]
     square = np.float32(0.0)
-    for d in range(ring.sum_D.shape[0]):
-        square += ring.sum_D[d] * ring.sum_D[d]
+    for d in range(sum_D.shape[0]):
+        square += sum_D[d] * sum_D[d]
     return held, np.sqrt(square)
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def clip(cosine: Any) -> Any:
     """Rounding may leave a cosine just outside [-1, 1]."""
     return min(np.float32(1.0), max(np.float32(-1.0), np.float32(cosine)))
 
 
-@njit(cache=True, fastmath=True)
-def cosines(
-    matrix_TD: Array, row: Any, held: Any, length: Any, vector_HD: Array, weight_H: Array, product_H: Array
-) -> tuple[Any, Any, Any]:
-    """Cosine of a row of halves with the ring's weighted sum, the largest with any item, and that with the newest.
+@njit(cache=True, fastmath=True, forceinline=True)
+def cosines(product_2H: Array, which: Any, held: Any, length: Any, weight_H: Array) -> tuple[Any, Any, Any]:
+    """A row's cosine with the ring's weighted sum, the largest with any item, and that with the newest, from `half.products`.
 
     The sum needs no product of its own: it is the weighted sum of the items' products.
     """
-    products(matrix_TD, row, vector_HD, held, product_H)
     total, best = np.float32(0.0), np.float32(-2.0)
     for h in range(held):
-        total += weight_H[h] * product_H[h]
-        best = max(best, product_H[h])
-    return clip(total / length if length > 0.0 else 0.0), clip(best), clip(product_H[0])
+        total += weight_H[h] * product_2H[which, h]
+        best = max(best, product_2H[which, h])
+    return clip(total / length if length > 0.0 else 0.0), clip(best), clip(product_2H[which, 0])
