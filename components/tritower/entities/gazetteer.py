@@ -20,7 +20,7 @@ from tritower.entities import kernel
 from tritower.entities.lexicon import Key, Lexicon, Meaning
 from tritower.entities.spans import LABELS, Found, Span
 from tritower.entities.tokens import Tokens
-from tritower.vocabulary.text import fold
+from tritower.vocabulary.text import TOKEN, fold
 
 _LEADING = frozenset(["trainee", "entry", "middle", "senior", "lead"])
 """Levels that are cut from the front of a title."""
@@ -77,6 +77,7 @@ class Gazetteer:
         self._lexicon = lexicon
         self._words = _Numbered()
         self._tokens = Tokens(self._describe)
+        self._folded = _Folded(lexicon)
         self._titles: dict[Key, str] = {}
         self._automaton = ahocorasick.Automaton(ahocorasick.STORE_INTS)
         meanings: list[Meaning] = []
@@ -129,11 +130,12 @@ class Gazetteer:
         That of the list where it is listed under the label, else put together from its listed parts and folded words; for
         SENIORITY the name of the level, `middle` where the word is unknown.
         """
-        words = self._lexicon.key(phrase)
+        folded = self._folded
+        words = tuple([word for written in TOKEN.findall(phrase) if (word := folded[written])])
         listed = next((m.value for m in self._lexicon.phrases.get(words, ()) if m.label == label), None)
         if label == "SENIORITY":
             return listed or "middle"
-        return listed or " ".join(_parts(words, self._lexicon) if label == "TITLE" else words)
+        return listed or (self._composed(words) if label == "TITLE" else " ".join(words))
 
     def _spans(self, word_T: kernel.Ints, flags_T: kernel.Ints, gap_T: kernel.Ints) -> tuple[kernel.Ints, ...]:
         """First token, token after, label, inner and meaning (-1 for a title put together) of each span of the batch."""
@@ -156,7 +158,9 @@ class Gazetteer:
         """The value of a title that no list has: its listed parts' values and its other words, from left to right."""
         names, written = self._words.names, self._tokens.written
         numbers = zip(word_T.tolist(), code_T.tolist(), strict=True)
-        words = tuple([names[word] if word else self._lexicon.fold(fold(written[code])) for word, code in numbers])
+        return self._composed(tuple([names[word] if word else self._folded[written[code]] for word, code in numbers]))
+
+    def _composed(self, words: Key) -> str:
         known = self._titles.get(words)
         if known is None:
             if len(self._titles) > _CACHE_LIMIT:
@@ -166,8 +170,7 @@ class Gazetteer:
 
     def _describe(self, written: str) -> tuple[int, int]:
         """Number of the folded word of a token, 0 where no phrase has it, and its flags."""
-        norm = fold(written)
-        word = self._lexicon.fold(norm) if norm else ""
+        norm, word = fold(written), self._folded[written]
         return self._words.get(word, 0), _flags(written, norm, word, self._lexicon)
 
 
@@ -206,6 +209,20 @@ class _Numbered(dict[str, int]):
         self[word] = len(self.names)
         self.names.append(word)
         return self[word]
+
+
+class _Folded(dict[str, str]):
+    """Token as written -> as it stands in a key, empty where nothing but accents is left."""
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        self._lexicon = lexicon
+
+    def __missing__(self, written: str) -> str:
+        norm = fold(written)
+        word = self._lexicon.fold(norm) if norm else ""
+        if len(self) < _CACHE_LIMIT:
+            self[written] = word
+        return word
 
 
 def _flags(written: str, norm: str, word: str, lexicon: Lexicon) -> int:

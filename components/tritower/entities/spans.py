@@ -16,6 +16,7 @@ Ints = npt.NDArray[np.int32]
 
 LABELS = ("TITLE", "EMPLOYMENT", "QUALIFICATION", "SENIORITY", "PLACE", "COMPANY", "SKILL")
 """Every label, in the order that decides between matches of equal length."""
+_LABEL_AT = {label: at for at, label in enumerate(LABELS)}
 
 
 class Span(NamedTuple):
@@ -46,10 +47,13 @@ class Found(NamedTuple):
     @staticmethod
     def of(spans: Iterable[Sequence[Span]]) -> "Found":
         """From the spans of each text."""
-        rows = [(text, span) for text, held in enumerate(spans) for span in held]
-        numbers = np.array([(t, s.start, s.end, LABELS.index(s.label), s.inner) for t, s in rows], np.int32).reshape(-1, 5).T
-        values = pa.array([span.value for _, span in rows], pa.string())
-        return Found(numbers[0], numbers[1], numbers[2], numbers[3], values, numbers[4].astype(np.bool_))
+        held = list(spans)
+        text_N = np.repeat(np.arange(len(held), dtype=np.int32), np.fromiter(map(len, held), np.int64, len(held)))
+        flat = list(itertools.chain.from_iterable(held))
+        start, end, label, value, inner = zip(*flat, strict=True) if flat else ((),) * 5
+        label_N = np.array([_LABEL_AT[name] for name in label], np.int32)
+        value_N, inner_N = pa.array(value, pa.string()), np.array(inner, np.bool_)
+        return Found(text_N, np.array(start, np.int32), np.array(end, np.int32), label_N, value_N, inner_N)
 
     def take(self, rows: npt.NDArray[Any]) -> "Found":
         """The spans at `rows`."""
