@@ -89,6 +89,10 @@ class RankerConfig:
     """Networks trained one after the other from seeds `seed`, `seed` + 1, ...; the score is their mean probability, >= 1. The
     largest gain found for ranking, at a cost in proportion."""
 
+    distil: bool = False
+    """Train one more network on the mean of each click and the members' mean probability of it, and keep that one alone:
+    scoring then costs what a single network costs."""
+
     average: float = 0.98
     """Decay per step of a moving average of the weights, in [0, 1); the average is what is validated and kept. 0 = none."""
 

@@ -5,8 +5,10 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,28 +82,32 @@ def train(
     if not 0 < share < 1:
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
     start, cpu_start = time.perf_counter(), time.process_time()
-    trainers: list[Trainer] = []
-    for number in range(config.members):
-        own = replace(config, seed=config.seed + number)
-        torch.manual_seed(own.seed)
-        network = ClickModel(own, dim=matrix_TD.shape[1], features=len(names))
-        torch.nn.init.constant_(network.relevance.logit.bias, float(np.log(share / (1 - share))))
-        _start_position_weights(network, train_rows)
-        identity = _identity(own, names, train_rows, validation, rows.encoder_hash(encoder))
-        trainers.append(Trainer(
-            network, train=train_rows, validation=validation, matrix_TD=matrix_TD, config=own, place=place,
-            checkpoints=f"{config.checkpoints.rstrip('/')}/{identity}" if config.checkpoints else "",
-            metrics_file=metrics_file if number == 0 else None, failures=failures,
-        ))  # fmt: skip
-        with logs.phase(logger, f"member {number + 1} of {config.members}"):
-            trainers[-1].run()
+    school = _School(
+        train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), place=place, failures=failures,
+        share=share, slope=_position_slope(train_rows) if config.position != "none" else None,
+        data=_digest_of_data(names, train_rows, validation, rows.encoder_hash(encoder)),
+    )  # fmt: skip
+    trainers = [
+        school.teach(
+            replace(config, seed=config.seed + number),
+            f"member {number + 1} of {config.members}",
+            metrics_file=metrics_file if number == 0 and not config.distil else None,
+        )
+        for number in range(config.members)
+    ]
+    kept = trainers
+    if config.distil:
+        own = replace(config, seed=config.seed + config.members)
+        kept = [school.teach(own, "distilled network", teachers=trainers, metrics_file=metrics_file)]
     seconds = time.perf_counter() - start
     cpu_seconds = place.mean(time.process_time() - cpu_start) * place.world
-    figures = together(trainers)
+    figures = together(kept)
     if place.rank == 0:
-        metrics = figures | _metrics(trainers, seconds, cpu_seconds)
-        artifact.save(model, Artifact(config, names, encoder, fitted, [trainer.model for trainer in trainers]), metrics)
-        for trainer in trainers:
+        everyone = trainers + kept if config.distil else trainers
+        metrics = figures | _metrics(everyone, seconds, cpu_seconds)
+        config = replace(config, members=len(kept))
+        artifact.save(model, Artifact(config, names, encoder, fitted, [trainer.model for trainer in kept]), metrics)
+        for trainer in everyone:
             if trainer.checkpoints:
                 checkpoint.clear(trainer.checkpoints)
     place.barrier()
@@ -138,22 +144,62 @@ def _prepare(
     return fitted, train_rows, validation
 
 
-def _start_position_weights(network: ClickModel, train_rows: Rows) -> None:
-    if network.bias is None:
-        return
+@dataclass(frozen=True, kw_only=True)
+class _School:
+    """What all networks of a session have in common; `share` of the rows is clicked, `slope` starts the position weights."""
+
+    train: Rows
+    validation: Rows
+    matrix_TD: NDArray[Any]
+    features: int
+    place: Place
+    failures: Path
+    share: float
+    slope: float | None
+    data: str
+
+    def teach(
+        self, config: RankerConfig, name: str, *, teachers: Sequence[Trainer] = (), metrics_file: Path | None = None
+    ) -> Trainer:
+        """Train one network, on clicks or also on what `teachers` say of them."""
+        torch.manual_seed(config.seed)
+        network = ClickModel(config, dim=self.matrix_TD.shape[1], features=self.features)
+        torch.nn.init.constant_(network.relevance.logit.bias, float(np.log(self.share / (1 - self.share))))
+        if network.bias is not None and self.slope is not None:
+            network.bias.start_at(self.slope)
+        knobs = {key: value for key, value in to_dict(config).items() if key not in _HOW}
+        text = json.dumps([self.data, knobs, bool(teachers)], sort_keys=True)
+        identity = hashlib.sha256(text.encode()).hexdigest()[:16]
+        learned_from = replace(self.train, clicked=_taught(teachers, self.train)) if teachers else self.train
+        trainer = Trainer(
+            network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, place=self.place,
+            checkpoints=f"{config.checkpoints.rstrip('/')}/{identity}" if config.checkpoints else "",
+            metrics_file=metrics_file, failures=self.failures,
+        )  # fmt: skip
+        with logs.phase(logger, name):
+            trainer.run()
+        return trainer
+
+
+def _taught(teachers: Sequence[Trainer], train_rows: Rows) -> NDArray[np.float32]:
+    """The mean of each click and the teachers' mean probability of it as shown."""
+    said_N = np.mean([np.exp(teacher.predict(train_rows)[0]) for teacher in teachers], axis=0)
+    return np.asarray(0.5 * (np.asarray(train_rows.clicked, np.float32) + said_N), np.float32)
+
+
+def _position_slope(train_rows: Rows) -> float | None:
     randomised_N = np.asarray(train_rows.randomised)
     found = curve.slope(np.asarray(train_rows.position)[randomised_N], np.asarray(train_rows.clicked)[randomised_N])
     if found is not None:
-        network.bias.start_at(found)
         logger.info("position weights start at position ** -%.2f, from %d randomised rows", found, randomised_N.sum())
+    return found
 
 
-def _identity(config: RankerConfig, names: list[str], train: Rows, validation: Rows, encoder: str) -> str:
-    """Digest of what decides the result: another training never resumes from this one's checkpoints."""
-    knobs = {name: value for name, value in to_dict(config).items() if name not in _HOW}
-    facts = [knobs, names, len(validation), encoder]
-    data = np.asarray(train.clicked).tobytes() + np.asarray(train.document).tobytes()
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + data).hexdigest()[:16]
+def _digest_of_data(names: list[str], train: Rows, validation: Rows, encoder: str) -> str:
+    """Of the data that decides the result: another training never resumes from this one's checkpoints."""
+    facts = json.dumps([names, len(validation), encoder]).encode()
+    arrays = np.asarray(train.clicked).tobytes() + np.asarray(train.document).tobytes()
+    return hashlib.sha256(facts + arrays).hexdigest()
 
 
 def _metrics(trainers: list[Trainer], seconds: float, cpu_seconds: float) -> dict[str, float]:

@@ -245,7 +245,8 @@ def class_loss(query_QC: Tensor, document_JC: Tensor, batch: Batch) -> Tensor:
 
     Each is a mean over what is known; a part without any adds 0.
     """
-    clicked = torch.nonzero((batch.clicked_B > 0) & (batch.class_B >= 0)).squeeze(1)
+    # Half: what a distilled network learns from is the mean of a click and a probability.
+    clicked = torch.nonzero((batch.clicked_B >= 0.5) & (batch.class_B >= 0)).squeeze(1)
     wanted_RC = query_QC.index_select(0, batch.query_B[clicked])
     wanted = functional.cross_entropy(wanted_RC, batch.class_B[clicked], reduction="sum") / max(1, len(clicked))
     known = (batch.class_J >= 0).sum().clamp(min=1)

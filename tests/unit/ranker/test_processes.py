@@ -102,6 +102,26 @@ def test_members_score_the_mean_of_networks_trained_alone(log: Any, tmp_path: Pa
     np.testing.assert_allclose(both, (first + second) / 2, atol=1e-6)
 
 
+def test_a_distilled_network_is_one_and_close_to_its_teachers(log: Any, tmp_path: Path):
+    """On the test rows it is closer to the mean of three networks than any of these is."""
+
+    def scores(name: str, **knobs: Any) -> tuple[np.ndarray, Path]:
+        folder = tmp_path / name
+        session.train(
+            features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures=folder,
+            config=replace(SMALL, epochs=6, patience=99, **knobs), place=Place(),
+        )  # fmt: skip
+        step.score(features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores")
+        return pq.read_table(folder / "scores/test.parquet")["score"].to_numpy(), folder / "model"
+
+    mean, _ = scores("mean", members=3, seed=5)
+    distilled, model = scores("distilled", members=3, seed=5, distil=True)
+    single, _ = scores("single", members=1, seed=8)  # what the distilled one would have been without teachers
+    assert storage.read_json(model / "config.json")["members"] == 1
+    assert {name.split(".")[0] for name in load_file(model / "model.safetensors")} == {"0", "normaliser"}
+    assert np.abs(distilled - mean).mean() < np.abs(single - mean).mean()
+
+
 def test_without_positions_there_is_no_position_bias(log: Any, tmp_path: Path):
     for split in ("train", "validation"):
         table = pq.read_table(log.features / split)
