@@ -18,11 +18,13 @@ from spacy.tokens import Doc
 from thinc.api import NumpyOps, set_current_ops
 
 from tritower import storage
-from tritower.entities.spans import Span
+from tritower.entities.spans import Span, no_collection
 from tritower.errors import ArtifactError
 
 FORMAT = 1
 WIDTH, DEPTH, ROWS = 64, 2, 4000
+_AT_ONCE = 256
+"""Texts predicted in one pass: enough for the matrix products, and what they need stays in the processor's cache."""
 _TOKEN = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)*[+#]*|[^\w\s]|_")
 
 
@@ -59,17 +61,25 @@ class Recogniser:
         self._recogniser = nlp.get_pipe("ner")
 
     def find(self, texts: Sequence[str]) -> Iterator[list[Span]]:
-        """The entities of each text in reading order; values are empty. The batch is predicted in one pass."""
+        """The entities of each text in reading order; values are empty."""
+        for start in range(0, len(texts), _AT_ONCE):
+            with no_collection():
+                found = self._predicted(texts[start : start + _AT_ONCE])
+            yield from found
+
+    def _predicted(self, texts: Sequence[str]) -> list[list[Span]]:
         tokens = [cut(text) for text in texts]
         docs = [Doc(self._nlp.vocab, words=words) for words, _ in tokens]
         filled = [doc for doc in docs if len(doc)]
         if filled:
             self._recogniser.set_annotations(filled, self._recogniser.predict(filled))
-        for doc, (words, starts) in zip(docs, tokens, strict=True):
-            yield [
+        return [
+            [
                 Span(starts[entity.start], starts[entity.end - 1] + len(words[entity.end - 1]), entity.label_, "")
                 for entity in doc.ents
             ]
+            for doc, (words, starts) in zip(docs, tokens, strict=True)
+        ]
 
 
 def write(nlp: Any, path: str | Path) -> None:
