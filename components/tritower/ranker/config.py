@@ -54,8 +54,9 @@ class RankerConfig:
     occupation_weight: float = 0.1
     """Weight of that task's cross-entropies beside the click loss, >= 0."""
 
-    dropout: float = 0.1
-    """Share of hidden units dropped in training, in [0, 1)."""
+    dropout: float = 0.0
+    """Share of hidden units dropped in training, in [0, 1). 0.1 and 0.25 ranked no better than none and take a fifth more time:
+    the moving average and early stopping are enough."""
 
     position: Literal["product", "additive", "none"] = "product"
     """How position bias enters training: click probability = examination x relevance (PAL, Guo et al. 2019), a term added to
