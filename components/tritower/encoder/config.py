@@ -61,16 +61,17 @@ class FinetuneConfig:
     epochs: int = 1
     """Passes over the clicks, 0 to 100; published 1. With 0 the base model is handed on as it is."""
 
-    batch_size: int = 16
-    """Clicks per step over all processes, 1 to 65536; published 16."""
+    batch_size: int = 64
+    """Clicks per step over all processes, 1 to 65536; published 16. The ranking loss takes the other documents of a batch as
+    negatives, which cost nothing."""
 
     negatives: Literal["shown", "skipped_above", "mined", "shown+mined"] = "shown"
     """Where negatives come from: what the search showed in vain, only what stood above the click, documents near the query
     that were never clicked for it, or half of each."""
 
-    negatives_per_click: int = 4
-    """Negatives for each click, 1 to 64; published 1. Every distinct text of a batch is encoded once, so three more negatives
-    double the time of a click and teach more than a second click (docs/experiments.md)."""
+    negatives_per_click: int = 1
+    """Negatives for each click, 1 to 64; published 1. For the triplet loss, which has no others, 4 teach more than as much time
+    spent on further clicks (docs/experiments.md)."""
 
     max_clicks: int = 0
     """Clicks used in all, drawn evenly; 0 for all."""
@@ -78,8 +79,14 @@ class FinetuneConfig:
     max_clicks_per_user: int = 50
     """Clicks used of one user, so that one user's flood of clicks does not steer the model; 0 for all."""
 
-    loss: Literal["triplet", "ranking", "triplet+ranking"] = "triplet"
-    """TripletLoss (published), MultipleNegativesRankingLoss, or their sum."""
+    title_pairs: int = 0
+    """Pairs of titles of one O*NET occupation that are learned beside the clicks, 0 to 1000000: a few thousand help where
+    clicks are few (docs/experiments.md). On a generated log, whose titles come from the same vocabulary, they tell what is to
+    be learned; leave them out there."""
+
+    loss: Literal["triplet", "ranking", "triplet+ranking"] = "ranking"
+    """TripletLoss (published), MultipleNegativesRankingLoss, or their sum. The ranking loss learns more in the same time
+    (docs/experiments.md)."""
 
     margin: float = 0.5
     """Margin of the triplet loss in cosine distance, above 0 to 2; published 0.5."""
@@ -87,12 +94,15 @@ class FinetuneConfig:
     scale: float = 20.0
     """Inverse temperature of the ranking loss, above 0; the default of sentence-transformers."""
 
-    learning_rate: float = 5e-5
-    """Peak of AdamW's learning rate, above 0 to 1. Of 2e-5, 5e-5 and 1e-4 the one that learned much from a few thousand clicks
-    without forgetting which titles are similar (docs/experiments.md)."""
+    learning_rate: float = 2e-4
+    """Peak of AdamW's learning rate, above 0 to 1. This is for batches of 64; 5e-5 does for 16 (docs/experiments.md)."""
 
     warmup: float = 0.1
     """Share of the steps with a rising learning rate, 0 to 1; it then falls linearly to 0. Published 0.1."""
+
+    blend: float = 0.7
+    """How far the weights go from the base model's to the trained ones, above 0 to 1. Part of the way keeps more of what the
+    base knows of titles and costs nothing (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022)."""
 
     dropout: float = 0.0
     """Dropout while training, 0 to below 1. MiniLM's own is 0.1; over one short epoch none is as good and faster."""
@@ -140,10 +150,12 @@ class FinetuneConfig:
         check(1 <= self.negatives_per_click <= 64, "negatives_per_click", self.negatives_per_click, "between 1 and 64")
         check(self.max_clicks >= 0, "max_clicks", self.max_clicks, "of 0 or more")
         check(self.max_clicks_per_user >= 0, "max_clicks_per_user", self.max_clicks_per_user, "of 0 or more")
+        check(0 <= self.title_pairs <= 1_000_000, "title_pairs", self.title_pairs, "between 0 and 1000000")
         check(0 < self.margin <= 2, "margin", self.margin, "above 0 and up to 2")
         check(self.scale > 0, "scale", self.scale, "above 0")
         check(0 < self.learning_rate <= 1, "learning_rate", self.learning_rate, "above 0 and up to 1")
         check(0 <= self.warmup <= 1, "warmup", self.warmup, "between 0 and 1")
+        check(0 < self.blend <= 1, "blend", self.blend, "above 0 and up to 1")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
         check(self.checkpoint_steps >= 0, "checkpoint_steps", self.checkpoint_steps, "of 0 or more")
         check(1 <= self.processes <= 64, "processes", self.processes, "between 1 and 64")

@@ -11,12 +11,16 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from sentence_transformers import SentenceTransformer
 
+from tritower import vocabulary
 from tritower.encoder import backends, quality, report, tables, triplets
 from tritower.encoder.config import FinetuneConfig
+from tritower.encoder.titles import pairs as pairs_of_titles
 from tritower.errors import DataError
 
 LOG = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
+MIN_RANDOMISED = 200
+"""Randomised searches with a click and a pass from which on the encoder is measured on them alone."""
 
 
 def examples(dataset: Path, config: FinetuneConfig, texts: list[str], model: SentenceTransformer) -> triplets.Clicks:
@@ -50,6 +54,21 @@ def examples(dataset: Path, config: FinetuneConfig, texts: list[str], model: Sen
     return kept
 
 
+def with_titles(clicks: triplets.Clicks, texts: list[str], config: FinetuneConfig) -> tuple[triplets.Clicks, list[str]]:
+    """`clicks` and `title_pairs` examples of the vocabulary, and the texts that all of them are numbered by."""
+    if not config.title_pairs:
+        return clicks, texts
+    table = vocabulary.titles()
+    pairs, titles = pairs_of_titles(
+        table.column("title").to_pylist(),
+        table.column("occupation").to_pylist(),
+        count=config.title_pairs,
+        negatives=config.negatives_per_click,
+        seed=config.seed,
+    )
+    return triplets.Clicks.concatenate([clicks, pairs.shifted(len(texts))]), texts + titles
+
+
 def number_of(texts: list[str], value: str) -> int:
     """The number of a text, -1 where there is none."""
     return texts.index(value) if value in texts else -1
@@ -63,26 +82,33 @@ def vectors(model: SentenceTransformer, texts: list[str], numbers: npt.NDArray[n
     return vector_TD
 
 
+def _held_out(dataset: Path, config: FinetuneConfig, texts: list[str], *, randomised: bool) -> quality.HeldOut:
+    return quality.held_out(
+        triplets.Shown.concatenate(list(tables.shown(dataset, "validation", randomised=randomised))),
+        tables.documents(dataset),
+        requests=config.evaluation_requests,
+        jobs=config.evaluation_jobs,
+        empty_query=number_of(texts, ""),
+        seed=config.seed,
+    )
+
+
 class Judge:
     """Measures an encoder on held-out searches of the validation window and on judged titles, and keeps what the report shows.
+
+    The searches are those whose results were shown in random order where there are enough of them: elsewhere a click says as
+    much about where the old ranking put a job as about what was asked for, and a better encoder can look worse.
 
     Raises:
         DataError: no search of the window has both a click and a pass.
     """
 
     def __init__(self, dataset: Path, config: FinetuneConfig, texts: list[str]) -> None:
-        blocks = list(tables.shown(dataset, "validation"))
-        fields = triplets.Shown.__dataclass_fields__
-        shown = triplets.Shown(*(np.concatenate([getattr(block, name) for block in blocks]) for name in fields))
         self.texts = texts
-        self.data = quality.held_out(
-            shown,
-            tables.documents(dataset),
-            requests=config.evaluation_requests,
-            jobs=config.evaluation_jobs,
-            empty_query=number_of(texts, ""),
-            seed=config.seed,
-        )
+        self.data = _held_out(dataset, config, texts, randomised=True)
+        self.randomised = len(np.unique(self.data.shown.request_N)) >= min(MIN_RANDOMISED, config.evaluation_requests)
+        if not self.randomised:
+            self.data = _held_out(dataset, config, texts, randomised=False)
         if not len(self.data.shown.request_N):
             raise DataError(
                 "no search with a click and a document passed over",
@@ -165,6 +191,7 @@ def page(judge: Judge, before: Measured, after: Measured, training_facts: dict[s
         "verdict": words,
         "rows": report.rows(before.figures, after.figures),
         "requests": len(np.unique(judge.data.shown.request_N)),
+        "randomised": judge.randomised,
         "documents": len(judge.data.document_M),
         "loss_plot": report.loss_plot(training_facts["losses"]),
         "projection": config.projection,

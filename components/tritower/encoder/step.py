@@ -142,7 +142,7 @@ def _learn(
             before = judge(encoder)
     checkpoints = Path(config.checkpoints or model.with_name(f".{model.name}.checkpoints"))
     with phase(LOG, "fine-tune") as counts:
-        facts = training.train(encoder, clicks, texts, config, checkpoints)
+        facts = training.train(encoder, *finetuning.with_titles(clicks, texts, config), config, checkpoints)
         counts.update(steps=facts["steps"], triplets=facts["triplets"], loss=round(facts["loss"], 4))
     if not first:
         return {}
@@ -153,6 +153,7 @@ def _learn(
     facts |= {"clicks": len(clicks), "seconds": time.perf_counter() - start, "settings": knobs.to_dict(config)}
     numbers = {
         "accepted": int(accepted),
+        "measured_on_randomised": int(judge.randomised),
         **{name: facts[name] for name in ("clicks", "triplets", "steps", "loss", "seconds", "resumed_at")},
         **{f"before_{name}": value for name, value in before.figures.items()},
         **{f"after_{name}": value for name, value in after.figures.items()},

@@ -39,12 +39,15 @@ def documents(dataset: Path) -> npt.NDArray[np.int64]:
     return np.unique(column.to_numpy()).astype(np.int64)
 
 
-def shown(dataset: Path, split: str, rows: int = 1 << 20) -> Iterator[Shown]:
-    """The impressions of a split in blocks of about `rows`, each of whole requests."""
+def shown(dataset: Path, split: str, rows: int = 1 << 20, *, randomised: bool = False) -> Iterator[Shown]:
+    """The impressions of a split in blocks of about `rows`, each of whole requests; only the randomised ones if asked for."""
     rest: pa.Table | None = None
+    columns = [*_COLUMNS, "randomised"] if randomised else list(_COLUMNS)
     for path in storage.parquet_parts(dataset / "impressions" / split):
-        for batch in pq.ParquetFile(path).iter_batches(rows, columns=list(_COLUMNS)):
+        for batch in pq.ParquetFile(path).iter_batches(rows, columns=columns):
             block = pa.Table.from_batches([batch])
+            if randomised:
+                block = block.filter(block.column("randomised"))
             block = pa.concat_tables([rest, block]) if rest is not None else block
             last = block.column("request")[-1] if len(block) else None
             whole = len(block) - int(pc.sum(pc.equal(block.column("request"), last)).as_py() or 0)

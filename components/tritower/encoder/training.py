@@ -57,6 +57,7 @@ def train(
         )
     numbers = np.unique(np.r_[clicks.anchor_C, clicks.positive_C, clicks.negative_CK.ravel()])
     rows, _ = backends.tokenise(model, [texts[i] for i in numbers])
+    before = {name: value.detach().clone() for name, value in model.named_parameters()} if config.blend < 1 else {}
     with _prepared(model, rows, config) as small:
         tokens = {int(number): small.translate(row) for number, row in zip(numbers, rows, strict=True)}
         trainer = _trainer(model, clicks, tokens, small.pad, config, folder, world)
@@ -65,6 +66,9 @@ def train(
             LOG.warning("checkpoint %s is of other data or settings and is not used", resumed)
             resumed = None
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    with torch.no_grad():
+        for name, old in before.items():
+            model.get_parameter(name).lerp_(old, 1 - config.blend)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
         "loss": float(np.mean(losses[-max(1, len(losses) // 10) :])),

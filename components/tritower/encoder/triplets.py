@@ -22,6 +22,15 @@ class Shown:
     position_N: Ints
     clicked_N: npt.NDArray[np.bool_]
 
+    @staticmethod
+    def concatenate(parts: "list[Shown]") -> "Shown":
+        """One table of several, or of none."""
+        none = np.empty(0, np.int64)
+        wide = ("request_N", "user_N", "query_N", "document_N", "position_N")
+        columns = [np.concatenate([none, *(getattr(part, name) for part in parts)]) for name in wide]
+        clicked_N = np.concatenate([none.astype(bool), *(part.clicked_N for part in parts)])
+        return Shown(columns[0], columns[1], columns[2], columns[3], columns[4], clicked_N)
+
 
 @dataclass(frozen=True)
 class Clicks:
@@ -41,6 +50,10 @@ class Clicks:
         return Clicks(
             self.user_C[index], self.anchor_C[index], self.positive_C[index], self.negative_CK[index], self.priority_C[index]
         )
+
+    def shifted(self, by: int) -> "Clicks":
+        """The same examples with `by` added to every text number."""
+        return Clicks(self.user_C, self.anchor_C + by, self.positive_C + by, self.negative_CK + by, self.priority_C)
 
     @staticmethod
     def concatenate(parts: "list[Clicks]") -> "Clicks":

@@ -1,7 +1,10 @@
 """A random two-layer BERT over a small vocabulary, and a log in which a query's words say which documents are clicked."""
 
 import itertools
+import multiprocessing
+import shutil
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 from tritower import schema
+from tritower.encoder import backends, models
 
 TRADES = ["nurse", "driver", "cook", "clerk", "welder", "teacher"]
 LEVELS = ["junior", "senior", "lead", "night", "part time"]
@@ -39,8 +43,31 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def write_dataset(folder: Path, *, users: int = 30, requests: int = 160, clicked: bool = True, seed: int = 0) -> Path:
-    """A dataset of schema.py: each request asks for a trade and shows four jobs, of which those of the trade are clicked."""
+@pytest.fixture(scope="session")
+def exported_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model` with its graph beside it, as `finetune` writes it: converting is what takes long."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    shutil.copytree(tiny_model, folder)
+    backends.export(models.load(folder), folder / "export", [f"{level} {trade}" for level in LEVELS for trade in TRADES])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def processes() -> ForkServerContext:
+    """Processes that start with the libraries loaded: a fresh interpreter spends seven seconds on importing them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tritower.encoder.step"])
+    return context
+
+
+def write_dataset(
+    folder: Path, *, users: int = 30, requests: int = 160, clicked: bool = True, randomised: float = 0.0, seed: int = 0
+) -> Path:
+    """A dataset of schema.py: each request asks for a trade and shows four jobs, of which those of the trade are clicked.
+
+    Args:
+        randomised: share of the requests marked as shown in random order.
+    """
     random = np.random.default_rng(seed)
     jobs = [(f"{level} {trade}", company) for level, trade, company in itertools.product(LEVELS, TRADES, COMPANIES)]
     texts = ["", *(f"{trade} wanted" for trade in TRADES), *(schema.document_text(*job) for job in jobs)]
@@ -59,13 +86,14 @@ def write_dataset(folder: Path, *, users: int = 30, requests: int = 160, clicked
         mine = [j for j, job in enumerate(jobs) if trade in job[0]]
         others = [j for j, job in enumerate(jobs) if trade not in job[0]]
         shown = [*random.choice(mine, 1), *random.choice(others, 3, replace=False)]
+        drawn = request % 10 < 10 * randomised
         for position, job in enumerate(random.permutation(shown), start=1):
             rows[split].append({
                 "request": request, "user": user, "query_text": number[f"{trade} wanted"], "job": int(job),
                 "document_text": number[schema.document_text(*jobs[job])], "position": position,
-                "clicked": bool(clicked and job in mine),
+                "clicked": bool(clicked and job in mine), "randomised": drawn,
             })  # fmt: skip
-    names = ["request", "user", "query_text", "document_text", "job", "position", "clicked"]
+    names = ["request", "user", "query_text", "document_text", "job", "position", "clicked", "randomised"]
     arrow = pa.schema([schema.DATASET_IMPRESSIONS.arrow().field(name) for name in names])
     for split, found in rows.items():
         (folder / "impressions" / split).mkdir()

@@ -1,9 +1,5 @@
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +32,11 @@ def run(dataset: Path, tiny: Path, out: Path, **knobs: object) -> tuple[np.ndarr
     [("torch", "fp32"), ("torch", "bf16"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8")],
 )
 def test_every_backend_gives_the_vectors_of_encode(
-    dataset: Path, tiny_model: Path, tmp_path: Path, backend: str, precision: str
+    dataset: Path, exported_model: Path, tmp_path: Path, backend: str, precision: str
 ) -> None:
-    matrix, info = run(dataset, tiny_model, tmp_path / "out", backend=backend, precision=precision)
+    matrix, info = run(dataset, exported_model, tmp_path / "out", backend=backend, precision=precision)
     texts = pq.read_table(dataset / "texts.parquet").column("value").to_pylist()
-    expected = models.load(tiny_model).encode(texts)
+    expected = models.load(exported_model).encode(texts)
     assert (matrix.dtype, matrix.shape, info["backend"]) == (np.float16, expected.shape, f"{backend}-{precision}")
     tolerance = {"fp32": 1e-3, "bf16": 2e-2, "int8": 0.2}[precision]
     assert np.abs(matrix.astype(np.float32) - expected).max() < tolerance
@@ -90,19 +86,19 @@ def test_two_processes_write_the_matrix_of_one(
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_killed_run_goes_on_where_it_stopped(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_where_it_stopped(tiny_model: Path, tmp_path: Path, processes: ForkServerContext) -> None:
     texts = [f"nurse {a}{b} wanted {c}" for a in "abcdefgh" for b in "abcdefgh" for c in "abcdef"]
     log = write_texts(tmp_path / "dataset", texts)
     cache = tmp_path / "cache"
     settings = {"precision": "fp32", "backend": "torch", "token_budget": 16, "segment_texts": 8}
-    knobs = json.dumps(settings | {"model": str(tiny_model), "cache": str(cache)})
-    out = ["--dataset", str(log), "--embeddings", str(tmp_path / "out"), "--config", knobs]
-    process = subprocess.Popen([sys.executable, "-m", "tritower.encoder", "embed", *out], stderr=subprocess.DEVNULL)
+    config = EmbedConfig(model=str(tiny_model), cache=str(cache), **settings)
+    process = processes.Process(target=step.embed, kwargs={"dataset": log, "embeddings": tmp_path / "out", "config": config})
+    process.start()
     deadline = time.monotonic() + 60
     while not list(cache.rglob("*.arrow")) and time.monotonic() < deadline:
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (tmp_path / "out").exists()
     resumed, info = run(log, tiny_model, tmp_path / "out", cache=str(cache), token_budget=16)
     assert 0 < info["new_texts"] < len(texts)
@@ -111,10 +107,10 @@ def test_a_killed_run_goes_on_where_it_stopped(tiny_model: Path, tmp_path: Path)
 
 
 def test_a_precision_that_disagrees_gives_way_to_fp32(
-    dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path, exported_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tritower.encoder.backends.native_precision", lambda device: "int8")
-    _, info = run(dataset, tiny_model, tmp_path / "out", precision="auto", backend="auto", min_overlap=1.0)
+    _, info = run(dataset, exported_model, tmp_path / "out", precision="auto", backend="auto", min_overlap=1.0)
     assert (info["backend"], info["top10_overlap"]) == ("openvino-fp32", 1.0)
 
 

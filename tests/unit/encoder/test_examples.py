@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
-from tritower.encoder import quality, tables
+from tritower import vocabulary
+from tritower.encoder import finetuning, quality, tables
 from tritower.encoder.batching import Collator, epoch_batches
+from tritower.encoder.config import FinetuneConfig
+from tritower.encoder.titles import pairs
 from tritower.encoder.triplets import Clicks, Shown, cap, clicks_of, mine
 
 
@@ -129,3 +133,39 @@ def test_blocks_hold_whole_requests_whatever_their_size(dataset: Path, rows: int
     seen = [set(block.request_N.tolist()) for block in blocks]
     assert sum(map(len, seen)) == len(set().union(*seen))
     assert sum(len(block.request_N) for block in blocks) == 4 * len(set().union(*seen))
+
+
+def test_only_randomised_requests_are_read_when_asked_for(make_dataset: Callable[..., Path], tmp_path: Path) -> None:
+    log = make_dataset(tmp_path / "dataset", randomised=0.3)
+    found = Shown.concatenate(list(tables.shown(log, "validation", 5, randomised=True)))
+    assert set(found.request_N % 10) == {0, 1, 2}
+    assert len(found.request_N) == 4 * len(set(found.request_N))
+    assert len(Shown.concatenate(list(tables.shown(make_dataset(tmp_path / "none"), "train", randomised=True))).request_N) == 0
+
+
+def test_pairs_of_titles_by_hand() -> None:
+    titles = ["nurse", "RN", "cook", "chef", "baker", "manager", "manager", "diver"]
+    occupations = ["29", "29", "35", "35", "35", "11", "35", "49"]
+    found, names = pairs(titles, occupations, count=200, negatives=3, seed=0)
+    of = dict(zip(titles, occupations, strict=True))
+    assert "manager" not in names  # two occupations go by it
+    first, second = ([of[names[i]] for i in side] for side in (found.anchor_C, found.positive_C))
+    assert first == second and set(first) == {"29", "35"}
+    assert not (found.anchor_C == found.positive_C).any()
+    assert not any(of[names[i]] == own for row, own in zip(found.negative_CK, first, strict=True) for i in row)
+    drawn = {(names[a], names[p]) for a, p in zip(found.anchor_C, found.positive_C, strict=True)}
+    assert len(drawn) == 2 + 6
+    assert {names[i] for i in found.negative_CK.ravel()} == {"nurse", "RN", "cook", "chef", "baker", "diver"}
+
+
+def test_titles_are_numbered_after_the_texts_of_the_log() -> None:
+    clicks = clicks_of(LOG, negatives=2, skipped_above=False, empty_query=0, seed=1)
+    log_texts = [f"text {i}" for i in range(25)]
+    config = FinetuneConfig(title_pairs=40, negatives_per_click=2)
+    both, texts = finetuning.with_titles(clicks, log_texts, config)
+    assert (len(both), texts[:25]) == (len(clicks) + 40, log_texts)
+    assert both.take(np.arange(len(clicks))).anchor_C.tolist() == clicks.anchor_C.tolist()
+    occupation = dict(zip(*(vocabulary.titles().column(name).to_pylist() for name in ("title", "occupation")), strict=True))
+    for anchor, positive in zip(both.anchor_C[len(clicks) :], both.positive_C[len(clicks) :], strict=True):
+        assert occupation[texts[anchor]] == occupation[texts[positive]]
+    assert finetuning.with_titles(clicks, log_texts, FinetuneConfig()) == (clicks, log_texts)

@@ -1,10 +1,10 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.errors import ArtifactError, DataError, NonFiniteLossError
 
 SETTINGS = {
-    "batch_size": 8, "learning_rate": 5e-3, "epochs": 3, "negatives_per_click": 2, "precision": "fp32", "evaluation_jobs": 90,
-    "export": False,
+    "loss": "triplet", "blend": 1.0, "batch_size": 8, "learning_rate": 5e-3, "epochs": 3, "negatives_per_click": 2,
+    "precision": "fp32", "evaluation_jobs": 90, "export": False,
 }  # fmt: skip
 
 
@@ -71,6 +71,25 @@ def test_keeps_the_old_encoder_when_the_new_one_is_worse(dataset: Path, tiny_mod
     assert models.content_hash(tmp_path / "bad" / "model") == models.content_hash(tmp_path / "good" / "model")
 
 
+def test_measures_on_randomised_searches_where_there_are_enough(
+    make_dataset: Callable[..., Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    log = make_dataset(tmp_path / "dataset", requests=200, randomised=0.3)
+    few = run(log, tiny_model, tmp_path / "few", evaluation_requests=30)
+    enough = run(log, tiny_model, tmp_path / "enough", evaluation_requests=10)
+    assert (few["measured_on_randomised"], enough["measured_on_randomised"]) == (0, 1)
+    assert "in random order" not in (tmp_path / "few" / "report.html").read_text()
+    assert "in random order" in (tmp_path / "enough" / "report.html").read_text()
+
+
+def test_a_blend_lies_between_the_base_and_the_trained_weights(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    run(dataset, tiny_model, tmp_path / "whole")
+    run(dataset, tiny_model, tmp_path / "blend", blend=0.75)
+    base, whole, blend = (weights(folder) for folder in (tiny_model, tmp_path / "whole/model", tmp_path / "blend/model"))
+    assert all(np.allclose(blend[name], base[name] + 0.75 * (whole[name] - base[name]), atol=1e-6) for name in base)
+    assert any(not np.allclose(whole[name], base[name]) for name in base)
+
+
 def test_no_epochs_hands_the_base_on_unchanged(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
     run(dataset, tiny_model, tmp_path, epochs=0)
     info = step.embed(
@@ -103,17 +122,19 @@ def test_two_processes_reach_the_loss_and_weights_of_one(dataset: Path, tiny_mod
     assert max(np.abs(first[name] - second[name]).max() for name in first) < 2e-3
 
 
-def test_a_killed_run_resumes_to_the_same_weights(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_weights(
+    dataset: Path, tiny_model: Path, tmp_path: Path, processes: ForkServerContext
+) -> None:
     settings = {"dropout": 0.1, "checkpoint_steps": 12, "epochs": 8, "checkpoints": str(tmp_path / "checkpoints")}
     run(dataset, tiny_model, tmp_path / "whole", **(settings | {"checkpoints": str(tmp_path / "others")}))
     out = tmp_path / "killed"
-    out.mkdir()
-    process = subprocess.Popen(command(dataset, tiny_model, out, **settings), stderr=subprocess.DEVNULL)
+    process = processes.Process(target=run, args=(dataset, tiny_model, out), kwargs=settings)
+    process.start()
     deadline = time.monotonic() + 60
     while not list((tmp_path / "checkpoints").glob("*/complete.json")) and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (out / "model").exists()
     numbers = run(dataset, tiny_model, out, **settings)
     assert 0 < numbers["resumed_at"] < numbers["steps"]
