@@ -5,11 +5,15 @@ Each `bench_<room>.py` beside this file defines `cases() -> list[dict]` (rows ma
 
 import importlib
 import json
+import os
 import platform
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+# One thread a side: CPU seconds are compared, and waiting threads of a matrix library would count on whoever calls it.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
 
 
 def main(names: list[str]) -> None:
