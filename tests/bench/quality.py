@@ -85,7 +85,8 @@ def main() -> None:
     parser.add_argument("--config", type=json.loads, default={}, help='knobs per step, such as {"ranker": {"epochs": 4}}')
     given = parser.parse_args()
     logs.setup()
-    configs = {name: knobs for name, knobs in {"finetune": FINETUNE, "baseline": BASELINE, **given.config}.items() if knobs is not None}
+    wanted = {"finetune": FINETUNE, "baseline": BASELINE, **given.config}
+    configs = {name: knobs for name, knobs in wanted.items() if knobs is not None}
     documents, steps = [], []
     for seed in (int(text) for text in given.seeds.split(",")):
         job = run_seed(seed, given.impressions, given.randomised_share, given.work, configs)
