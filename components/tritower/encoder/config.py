@@ -80,9 +80,9 @@ class FinetuneConfig:
     """Clicks used of one user, so that one user's flood of clicks does not steer the model; 0 for all."""
 
     title_pairs: int = 0
-    """Pairs of titles of one O*NET occupation that are learned beside the clicks, 0 to 1000000: a few thousand help where
-    clicks are few (docs/experiments.md). On a generated log, whose titles come from the same vocabulary, they tell what is to
-    be learned; leave them out there."""
+    """Pairs of titles of one O*NET occupation that are learned beside the clicks, 0 to 1000000. A few thousand keep what
+    a small log would spoil of the likeness of titles (docs/experiments.md). On a generated log, whose titles come from the same
+    vocabulary, they tell what is to be learned; leave them out there."""
 
     loss: Literal["triplet", "ranking", "triplet+ranking"] = "ranking"
     """TripletLoss (published), MultipleNegativesRankingLoss, or their sum. The ranking loss learns more in the same time

@@ -169,3 +169,12 @@ def test_titles_are_numbered_after_the_texts_of_the_log() -> None:
     for anchor, positive in zip(both.anchor_C[len(clicks) :], both.positive_C[len(clicks) :], strict=True):
         assert occupation[texts[anchor]] == occupation[texts[positive]]
     assert finetuning.with_titles(clicks, log_texts, FinetuneConfig()) == (clicks, log_texts)
+
+
+def test_a_new_encoder_must_be_worse_by_no_measure() -> None:
+    before = {"triplet_accuracy": 0.6, "auc_shown": 0.6, "map_shown": 0.3, "map_jobs": 0.1, "title_map": 0.5}
+    assert finetuning.verdict(before, before | {"map_shown": 0.31, "title_map": 0.495}, 0.01)[0]
+    assert not finetuning.verdict(before, before | {"map_shown": 0.31, "title_map": 0.48}, 0.01)[0]
+    accepted, words = finetuning.verdict(before, before | {"map_shown": 0.31, "auc_shown": 0.55, "map_jobs": 0.02}, 0.01)
+    assert not accepted
+    assert "auc_shown -0.0500, map_jobs -0.0800" in words
