@@ -182,6 +182,9 @@ def base_image(images: list[str]) -> None:
     run("debootstrap", "--variant=minbase", include, DEBIAN, str(rootfs), *_mirror(), stdout=subprocess.DEVNULL)
     for needless in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
         shutil.rmtree(rootfs / needless, ignore_errors=True)
+    if chosen:  # Spark asks the system for its user's name and stops where there is none
+        with (rootfs / "etc/passwd").open("a") as users:
+            users.write("tritower:x:1000:0:tritower:/tmp:/usr/sbin/nologin\n")
     with subprocess.Popen(["tar", "-C", str(rootfs), "-c", "."], stdout=subprocess.PIPE) as archive:
         run("docker", "import", "--change", 'CMD ["bash"]', "-", label, stdin=archive.stdout)
     shutil.rmtree(rootfs)
