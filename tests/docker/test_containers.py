@@ -82,17 +82,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def of_subprocesses(log: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Metrics of the pipeline in subprocesses, its kernels compiled for the same processor as those of the images.
-
-    numba adds up in the order that suits the processor it compiles for; where that differs, cosines differ in their last
-    bit, and with them the splits of the XGBoost rivals that see cosines.
-    """
-    target = subprocess.run(
-        ["docker", "run", "--rm", image_name("base"), "env"], check=True, capture_output=True, text=True
-    ).stdout
-    kernels = dict(line.split("=", 1) for line in target.splitlines() if line.startswith("NUMBA_CPU_"))
+    """Metrics of the pipeline in subprocesses, which compile kernels for the same processor as the images."""
     out = tmp_path_factory.mktemp("subprocesses")
-    run(log, "--local", "--root", str(out / "root"), "--out", str(out), environment=kernels)
+    run(log, "--local", "--root", str(out / "root"), "--out", str(out))
     return read(out)
 
 
