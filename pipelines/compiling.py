@@ -1,5 +1,7 @@
 """Compile every pipeline to YAML, and check that what is committed is what the source gives."""
 
+import ast
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from pipelines.flavours import FLAVOURS, Flavour, compiling_for
 
 COMPILED = Path(__file__).parent / "compiled"
 _NEUTRAL_IMAGE = "tritower"
+_DEFAULT = re.compile(r"(?<=dict )\[Default: (\{.+\})\](?=\n)")
 
 
 def yaml_path(name: str, flavour: Flavour = "kfp") -> Path:
@@ -29,8 +32,15 @@ def compile_all(folder: Path = COMPILED) -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             with compiling_for(flavour):
                 compiler.Compiler().compile(dsl.pipeline(wire, name=name), str(path))
+            path.write_text(_DEFAULT.sub(_in_order, path.read_text(encoding="utf-8")), encoding="utf-8")
             written.append(path)
     return written
+
+
+def _in_order(default: re.Match[str]) -> str:
+    """A dict in the head comment with its keys sorted: kfp takes them as a protobuf map happens to give them."""
+    known = ast.literal_eval(default[1])
+    return f"[Default: { {key: known[key] for key in sorted(known)} }]"
 
 
 def check_all(folder: Path = COMPILED) -> None:
