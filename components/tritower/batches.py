@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,6 +93,37 @@ def write_parquet(
     finally:
         writer.close()
     return written
+
+
+class _Streams(Protocol):
+    def stream(self, query: str, *, order_by: str = "") -> "Iterator[pa.RecordBatch]": ...
+
+    def close(self) -> None: ...
+
+
+class WritesStreams:
+    """What every engine does in the same way: it writes what it streams, in this process, and closes after a with block."""
+
+    def write(
+        self: _Streams,
+        query: str,
+        path: str | Path,
+        schema: "pa.Schema",
+        *,
+        order_by: str = "",
+        number: str = "",
+        number_from: int = 0,
+        part_rows: int = 0,
+    ) -> int:
+        """See Engine. Workers' parts come through this process, so that all engines write the same files."""
+        batches = self.stream(query, order_by=order_by)
+        return write_parquet(batches, path, schema, number=number, number_from=number_from, part_rows=part_rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self: _Streams, *_: object) -> None:
+        self.close()
 
 
 class _Parts:

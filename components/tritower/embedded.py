@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritower import storage
-from tritower.batches import BATCH_ROWS, BatchKernel, GroupKernel, ordered, rebatch, whole_groups, write_parquet
+from tritower.batches import BATCH_ROWS, BatchKernel, GroupKernel, WritesStreams, ordered, rebatch, whole_groups, write_parquet
 from tritower.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class DuckDBEngine:
+class DuckDBEngine(WritesStreams):
     """DuckDB in this process; kept tables are Parquet files in a scratch folder."""
 
     def __init__(self, *, memory_limit: str = "1GiB", threads: int = 0, scratch: str | Path | None = None) -> None:
@@ -79,21 +79,6 @@ class DuckDBEngine:
         )
         return self._materialise(name, batches, schema)
 
-    def write(
-        self,
-        query: str,
-        path: str | Path,
-        schema: "pa.Schema",
-        *,
-        order_by: str = "",
-        number: str = "",
-        number_from: int = 0,
-        part_rows: int = 0,
-    ) -> int:
-        """See Engine."""
-        batches = self.stream(query, order_by=order_by)
-        return write_parquet(batches, path, schema, number=number, number_from=number_from, part_rows=part_rows)
-
     def stream(
         self,
         query: str,
@@ -119,12 +104,6 @@ class DuckDBEngine:
         """See Engine."""
         self._connection.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def __enter__(self) -> "DuckDBEngine":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _stream(self, query: str, rows: int = BATCH_ROWS) -> "tuple[pa.Schema, Iterator[pa.RecordBatch]]":
         # A cursor of its own: a second query on one connection would end the first one's stream.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritower import errors, storage
-from tritower.batches import BATCH_ROWS, BatchKernel, GroupKernel, ordered, rebatch, write_parquet
+from tritower.batches import BATCH_ROWS, BatchKernel, GroupKernel, WritesStreams, ordered, rebatch
 from tritower.errors import StepError, StorageError, TritowerError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _PIECE_ROWS = 1_000_000
 _MARK = "tritower-error:"
 
 
-class SparkEngine:
+class SparkEngine(WritesStreams):
     """Spark behind the engine protocol; `session` is an open session to use instead of finding one."""
 
     def __init__(
@@ -106,21 +106,6 @@ class SparkEngine:
         frame = bucketed.groupBy("bucket_").applyInArrow(lambda table: apply(table), _spark_schema(schema))
         return self._keep(name, frame, schema)
 
-    def write(
-        self,
-        query: str,
-        path: str | Path,
-        schema: "pa.Schema",
-        *,
-        order_by: str = "",
-        number: str = "",
-        number_from: int = 0,
-        part_rows: int = 0,
-    ) -> int:
-        """See Engine. The workers' parts are streamed through this process, so that both engines write the same files."""
-        batches = self.stream(query, order_by=order_by)
-        return write_parquet(batches, path, schema, number=number, number_from=number_from, part_rows=part_rows)
-
     def stream(
         self,
         query: str,
@@ -151,12 +136,6 @@ class SparkEngine:
             store.delete_dir(path)
         if self._owns_session:
             self._session.stop()
-
-    def __enter__(self) -> "SparkEngine":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _keep(
         self,
