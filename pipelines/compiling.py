@@ -39,8 +39,7 @@ def compile_all(folder: Path = COMPILED) -> list[Path]:
 
 def _in_order(default: re.Match[str]) -> str:
     """A dict in the head comment with its keys sorted: kfp takes them as a protobuf map happens to give them."""
-    known = ast.literal_eval(default[1])
-    return f"[Default: { {key: known[key] for key in sorted(known)} }]"
+    return f"[Default: {dict(sorted(ast.literal_eval(default[1]).items()))}]"
 
 
 def check_all(folder: Path = COMPILED) -> None:

@@ -168,13 +168,18 @@ def classes(split: Path, most: int) -> NDArray[np.int16]:
     """
     if not most or "occupation_key" not in pq.read_schema(storage.parquet_parts(split)[0]).names:
         return np.empty(0, np.int16)
-    table = pa.concat_tables(pq.read_table(part, columns=["job", "occupation_key"]) for part in storage.parquet_parts(split))
-    code_J = table.group_by("job").aggregate([("occupation_key", "min")])["occupation_key_min"].drop_null().to_numpy()
+    # Part by part: a split holds far more rows than jobs.
+    parts = (pq.read_table(part, columns=["job", "occupation_key"]) for part in storage.parquet_parts(split))
+    code_J = _code_by_job(pa.concat_tables(map(_code_by_job, parts)))["occupation_key"].drop_null().to_numpy()
     count_K = np.bincount(code_J)
     kept = np.argsort(-count_K, kind="stable")[: min(most, np.count_nonzero(count_K))]
     class_K = np.full(len(count_K), -1, np.int16)
     class_K[kept] = np.arange(len(kept))
     return class_K
+
+
+def _code_by_job(table: pa.Table) -> pa.Table:
+    return table.group_by("job").aggregate([("occupation_key", "min")]).rename_columns(["job", "occupation_key"])
 
 
 def write(
