@@ -11,9 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tritower import storage
 from tritower.errors import StorageError
@@ -53,32 +52,6 @@ def clear(root: str) -> None:
     """Remove a finished training's checkpoints where they are local; an object store's lifecycle rule sees to its own."""
     if storage.is_local(root):
         shutil.rmtree(storage.local_path(root), ignore_errors=True)
-
-
-def flatten(model: nn.Module, optimiser: torch.optim.Optimizer, others: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-    """One flat dict of everything `restore` needs; `others` are further sets of weights by name."""
-    flat = {f"model/{name}": value for name, value in model.state_dict().items()}
-    for kind, weights in others.items():
-        flat |= {f"{kind}/{name}": value.clone() for name, value in weights.items()}
-    for number, entries in optimiser.state_dict()["state"].items():
-        flat |= {f"optimiser/{number}/{name}": value for name, value in entries.items()}
-    return flat
-
-
-def restore(tensors: dict[str, Tensor], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put the tensors back into model and optimiser."""
-    model.load_state_dict(below(tensors, "model"))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in below(tensors, "optimiser").items():
-        number, entry = name.split("/")
-        moments.setdefault(int(number), {})[entry] = value
-    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-def below(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """The tensors of one kind, such as `best`, by their own names."""
-    prefix = f"{kind}/"
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _digest(file: Path) -> str:

@@ -1,8 +1,11 @@
 """The training loop: single-device code; `Place` says which share of each global batch is this process's."""
 
+import gc
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from tritower.ranker.batches import Batch
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.listwise import softmax_loss
 from tritower.ranker.network import ClickModel, Clicks
+from tritower.ranker.optimiser import FlatAdamW, rate
 from tritower.ranker.place import Place, multiplies_bf16
 from tritower.ranker.rows import Rows
 from tritower.ranker.scalars import Scalars
@@ -82,14 +86,12 @@ class Trainer:
         self.rows, self.matrix_TD = train, matrix_TD
         self.config, self.place, self.checkpoints, self.failures = config, place, checkpoints, failures
         self.model = model.to(place.device)
+        self.optimiser = FlatAdamW(self.model, config)
         self.parallel = place.wrap(self.model)
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, config), lr=config.learning_rate, fused=True)
         self.per_epoch = batches.steps_per_epoch(len(train), self.batch_size)
         self.steps = self.per_epoch * config.epochs
         self.progress = Progress()
-        self.best_weights = _copy(self.model)
-        self.average = _copy(self.model) if config.average else {}
-        assert list(self.best_weights) == [name for name, _ in self.model.named_parameters()]
+        self.best_P = self.optimiser.weight_P.clone()
         self.scalars = Scalars(
             config.log_every_s, config.tensorboard if place.rank == 0 else "", metrics_file if place.rank == 0 else None
         )
@@ -99,6 +101,13 @@ class Trainer:
     def run(self) -> Progress:
         """Train to the end or to early stopping, from the newest checkpoint if there is one."""
         self._resume()
+        with _frozen_heap():
+            self._train()
+        self.scalars.close()
+        self.optimiser.weight_P.copy_(self.best_P)
+        return self.progress
+
+    def _train(self) -> None:
         marks = _evaluation_steps(self.per_epoch, self.config.evaluations_per_epoch)
         saved_at = time.monotonic()
         order_N, epoch = np.empty(0, np.int32), -1
@@ -107,25 +116,22 @@ class Trainer:
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
                 order_N = batches.epoch_order(self.rows, seed=self.config.seed, epoch=epoch, shuffle=self.config.shuffle)
-            loss = self._step(order_N, step)
+            loss = self._backward_all(order_N, step)
+            rate_now = self.optimiser.step(rate(step, self.steps, self.config.warmup_share))
             self.progress.step = step + 1
-            rate_now = self.optimiser.param_groups[0]["lr"]
             self.scalars.step(step + 1, self.steps, rows=self.batch_size, loss=loss, rate=rate_now)
             if (step + 1) % self.per_epoch in marks:
                 self._evaluate()
             if self._checkpoint_due(saved_at):
                 saved_at = time.monotonic()
                 self._save()
-        self.scalars.close()
-        self.model.load_state_dict(self.best_weights)
-        return self.progress
 
-    def _step(self, order_N: NDArray[np.int32], step: int) -> float:
+    def _backward_all(self, order_N: NDArray[np.int32], step: int) -> float:
+        """Gradients of one step; the loss."""
         config, place = self.config, self.place
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * rate(step, self.steps, config.warmup_share)
-        # Dropout depends on the step and the rank only, so a resumed run draws the same masks.
-        torch.manual_seed(hash((config.seed, step, place.rank)) & 0x7FFF_FFFF_FFFF)
+        if config.dropout:
+            # Dropout depends on the step and the rank only, so a resumed run draws the same masks.
+            torch.manual_seed(hash((config.seed, step, place.rank)) & 0x7FFF_FFFF_FFFF)
         index_B = batches.shard(order_N, step % self.per_epoch, batch_size=self.batch_size, rank=place.rank, world=place.world)
         total = 0.0
         for part, index in enumerate(np.split(index_B, config.accumulate)):
@@ -136,13 +142,6 @@ class Trainer:
             else:
                 with place.no_sync(self.parallel):
                     total += self._backward(batch, step)
-        if config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        if self.average:
-            # All tensors in one call; every entry of the state dict is a parameter.
-            torch._foreach_lerp_(list(self.average.values()), list(self.model.parameters()), 1 - config.average)
         return total
 
     def _backward(self, batch: Batch, step: int) -> float:
@@ -154,10 +153,11 @@ class Trainer:
         if self.config.listwise:
             loss = loss + self.config.listwise * softmax_loss(said.click_B, batch.clicked_B, batch.request_B)
         loss = loss / self.config.accumulate
-        if not torch.isfinite(loss):
+        value = loss.item()
+        if not math.isfinite(value):
             self._stop_non_finite(batch, step)
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return value
 
     def _stop_non_finite(self, batch: Batch, step: int) -> None:
         path = self.failures / f"batch-{step}-rank-{self.place.rank}.safetensors"
@@ -172,10 +172,10 @@ class Trainer:
         )
 
     def _evaluate(self) -> None:
-        current = _copy(self.model) if self.average else {}
-        if self.average:
-            self.model.load_state_dict(self.average)
+        kept_P, current_P = self.optimiser.kept(), self.optimiser.weight_P.clone()
+        self.optimiser.weight_P.copy_(kept_P)
         click_N, skip_N = self.predict(self.validation)
+        self.optimiser.weight_P.copy_(current_P)
         clicked_N = np.asarray(self.validation.clicked)
         figures = {
             "log_loss": measure.log_loss(click_N, skip_N, clicked_N),
@@ -187,9 +187,8 @@ class Trainer:
         progress.history.append({"step": float(progress.step), **figures})
         progress.stale = 0 if better else progress.stale + 1
         if better:
-            progress.best, progress.best_step, self.best_weights = figures, progress.step, _copy(self.model)
-        if self.average:
-            self.model.load_state_dict(current)
+            progress.best, progress.best_step = figures, progress.step
+            self.best_P.copy_(kept_P)
         self.scalars.validation(progress.step, figures)
         logger.info(
             "validation at step %d: log loss %.5f, AUC %.4f%s",
@@ -217,20 +216,17 @@ class Trainer:
         return bool(self.checkpoints) and self.place.rank == 0 and (by_step or by_time)
 
     def _save(self) -> None:
-        others = {"best": self.best_weights, "average": self.average}
-        tensors = checkpoint.flatten(self.model, self.optimiser, others)
         number = self.progress.checkpoints
         self.progress.checkpoints += 1
+        tensors = self.optimiser.state() | {"best": self.best_P}
         checkpoint.save(self.checkpoints, number, tensors, {"progress": vars(self.progress)})
 
     def _resume(self) -> None:
         found = checkpoint.load(self.checkpoints) if self.checkpoints else None
         if found:
             tensors, state = found
-            checkpoint.restore(tensors, self.model, self.optimiser)
-            self.best_weights = _moved(checkpoint.below(tensors, "best"), self.place.device)
-            average = _moved(checkpoint.below(tensors, "average"), self.place.device)
-            self.average = {name: average[name] for name in self.average}  # in the order of the parameters again
+            self.optimiser.load(tensors)
+            self.best_P.copy_(tensors["best"])
             self.progress = Progress(**state["progress"])
             logger.info("resumed at step %d of %d", self.progress.step, self.steps)
 
@@ -254,37 +250,15 @@ def class_loss(query_QC: Tensor, document_JC: Tensor, batch: Batch) -> Tensor:
     return wanted + offered
 
 
-def parameter_groups(model: ClickModel, config: RankerConfig) -> list[dict[str, Any]]:
-    """Matrices with weight decay, vectors without, position weights without and at their own rate; `peak` is the peak rate."""
-    # Decay would pull the relatedness of a class with itself towards 0, where nothing is related.
-    decayed = {name: p.ndim > 1 and not name.endswith("relatedness_CC") for name, p in model.relevance.named_parameters()}
-    matrices = [p for name, p in model.relevance.named_parameters() if decayed[name]]
-    vectors = [p for name, p in model.relevance.named_parameters() if not decayed[name]]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": config.weight_decay, "peak": config.learning_rate},
-        {"params": vectors, "weight_decay": 0.0, "peak": config.learning_rate},
-    ]
-    if model.bias is not None:
-        peak = config.learning_rate * config.position_rate
-        groups.append({"params": list(model.bias.parameters()), "weight_decay": 0.0, "peak": peak})
-    return groups
-
-
-def rate(step: int, steps: int, warmup_share: float) -> float:
-    """Learning rate of a step as a share of the peak: linear rise, then half a cosine down to 0."""
-    warmup = int(steps * warmup_share)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
 def _evaluation_steps(per_epoch: int, evaluations: int) -> set[int]:
     return {round(per_epoch * (n + 1) / evaluations) % per_epoch for n in range(min(evaluations, per_epoch))}
 
 
-def _copy(model: ClickModel) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _moved(weights: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: value.to(device) for name, value in weights.items()}
+@contextmanager
+def _frozen_heap() -> Iterator[None]:
+    """The garbage collector leaves alone what is there already: walking all modules took a twentieth of each step."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

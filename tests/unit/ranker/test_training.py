@@ -1,4 +1,4 @@
-"""The parts of the training loop: schedule, loss, parameter groups, what is watched and written."""
+"""The parts of the training loop: losses, what is watched and written."""
 
 import math
 from pathlib import Path
@@ -18,14 +18,6 @@ from tritower.ranker.rows import Rows
 from tritower.ranker.training import Trainer
 
 
-def test_the_rate_rises_then_falls_by_half_a_cosine():
-    shares = [training.rate(step, 12, warmup_share=0.34) for step in range(12)]  # 4 steps of warm-up
-    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert shares[8] == pytest.approx(0.5)
-    assert shares[11] == pytest.approx(0.5 * (1 + math.cos(math.pi * 7 / 8)))
-    assert training.rate(0, 10, warmup_share=0.0) == 1.0
-
-
 def test_click_loss_by_hand():
     click_B, skip_B = torch.log(torch.tensor([0.5, 0.25])), torch.log(torch.tensor([0.5, 0.75]))
     loss = training.click_loss(click_B, skip_B, torch.tensor([1.0, 0.0]))
@@ -43,16 +35,6 @@ def test_class_loss_by_hand():
     assert loss.item() == pytest.approx(-math.log(0.75) - (math.log(0.25) + math.log(0.75)) / 2)
     nothing = SimpleNamespace(**{**vars(batch), "class_B": torch.tensor([-1] * 3), "class_J": torch.tensor([-1] * 3)})
     assert training.class_loss(query_QC, document_JC, nothing).item() == 0.0
-
-
-def test_position_weights_have_their_own_rate_and_no_decay():
-    config = RankerConfig(learning_rate=0.01, position_rate=20.0, weight_decay=0.3)
-    model = ClickModel(config, dim=4, features=2)
-    matrices, vectors, positions = training.parameter_groups(model, config)
-    assert (positions["peak"], positions["weight_decay"]) == (0.2, 0.0)
-    assert positions["params"][0] is model.bias.weight
-    assert (matrices["peak"], matrices["weight_decay"], vectors["weight_decay"]) == (0.01, 0.3, 0.0)
-    assert sum(len(group["params"]) for group in (matrices, vectors, positions)) == len(list(model.parameters()))
 
 
 @pytest.fixture
@@ -80,7 +62,7 @@ def test_early_stopping_keeps_the_best_weights(parts: Any):
     """Forty epochs on a few rows overfit: training stops `patience` validations after the best, whose weights are back."""
     config = RankerConfig(
         query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=40, batch_size=64, learning_rate=0.01,
-        patience=3, evaluations_per_epoch=1, average=0.0, precision="fp32", clip_norm=0.0, warmup_share=0.0,
+        patience=3, evaluations_per_epoch=1, average=0.0, precision="fp32", clip_norm=0.0, warmup_share=0.0, descriptions=False,
     )  # fmt: skip
     train, *others = parts
     run = trainer((train.take(np.arange(640)), *others), config)
@@ -96,7 +78,7 @@ def test_scalars_are_written_for_tensorboard(parts: Any, tmp_path: Path):
     folder = tmp_path / "board"
     config = RankerConfig(
         query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=2, batch_size=640,
-        tensorboard=str(folder), evaluations_per_epoch=1,
+        tensorboard=str(folder), evaluations_per_epoch=1, descriptions=False,
     )  # fmt: skip
     run = trainer(parts, config)
     run.scalars.file = tmp_path / "metrics"
