@@ -169,6 +169,7 @@ DATASET_JOBS = Table(
         *RAW_JOBS.columns,
         _need("title_text", "int32", "Text number of the title.", low=0),
         _need("document_text", "int32", "Text number of `document_text(title, company)`.", low=0),
+        _c("description_text", "int32", "Text number of the description's first words; null where there is none.", low=0),
         _need("company_key", "int32", "Dense number of the company, case-folded.", low=0),
         _c("occupation_key", "int32", "Dense number of the occupation; null where unknown.", low=0),
     ),
@@ -213,6 +214,7 @@ DATASET_TEXTS = Table(
         _need("is_title", "bool", "Occurs as a job title."),
         _need("is_document", "bool", "Occurs as a document (title and company)."),
         _need("is_profile", "bool", "Occurs as a wanted or past title of a user."),
+        _need("is_description", "bool", "Occurs as the first words of a job's description."),
     ),
 )
 

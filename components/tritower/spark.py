@@ -218,10 +218,19 @@ def _find_session(memory_limit: str, threads: int) -> "SparkSession":
             .config("spark.ui.enabled", "false")
             .config("spark.ui.showConsoleProgress", "false")
             .config("spark.sql.shuffle.partitions", str(4 * (threads or os.cpu_count() or 1)))
+            .config(map=_within(megabytes))
         )
     with _spark_errors():
         session: SparkSession = builder.getOrCreate()
     return session
+
+
+def _within(megabytes: int) -> dict[str, str]:
+    """Settings that keep a session of ours within a heap of so many MiB."""
+    return {
+        "spark.sql.autoBroadcastJoinThreshold": f"{megabytes}k",
+        "spark.sql.adaptive.autoBroadcastJoinThreshold": f"{16 * megabytes}k",
+    }
 
 
 # ------------------------------------------------------------------------------------------------- what runs in the workers

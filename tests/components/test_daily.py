@@ -64,8 +64,8 @@ def computed(inputs: dict[str, SimpleNamespace], folder: Path, previous_state: s
         kind: pq.read_table(folder / "dataset" / f"{kind}s.parquet").column(f"{kind}_id").take(table.column(kind))
         for kind in ("request", "job", "user")
     }
-    numbers = ["row", "request", "job", "user", "query_text", "document_text", "company_key", "occupation_key"]
-    table = table.drop_columns(numbers)
+    texts = ["query_text", "document_text", "description_text"]
+    table = table.drop_columns(["row", "request", "job", "user", *texts, "company_key", "occupation_key"])
     return pa.table({**ids, **{name: table.column(name) for name in table.column_names}}).combine_chunks()
 
 

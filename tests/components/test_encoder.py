@@ -14,7 +14,7 @@ def test_embed_as_a_plain_call_equals_encode(tmp_path: Path) -> None:
     texts = ["", "registered nurse", "Java developer, Acme", "CDL driver 🚚 водитель", "word " * 300]
     table = pa.table(
         {"text": range(len(texts)), "value": texts}
-        | {flag: [True] * len(texts) for flag in ("is_query", "is_title", "is_document", "is_profile")}
+        | {flag: [True] * len(texts) for flag in ("is_query", "is_title", "is_document", "is_profile", "is_description")}
     ).cast(schema.DATASET_TEXTS.arrow())
     (tmp_path / "dataset").mkdir()
     pq.write_table(table, tmp_path / "dataset" / "texts.parquet")

@@ -11,6 +11,7 @@ from tritower.entities.config import EntitiesConfig
 from tritower.errors import ConfigError
 
 TEXTS = ["", "sr. acountant", "Registered Nurse - Nights (Austin, TX)", "walmart cashier", "Cashier, Acme Foods LLC", "???"]
+DESCRIPTION = "We are hiring: registered nurse."  # found by no query and in no title
 
 
 @pytest.fixture
@@ -20,8 +21,9 @@ def dataset(tmp_path: Path) -> Path:
     size = len(TEXTS)
     queries = [i in (0, 1, 3, 5) for i in range(size)]
     texts = {
-        "text": list(range(size)), "value": TEXTS, "is_query": queries, "is_title": [i == 2 for i in range(size)],
-        "is_document": [i == 4 for i in range(size)], "is_profile": [False] * size,
+        "text": list(range(size + 1)), "value": [*TEXTS, DESCRIPTION], "is_query": [*queries, False],
+        "is_title": [i == 2 for i in range(size + 1)], "is_document": [i == 4 for i in range(size + 1)],
+        "is_profile": [False] * (size + 1), "is_description": [i in (4, size) for i in range(size + 1)],
     }  # fmt: skip
     pq.write_table(pa.table(texts, schema=schema.DATASET_TEXTS.arrow()), folder / "texts.parquet")
     pq.write_table(pa.table({"company": ["Walmart Inc.", "Acme Foods, LLC", "Walmart Inc."]}), folder / "jobs.parquet")
@@ -48,7 +50,7 @@ def test_step_writes_every_entity_once_in_order(dataset: Path, tmp_path: Path) -
         (4, "Cashier", "TITLE", "cashier"),
         (4, "Acme Foods", "COMPANY", "acme foods"),
     } <= found
-    assert not {row["text"] for row in rows} & {0, 5}
+    assert not {row["text"] for row in rows} & {0, 5, 6}
     assert numbers["texts"] == 6 and numbers["entities"] == len(rows)
     assert numbers["titles_covered"] == 1.0 and numbers["queries_covered"] == pytest.approx(2 / 3)
     assert storage.read_json(tmp_path / "entities/entities.json")["counts"]["texts"] == 6

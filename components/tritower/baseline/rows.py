@@ -16,8 +16,10 @@ import xgboost as xgb
 
 from tritower.errors import SchemaError
 
-Derive = Callable[[npt.NDArray[np.integer], npt.NDArray[np.integer]], npt.NDArray[np.float32]]
-_KEYS = ("row", "request", "query_text", "document_text", "position", "clicked")
+_TEXTS = ("query_text", "document_text", "description_text")
+Derive = Callable[[npt.NDArray[np.integer], npt.NDArray[np.integer], npt.NDArray[np.integer]], npt.NDArray[np.float32]]
+_KEYS = ("row", "request", "position", "clicked")
+_UNKNOWN = {"position": 0, "description_text": -1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,27 +50,27 @@ class Source:
 
     def batches(self) -> Iterator[Batch]:
         """The rows in file order; requests outside `share` are left out whole."""
-        for table in self._tables([*_KEYS, *self.features]):
+        for table in self._tables([*_KEYS, *(_TEXTS if self.derive else ()), *self.features]):
             matrix = np.empty((len(table), len(self.features)), dtype=np.float32)
             for i, name in enumerate(self.features):
                 matrix[:, i] = _numpy(table[name])
             if self.derive is not None:
-                more = self.derive(_numpy(table["query_text"]), _numpy(table["document_text"]))
+                more = self.derive(*(_column(table, name) for name in _TEXTS))
                 matrix = np.concatenate([matrix, more], axis=1)
             yield Batch(
                 matrix_NF=matrix,
                 row_N=_numpy(table["row"]),
                 request_N=_numpy(table["request"]),
-                position_N=_numpy(table["position"].fill_null(0)),
+                position_N=_column(table, "position"),
                 clicked_N=_numpy(table["clicked"]),
             )
 
     def keys(self, *names: str) -> list[npt.NDArray[Any]]:
-        """Key columns of all rows, in the same order as `batches`; a missing position is 0."""
+        """Key columns of all rows, in the same order as `batches`; a missing position is 0, a missing description -1."""
         chunks: list[list[npt.NDArray[Any]]] = [[] for _ in names]
         for table in self._tables([*dict.fromkeys([*names, "request"])]):
             for chunk, name in zip(chunks, names, strict=True):
-                chunk.append(_numpy(table[name].fill_null(0) if name == "position" else table[name]))
+                chunk.append(_column(table, name))
         return [np.concatenate(chunk) for chunk in chunks]
 
     def rows(self) -> int:
@@ -110,6 +112,10 @@ class Iterate(xgb.DataIter):
     def reset(self) -> None:
         """Start over."""
         self._batches = self._source.batches()
+
+
+def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
+    return _numpy(table[name].fill_null(_UNKNOWN[name]) if name in _UNKNOWN else table[name])
 
 
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:

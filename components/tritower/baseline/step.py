@@ -1,5 +1,6 @@
 """The baseline step: features in, an XGBoost model and its scores out."""
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -87,13 +88,13 @@ def _projection(features: Path, embeddings: Path, config: BaselineConfig) -> tup
         batch_rows=config.batch_rows,
         share=min(1.0, 10 * config.pca_rows / max(train.rows(), 1)),
     )
-    query_N, document_N = (column.astype(np.int64) for column in sampled.keys("query_text", "document_text"))
-    if max(query_N.max(initial=0), document_N.max(initial=0)) >= len(matrix_TD):
+    texts_3N = [column.astype(np.int64) for column in sampled.keys("query_text", "document_text", "description_text")]
+    if max(text_N.max(initial=0) for text_N in texts_3N) >= len(matrix_TD):
         raise ArtifactError(
             "a text number lies beyond the embedding matrix", where=str(embeddings), remedy="Embed this dataset again."
         )
-    maps = projection.fit(matrix_TD, query_N, document_N, components=config.components, limit=config.pca_rows, seed=config.seed)
-    return maps, lambda query, document: maps.columns(matrix_TD, query, document)
+    maps = projection.fit(matrix_TD, *texts_3N, components=config.components, limit=config.pca_rows, seed=config.seed)
+    return maps, functools.partial(maps.columns, matrix_TD)
 
 
 def _train(

@@ -1,6 +1,7 @@
 """The `entities` step: dataset/texts.parquet in, entities/entities.parquet out, every unique text once."""
 
 import collections
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) ->
         with logs.phase(_LOG, "find entities") as counts:
             with pq.ParquetWriter(folder / "entities.parquet", schema.ENTITIES.arrow(), compression="zstd") as writer:
                 for batch in logs.progress(source.iter_batches(config.rows_per_batch), name="entities", unit="batches"):
+                    batch = batch.filter(_short(batch))
                     rows = table(batch, find)
                     writer.write_table(rows)
                     _count(batch, rows, tally)
@@ -62,6 +64,12 @@ def finder(config: EntitiesConfig, employers: Sequence[str] = ()) -> Finder:
         return gazetteer
     recogniser = model.read(config.ner_model or None)
     return Guessed(gazetteer, recogniser) if config.method == "ner" else Combined(gazetteer, recogniser)
+
+
+def _short(batch: pa.RecordBatch) -> pa.Array:
+    """Which texts are more than a job's description, whose entities no feature reads."""
+    flags = (batch.column(name) for name in ("is_query", "is_title", "is_document", "is_profile"))
+    return functools.reduce(pc.or_, flags)
 
 
 def _employers(dataset: str | Path) -> list[str]:

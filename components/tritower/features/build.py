@@ -23,12 +23,13 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """What is computed for N rows: the features by name, in the order of the layout; the keys of company and occupation (-1 =
-    unknown); and the title texts of the jobs the user clicked last, newest first (-1 = none)."""
+    """What is computed for N rows: the features by name, in the order of the layout; the keys of company and occupation and the
+    text of the description (-1 = unknown); and the title texts of the jobs the user clicked last, newest first (-1 = none)."""
 
     columns: dict[str, Float32]
     company_N: npt.NDArray[np.int32]
     occupation_N: npt.NDArray[np.int32]
+    description_N: npt.NDArray[np.int32]
     past_NH: npt.NDArray[np.int32]
 
     @property
@@ -124,5 +125,6 @@ class Builder:
             columns={name: columns[name] for name in self.layout.names},
             company_N=self.tables.jobs.company_J[rows.job],
             occupation_N=self.tables.jobs.occupation_J[rows.job],
+            description_N=self.tables.jobs.description_J[rows.job],
             past_NH=past_NH,
         )

@@ -3,6 +3,7 @@
 Legend: J jobs, U users, T texts, D dimensions.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Jobs:
     ids: pa.Array
     title_J: Int32
     document_J: Int32
+    description_J: Int32
     company_J: Int32
     occupation_J: Int32
     place_3J: Int32
@@ -130,8 +132,11 @@ def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> Looku
 
 
 def _texts(path: Path) -> Texts:
-    values = _table(path, ["value"]).column("value").combine_chunks()
-    texts = normalise(values)
+    table = _table(path, ["value", "is_query", "is_title", "is_document", "is_profile"]).combine_chunks()
+    values = table.column("value").combine_chunks()
+    # Descriptions are embedded, not compared: they are the longest texts, and only some of them are something else as well.
+    compared = functools.reduce(pc.or_, table.columns[1:]).combine_chunks()
+    texts = normalise(pc.if_else(compared, values, ""))
     plain_T, plain = keys(texts)
     return Texts(values=values, plain_T=plain_T, plain=plain, remote_T=mentions_remote(texts))
 
@@ -144,6 +149,7 @@ def _jobs(path: Path, texts: Texts, codes: PlaceCodes) -> Jobs:
         "occupation",
         "title_text",
         "document_text",
+        "description_text",
         "city",
         "region",
         "country",
@@ -158,6 +164,7 @@ def _jobs(path: Path, texts: Texts, codes: PlaceCodes) -> Jobs:
         ids=table.column("job_id").combine_chunks(),
         title_J=title_J,
         document_J=_numbers(table.column("document_text")),
+        description_J=_numbers(pc.fill_null(table.column("description_text"), -1)),
         company_J=company_J,
         occupation_J=occupation_J,
         place_3J=codes.encode(table),

@@ -320,6 +320,7 @@ def _more_jobs(tables: Lookup, saved: Saved) -> Jobs:
         companies=companies,
         occupations=occupations,
         title_J=_pad(jobs.title_J, [], more),
+        description_J=_pad(jobs.description_J, [], more),
         document_J=_pad(jobs.document_J, _find(unknown.column("document"), tables.texts.values), more),
         company_J=_pad(jobs.company_J, _find_or(unknown.column("company"), companies), more),
         occupation_J=_pad(jobs.occupation_J, _find_or(unknown.column("occupation"), occupations), more),

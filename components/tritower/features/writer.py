@@ -13,7 +13,7 @@ from tritower import schema
 from tritower.features.build import Computed
 
 PART_ROWS = 4_000_000
-EXTRA = (("company_key", pa.int32()), ("occupation_key", pa.int32()))
+EXTRA = (("company_key", pa.int32()), ("occupation_key", pa.int32()), ("description_text", pa.int32()))
 
 
 class Writer:
@@ -42,7 +42,7 @@ class Writer:
         columns = [pa.array(values_N, from_pandas=True) for values_N in computed.columns.values()]
         self.rows += keys.num_rows
         self.missing += sum(column.null_count for column in columns)
-        columns += [_key(computed.company_N), _key(computed.occupation_N)]
+        columns += [_key(computed.company_N), _key(computed.occupation_N), _key(computed.description_N)]
         if computed.past_NH.shape[1]:
             columns.append(_lists(computed.past_NH))
         self._writer(split, keys.num_rows).write_table(pa.Table.from_arrays([*keys.columns, *columns], schema=self.schema))

@@ -47,6 +47,10 @@ class IngestConfig:
     seed: int = 0
     """Seed of the draw."""
 
+    description_words: int = 64
+    """First words of a job's description that are embedded beside its title. 0: none. What an advert offers stands near its
+    top, and an encoder of 128 tokens reads no more; the cost of embedding grows with it."""
+
     rename: dict[str, str] | None = None
     """Source column -> column of this schema, as "table.source_name": "name", such as {"impressions.shown_at": "ts"}."""
 
@@ -72,6 +76,7 @@ class IngestConfig:
         check(self.max_ctr_change > 0, "max_ctr_change", self.max_ctr_change, "above 0")
         check(0 <= self.negatives <= 1_000, "negatives", self.negatives, "from 0 to 1000")
         check(self.negatives_window_d > 0, "negatives_window_d", self.negatives_window_d, "above 0")
+        check(self.description_words >= 0, "description_words", self.description_words, "of 0 or more")
         check(self.seed >= 0, "seed", self.seed, "of 0 or more")
         check(bool(re.fullmatch(r"\d+ ?[MG]i?B", self.memory_limit)), "memory_limit", self.memory_limit, "such as 1GiB")
         for key in self.rename or {}:

@@ -171,7 +171,7 @@ def _tables(engine: Engine, config: IngestConfig, *, views: bool) -> dict[str, d
     counts: dict[str, dict[str, int]] = {}
     with phase(_log, "number jobs") as seen:
         counts["jobs"] = {"deduplicated": tables.unique_rows(engine, RAW_JOBS)}
-        tables.number_jobs(engine)
+        tables.number_jobs(engine, config.description_words)
         seen["rows"] = counts["jobs"]["out"] = _count(engine, "n_jobs")
     with phase(_log, "number requests") as seen:
         tables.known_jobs(engine)

@@ -5,12 +5,14 @@ other rows, `n_*` the numbered tables that become the dataset.
 """
 
 import datetime
+import functools
 from collections.abc import Iterator
 
 import pyarrow as pa
 
 from tritower.engine import Engine
 from tritower.ingest import rows
+from tritower.ingest.convert import clean_text
 from tritower.schema import RAW_JOBS, RAW_USERS, Table, document_text
 
 _PLACE = ("city", "region", "country")
@@ -40,13 +42,14 @@ def unique_rows(engine: Engine, table: Table) -> int:
     return int(engine.rows(f"SELECT count(*) AS n FROM again_{name} WHERE nth_equal > 1")[0]["n"])
 
 
-def number_jobs(engine: Engine) -> None:
-    """`u_jobs` -> `n_jobs`: numbered by job_id, with the text to embed and the case-folded company."""
+def number_jobs(engine: Engine, description_words: int) -> None:
+    """`u_jobs` -> `n_jobs`: numbered by job_id, with the texts to embed and the case-folded company."""
     schema = pa.schema(
         [field for field in rows.checked_schema(RAW_JOBS) if field.name in RAW_JOBS.names()]
-        + [("document", pa.string()), ("company_folded", pa.string())]
+        + [("document", pa.string()), ("about", pa.string()), ("company_folded", pa.string())]
     )
-    engine.map_batches("d_jobs", f"SELECT {', '.join(RAW_JOBS.names())} FROM u_jobs", _documents, schema)
+    kernel = functools.partial(_documents, description_words=description_words)
+    engine.map_batches("d_jobs", f"SELECT {', '.join(RAW_JOBS.names())} FROM u_jobs", kernel, schema)
     engine.keep("n_jobs", "SELECT * FROM d_jobs", order_by="job_id", number="job")
     engine.keep("n_companies", "SELECT DISTINCT company_folded AS value FROM n_jobs", order_by="value", number="company_key")
     engine.keep(
@@ -57,11 +60,14 @@ def number_jobs(engine: Engine) -> None:
     )
 
 
-def _documents(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _documents(batches: Iterator[pa.RecordBatch], *, description_words: int) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         titles, companies = batch["title"].to_pylist(), batch["company"].to_pylist()
         documents = [document_text(title, company) for title, company in zip(titles, companies, strict=True)]
         wide = batch.append_column("document", pa.array(documents, pa.string()))
+        told = clean_text(batch["description"]).to_pylist()
+        about = [" ".join((text or "").split(" ")[:description_words]) or None for text in told]
+        wide = wide.append_column("about", pa.array(about, pa.string()))
         yield wide.append_column("company_folded", _fold(batch["company"]))
 
 
@@ -226,12 +232,13 @@ def _long_profiles(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch
 
 
 def number_texts(engine: Engine) -> None:
-    """Every distinct query, title, document and profile text -> `n_texts`, numbered in byte order."""
+    """Every distinct query, title, document, profile and description text -> `n_texts`, numbered in byte order."""
     kinds = {
         "is_query": "SELECT DISTINCT query AS value FROM n_requests",
         "is_title": "SELECT DISTINCT title AS value FROM n_jobs",
         "is_document": "SELECT DISTINCT document AS value FROM n_jobs",
         "is_profile": "SELECT DISTINCT value FROM long_profiles",
+        "is_description": "SELECT DISTINCT about AS value FROM n_jobs WHERE about IS NOT NULL",
     }
     union = " UNION ALL ".join(
         f"SELECT value, {', '.join(f'{str(flag == kind).lower()} AS {flag}' for flag in kinds)} FROM ({query}) AS q_{kind}"
@@ -269,15 +276,16 @@ def _lists_of_user(table: pa.Table) -> pa.Table:
 
 
 JOBS_QUERY = f"""SELECT j.job, {", ".join("j." + name for name in RAW_JOBS.names())},
-    t.text AS title_text, d.text AS document_text, c.company_key, o.occupation_key
+    t.text AS title_text, d.text AS document_text, a.text AS description_text, c.company_key, o.occupation_key
 FROM n_jobs j JOIN n_texts t ON j.title = t.value JOIN n_texts d ON j.document = d.value
-JOIN n_companies c ON j.company_folded = c.value LEFT JOIN n_occupations o ON j.occupation = o.value"""
+JOIN n_companies c ON j.company_folded = c.value LEFT JOIN n_occupations o ON j.occupation = o.value
+LEFT JOIN n_texts a ON j.about = a.value"""
 
 USERS_QUERY = f"""SELECT u.user, {", ".join("u." + name for name in RAW_USERS.names())},
     p.interest_texts, p.past_title_texts
 FROM n_users u LEFT JOIN profile_texts p ON u.user = p.user"""
 
-TEXTS_QUERY = "SELECT t.text, t.value, t.is_query, t.is_title, t.is_document, t.is_profile FROM n_texts t"
+TEXTS_QUERY = "SELECT t.text, t.value, t.is_query, t.is_title, t.is_document, t.is_profile, t.is_description FROM n_texts t"
 
 
 def split_requests(engine: Engine, validation_from: int, test_from: int) -> None:

@@ -1,7 +1,7 @@
 """Which rows make a batch, and a batch as tensors.
 
 Legend: B rows of a batch (of one process), Q distinct queries, J distinct documents, U distinct texts of past clicks, D
-embedding width, F features, C keys, H past clicks.
+embedding width (twice that for documents with descriptions), F features, C keys, H past clicks.
 
 Every batch is a function of (seed, epoch, step) alone: a resumed run, and a run on any number of processes, sees the same
 global batches.
@@ -59,14 +59,14 @@ def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
     """The rows at `index_B` with the embeddings of their distinct texts."""
     taken = rows.take(index_B)
     query_Q, query_B = _distinct(taken.query)
-    document_J, document_B = _distinct(taken.document)
+    document_J, document_B = _distinct(document_keys(taken.document, taken.description))
     past_U, past_BH = distinct_past(taken.past)
     class_J = np.full(len(document_J), -1, dtype=np.int16)
     class_J[document_B] = taken.occupation
     # torch converts float16 several times as fast as numpy does.
     return Batch(
         query_QD=torch.from_numpy(matrix_TD[query_Q]).float(),
-        document_JD=torch.from_numpy(matrix_TD[document_J]).float(),
+        document_JD=document_vectors(matrix_TD, document_J, described=taken.description.shape[1] > 0),
         query_B=torch.from_numpy(query_B),
         document_B=torch.from_numpy(document_B),
         feature_BF=torch.from_numpy(taken.feature).float(),
@@ -79,6 +79,24 @@ def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
         class_B=torch.from_numpy(taken.occupation).long(),
         class_J=torch.from_numpy(class_J).long(),
     )
+
+
+def document_keys(document_B: Array, description_B1: Array) -> Array:
+    """One number for each pair of document and description text; the document itself where there are no descriptions."""
+    if not description_B1.shape[1]:
+        return document_B
+    key_B: Array = (document_B.astype(np.int64) << 32) | (description_B1[:, 0] + 1)
+    return key_B
+
+
+def document_vectors(matrix_TD: Array, key_J: Array, *, described: bool) -> Tensor:
+    """Embeddings of documents by their `document_keys`; with descriptions those beside them, zeros for none."""
+    if not described:
+        return torch.from_numpy(matrix_TD[key_J]).float()
+    text_J = (key_J & 0xFFFFFFFF) - 1
+    description_JD = matrix_TD[np.maximum(text_J, 0)]
+    description_JD[text_J < 0] = 0
+    return torch.from_numpy(np.concatenate([matrix_TD[key_J >> 32], description_JD], axis=1)).float()
 
 
 def _distinct(text_B: Array) -> tuple[Array, Array]:
@@ -117,13 +135,13 @@ class Resident:
         index = torch.from_numpy(index_B).to(self.device)
         taken = {name: column.index_select(0, index) for name, column in self.columns.items()}
         query_Q, query_B = torch.unique(taken["query"], return_inverse=True)
-        document_J, document_B = torch.unique(taken["document"], return_inverse=True)
+        document_J, document_B = torch.unique(self._document_keys(taken), return_inverse=True)
         past_U, past_BH = torch.unique(taken["past"], return_inverse=True)
         none = int(len(past_U) > 0 and past_U[0] < 0)
         class_B = taken["occupation"].long()
         return Batch(
             query_QD=self.matrix_TD.index_select(0, query_Q).float(),
-            document_JD=self.matrix_TD.index_select(0, document_J).float(),
+            document_JD=self._document_vectors(document_J, described=taken["description"].shape[1] > 0),
             query_B=query_B,
             document_B=document_B,
             feature_BF=taken["feature"].float(),
@@ -136,6 +154,19 @@ class Resident:
             class_B=class_B,
             class_J=torch.full_like(document_J, -1, dtype=torch.long).scatter_(0, document_B, class_B),
         )
+
+    @staticmethod
+    def _document_keys(taken: dict[str, Tensor]) -> Tensor:
+        if not taken["description"].shape[1]:
+            return taken["document"]
+        return (taken["document"].long() << 32) | (taken["description"][:, 0] + 1)
+
+    def _document_vectors(self, key_J: Tensor, *, described: bool) -> Tensor:
+        if not described:
+            return self.matrix_TD.index_select(0, key_J).float()
+        text_J = (key_J & 0xFFFFFFFF) - 1
+        description_JD = self.matrix_TD.index_select(0, text_J.clamp(min=0)) * (text_J >= 0)[:, None]
+        return torch.cat([self.matrix_TD.index_select(0, key_J >> 32), description_JD], dim=1).float()
 
 
 def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: str) -> Array:

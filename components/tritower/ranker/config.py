@@ -46,6 +46,10 @@ class RankerConfig:
     past_width: int = 32
     """Width of that attention, >= 1."""
 
+    descriptions: bool = True
+    """Give the document tower the embedding of the job's description beside that of its title and company; zeros for a job
+    without one, and off where no job has one."""
+
     occupation_classes: int = 512
     """Occupation codes, the most frequent of train's jobs, that both text towers learn to tell as a second task: a document's
     own and, for a query, those of the jobs clicked after it. How well the two go together is an input of the interaction tower.

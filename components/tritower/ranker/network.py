@@ -1,8 +1,8 @@
 """The Triple Tower Deep Pointwise network, for one device.
 
-Legend of shapes: B rows of a batch, Q distinct queries and J distinct documents among them, D width of a text embedding,
-E width of a text tower's output, H width of the head's first layer, F interaction features, I width of the interaction
-tower's output, C occupation classes, K positions.
+Legend of shapes: B rows of a batch, Q distinct queries and J distinct documents among them, D width of a text embedding (twice
+that for a document with a description), E width of a text tower's output, H width of the head's first layer, F interaction
+features, I width of the interaction tower's output, C occupation classes, K positions.
 """
 
 import math
@@ -84,7 +84,8 @@ class TripleTower(nn.Module):
         head, width = config.head[0], config.query_tower[-1]
         classes = config.occupation_classes
         self.query_tower = TextTower(dim, config.query_tower, head, config.dropout, classes, related=True)
-        self.document_tower = TextTower(dim, config.document_tower, head, config.dropout, classes)
+        offered = 2 * dim if config.descriptions else dim
+        self.document_tower = TextTower(offered, config.document_tower, head, config.dropout, classes)
         self.gates = FeatureGates(width, 2 * features) if config.gates else None
         self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
         self.hashed = HashedKeys(2, config.hash_buckets, config.hash_width) if config.hash_buckets else None
@@ -126,7 +127,7 @@ class TripleTower(nn.Module):
 
         Args:
             query_QD: embeddings of the distinct queries.
-            document_JD: embeddings of the distinct documents.
+            document_JD: embeddings of the distinct documents, with `descriptions` followed by those of their descriptions.
             query_B: row of `query_QD` for each row of the batch.
             document_B: row of `document_JD` for each row of the batch.
             feature_BF: normalised features; NaN = missing.

@@ -1,9 +1,9 @@
 """Training rows as memory-mapped arrays: a few integers and normalised float16 features per row, no text and no vector.
 
 Legend: N rows, F features, H past clicks. A folder holds query.npy, document.npy, request.npy (int32), position.npy (int16,
-0 = unknown), clicked.npy, randomised.npy (bool), feature.npy (float16 N x F, NaN = missing),
-key.npy (int32 N x 2: company and occupation, -1 = unknown), occupation.npy (int16: class, -1 = unknown) and past.npy (int32
-N x H: texts of past clicks, -1 = none).
+0 = unknown), description.npy (int32 N x 1: text, -1 = none; N x 0 where not asked for), clicked.npy, randomised.npy (bool),
+feature.npy (float16 N x F, NaN = missing), key.npy (int32 N x 2: company and occupation, -1 = unknown), occupation.npy (int16:
+class, -1 = unknown) and past.npy (int32 N x H: texts of past clicks, -1 = none).
 """
 
 import json
@@ -39,11 +39,12 @@ _TYPES = {
     "randomised": np.bool_,
     "occupation": np.int16,
 }
-_NAMES = (*_COLUMNS, "feature", "key", "past", "occupation")
+_NAMES = (*_COLUMNS, "description", "feature", "key", "past", "occupation")
 _BATCH = 65_536
 _SMALL = 4096  # bytes; an empty array cannot be mapped
 KEYS = ("company_key", "occupation_key")
 PAST = "history_texts"
+DESCRIPTION = "description_text"
 _NO_CLASSES = np.empty(0, np.int16)
 
 
@@ -53,6 +54,7 @@ class Rows:
 
     query: Array
     document: Array
+    description: Array
     request: Array
     position: Array
     clicked: Array
@@ -106,17 +108,17 @@ def stream(split: Path, columns: list[str], names: list[str]) -> Iterator[tuple[
             yield batch.select(columns), feature_NF
 
 
-def optional_columns(split: Path, *, keys: bool, past: bool) -> list[str]:
-    """The columns that a network with hashed keys or past clicks reads beside the features.
+def optional_columns(split: Path, *, keys: bool, past: bool, descriptions: bool) -> list[str]:
+    """The columns that a network with hashed keys, past clicks or descriptions reads beside the features.
 
     Raises:
         SchemaError: the features step has not written one of them.
     """
-    wanted = [*(KEYS if keys else ()), *((PAST,) if past else ())]
+    wanted = [*(KEYS if keys else ()), *((PAST,) if past else ()), *((DESCRIPTION,) if descriptions else ())]
     present = pq.read_schema(storage.parquet_parts(split)[0]).names
     missing = [name for name in wanted if name not in present]
     if missing:
-        remedy = "Set `history_texts` in the features step's config, or switch `past_clicks` and `hash_buckets` off."
+        remedy = "Run the features step again, with `history_texts` where `past_clicks` is on, or switch off what needs them."
         raise SchemaError(f"missing columns {missing}", where=str(split), remedy=remedy)
     return wanted
 
@@ -128,6 +130,21 @@ def key_numbers(batch: pa.RecordBatch) -> NDArray[np.int32]:
         if name in batch.schema.names:
             out_NC[:, c] = batch.column(name).fill_null(-1).to_numpy(zero_copy_only=False)
     return out_NC
+
+
+def description_texts(batch: pa.RecordBatch, *, wanted: bool) -> NDArray[np.int32]:
+    """The description's text (N, 1) of a record batch, -1 = none; (N, 0) where not wanted."""
+    out_N1 = np.full((batch.num_rows, int(wanted)), -1, dtype=np.int32)
+    if wanted:
+        out_N1[:, 0] = batch.column(DESCRIPTION).fill_null(-1).to_numpy(zero_copy_only=False)
+    return out_N1
+
+
+def described(split: Path) -> bool:
+    """Whether any job of a split has a description."""
+    parts = (part for part in storage.parquet_parts(split) if DESCRIPTION in pq.read_schema(part).names)
+    columns = (pq.read_table(part, columns=[DESCRIPTION])[DESCRIPTION] for part in parts)
+    return any(column.null_count < len(column) for column in columns)
 
 
 def _class_numbers(batch: pa.RecordBatch, class_K: NDArray[np.int16]) -> NDArray[np.int16]:
@@ -190,6 +207,7 @@ def write(
     normaliser: Normaliser,
     keys: bool = False,
     past: int = 0,
+    descriptions: bool = False,
     class_K: NDArray[np.int16] = _NO_CLASSES,
 ) -> Rows:
     """Turn a split's Parquet files into a folder of arrays, in one pass with memory for one batch."""
@@ -199,14 +217,19 @@ def write(
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=kind, shape=(total,))
         for name, kind in _TYPES.items()
     }
-    for name, kind, width in (("feature", np.float16, len(names)), ("key", np.int32, len(KEYS)), ("past", np.int32, past)):
+    for name, kind, width in (
+        ("feature", np.float16, len(names)),
+        ("key", np.int32, len(KEYS)),
+        ("past", np.int32, past),
+        ("description", np.int32, int(descriptions)),
+    ):
         shape = (total, width)
         # a mapping cannot be empty
         file = folder / f"{name}.npy"
         arrays[name] = np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=shape) if width else np.empty(shape, kind)
         if not width:
             np.save(file, arrays[name])
-    optional = optional_columns(split, keys=keys, past=past > 0)
+    optional = optional_columns(split, keys=keys, past=past > 0, descriptions=descriptions)
     if len(class_K) and KEYS[1] not in optional:
         optional.append(KEYS[1])
     start = 0
@@ -218,6 +241,7 @@ def write(
         arrays["feature"][start:stop] = normaliser.apply(feature_NF)
         arrays["key"][start:stop] = key_numbers(batch)
         arrays["past"][start:stop] = past_texts(batch, past)
+        arrays["description"][start:stop] = description_texts(batch, wanted=descriptions)
         arrays["occupation"][start:stop] = _class_numbers(batch, class_K)
         start = stop
     for array in arrays.values():

@@ -3,6 +3,7 @@
 Legend: N rows, M members, T texts, E tower width, F features.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tritower.ranker.artifact import Artifact
-from tritower.ranker.batches import distinct_past
+from tritower.ranker.batches import distinct_past, document_keys, document_vectors
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import TripleTower
 
@@ -39,6 +40,7 @@ class Scorer:
         feature_NF: NDArray[np.float32],
         key_NC: NDArray[np.int32],
         past_NH: NDArray[np.int32],
+        description_N1: NDArray[np.int32],
     ) -> NDArray[np.float32]:
         """Probability of a click at the top position (N,).
 
@@ -48,7 +50,9 @@ class Scorer:
             feature_NF: raw features, NaN = missing.
             key_NC: company and occupation numbers, -1 = unknown.
             past_NH: text numbers of past clicks, -1 = none.
+            description_N1: text numbers of descriptions, -1 = none; no column for a model without descriptions.
         """
+        document_N = document_keys(document_N, description_N1)
         feature_NF = self.normaliser.apply(feature_NF)
         out_N = np.empty(len(query_N), dtype=np.float32)
         for start in range(0, len(query_N), _CHUNK):
@@ -71,24 +75,40 @@ class _Member:
 
     def __init__(self, tower: TripleTower, matrix_TD: NDArray[Any], config: RankerConfig) -> None:
         self.tower = tower
-        self.queries = _Cache(tower.query_tower, matrix_TD, tower.split[1] + config.occupation_classes)
-        self.documents = _Cache(tower.document_tower, matrix_TD, tower.split[1] + config.occupation_classes)
+        width, vectors = tower.split[1] + config.occupation_classes, functools.partial(document_vectors, matrix_TD)
+        self.queries = _Cache(tower.query_tower, functools.partial(vectors, described=False), width)
+        self.documents = _Cache(tower.document_tower, functools.partial(vectors, described=config.descriptions), width)
 
     def __call__(self, query_B: NDArray[Any], document_B: NDArray[Any], inputs: tuple[Tensor, ...]) -> Tensor:
         return self.tower.join(self.queries(query_B), self.documents(document_B), *inputs)
 
 
 class _Cache:
-    """Tower outputs by text number, computed when first asked for; untouched rows take no memory."""
+    """Tower outputs by text number or `document_keys`, computed when first asked for."""
 
-    def __init__(self, tower: Callable[[Tensor], Tensor] | nn.Module, matrix_TD: NDArray[Any], width: int) -> None:
-        self.tower, self.matrix_TD = tower, matrix_TD
-        self.output_TE = np.zeros((len(matrix_TD), width), dtype=np.float32)
-        self.known_T = np.zeros(len(matrix_TD), dtype=np.bool_)
+    def __init__(
+        self, tower: Callable[[Tensor], Tensor] | nn.Module, vectors: Callable[[NDArray[Any]], Tensor], width: int
+    ) -> None:
+        self.tower, self.vectors = tower, vectors
+        self.key_K = np.empty(0, dtype=np.int64)  # ascending, each with its row of `output`
+        self.row_K = np.empty(0, dtype=np.int64)
+        self.output_KE = np.empty((0, width), dtype=np.float32)
 
-    def __call__(self, text_B: NDArray[Any]) -> Tensor:
-        new = np.unique(text_B[~self.known_T[text_B]])
-        if len(new):
-            self.output_TE[new] = self.tower(torch.from_numpy(self.matrix_TD[new]).float())[0].numpy()
-            self.known_T[new] = True
-        return torch.from_numpy(self.output_TE[text_B])
+    def __call__(self, key_B: NDArray[Any]) -> Tensor:
+        key_U, place_B = np.unique(key_B, return_inverse=True)
+        at_U = np.searchsorted(self.key_K, key_U)
+        new_U = np.append(self.key_K, -1)[at_U] != key_U
+        if new_U.any():
+            self._add(key_U[new_U], at_U[new_U])
+            at_U = np.searchsorted(self.key_K, key_U)
+        return torch.from_numpy(self.output_KE[self.row_K[at_U[place_B]]])
+
+    def _add(self, key_U: NDArray[Any], at_U: NDArray[Any]) -> None:
+        known = len(self.key_K)
+        if known + len(key_U) > len(self.output_KE):
+            grown_KE = np.empty((2 * known + len(key_U), self.output_KE.shape[1]), dtype=np.float32)
+            grown_KE[:known] = self.output_KE[:known]
+            self.output_KE = grown_KE
+        self.output_KE[known : known + len(key_U)] = self.tower(self.vectors(key_U))[0].numpy()
+        self.row_K = np.insert(self.row_K, at_U, np.arange(known, known + len(key_U)))
+        self.key_K = np.insert(self.key_K, at_U, key_U)

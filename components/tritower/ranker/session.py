@@ -72,7 +72,13 @@ def train(
     matrix_TD, encoder = rows.load_embeddings(embeddings)
     names = rows.feature_names(features)
     class_K = rows.classes(features / "train", config.occupation_classes)
-    config = replace(config, occupation_classes=int(class_K.max(initial=-1)) + 1)
+    config = replace(
+        config,
+        occupation_classes=int(class_K.max(initial=-1)) + 1,
+        descriptions=config.descriptions and rows.described(features / "train"),
+    )
+    if not config.descriptions:
+        logger.info("the document tower sees no descriptions: none are known, or they are switched off")
     fitted, train_rows, validation = _prepare(features, work, names, class_K, config, place if shared else Place())
     if config.position != "none" and not np.any(train_rows.position):
         # Examination and relevance could not be told apart.
@@ -136,7 +142,7 @@ def _prepare(
                 shutil.rmtree(work / split, ignore_errors=True)
                 rows.write(
                     features / split, work / split, names=names, normaliser=fitted, keys=config.hash_buckets > 0,
-                    past=config.past_clicks, class_K=class_K,
+                    past=config.past_clicks, descriptions=config.descriptions, class_K=class_K,
                 )  # fmt: skip
         place.barrier()
         train_rows, validation = (rows.read(work / split) for split in ("train", "validation"))
@@ -198,7 +204,7 @@ def _position_slope(train_rows: Rows) -> float | None:
 def _digest_of_data(names: list[str], train: Rows, validation: Rows, encoder: str) -> str:
     """Of the data that decides the result: another training never resumes from this one's checkpoints."""
     facts = json.dumps([names, len(validation), encoder]).encode()
-    arrays = np.asarray(train.clicked).tobytes() + np.asarray(train.document).tobytes()
+    arrays = b"".join(np.asarray(array).tobytes() for array in (train.clicked, train.document, train.description))
     return hashlib.sha256(facts + arrays).hexdigest()
 
 

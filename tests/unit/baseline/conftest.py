@@ -61,6 +61,8 @@ def write_log(root: Path, *, seed: int = 0, positions: bool = True, random_share
         table = pa.table([pa.array(columns[c.name]) for c in schema.FEATURE_KEYS.columns], schema=schema.FEATURE_KEYS.arrow())
         for name, values in (("plain", plain), ("noise", rng.normal(size=count)), ("cosine", cosine)):
             table = table.append_column(name, pa.array(values, pa.float32(), from_pandas=True))
+        described = pa.array(query.astype(np.int32), mask=rng.random(count) < 0.2)  # any text will do
+        table = table.append_column("description_text", described)
         folder = root / "features" / split
         folder.mkdir()
         half = count // 2

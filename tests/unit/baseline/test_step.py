@@ -9,7 +9,7 @@ import pytest
 import xgboost as xgb
 from sklearn.metrics import roc_auc_score
 from tritower import schema
-from tritower.baseline import step
+from tritower.baseline import projection, step
 from tritower.baseline.config import BaselineConfig
 from tritower.errors import DataError, SchemaError
 
@@ -40,7 +40,7 @@ def test_each_variant_sees_more_and_ranks_better(log, variants):
     seen = {name: description["features"] for name, (_, description) in results.items()}
     assert seen["standard"] == ["plain", "noise"]
     assert seen["cosines"] == ["plain", "noise", "cosine"]
-    assert len(seen["full"]) == 3 + 3 * 6
+    assert len(seen["full"]) == 3 + 4 * 6
     clicked = truth["test"] > np.median(truth["test"])
     auc = {n: roc_auc_score(clicked, pq.read_table(out / n / "scores" / "test.parquet")["score"]) for n in results}
     assert auc["standard"] + 0.03 < auc["cosines"] < auc["full"] - 0.01
@@ -156,3 +156,16 @@ def test_randomised_rows_give_the_offsets_where_there_are_enough(write, tmp_path
     measured = np.log(rate / (1 - rate))[1:] - np.log(rate[0] / (1 - rate[0]))
     assert np.abs(offsets["randomised"] - measured).max() < 0.35
     assert offsets["alternating"].mean() < offsets["randomised"].mean() - 0.2
+
+
+def test_components_of_descriptions():
+    """The first component of vectors on a line is the place on it; a missing description has none."""
+    line_TD = np.outer(np.arange(5.0), [0.6, 0.8, 0.0]).astype(np.float32)
+    ones, described = np.zeros(4, np.int64), np.array([1, 2, 3, -1])
+    maps = projection.fit(line_TD, ones, ones, described, components=2, limit=100, seed=0)
+    columns = maps.columns(line_TD, ones, ones, described)
+    assert maps.names()[-2:] == ["pca_description_0", "pca_description_1"] and columns.shape == (4, 8)
+    np.testing.assert_allclose(np.abs(columns[:3, 6]), [1, 0, 1], atol=1e-6)
+    assert np.isnan(columns[3, 6:]).all() and not np.isnan(columns[:3]).any()
+    without = projection.fit(line_TD, ones, ones, np.full(4, -1), components=2, limit=100, seed=0)
+    assert len(without.names()) == 6 and without.columns(line_TD, ones, ones, np.full(4, -1)).shape == (4, 6)

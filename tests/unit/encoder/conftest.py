@@ -73,7 +73,7 @@ def write_dataset(
     texts = ["", *(f"{trade} wanted" for trade in TRADES), *(schema.document_text(*job) for job in jobs)]
     number = {text: i for i, text in enumerate(texts)}
     (folder / "impressions").mkdir(parents=True)
-    flags = {flag: [True] * len(texts) for flag in ("is_query", "is_title", "is_document", "is_profile")}
+    flags = {flag: [True] * len(texts) for flag in ("is_query", "is_title", "is_document", "is_profile", "is_description")}
     table = pa.table({"text": range(len(texts)), "value": texts, **flags})
     pq.write_table(table.cast(schema.DATASET_TEXTS.arrow()), folder / "texts.parquet")
     columns = {"document_text": [number[schema.document_text(*job)] for job in jobs]}

@@ -29,7 +29,7 @@ def test_labels_are_ours_and_noun_chunks_are_titles() -> None:
 def test_the_step_runs_with_it(tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     dataset.mkdir()
-    flags = {name: [True] * 3 for name in ("is_query", "is_title", "is_document", "is_profile")}
+    flags = {name: [True] * 3 for name in ("is_query", "is_title", "is_document", "is_profile", "is_description")}
     texts = pa.table({"text": [0, 1, 2], "value": TEXTS, **flags}, schema=schema.DATASET_TEXTS.arrow())
     pq.write_table(texts, dataset / "texts.parquet")
     pq.write_table(pa.table({"company": ["Microsoft"]}), dataset / "jobs.parquet")

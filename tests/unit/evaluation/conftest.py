@@ -81,7 +81,7 @@ def _write_dataset(folder, requests, jobs, users, queries, user, query, randomis
     flags = {"is_query": np.arange(texts) < queries, "is_title": np.arange(texts) >= queries}
     values = {
         "text": np.arange(texts), "value": [f"query {t}" if t < queries else f"Title {t - queries}" for t in range(texts)],
-        **flags, "is_document": flags["is_title"], "is_profile": np.zeros(texts, bool),
+        **flags, "is_document": flags["is_title"], "is_profile": np.zeros(texts, bool), "is_description": np.zeros(texts, bool),
     }  # fmt: skip
     _write(folder / "texts.parquet", schema.DATASET_TEXTS, values, texts)
 

@@ -66,7 +66,8 @@ def _job(j: int, rng: np.random.Generator, text: Any) -> dict[str, Any]:
     posted = [None, START - 3 * 24 * 60 * MINUTE, START + 300 * MINUTE][rng.integers(3)]
     return {"job": j, "job_id": f"j{j}", "title": title, "company": company, "city": city, "region": region, "country": country,
             "occupation": None, "description": None, "posted_at": posted, "expires_at": None, "title_text": text(title),
-            "document_text": text(schema.document_text(title, company)), "company_key": COMPANIES.index(company),
+            "document_text": text(schema.document_text(title, company)),
+            "description_text": text(f"We train you at {company}.") if j % 3 else None, "company_key": COMPANIES.index(company),
             "occupation_key": [None, 0, 1, 2][rng.integers(4)]}  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def _write(
     folder: Path, jobs: list[Any], users: list[Any], searches: list[Any], rows: list[Any], texts: dict[str, int]
 ) -> None:
     folder.mkdir(parents=True)
-    flags = {"is_query": True, "is_title": True, "is_document": True, "is_profile": True}
+    flags = {"is_query": True, "is_title": True, "is_document": True, "is_profile": True, "is_description": False}
     text_rows = [{"text": number, "value": value, **flags} for value, number in texts.items()]
     for name, table, records in (
         ("jobs", schema.DATASET_JOBS, jobs),
@@ -132,12 +133,13 @@ def excerpt(folder: Path, out: Path, first: int, last: int, *, seed: int) -> Pat
     jobs = [read["jobs"][old] for old in job]
     users = [read["users"][old] for old in user]
     used = {search["query_text"] for search in searches}
-    used |= {record[name] for record in jobs for name in ("title_text", "document_text")}
+    of_job = ("title_text", "document_text", "description_text")
+    used |= {record[name] for record in jobs for name in of_job if record[name] is not None}
     used |= {t for record in users for name in ("interest_texts", "past_title_texts") for t in record[name]}
     text = _renumber(used, rng)
     for record in jobs:
         record["job"] = job[record["job"]]
-        record["title_text"], record["document_text"] = text[record["title_text"]], text[record["document_text"]]
+        record.update({name: text[record[name]] for name in of_job if record[name] is not None})
     for record in users:
         record["user"] = user[record["user"]]
         for name in ("interest_texts", "past_title_texts"):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from tritower import schema
 
-from .conftest import Log, at
+from .conftest import Log, at, jobs
 
 
 def test_every_table_has_its_schema(log: Log) -> None:
@@ -51,6 +51,23 @@ def test_jobs_users_and_texts_by_hand(log: Log) -> None:
     assert [row["user_id"] for row in people] == ["quiet", "u0", "u1", "u2"]
     assert [[text[t] for t in row["interest_texts"]] for row in people] == [[], ["Nurse", "Cook"], [], []]
     assert [[text[t] for t in row["past_title_texts"]] for row in people] == [[], ["Nurse"], [], []]
+
+
+def test_first_words_of_descriptions_are_texts(log: Log) -> None:
+    """Two jobs share the words kept; a blank description is none, and a title may be a description as well."""
+    told = {"a": "We  hire\nnurses for nights", "b": "We hire nurses for days", "c": "Line Cook"}
+    more = [{"job_id": "d", "title": "Cook", "company": "Acme", "description": "  "}]
+    log.jobs = [job | {"description": told[job["job_id"]]} for job in jobs()] + more
+    log.run(description_words=3)
+    values = log.table("texts")
+    numbers = [job["description_text"] for job in log.table("jobs")]
+    words = [None if number is None else values[number]["value"] for number in numbers]
+    assert words == ["We hire nurses", "We hire nurses", "Line Cook", None]
+    flags = {row["value"]: (row["is_description"], row["is_title"]) for row in values}
+    assert flags["We hire nurses"] == (True, False) and flags["Line Cook"] == (True, True) and flags["Cook"] == (False, True)
+    log.run(description_words=0)
+    assert not any(row["is_description"] for row in log.table("texts"))
+    assert {job["description_text"] for job in log.table("jobs")} == {None}
 
 
 def test_rows_by_hand(log: Log) -> None:

@@ -14,12 +14,13 @@ from tritower.ranker.rows import Rows
 from tritower.ranker.training import class_loss, click_loss
 
 
-def make(lengths: list[int], seed: int = 0) -> Rows:
+def make(lengths: list[int], seed: int = 0, described: int = 0) -> Rows:
     random = np.random.default_rng(seed)
     n = sum(lengths)
     return Rows(
         query=random.integers(0, 9, n).astype(np.int32),
         document=random.integers(0, 30, n).astype(np.int32),
+        description=random.integers(-1, 30, (n, described)).astype(np.int32),
         request=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
         position=random.integers(0, 5, n).astype(np.int16),
         clicked=random.random(n) < 0.5,
@@ -81,7 +82,7 @@ def test_few_shapes_occur_and_texts_that_no_row_picks_change_nothing():
     matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
     shapes = {batches.gather(rows, np.arange(n, dtype=np.int32), matrix_TD).document_JD.shape for n in (1, 7, 100, 240)}
     assert shapes == {(64, 5)}
-    model = ClickModel(RankerConfig(occupation_classes=5, dropout=0.0), dim=5, features=3)
+    model = ClickModel(RankerConfig(occupation_classes=5, descriptions=False), dim=5, features=3)
     gradients = []
     for extra in (0, 64):
         batch = batches.gather(rows, np.arange(240, dtype=np.int32), matrix_TD)
@@ -93,8 +94,23 @@ def test_few_shapes_occur_and_texts_that_no_row_picks_change_nothing():
     torch.testing.assert_close(*gradients)
 
 
-def test_data_on_a_device_gives_the_same_batches():
-    rows = make([4] * 10)
+def test_a_document_is_a_pair_of_text_and_description():
+    rows = make([4] * 60, described=1)
+    matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
+    index = np.arange(200, dtype=np.int32)
+    batch = batches.gather(rows, index, matrix_TD)
+    seen = batch.document_JD[batch.document_B].numpy()
+    for place, row in enumerate(index):
+        text = rows.description[row, 0]
+        offered = matrix_TD[text] if text >= 0 else np.zeros(5)
+        np.testing.assert_array_equal(seen[place], np.r_[matrix_TD[rows.document[row]], offered])
+    pairs = set(zip(rows.document[index].tolist(), rows.description[index, 0].tolist(), strict=True))
+    assert len(set(batch.document_B.tolist())) == len(pairs) > 30
+
+
+@pytest.mark.parametrize("described", [0, 1])
+def test_data_on_a_device_gives_the_same_batches(described: int):
+    rows = make([4] * 10, described=described)
     matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
     index = np.array([31, 2, 2, 17], dtype=np.int32)
     expected = batches.gather(rows, index, matrix_TD)

@@ -20,7 +20,15 @@ from tritower.ranker.network import (
 )
 
 NO_EXTRAS = (torch.empty(0), torch.empty(0), torch.empty(0))  # hashed keys and past clicks are off
-TINY = RankerConfig(query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), dropout=0.0, occupation_classes=0)
+TINY = RankerConfig(
+    query_tower=(2,),
+    document_tower=(2,),
+    interaction_tower=(1,),
+    head=(2,),
+    dropout=0.0,
+    descriptions=False,
+    occupation_classes=0,
+)
 
 
 def fill(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float]) -> None:
@@ -84,7 +92,7 @@ def test_one_missing_value_differs_from_zero():
 
 
 def test_without_product_the_head_has_no_part_for_it():
-    tower = TripleTower(RankerConfig(product=False), dim=4, features=3)
+    tower = TripleTower(RankerConfig(product=False, descriptions=False), dim=4, features=3)
     assert tower.product_to_head is None
 
 

@@ -71,7 +71,15 @@ def write_dataset(folder: Path) -> Path:
     ]
     write(folder / "requests.parquet", rows, DATASET_REQUESTS.arrow())
     rows = [
-        {"text": n, "value": v, "is_query": n < 3, "is_title": False, "is_document": 3 <= n < 9, "is_profile": n == 9}
+        {
+            "text": n,
+            "value": v,
+            "is_query": n < 3,
+            "is_title": False,
+            "is_document": 3 <= n < 9,
+            "is_profile": n == 9,
+            "is_description": False,
+        }
         for n, v in enumerate(TEXTS)
     ]
     write(folder / "texts.parquet", rows, DATASET_TEXTS.arrow())
