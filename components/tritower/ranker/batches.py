@@ -7,7 +7,7 @@ Every batch is a function of (seed, epoch, step) alone: a resumed run, and a run
 global batches.
 """
 
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from tritower.ranker.rows import Rows
 
 Array = NDArray[Any]
 _ROUND = 64  # distinct texts of a batch, in number
+_CPU = torch.device("cpu")
 _RESIDENT_SHARE = 0.7  # of the free device memory; the rest is for activations
 
 
@@ -55,118 +56,91 @@ class Batch:
         return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
 
 
-def gather(rows: Rows, index_B: Array, matrix_TD: Array) -> Batch:
-    """The rows at `index_B` with the embeddings of their distinct texts."""
-    taken = rows.take(index_B)
-    query_Q, query_B = _distinct(taken.query)
-    document_J, document_B = _distinct(document_keys(taken.document, taken.description))
-    past_U, past_BH = distinct_past(taken.past)
-    class_J = np.full(len(document_J), -1, dtype=np.int16)
-    class_J[document_B] = taken.occupation
-    # torch converts float16 several times as fast as numpy does.
-    return Batch(
-        query_QD=torch.from_numpy(matrix_TD[query_Q]).float(),
-        document_JD=document_vectors(matrix_TD, document_J, described=taken.description.shape[1] > 0),
-        query_B=torch.from_numpy(query_B),
-        document_B=torch.from_numpy(document_B),
-        feature_BF=torch.from_numpy(taken.feature).float(),
-        key_BC=torch.from_numpy(taken.key).long(),
-        past_UD=torch.from_numpy(matrix_TD[past_U]).float(),
-        past_BH=torch.from_numpy(past_BH),
-        position_B=torch.from_numpy(taken.position).long(),
-        clicked_B=torch.from_numpy(taken.clicked).float(),
-        request_B=torch.from_numpy(taken.request),
-        class_B=torch.from_numpy(taken.occupation).long(),
-        class_J=torch.from_numpy(class_J).long(),
-    )
+class Source:
+    """Rows and embeddings as tensors, of which it makes batches: memory-mapped, or on a GPU where they fit.
 
+    Args:
+        rows: as memory-mapped arrays.
+        matrix_TD: text embeddings.
+        device: that the batches are for.
+    """
 
-def document_keys(document_B: Array, description_B1: Array) -> Array:
-    """One number for each pair of document and description text; the document itself where there are no descriptions."""
-    if not description_B1.shape[1]:
-        return document_B
-    key_B: Array = (document_B.astype(np.int64) << 32) | (description_B1[:, 0] + 1)
-    return key_B
-
-
-def document_vectors(matrix_TD: Array, key_J: Array, *, described: bool) -> Tensor:
-    """Embeddings of documents by their `document_keys`; with descriptions those beside them, zeros for none."""
-    if not described:
-        return torch.from_numpy(matrix_TD[key_J]).float()
-    text_J = (key_J & 0xFFFFFFFF) - 1
-    description_JD = matrix_TD[np.maximum(text_J, 0)]
-    description_JD[text_J < 0] = 0
-    return torch.from_numpy(np.concatenate([matrix_TD[key_J >> 32], description_JD], axis=1)).float()
-
-
-def _distinct(text_B: Array) -> tuple[Array, Array]:
-    """The distinct texts, rounded up in number by repeating the last one, and each row's place among them."""
-    text_U, place_B = np.unique(text_B, return_inverse=True)
-    return np.pad(text_U, (0, -len(text_U) % _ROUND), mode="edge"), place_B
-
-
-def distinct_past(past_BH: Array) -> tuple[Array, Array]:
-    """The distinct texts (U,) of past clicks and, for each click, its place among them (B, H); -1 = none."""
-    past_U, place_BH = np.unique(past_BH, return_inverse=True)
-    none = int(len(past_U) > 0 and past_U[0] < 0)
-    return past_U[none:], place_BH.reshape(past_BH.shape).astype(np.int64) - none
-
-
-def source(rows: Rows, matrix_TD: Array, device: torch.device) -> Callable[[Array], Batch]:
-    """A function from row indices to their batch on `device`; on a GPU the data lies there too, where it fits."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        needed = matrix_TD.nbytes + sum(array.nbytes for array in vars(rows).values())
-        if needed < free * _RESIDENT_SHARE:
-            return Resident(rows, matrix_TD, device)
-    return lambda index_B: gather(rows, index_B, matrix_TD).to(device)
-
-
-class Resident:
-    """Rows and embeddings on a device, gathered there: only row indices cross the bus."""
-
-    def __init__(self, rows: Rows, matrix_TD: Array, device: torch.device) -> None:
-        self.columns = {name: torch.from_numpy(np.array(array)).to(device) for name, array in vars(rows).items()}
-        self.matrix_TD = torch.from_numpy(np.array(matrix_TD)).to(device)
+    def __init__(self, rows: Rows, matrix_TD: Array, device: torch.device = _CPU) -> None:
         self.device = device
+        self.columns, self.matrix_TD = {name: mapped(array) for name, array in vars(rows).items()}, mapped(matrix_TD)
+        if device.type == "cuda":
+            # Only row indices cross the bus then.
+            free, _ = torch.cuda.mem_get_info(device)
+            if sum(tensor.nbytes for tensor in (self.matrix_TD, *self.columns.values())) < free * _RESIDENT_SHARE:
+                self.columns = {name: column.to(device) for name, column in self.columns.items()}
+                self.matrix_TD = self.matrix_TD.to(device)
 
     def __call__(self, index_B: Array) -> Batch:
-        """What `gather` gives, on the device."""
-        index = torch.from_numpy(index_B).to(self.device)
+        """The rows at `index_B` with the embeddings of their distinct texts."""
+        index = torch.from_numpy(index_B).to(self.matrix_TD.device)
         taken = {name: column.index_select(0, index) for name, column in self.columns.items()}
-        query_Q, query_B = torch.unique(taken["query"], return_inverse=True)
-        document_J, document_B = torch.unique(self._document_keys(taken), return_inverse=True)
-        past_U, past_BH = torch.unique(taken["past"], return_inverse=True)
-        none = int(len(past_U) > 0 and past_U[0] < 0)
+        query_Q, query_B = _distinct(taken["query"])
+        document_J, document_B = _distinct(document_keys(taken["document"], taken["description"]))
+        past_U, past_BH = distinct_past(taken["past"])
         class_B = taken["occupation"].long()
-        return Batch(
+        batch = Batch(
             query_QD=self.matrix_TD.index_select(0, query_Q).float(),
-            document_JD=self._document_vectors(document_J, described=taken["description"].shape[1] > 0),
+            document_JD=document_vectors(self.matrix_TD, document_J, described=taken["description"].shape[1] > 0),
             query_B=query_B,
             document_B=document_B,
             feature_BF=taken["feature"].float(),
             key_BC=taken["key"].long(),
-            past_UD=self.matrix_TD.index_select(0, past_U[none:]).float(),
-            past_BH=past_BH - none,
+            past_UD=self.matrix_TD.index_select(0, past_U).float(),
+            past_BH=past_BH,
             position_B=taken["position"].long(),
             clicked_B=taken["clicked"].float(),
             request_B=taken["request"],
             class_B=class_B,
-            class_J=torch.full_like(document_J, -1, dtype=torch.long).scatter_(0, document_B, class_B),
+            class_J=class_B.new_full((len(document_J),), -1).scatter_(0, document_B, class_B),
         )
+        return batch if self.matrix_TD.device == self.device else batch.to(self.device)
 
-    @staticmethod
-    def _document_keys(taken: dict[str, Tensor]) -> Tensor:
-        if not taken["description"].shape[1]:
-            return taken["document"]
-        return (taken["document"].long() << 32) | (taken["description"][:, 0] + 1)
 
-    def _document_vectors(self, key_J: Tensor, *, described: bool) -> Tensor:
-        if not described:
-            return self.matrix_TD.index_select(0, key_J).float()
-        text_J = (key_J & 0xFFFFFFFF) - 1
-        description_JD = self.matrix_TD.index_select(0, text_J.clamp(min=0)) * (text_J >= 0)[:, None]
-        return torch.cat([self.matrix_TD.index_select(0, key_J >> 32), description_JD], dim=1).float()
+def mapped(array: Array) -> Tensor:
+    """An array as a tensor without a copy."""
+    with warnings.catch_warnings():
+        # Nothing writes to what is mapped for reading.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(np.asarray(array))
+
+
+def document_keys(document_B: Tensor, description_B1: Tensor) -> Tensor:
+    """One number for each pair of document and description text; the document itself where there are no descriptions."""
+    if not description_B1.shape[1]:
+        return document_B
+    return (document_B.long() << 32) | (description_B1[:, 0] + 1)
+
+
+def document_vectors(matrix_TD: Tensor, key_J: Tensor, *, described: bool) -> Tensor:
+    """Embeddings of documents by their `document_keys`; with descriptions those beside them, zeros for none."""
+    if not described:
+        return matrix_TD.index_select(0, key_J).float()
+    text_J = (key_J & 0xFFFFFFFF) - 1
+    dim = matrix_TD.shape[1]
+    out_JD = torch.empty(len(key_J), 2 * dim, device=matrix_TD.device)
+    out_JD[:, :dim] = matrix_TD.index_select(0, key_J >> 32)
+    out_JD[:, dim:] = matrix_TD.index_select(0, text_J.clamp(min=0))
+    out_JD[text_J < 0, dim:] = 0
+    return out_JD
+
+
+def _distinct(text_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct texts, rounded up in number by repeating the last one, and each row's place among them."""
+    text_U, place_B = torch.unique(text_B, return_inverse=True)
+    spare = -len(text_U) % _ROUND
+    return torch.cat([text_U, text_U[-1:].expand(spare)]), place_B
+
+
+def distinct_past(past_BH: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct texts (U,) of past clicks and, for each click, its place among them (B, H); -1 = none."""
+    past_U, place_BH = torch.unique(past_BH, return_inverse=True)
+    none = int(len(past_U) > 0 and int(past_U[0]) < 0)
+    return past_U[none:], place_BH - none
 
 
 def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: str) -> Array:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tritower.ranker.artifact import Artifact
-from tritower.ranker.batches import distinct_past, document_keys, document_vectors
+from tritower.ranker.batches import distinct_past, document_keys, document_vectors, mapped
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import TripleTower
 
@@ -30,8 +30,8 @@ class Scorer:
 
     def __init__(self, artifact: Artifact, matrix_TD: NDArray[Any]) -> None:
         self.normaliser = artifact.normaliser
-        self.matrix_TD = matrix_TD
-        self.members = [_Member(member.relevance, matrix_TD, artifact.config) for member in artifact.members]
+        self.matrix_TD = mapped(matrix_TD)
+        self.members = [_Member(member.relevance, self.matrix_TD, artifact.config) for member in artifact.members]
 
     def score(
         self,
@@ -52,17 +52,17 @@ class Scorer:
             past_NH: text numbers of past clicks, -1 = none.
             description_N1: text numbers of descriptions, -1 = none; no column for a model without descriptions.
         """
-        document_N = document_keys(document_N, description_N1)
+        document_N = document_keys(mapped(document_N), mapped(description_N1)).numpy()
         feature_NF = self.normaliser.apply(feature_NF)
         out_N = np.empty(len(query_N), dtype=np.float32)
         for start in range(0, len(query_N), _CHUNK):
             part = slice(start, start + _CHUNK)
-            past_U, past_BH = distinct_past(past_NH[part])
+            past_U, past_BH = distinct_past(torch.from_numpy(past_NH[part]))
             inputs = (
                 torch.from_numpy(feature_NF[part]),
                 torch.from_numpy(key_NC[part]).long(),
-                torch.from_numpy(self.matrix_TD[past_U]).float(),
-                torch.from_numpy(past_BH),
+                self.matrix_TD.index_select(0, past_U).float(),
+                past_BH,
             )
             with torch.inference_mode():
                 score_MB = [torch.sigmoid(member(query_N[part], document_N[part], inputs)) for member in self.members]
@@ -73,7 +73,7 @@ class Scorer:
 class _Member:
     """One network with its tower outputs."""
 
-    def __init__(self, tower: TripleTower, matrix_TD: NDArray[Any], config: RankerConfig) -> None:
+    def __init__(self, tower: TripleTower, matrix_TD: Tensor, config: RankerConfig) -> None:
         self.tower = tower
         width, vectors = tower.split[1] + config.occupation_classes, functools.partial(document_vectors, matrix_TD)
         self.queries = _Cache(tower.query_tower, functools.partial(vectors, described=False), width)
@@ -86,9 +86,7 @@ class _Member:
 class _Cache:
     """Tower outputs by text number or `document_keys`, computed when first asked for."""
 
-    def __init__(
-        self, tower: Callable[[Tensor], Tensor] | nn.Module, vectors: Callable[[NDArray[Any]], Tensor], width: int
-    ) -> None:
+    def __init__(self, tower: Callable[[Tensor], Tensor] | nn.Module, vectors: Callable[[Tensor], Tensor], width: int) -> None:
         self.tower, self.vectors = tower, vectors
         self.key_K = np.empty(0, dtype=np.int64)  # ascending, each with its row of `output`
         self.row_K = np.empty(0, dtype=np.int64)
@@ -109,6 +107,6 @@ class _Cache:
             grown_KE = np.empty((2 * known + len(key_U), self.output_KE.shape[1]), dtype=np.float32)
             grown_KE[:known] = self.output_KE[:known]
             self.output_KE = grown_KE
-        self.output_KE[known : known + len(key_U)] = self.tower(self.vectors(key_U))[0].numpy()
+        self.output_KE[known : known + len(key_U)] = self.tower(self.vectors(torch.from_numpy(key_U)))[0].numpy()
         self.row_K = np.insert(self.row_K, at_U, np.arange(known, known + len(key_U)))
         self.key_K = np.insert(self.key_K, at_U, key_U)

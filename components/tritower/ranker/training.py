@@ -1,11 +1,8 @@
 """The training loop: single-device code; `Place` says which share of each global batch is this process's."""
 
-import gc
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tritower.errors import DataError, NonFiniteLossError
-from tritower.ranker import batches, checkpoint, measure
+from tritower.ranker import batches, checkpoint, heap, measure
 from tritower.ranker.batches import Batch
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.listwise import softmax_loss
@@ -82,7 +79,7 @@ class Trainer:
                 f"{len(train)} rows to train on, {len(validation)} to validate",
                 remedy="Give a longer log, or move the split times.",
             )
-        self.train, self.validation = batches.source(train, matrix_TD, place.device), validation
+        self.train, self.validation = batches.Source(train, matrix_TD, place.device), validation
         self.rows, self.matrix_TD = train, matrix_TD
         self.config, self.place, self.checkpoints, self.failures = config, place, checkpoints, failures
         self.model = model.to(place.device)
@@ -101,7 +98,7 @@ class Trainer:
     def run(self) -> Progress:
         """Train to the end or to early stopping, from the newest checkpoint if there is one."""
         self._resume()
-        with _frozen_heap():
+        with heap.steady():
             self._train()
         self.scalars.close()
         self.optimiser.weight_P.copy_(self.best_P)
@@ -200,10 +197,11 @@ class Trainer:
         share = -(-len(rows) // self.place.world)
         index_N = np.minimum(np.arange(self.place.rank * share, (self.place.rank + 1) * share), len(rows) - 1)
         parts: list[tuple[Tensor, Tensor]] = []
+        gather = batches.Source(rows, self.matrix_TD)
         self.model.eval()
         with torch.inference_mode(), self.autocast:
             for start in range(0, share, _EVALUATION_BATCH):
-                batch = batches.gather(rows, index_N[start : start + _EVALUATION_BATCH], self.matrix_TD)
+                batch = gather(index_N[start : start + _EVALUATION_BATCH])
                 parts.append(self.model(*batch.to(self.place.device).inputs())[:2])
         self.model.train()
         click_N, skip_N = (self.place.join(torch.cat(side).float().cpu().numpy()) for side in zip(*parts, strict=True))
@@ -252,13 +250,3 @@ def class_loss(query_QC: Tensor, document_JC: Tensor, batch: Batch) -> Tensor:
 
 def _evaluation_steps(per_epoch: int, evaluations: int) -> set[int]:
     return {round(per_epoch * (n + 1) / evaluations) % per_epoch for n in range(min(evaluations, per_epoch))}
-
-
-@contextmanager
-def _frozen_heap() -> Iterator[None]:
-    """The garbage collector leaves alone what is there already: walking all modules took a twentieth of each step."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()

@@ -63,7 +63,7 @@ def test_gather_returns_each_rows_own_texts_and_each_text_once():
     rows = make([4] * 10)
     matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
     index = np.array([31, 2, 2, 17])
-    batch = batches.gather(rows, index, matrix_TD)
+    batch = batches.Source(rows, matrix_TD)(index)
     np.testing.assert_array_equal(batch.query_QD[batch.query_B], matrix_TD[rows.query[index]])
     np.testing.assert_array_equal(batch.document_JD[batch.document_B], matrix_TD[rows.document[index]])
     assert len(set(batch.query_B.tolist())) == len(set(rows.query[index]))
@@ -80,12 +80,12 @@ def test_gather_returns_each_rows_own_texts_and_each_text_once():
 def test_few_shapes_occur_and_texts_that_no_row_picks_change_nothing():
     rows = make([4] * 60)
     matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
-    shapes = {batches.gather(rows, np.arange(n, dtype=np.int32), matrix_TD).document_JD.shape for n in (1, 7, 100, 240)}
+    shapes = {batches.Source(rows, matrix_TD)(np.arange(n, dtype=np.int32)).document_JD.shape for n in (1, 7, 100, 240)}
     assert shapes == {(64, 5)}
     model = ClickModel(RankerConfig(occupation_classes=5, descriptions=False), dim=5, features=3)
     gradients = []
     for extra in (0, 64):
-        batch = batches.gather(rows, np.arange(240, dtype=np.int32), matrix_TD)
+        batch = batches.Source(rows, matrix_TD)(np.arange(240, dtype=np.int32))
         grown = torch.cat([batch.document_JD, torch.randn(extra, 5)])
         batch = replace(batch, document_JD=grown, class_J=torch.cat([batch.class_J, torch.full((extra,), -1)]))
         said = model(*batch.inputs())
@@ -98,7 +98,7 @@ def test_a_document_is_a_pair_of_text_and_description():
     rows = make([4] * 60, described=1)
     matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
     index = np.arange(200, dtype=np.int32)
-    batch = batches.gather(rows, index, matrix_TD)
+    batch = batches.Source(rows, matrix_TD)(index)
     seen = batch.document_JD[batch.document_B].numpy()
     for place, row in enumerate(index):
         text = rows.description[row, 0]
@@ -106,19 +106,3 @@ def test_a_document_is_a_pair_of_text_and_description():
         np.testing.assert_array_equal(seen[place], np.r_[matrix_TD[rows.document[row]], offered])
     pairs = set(zip(rows.document[index].tolist(), rows.description[index, 0].tolist(), strict=True))
     assert len(set(batch.document_B.tolist())) == len(pairs) > 30
-
-
-@pytest.mark.parametrize("described", [0, 1])
-def test_data_on_a_device_gives_the_same_batches(described: int):
-    rows = make([4] * 10, described=described)
-    matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
-    index = np.array([31, 2, 2, 17], dtype=np.int32)
-    expected = batches.gather(rows, index, matrix_TD)
-    resident = batches.Resident(rows, matrix_TD, torch.device("cpu"))(index)
-    for name, value in vars(expected).items():
-        assert vars(resident)[name].dtype == value.dtype, name
-        if name not in ("query_QD", "document_JD", "class_J"):  # these have room to spare on a CPU
-            assert torch.equal(vars(resident)[name], value), name
-    for text, row in (("query_QD", "query_B"), ("document_JD", "document_B"), ("class_J", "document_B")):
-        picked = vars(resident)[text][vars(resident)[row]]
-        assert torch.equal(picked, vars(expected)[text][vars(expected)[row]]), text
