@@ -46,6 +46,10 @@ class RankerConfig:
     past_width: int = 32
     """Width of that attention, >= 1."""
 
+    text_scale: float = 8.0
+    """Factor on embeddings before the text towers, > 0. The entries of a unit vector of a few hundred dimensions are near 0.05,
+    while initial weights and learning rates are made for entries near 1."""
+
     descriptions: bool = True
     """Give the document tower the embedding of the job's description beside that of its title and company; zeros for a job
     without one, and off where no job has one."""
@@ -195,7 +199,7 @@ class RankerConfig:
             "past_width",
         ):
             check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("position_rate", "learning_rate", "checkpoint_every_s", "log_every_s"):
+        for name in ("text_scale", "position_rate", "learning_rate", "checkpoint_every_s", "log_every_s"):
             check(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         for name in (
             "weight_decay",

@@ -36,12 +36,12 @@ class TextTower(nn.Module):
     too, not once per row.
     """
 
-    def __init__(
-        self, dim: int, widths: tuple[int, ...], width_head: int, dropout: float, classes: int = 0, *, related: bool = False
-    ) -> None:
+    def __init__(self, config: RankerConfig, dim: int, widths: tuple[int, ...], *, related: bool = False) -> None:
         super().__init__()
-        self.tower = Tower(dim, widths, dropout)
-        self.to_head = nn.Linear(widths[-1], width_head, bias=False)
+        classes = config.occupation_classes
+        self.scale = config.text_scale
+        self.tower = Tower(dim, widths, config.dropout)
+        self.to_head = nn.Linear(widths[-1], config.head[0], bias=False)
         self.to_class = nn.Linear(widths[-1], classes) if classes else None
         # What an offered class is worth to a wish for another; at first they are not related.
         self.relatedness_CC = nn.Parameter(torch.eye(classes)) if classes and related else None
@@ -51,7 +51,7 @@ class TextTower(nn.Module):
 
         Class weights are probabilities; with `related` each class gets its worth for them.
         """
-        output_UE = self.tower(text_UD)
+        output_UE = self.tower(self.scale * text_UD)
         parts = [output_UE, self.to_head(output_UE)]
         if self.to_class is None:
             return torch.cat(parts, dim=1), None
@@ -83,9 +83,9 @@ class TripleTower(nn.Module):
         super().__init__()
         head, width = config.head[0], config.query_tower[-1]
         classes = config.occupation_classes
-        self.query_tower = TextTower(dim, config.query_tower, head, config.dropout, classes, related=True)
+        self.query_tower = TextTower(config, dim, config.query_tower, related=True)
         offered = 2 * dim if config.descriptions else dim
-        self.document_tower = TextTower(offered, config.document_tower, head, config.dropout, classes)
+        self.document_tower = TextTower(config, offered, config.document_tower)
         self.gates = FeatureGates(width, 2 * features) if config.gates else None
         self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
         self.hashed = HashedKeys(2, config.hash_buckets, config.hash_width) if config.hash_buckets else None

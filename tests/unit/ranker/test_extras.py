@@ -112,7 +112,7 @@ def test_descriptions_reach_the_document_tower(log: Any, tmp_path: Path):
     for descriptions in (True, False):
         config = RankerConfig(
             query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=2, batch_size=256, members=1,
-            descriptions=descriptions, position="none",
+            descriptions=descriptions, position="none", text_scale=1.0,
         )  # fmt: skip
         places = {name: tmp_path / f"{name}-{descriptions}" for name in ("model", "scores")}
         session.train(

@@ -1,6 +1,7 @@
 """Each part of the network against values computed by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,14 +22,9 @@ from tritower.ranker.network import (
 
 NO_EXTRAS = (torch.empty(0), torch.empty(0), torch.empty(0))  # hashed keys and past clicks are off
 TINY = RankerConfig(
-    query_tower=(2,),
-    document_tower=(2,),
-    interaction_tower=(1,),
-    head=(2,),
-    dropout=0.0,
-    descriptions=False,
+    query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), text_scale=0.5, descriptions=False,
     occupation_classes=0,
-)
+)  # fmt: skip
 
 
 def fill(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float]) -> None:
@@ -58,8 +54,8 @@ def test_tower_is_relu_of_an_affine_map():
 
 
 def test_triple_tower_by_hand():
-    query_QD = torch.tensor([[1.0, 2.0]])  # -> [1.5, 4]
-    document_JD = torch.tensor([[0.0, 0.0], [2.0, 1.0]])  # -> [0, 3], [3, 1]
+    query_QD = torch.tensor([[2.0, 4.0]])  # halved -> [1.5, 4]
+    document_JD = torch.tensor([[0.0, 0.0], [4.0, 2.0]])  # halved -> [0, 3], [3, 1]
     feature_BF = torch.tensor([[3.0, 1.0], [float("nan"), 1.0]])  # -> 3 + 2 = 5; 0 + 2 + 10 (first one missing) = 12
     logits, *classes = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF, *NO_EXTRAS)
     # Row 0: 1.5 + document[1] 1 + interaction 5 + product[1] 4 * 1 = 11.5; 0.5 * 11.5 - 1
@@ -70,12 +66,12 @@ def test_triple_tower_by_hand():
 
 def test_class_match_by_hand():
     """Wanted classes (3/4, 1/4), offered (1/4, 3/4) and (1, 0) nearly; class 1 is half as good as class 0 for who wants 0."""
-    tower = TextTower(1, (1,), 1, 0.0, classes=2, related=True)
+    tower = TextTower(replace(TINY, head=(1,), occupation_classes=2), 1, (1,), related=True)
     fill(tower.tower[0], [[1.0]], [0.0])
     fill(tower.to_class, [[math.log(3.0)], [0.0]], [0.0, 0.0])
     with torch.no_grad():
         tower.relatedness_CC.copy_(torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
-    output, logit_UC = tower(torch.tensor([[1.0]]))
+    output, logit_UC = tower(torch.tensor([[2.0]]))
     torch.testing.assert_close(logit_UC, torch.tensor([[math.log(3.0), 0.0]]))
     torch.testing.assert_close(output[:, 2:], torch.tensor([[0.75, 0.75 * 0.5 + 0.25]]))
     match = class_match(output[:, 2:].expand(2, 2), torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
