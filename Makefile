@@ -49,7 +49,7 @@ test-docker: $(STAMP)  ## The compiled pipeline in containers: no network, or an
 
 test-spark: $(STAMP)  ## The Spark engine: equal rows, a killed worker (needs Java 17)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[spark]"
-	$(BIN)/python -m pytest tests/distributed/test_spark.py
+	$(BIN)/python -m pytest tests/distributed
 
 wheelhouse: $(STAMP)  ## Download every wheel that the images install (the only part that needs a network)
 	$(BIN)/python images/build.py wheelhouse

@@ -120,7 +120,8 @@ def open_engine(
 
     Args:
         name: duckdb or spark.
-        memory_limit: what DuckDB may hold before it spills, such as "1GiB".
+        memory_limit: what DuckDB may hold before it spills, such as "1GiB"; the Java heap of a Spark session of our own, 450MiB
+            at least.
         threads: 0 for all cores.
         scratch: folder for kept tables and spills; a fresh one under the system's temporary folder when None. Spark
             workers on other machines need a location that all of them reach.

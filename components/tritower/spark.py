@@ -11,19 +11,16 @@ a sorted table is the order of its partitions, which gives dense numbers without
 
 import contextlib
 import functools
-import json
-import os
-import re
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritower import errors, storage
+from tritower import storage
 from tritower.batches import BATCH_ROWS, BatchKernel, GroupKernel, WritesStreams, ordered, rebatch
-from tritower.errors import StepError, StorageError, TritowerError
+from tritower.errors import StorageError, TritowerError
+from tritower.spark_session import broadcast_by_real_sizes, find_session, marked, spark_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 _BUCKETS = 64  # of a key space: a kernel of map_groups holds about one bucket at a time
 _FEW_ROWS = 10_000  # a table up to this size travels in the query plan
 _PIECE_ROWS = 1_000_000
-_MARK = "tritower-error:"
 
 
 class SparkEngine(WritesStreams):
@@ -50,9 +46,11 @@ class SparkEngine(WritesStreams):
         if storage.is_local(self._scratch):
             storage.local_path(self._scratch).mkdir(parents=True)
         self._owns_session = session is None
-        self._session = session or _find_session(memory_limit, threads)
+        self._session = session or find_session(memory_limit, threads)
         self._session.conf.set("spark.sql.session.timeZone", "UTC")
         self._session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH_ROWS))
+        if not storage.is_local(self._scratch):
+            broadcast_by_real_sizes(self._session)
 
     def register(self, name: str, source: Any) -> None:
         """See Engine."""
@@ -81,25 +79,25 @@ class SparkEngine(WritesStreams):
 
     def sql(self, name: str, query: str) -> None:
         """See Engine."""
-        with _spark_errors():
+        with spark_errors():
             self._session.sql(query).createOrReplaceTempView(name)
 
     def keep(self, name: str, query: str, *, order_by: str = "", number: str = "") -> int:
         """See Engine."""
-        with _spark_errors():
+        with spark_errors():
             frame = self._session.sql(ordered(query, order_by))
         return self._keep(name, frame, _arrow_schema(frame), number=number)
 
     def map_batches(self, name: str, query: str, kernel: BatchKernel, schema: "pa.Schema") -> int:
         """See Engine."""
-        with _spark_errors():
+        with spark_errors():
             frame = self._session.sql(query)
         return self._keep(name, frame, schema, kernel=kernel)
 
     def map_groups(self, name: str, query: str, key: str, kernel: GroupKernel, schema: "pa.Schema") -> int:
         """See Engine."""
         schema = _nullable(schema)
-        with _spark_errors():
+        with spark_errors():
             bucketed = self._session.sql(f"SELECT g.*, pmod(hash(g.{key}), {_BUCKETS}) AS bucket_ FROM ({query}) AS g")
         apply = functools.partial(_apply_bucket, kernel=kernel, schema=schema)
         # A named function: Spark counts the parameters of what it is given.
@@ -117,7 +115,7 @@ class SparkEngine(WritesStreams):
         batch_rows: int = 0,
     ) -> "Iterator[pa.RecordBatch]":
         """See Engine."""
-        with _spark_errors():
+        with spark_errors():
             frame = self._session.sql(ordered(query, order_by))
         files = self._materialise(frame, _nullable(schema) if schema else _arrow_schema(frame), kernel)
         batches = (batch for file, _ in files for batch in _read_piece({"file": file, "first": 0, "count": -1}))
@@ -125,7 +123,7 @@ class SparkEngine(WritesStreams):
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         """See Engine."""
-        with _spark_errors():
+        with spark_errors():
             found: list[dict[str, Any]] = self._session.sql(query).toArrow().to_pylist()
         return found
 
@@ -135,7 +133,8 @@ class SparkEngine(WritesStreams):
         with contextlib.suppress(FileNotFoundError):
             store.delete_dir(path)
         if self._owns_session:
-            self._session.stop()
+            with contextlib.suppress(TritowerError), spark_errors():  # what ended the Java process is known already
+                self._session.stop()
 
     def _keep(
         self,
@@ -161,7 +160,7 @@ class SparkEngine(WritesStreams):
         """Write a frame's partitions in order; return the files that hold rows, with their row counts."""
         folder = f"{self._scratch}/{uuid.uuid4().hex[:12]}"
         task = functools.partial(_write_partition, folder=folder, schema=schema, kernel=kernel)
-        with _spark_errors():
+        with spark_errors():
             done = frame.mapInArrow(task, "partition int, file string, rows long").toArrow().to_pylist()
         return [(row["file"], row["rows"]) for row in sorted(done, key=lambda row: row["partition"])]
 
@@ -198,41 +197,6 @@ class SparkEngine(WritesStreams):
         return frame.repartition(max(1, min(table.num_rows, 1_000)))
 
 
-def _find_session(memory_limit: str, threads: int) -> "SparkSession":
-    try:
-        from pyspark.sql import SparkSession
-    except ModuleNotFoundError:
-        raise StepError("Spark is not installed", where="engine", remedy='Install "tritower[spark]" and Java 17.') from None
-    builder: Any = SparkSession.builder.appName("tritower")
-    # Under spark-submit the master is set already, and setting it again would override it.
-    if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.environ.get("SPARK_REMOTE"):
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        master = os.environ.get("TRITOWER_SPARK_MASTER") or f"local[{threads or '*'}]"
-        if master.startswith("local"):
-            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        megabytes = int(re.sub(r"\D", "", memory_limit)) * (1024 if "G" in memory_limit else 1)
-        builder = (
-            builder.master(master)
-            .config("spark.driver.memory", f"{megabytes}m")
-            .config("spark.executor.memory", f"{megabytes}m")
-            .config("spark.ui.enabled", "false")
-            .config("spark.ui.showConsoleProgress", "false")
-            .config("spark.sql.shuffle.partitions", str(4 * (threads or os.cpu_count() or 1)))
-            .config(map=_within(megabytes))
-        )
-    with _spark_errors():
-        session: SparkSession = builder.getOrCreate()
-    return session
-
-
-def _within(megabytes: int) -> dict[str, str]:
-    """Settings that keep a session of ours within a heap of so many MiB."""
-    return {
-        "spark.sql.autoBroadcastJoinThreshold": f"{megabytes}k",
-        "spark.sql.adaptive.autoBroadcastJoinThreshold": f"{16 * megabytes}k",
-    }
-
-
 # ------------------------------------------------------------------------------------------------- what runs in the workers
 
 
@@ -247,7 +211,7 @@ def _write_partition(
     partition = context.partitionId() if context else 0
     store, path = storage.filesystem(f"{folder}/{partition:06d}-{uuid.uuid4().hex[:8]}.parquet")
     rows, writer = 0, None
-    with _marked(), contextlib.ExitStack() as stack:
+    with marked(), contextlib.ExitStack() as stack:
         for batch in kernel(batches) if kernel else batches:
             if not batch.num_rows:
                 continue
@@ -268,7 +232,7 @@ def _read_pieces(batches: "Iterator[pa.RecordBatch]", *, schema: "pa.Schema", nu
     import numpy as np
     import pyarrow as pa
 
-    with _marked():
+    with marked():
         for batch in batches:
             for piece in batch.to_pylist():
                 start = piece["start"]
@@ -294,42 +258,11 @@ def _read_piece(piece: dict[str, Any]) -> "Iterator[pa.RecordBatch]":
 
 
 def _apply_bucket(table: "pa.Table", *, kernel: GroupKernel, schema: "pa.Schema") -> "pa.Table":
-    with _marked():
+    with marked():
         return kernel(table.drop_columns(["bucket_"])).select(schema.names).cast(schema)
 
 
-@contextlib.contextmanager
-def _marked() -> Iterator[None]:
-    """Let an error of ours pass the border of a worker, which hands on nothing but text."""
-    try:
-        yield
-    except TritowerError as error:
-        parts = [type(error).__name__, error.problem, error.where, error.remedy]
-        raise RuntimeError(f"{_MARK}{json.dumps(parts)}") from error
-
-
 # ------------------------------------------------------------------------------------------------------------- helpers here
-
-
-@contextlib.contextmanager
-def _spark_errors() -> Iterator[None]:
-    """Spark's errors as ours: what a kernel raised, a full disk, or the first line of what went wrong."""
-    from py4j.protocol import Py4JError
-    from pyspark.errors import PySparkException
-
-    try:
-        yield
-    except (PySparkException, Py4JError) as error:
-        text = str(error)
-        found = re.search(re.escape(_MARK) + r"(\[.*\])", text)
-        if found:
-            name, problem, where, remedy = json.loads(found.group(1))
-            raise getattr(errors, name)(problem, where=where, remedy=remedy) from error
-        if "No space left" in text or "File too large" in text:
-            raise StorageError("the disk is full", where="Spark worker", remedy="Free space or write elsewhere.") from error
-        raise StepError(
-            f"Spark failed: {text.strip().splitlines()[0][:500]}", where="engine", remedy="See the logs of driver and workers."
-        ) from error
 
 
 def _prefix(location: str) -> str:
