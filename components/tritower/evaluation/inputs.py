@@ -103,13 +103,15 @@ def _places(requests: pa.Table, jobs: pa.Table, *columns: str) -> tuple[_Numbers
 
 def titles(dataset: Path, requests: list[int], jobs: list[int]) -> tuple[dict[int, str], dict[int, str]]:
     """What a reader sees of some searches ("query, place") and some jobs ("title, company, place")."""
-    table = pq.read_table(dataset / "requests.parquet", columns=["query_text", "city", "region"]).take(requests)
+    table = pq.read_table(dataset / "requests.parquet", columns=["query_text", "city", "region"])
+    table = table.take(pa.array(requests, pa.int64()))
     texts = pq.read_table(dataset / "texts.parquet", columns=["value"]).take(table["query_text"])["value"].to_pylist()
     place = zip(table["city"].to_pylist(), table["region"].to_pylist(), strict=True)
     searched = [
         ", ".join(part for part in (text or "(empty)", *where) if part) for text, where in zip(texts, place, strict=True)
     ]
-    table = pq.read_table(dataset / "jobs.parquet", columns=["title", "company", "city", "region"]).take(jobs)
+    table = pq.read_table(dataset / "jobs.parquet", columns=["title", "company", "city", "region"])
+    table = table.take(pa.array(jobs, pa.int64()))
     shown = [", ".join(part for part in row.values() if part) for row in table.to_pylist()]
     return dict(zip(requests, searched, strict=True)), dict(zip(jobs, shown, strict=True))
 

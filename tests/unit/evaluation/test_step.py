@@ -85,6 +85,16 @@ def test_error_browser_shows_searches_and_titles(result):
     assert "query " in wins and "Title " in wins and 'class="clicked"' in wins
 
 
+def test_equal_rankers_leave_the_error_browser_empty(log, tmp_path):
+    root = tmp_path / "log"
+    root.mkdir()
+    for part in log.iterdir():
+        (root / part.name).symlink_to(log / ("model" if part.name.startswith("baseline") else part.name))
+    _, document, text = run(root, tmp_path)
+    assert document["randomised"]["lift"]["auc"]["value"] == 0.0
+    assert "Where the triple tower wins most" not in text
+
+
 class Page(HTMLParser):
     """Collects what a browser would fetch, and the ids."""
 
