@@ -18,13 +18,26 @@ from tritower.ranker.dropout import Dropout
 from tritower.ranker.extras import HashedKeys, PastClicks
 
 
-class Tower(nn.Sequential):
-    """Fully connected layers with ReLU and dropout after each."""
+class ScaledLinear(nn.Linear):
+    """A linear layer of `scale` times the input; the weights are scaled instead, fewer numbers than a batch of texts."""
 
-    def __init__(self, width_in: int, widths: tuple[int, ...], dropout: float) -> None:
+    def __init__(self, width_in: int, width: int, scale: float) -> None:
+        super().__init__(width_in, width)
+        self.scale = scale
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(..., width_in) -> (..., width)."""
+        return functional.linear(value, self.scale * self.weight, self.bias)
+
+
+class Tower(nn.Sequential):
+    """Fully connected layers with ReLU and dropout after each; `scale` is a factor on the input."""
+
+    def __init__(self, width_in: int, widths: tuple[int, ...], dropout: float, scale: float = 1.0) -> None:
         layers: list[nn.Module] = []
-        for width in widths:
-            layers += [nn.Linear(width_in, width), nn.ReLU(), Dropout(dropout)]
+        for number, width in enumerate(widths):
+            linear = nn.Linear(width_in, width) if number or scale == 1 else ScaledLinear(width_in, width, scale)
+            layers += [linear, nn.ReLU(inplace=True), Dropout(dropout)]
             width_in = width
         super().__init__(*layers)
 
@@ -39,31 +52,40 @@ class TextTower(nn.Module):
     def __init__(self, config: RankerConfig, dim: int, widths: tuple[int, ...], *, related: bool = False) -> None:
         super().__init__()
         classes = config.occupation_classes
-        self.scale = config.text_scale
-        self.tower = Tower(dim, widths, config.dropout)
+        self.tower = Tower(dim, widths, config.dropout, config.text_scale)
         self.to_head = nn.Linear(widths[-1], config.head[0], bias=False)
         self.to_class = nn.Linear(widths[-1], classes) if classes else None
         # What an offered class is worth to a wish for another; at first they are not related.
         self.relatedness_CC = nn.Parameter(torch.eye(classes)) if classes and related else None
 
-    def forward(self, text_UD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tower output, its share of the head and the class weights side by side (U, E + H + C); class logits (U, C).
-
-        Class weights are probabilities; with `related` each class gets its worth for them.
-        """
-        output_UE = self.tower(self.scale * text_UD)
-        parts = [output_UE, self.to_head(output_UE)]
+    def forward(self, text_UD: Tensor) -> "Told":
+        """What the tower makes of each text."""
+        output_UE = self.tower(text_UD)
         if self.to_class is None:
-            return torch.cat(parts, dim=1), None
-        logit_UC = self.to_class(output_UE).float()
-        weight_UC = logit_UC.softmax(dim=1)
+            return Told(output_UE, self.to_head(output_UE), output_UE[:, :0], None)
+        log_UC = self.to_class(output_UE).float().log_softmax(dim=1)
+        weight_UC = log_UC.exp()
         if self.relatedness_CC is not None:
             weight_UC = weight_UC @ self.relatedness_CC
-        return torch.cat([*parts, weight_UC.to(output_UE.dtype)], dim=1), logit_UC
+        return Told(output_UE, self.to_head(output_UE), weight_UC.to(output_UE.dtype), log_UC)
+
+
+class Told(NamedTuple):
+    """What a text tower makes of its texts: the output, its share of the head, class weights (no columns without classes) and
+    the classes' log probabilities.
+
+    Class weights are probabilities; in the query tower each class gets its worth for them.
+    """
+
+    output_UE: Tensor
+    head_UH: Tensor
+    weight_UC: Tensor
+    log_UC: Tensor | None
 
 
 class Clicks(NamedTuple):
-    """What a ClickModel says of a batch: log probabilities (B,) of a click and of no click as shown; class logits or None."""
+    """What a ClickModel says of a batch: log probabilities (B,) of a click and of no click as shown; those of the classes of
+    the distinct queries and documents, or None."""
 
     click_B: Tensor
     skip_B: Tensor
@@ -98,9 +120,9 @@ class TripleTower(nn.Module):
         self.interaction_tower = Tower(2 * features + extra, config.interaction_tower, config.dropout)
         self.interaction_to_head = nn.Linear(config.interaction_tower[-1], head)
         self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
-        self.head = nn.Sequential(nn.ReLU(), Dropout(config.dropout), Tower(head, config.head[1:], config.dropout))
+        self.head = nn.Sequential(nn.ReLU(inplace=True), Dropout(config.dropout), Tower(head, config.head[1:], config.dropout))
         self.logit = nn.Linear(config.head[-1], 1)
-        self.split = [width, width + head]
+        self.widths = [width, head, classes]
         self._reset_first_layer_of_head()
 
     def _reset_first_layer_of_head(self) -> None:
@@ -123,7 +145,7 @@ class TripleTower(nn.Module):
         past_UD: Tensor,
         past_BH: Tensor,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Relevance logits (B,) float32, and class logits of the distinct queries (Q, C) and documents (J, C) or None.
+        """Relevance logits (B,) float32; log probabilities of the classes of queries (Q, C) and documents (J, C) or None.
 
         Args:
             query_QD: embeddings of the distinct queries.
@@ -135,24 +157,26 @@ class TripleTower(nn.Module):
             past_UD: embeddings of the distinct titles that users clicked before.
             past_BH: row of `past_UD` for each past click; -1 = none.
         """
-        query_QX, query_QC = self.query_tower(query_QD)
-        document_JX, document_JC = self.document_tower(document_JD)
-        # index_select: its gradient is 2.5 times as fast as that of indexing on a CPU.
-        query_BX, document_BX = query_QX.index_select(0, query_B), document_JX.index_select(0, document_B)
-        return self.join(query_BX, document_BX, feature_BF, key_BC, past_UD, past_BH), query_QC, document_JC
+        queries, documents = self.query_tower(query_QD), self.document_tower(document_JD)
+        # index_select: its gradient is 2.5 times as fast as that of indexing on a CPU. Part by part: slices of one wide table
+        # would have gradients that are put together again.
+        query = tuple(part.index_select(0, query_B) for part in queries[:3])
+        document = tuple(part.index_select(0, document_B) for part in documents[:3])
+        logit_B = self.join(query, document, feature_BF, key_BC, past_UD, past_BH)
+        return logit_B, queries.log_UC, documents.log_UC
 
     def join(
         self,
-        query_BX: Tensor,
-        document_BX: Tensor,
+        query: tuple[Tensor, ...],
+        document: tuple[Tensor, ...],
         feature_BF: Tensor,
         key_BC: Tensor,
         past_UD: Tensor,
         past_BH: Tensor,
     ) -> Tensor:
-        """Relevance logits (B,) from outputs of the text towers, one row each."""
-        query_BE, query_BH, query_BC = query_BX.tensor_split(self.split, dim=1)
-        document_BE, document_BH, document_BC = document_BX.tensor_split(self.split, dim=1)
+        """Relevance logits (B,) from the first three parts of what the text towers tell, one row each."""
+        query_BE, query_BH, query_BC = query
+        document_BE, document_BH, document_BC = document
         inputs = [self._crossed(query_BE, feature_BF)]
         if query_BC.shape[1]:
             inputs.append(class_match(query_BC, document_BC))
@@ -229,7 +253,7 @@ class ClickModel(nn.Module):
         past_BH: Tensor,
         position_B: Tensor,
     ) -> Clicks:
-        """Log probabilities of a click and of no click, and the class logits."""
+        """Log probabilities of a click and of no click, and of the classes."""
         logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF, key_BC, past_UD, past_BH)
         bias_B = self.bias(position_B) if self.bias is not None else None
         return Clicks(*click_log_probabilities(logit_B, bias_B, kind=self.kind), *classes)

@@ -75,12 +75,15 @@ class _Member:
 
     def __init__(self, tower: TripleTower, matrix_TD: Tensor, config: RankerConfig) -> None:
         self.tower = tower
-        width, vectors = tower.split[1] + config.occupation_classes, functools.partial(document_vectors, matrix_TD)
+        width, vectors = sum(tower.widths), functools.partial(document_vectors, matrix_TD)
         self.queries = _Cache(tower.query_tower, functools.partial(vectors, described=False), width)
         self.documents = _Cache(tower.document_tower, functools.partial(vectors, described=config.descriptions), width)
 
     def __call__(self, query_B: NDArray[Any], document_B: NDArray[Any], inputs: tuple[Tensor, ...]) -> Tensor:
-        return self.tower.join(self.queries(query_B), self.documents(document_B), *inputs)
+        query, document = (
+            torch.split(cached, self.tower.widths, 1) for cached in (self.queries(query_B), self.documents(document_B))
+        )
+        return self.tower.join(query, document, *inputs)
 
 
 class _Cache:
@@ -107,6 +110,7 @@ class _Cache:
             grown_KE = np.empty((2 * known + len(key_U), self.output_KE.shape[1]), dtype=np.float32)
             grown_KE[:known] = self.output_KE[:known]
             self.output_KE = grown_KE
-        self.output_KE[known : known + len(key_U)] = self.tower(self.vectors(torch.from_numpy(key_U)))[0].numpy()
+        told = self.tower(self.vectors(torch.from_numpy(key_U)))
+        self.output_KE[known : known + len(key_U)] = torch.cat(list(told[:3]), dim=1).numpy()
         self.row_K = np.insert(self.row_K, at_U, np.arange(known, known + len(key_U)))
         self.key_K = np.insert(self.key_K, at_U, key_U)

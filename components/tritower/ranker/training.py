@@ -242,9 +242,9 @@ def class_loss(query_QC: Tensor, document_JC: Tensor, batch: Batch) -> Tensor:
     # Half: what a distilled network learns from is the mean of a click and a probability.
     clicked = torch.nonzero((batch.clicked_B >= 0.5) & (batch.class_B >= 0)).squeeze(1)
     wanted_RC = query_QC.index_select(0, batch.query_B[clicked])
-    wanted = functional.cross_entropy(wanted_RC, batch.class_B[clicked], reduction="sum") / max(1, len(clicked))
+    wanted = functional.nll_loss(wanted_RC, batch.class_B[clicked], reduction="sum") / max(1, len(clicked))
     known = (batch.class_J >= 0).sum().clamp(min=1)
-    offered = functional.cross_entropy(document_JC, batch.class_J, ignore_index=-1, reduction="sum") / known
+    offered = functional.nll_loss(document_JC, batch.class_J, ignore_index=-1, reduction="sum") / known
     return wanted + offered
 
 

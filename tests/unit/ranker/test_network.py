@@ -71,10 +71,10 @@ def test_class_match_by_hand():
     fill(tower.to_class, [[math.log(3.0)], [0.0]], [0.0, 0.0])
     with torch.no_grad():
         tower.relatedness_CC.copy_(torch.tensor([[1.0, 0.5], [0.0, 1.0]]))
-    output, logit_UC = tower(torch.tensor([[2.0]]))
-    torch.testing.assert_close(logit_UC, torch.tensor([[math.log(3.0), 0.0]]))
-    torch.testing.assert_close(output[:, 2:], torch.tensor([[0.75, 0.75 * 0.5 + 0.25]]))
-    match = class_match(output[:, 2:].expand(2, 2), torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
+    told = tower(torch.tensor([[2.0]]))
+    torch.testing.assert_close(told.log_UC, torch.tensor([[math.log(0.75), math.log(0.25)]]))
+    torch.testing.assert_close(told.weight_UC, torch.tensor([[0.75, 0.75 * 0.5 + 0.25]]))
+    match = class_match(told.weight_UC.expand(2, 2), torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
     expected = [0.75 * 0.25 + 0.625 * 0.75, 0.75]
     torch.testing.assert_close(match[:, 0], torch.tensor(expected))
     torch.testing.assert_close(match[:, 1], torch.tensor([math.log(value + 1e-3) / 3 + 1 for value in expected]))

@@ -26,7 +26,7 @@ def test_click_loss_by_hand():
 
 def test_class_loss_by_hand():
     """Two documents with a class, one without; three rows, of which the second alone is a click on a job with a class."""
-    query_QC, document_JC = torch.tensor([[0.0, 0.0], [math.log(3.0), 0.0]]), torch.log(torch.tensor([[1.0, 3.0]] * 3))
+    query_QC, document_JC = torch.log(torch.tensor([[0.5, 0.5], [0.75, 0.25]])), torch.log(torch.tensor([[0.25, 0.75]] * 3))
     batch = SimpleNamespace(
         clicked_B=torch.tensor([0.0, 1.0, 1.0]), class_B=torch.tensor([1, 0, -1]), query_B=torch.tensor([0, 1, 0]),
         class_J=torch.tensor([0, 1, -1]),
