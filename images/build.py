@@ -3,7 +3,8 @@
     wheelhouse   wheelhouse/: every locked wheel and tritower's own (the only part of a build that needs a network)
     base-image   a Debian base image by debootstrap, for machines that cannot pull python:3.11-slim; for `spark` one with Java
     build        docker build, with no network: <prefix>/<image>:<version>-<commit> on a layer of its locked packages
-    check        the smoke check of each image: imports, random user id, read-only root, size budget; writes its SBOM
+    check        the smoke check of each image: imports, random user id, read-only root, size budget, for `spark` a query in a
+                 session; writes its SBOM
     audit        known vulnerabilities of each image's locked packages, by pip-audit (a network, and pip-audit installed)
 
 Images are named by TRITOWER_IMAGE_PREFIX (default `tritower`). BASE_IMAGE replaces python:3.11-slim for all of them, and
@@ -31,14 +32,25 @@ LOCAL_BASES = {
     "spark": ("tritower/python-java:3.11-17-bookworm", ",openjdk-17-jre-headless"),
 }
 STEPS = ("tritower.ingest.step", "tritower.features.step", "tritower.recommend.step")
+SPARK_QUERY = """
+import pyarrow as pa
+from tritower.spark import SparkEngine
+
+with SparkEngine(memory_limit="450MiB", threads=1) as engine:
+    engine.register("t", pa.table({"x": [3, 1, 2]}))
+    engine.keep("squares", "SELECT x, x * x AS y FROM t", order_by="x", number="n")
+    rows = engine.rows("SELECT n, y FROM squares ORDER BY n")
+    if rows != [{"n": 0, "y": 1}, {"n": 1, "y": 4}, {"n": 2, "y": 9}]:
+        raise SystemExit(f"a query gives {rows}")
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """What an image is for, which image's packages it shares, and what its smoke check asks for.
 
-    `present` must import, `absent` must not even be found, `budget_mb` bounds its size on disk. `kernels` says that its
-    steps have numba kernels, which the build compiles.
+    `present` must import, `absent` must not even be found, `budget_mb` bounds its size on disk. `program` must run to its
+    end under the image's own user. `kernels` says that its steps have numba kernels, which the build compiles.
     """
 
     description: str
@@ -46,6 +58,7 @@ class Image:
     absent: tuple[str, ...] = ()
     budget_mb: int
     parent: str = ""
+    program: str = ""
     kernels: bool = False
 
 
@@ -74,6 +87,7 @@ IMAGES = {
         present=("kfp.dsl.executor_main", *STEPS, "pyspark.sql"),
         absent=("torch", "sentence_transformers", "transformers"),
         budget_mb=2500,
+        program=SPARK_QUERY,
         kernels=True,
     ),
 }
@@ -267,7 +281,7 @@ def build_layer(label: str, image: str, *, parent: str, hashed: list[str], plain
 
 
 def check(images: list[str]) -> None:
-    """Smoke check: imports and absences under a random user id on a read-only root, no entry point, size, SBOM."""
+    """Smoke check: imports and absences under a random user id on a read-only root, a program, no entry point, size, SBOM."""
     faults: list[str] = []
     for image in images:
         wanted = IMAGES[image]
@@ -278,21 +292,23 @@ def check(images: list[str]) -> None:
         if size_mb > wanted.budget_mb:
             faults.append(f"{image}: {size_mb:.0f} MB, budget {wanted.budget_mb} MB")
         # The flag is KFP's own when it starts a step: without it, importing kfp takes its client too.
-        confined = (
-            "--env _KFP_RUNTIME=true --network none --read-only --tmpfs /tmp:mode=1777,exec --user 24680:0 --cap-drop ALL"
-        )
+        confined = "--env _KFP_RUNTIME=true --network none --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL"
+        container = ["docker", "run", "--rm", *confined.split()]
         program = ["python3", "-m", "tritower.about", "--present", *wanted.present, "--absent", *wanted.absent, "--sbom"]
-        done = subprocess.run(
-            ["docker", "run", "--rm", *confined.split(), name(image), *program], capture_output=True, text=True
-        )
-        if done.returncode:
-            faults += [f"{image}: {line}" for line in done.stderr.strip().splitlines()[-5:]]
+        done = subprocess.run([*container, "--user", "24680:0", name(image), *program], capture_output=True, text=True)
+        ran = done
+        if wanted.program:
+            ran = subprocess.run([*container, name(image), "python3", "-c", wanted.program], capture_output=True, text=True)
+        if done.returncode or ran.returncode:
+            failed = done if done.returncode else ran
+            faults += [f"{image}: {line}" for line in failed.stderr.strip().splitlines()[-5:]]
             continue
         place = OUT / f"{image}.sbom.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(done.stdout)
         packages = len(json.loads(done.stdout)["components"])
-        print(f"{image}: {size_mb:.0f} MB of {wanted.budget_mb}, {packages} packages, imports as expected")
+        works = ", its program runs" if wanted.program else ""
+        print(f"{image}: {size_mb:.0f} MB of {wanted.budget_mb}, {packages} packages, imports as expected{works}")
     if faults:
         sys.exit("\n".join(faults))
 

@@ -91,7 +91,7 @@ def _submit(options: argparse.Namespace) -> int:
     arguments = running.arguments(options.pipeline, _locations(options), options.preset, options.set, engine=options.engine)
     backend = _backend(options)
     run_id = backend.submit(
-        compiling.yaml_path(options.pipeline),
+        compiling.for_engine(compiling.yaml_path(options.pipeline), options.engine, running.KEPT / "pipeline"),
         arguments,
         experiment=options.experiment,
         name=options.name or options.pipeline,
@@ -113,7 +113,7 @@ def _schedule(options: argparse.Namespace) -> int:
         options.pipeline, locations, options.preset, options.set, engine=options.engine, versioned=False
     )
     made, replaced = _backend(options).schedule(
-        compiling.yaml_path(options.pipeline),
+        compiling.for_engine(compiling.yaml_path(options.pipeline), options.engine, running.KEPT / "pipeline"),
         arguments,
         experiment=options.experiment,
         name=options.name or options.pipeline,

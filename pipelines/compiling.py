@@ -15,6 +15,7 @@ from pipelines.flavours import FLAVOURS, Flavour, compiling_for
 
 COMPILED = Path(__file__).parent / "compiled"
 _NEUTRAL_IMAGE = "tritower"
+_BASE = re.compile(r"\bbase(?=:[^:/]*$)")
 _DEFAULT = re.compile(r"(?<=dict )\[Default: (\{.+\})\](?=\n)")
 
 
@@ -40,6 +41,26 @@ def compile_all(folder: Path = COMPILED) -> list[Path]:
 def _in_order(default: re.Match[str]) -> str:
     """A dict in the head comment with its keys sorted: kfp takes them as a protobuf map happens to give them."""
     return f"[Default: {dict(sorted(ast.literal_eval(default[1]).items()))}]"
+
+
+def for_engine(path: Path, engine: str, folder: Path) -> Path:
+    """A compiled pipeline with images that have the engine: for Spark a copy in `folder`.
+
+    What is kept names images that have DuckDB alone, unless TRITOWER_ENGINE_IMAGE said otherwise when compiling. In the copy
+    the steps that take `engine` have the image `spark` of the same registry and tag.
+    """
+    if engine != "spark":
+        return path
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    executors = documents[0]["deploymentSpec"]["executors"]
+    for component in documents[0]["components"].values():
+        if "engine" in component.get("inputDefinitions", {}).get("parameters", {}):
+            container = executors[component["executorLabel"]]["container"]
+            container["image"] = _BASE.sub("spark", container["image"])
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / path.name
+    copy.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
+    return copy
 
 
 def check_all(folder: Path = COMPILED) -> None:

@@ -49,6 +49,18 @@ def _binds(paths: Iterable[Path]) -> list[Any]:
     return [Mount(target=str(path), source=str(path), type="bind", read_only=True) for path in sorted(set(paths))]
 
 
+def user_names(folder: Path) -> Any:
+    """Mount an /etc/passwd, kept in `folder`, that names the user of the containers: Spark does not start without a name."""
+    from docker.types import Mount
+
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "passwd"
+    users = {os.getuid(): "tritower"} | {0: "root"}
+    lines = [f"{name}:x:{number}:0:{name}:/tmp:/usr/sbin/nologin\n" for number, name in users.items()]
+    file.write_text("".join(lines), encoding="utf-8")
+    return Mount(target="/etc/passwd", source=str(file.absolute()), type="bind", read_only=True)
+
+
 @contextlib.contextmanager
 def honest_exit_codes() -> Iterator[None]:
     """While the block runs, `kfp.local.DockerRunner` reports the exit code the container really had."""

@@ -90,12 +90,15 @@ def run(
     locations = {parameter: _absolute(location) for parameter, location in locations.items()}
     values = arguments(name, locations, preset, settings, engine=engine)
     compiling.check_all()
-    pipeline = compiling.yaml_path(name)
-    print(f"Running {pipeline.name} with data version {values['data_version']}; artifacts are in {root}")
     store = "" if storage.is_local(root) else str(root).rstrip("/")
     here = staged.folder(store, KEPT) if store else storage.local_path(root)
+    pipeline = compiling.yaml_path(name)
+    if docker:
+        pipeline = compiling.for_engine(pipeline, engine, here / "pipeline")
+    print(f"Running {pipeline.name} with data version {values['data_version']}; artifacts are in {root}")
     if store:
         print(f"Logs and the cache's index are in {here}")
+    names = [containers.user_names(here)] if docker and engine == "spark" else []
     start = time.perf_counter()
     outcome = local.run(
         pipeline,
@@ -103,7 +106,7 @@ def run(
         root=here.absolute(),
         store=store,
         use_cache=use_cache,
-        containers=_container_arguments(locations, store, network, gpus=gpus) if docker else None,
+        containers=_container_arguments(locations, store, network, gpus=gpus, mounts=names) if docker else None,
         report=show.Progress(len(_tasks(name)), sys.stdout),
     )
     cached = sum(step.status == "cached" for step in outcome.steps)
@@ -157,12 +160,14 @@ def _specification(name: str) -> dict[str, Any]:
     return specification
 
 
-def _container_arguments(locations: Mapping[str, str], store: str, network: str, *, gpus: bool) -> dict[str, Any]:
+def _container_arguments(
+    locations: Mapping[str, str], store: str, network: str, *, gpus: bool, mounts: Iterable[Any]
+) -> dict[str, Any]:
     """How containers run: what they read is mounted, and they have no network unless the root is in a store."""
     read_only = [Path(location) for location in locations.values() if location and "://" not in location]
     found = containers.runner_arguments(read_only=read_only, gpus=gpus)
     more = staged.container_arguments(store, network) if store else {"mounts": []}
-    return found | more | {"mounts": [*found["mounts"], *more["mounts"]]}
+    return found | more | {"mounts": [*found["mounts"], *more["mounts"], *mounts]}
 
 
 def _absolute(location: str) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pwd
 import re
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def find_session(memory_limit: str, threads: int) -> "SparkSession":
     builder: Any = SparkSession.builder.appName("tritower")
     # Under spark-submit the master is set already, and setting it again would override it.
     if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.environ.get("SPARK_REMOTE"):
+        _require_user_name()
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         master = os.environ.get("TRITOWER_SPARK_MASTER") or f"local[{threads or '*'}]"
         if master.startswith("local"):
@@ -46,6 +48,15 @@ def find_session(memory_limit: str, threads: int) -> "SparkSession":
     with spark_errors():
         session: SparkSession = builder.getOrCreate()
     return session
+
+
+def _require_user_name() -> None:
+    """Hadoop's login inside Spark fails with a NullPointerException where the user id has no name."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        remedy = "Run under a user id that it has (1000 in the image `spark`)."
+        raise StepError(f"Spark needs a name for the user id {os.getuid()}", where="/etc/passwd", remedy=remedy) from None
 
 
 def _within(megabytes: int) -> dict[str, str]:

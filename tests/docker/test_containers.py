@@ -15,10 +15,16 @@ from typing import Any
 
 import boto3
 import docker
+import pyarrow.parquet as pq
 import pytest
+from kfp import compiler, dsl
 from tritower._build import image_name
+from tritower.ingest import step as ingest_step
+from tritower.ingest.component import ingest
+from tritower.ingest.config import IngestConfig
 
-from pipelines.containers import run_container, runner_arguments
+from pipelines import compiling, local
+from pipelines.containers import run_container, runner_arguments, user_names
 from tests.unit.storage.conftest import s3_server
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
@@ -177,6 +183,67 @@ def test_a_container_compiles_nothing_and_may_have_any_user(client: docker.Docke
     assert "54321 CPU seconds" in output.getvalue()
     assert "data loaded from '/tmp/numba" in output.getvalue()
     assert "saved to" not in output.getvalue()
+
+
+@pytest.fixture
+def spark_image(client: docker.DockerClient) -> str:
+    try:
+        client.images.get(image_name("spark"))
+    except docker.errors.ImageNotFound:
+        pytest.skip("NOT RUN: `make image-spark` first")
+    return image_name("spark")
+
+
+def test_ingest_on_spark_runs_in_its_own_image(spark_image: str, log: Path, tmp_path: Path) -> None:
+    """Without a network, on a read-only root; the dataset is the one that DuckDB gives here."""
+    tables = {name: f"{log}/{name}.parquet" for name in ("jobs", "users")} | {"impressions": f"{log}/impressions"}
+
+    @dsl.pipeline(name="ingesting")
+    def ingesting(jobs: str, impressions: str, users: str, engine: str) -> dsl.Dataset:
+        return ingest(jobs=jobs, impressions=impressions, users=users, engine=engine).outputs["dataset"]
+
+    compiler.Compiler().compile(ingesting, str(tmp_path / "ingesting.yaml"))
+    pipeline = compiling.for_engine(tmp_path / "ingesting.yaml", "spark", tmp_path / "pipeline")
+    arguments = runner_arguments(read_only=[log])
+    arguments["mounts"].append(user_names(tmp_path))
+    outcome = local.run(pipeline, tables | {"engine": "spark"}, root=tmp_path / "root", containers=arguments)
+    ingest_step.run(**tables, dataset=tmp_path / "dataset", config=IngestConfig())
+    (made,) = (Path(uri) for uri in outcome.outputs.values())
+    names = sorted(str(path.relative_to(made)) for path in made.rglob("*.parquet"))
+    assert names == sorted(str(path.relative_to(tmp_path / "dataset")) for path in (tmp_path / "dataset").rglob("*.parquet"))
+    for name in names:
+        assert pq.read_table(made / name).equals(pq.read_table(tmp_path / "dataset" / name)), name
+
+
+def test_spark_starts_under_any_user_that_is_given_a_name(
+    client: docker.DockerClient,
+    spark_image: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = "from tritower.spark import SparkEngine\nprint(SparkEngine(threads=1).rows('SELECT 6 * 7 AS answer'))"
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    arguments = runner_arguments(read_only=[])
+    assert run_container(client, spark_image, ["python3", "-c", program], {}, **arguments) == 1
+    assert "Spark needs a name for the user id 54321 (in /etc/passwd)" in capsys.readouterr().out
+    arguments["mounts"].append(user_names(tmp_path))
+    assert run_container(client, spark_image, ["python3", "-c", program], {}, **arguments) == 0
+    assert "[{'answer': 42}]" in capsys.readouterr().out
+
+
+def test_a_spark_image_without_java_fails_its_smoke_check(spark_image: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {spark_image}\nUSER 0\nRUN rm -rf /usr/lib/jvm\nUSER 1000:0\n")
+    environment = os.environ | {"TRITOWER_IMAGE_TAG": "test-without-java"}
+    broken = f"{spark_image.rpartition(':')[0]}:test-without-java"
+    subprocess.run(["docker", "build", "-q", "-t", broken, str(tmp_path)], check=True)
+    try:
+        command = [sys.executable, "images/build.py", "check", "spark"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode != 0
+        assert "spark: " in done.stderr and "imports as expected" not in done.stdout
+    finally:
+        subprocess.run(["docker", "image", "rm", "-f", broken], check=True)
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="NOT RUN: no NVIDIA GPU here")

@@ -77,6 +77,25 @@ def test_the_image_for_spark_is_chosen_when_compiling(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["training", "batch"])
+def test_for_spark_the_steps_that_take_an_engine_change_their_image_and_nothing_else(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(compiling.yaml_path(name).read_text().replace("tritower/base:", "registry.example:5000/base/base:"))
+    assert compiling.for_engine(path, "duckdb", tmp_path / "copy") == path
+    copy = compiling.for_engine(path, "spark", tmp_path / "copy")
+    before, after = (list(yaml.safe_load_all(one.read_text())) for one in (path, copy))
+    images = {}
+    for executor, spec in after[0]["deploymentSpec"]["executors"].items():
+        kept = before[0]["deploymentSpec"]["executors"][executor].get("container", {})
+        if "container" in spec and spec["container"]["image"] != kept["image"]:
+            images[executor] = spec["container"]["image"]
+            spec["container"]["image"] = kept["image"]
+    tag = images["exec-ingest"].rpartition(":")[2]
+    steps = ("ingest", "features", "features-2") if name == "training" else ("ingest", "features")
+    assert images == {f"exec-{step}": f"registry.example:5000/base/spark:{tag}" for step in steps}
+    assert before == after
+
+
+@pytest.mark.parametrize("name", ["training", "batch"])
 def test_engine_and_state_are_parameters_that_reach_the_steps(name: str) -> None:
     document = next(yaml.safe_load_all(compiling.yaml_path(name).read_text()))
     parameters = document["root"]["inputDefinitions"]["parameters"]
