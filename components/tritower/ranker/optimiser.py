@@ -4,6 +4,7 @@ Legend: P weights of the network, in the order of the parameter groups.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,14 +20,15 @@ class FlatAdamW:
     The network's parameters become views of `weight_P`: writing to it loads weights into the network.
 
     Args:
-        model: on its device, not yet wrapped for several processes; all of its state is parameters.
+        model: on its device; all of its state is parameters.
         config: the knobs.
+        average: puts the mean over all processes in the place of the gradients (P,).
     """
 
-    def __init__(self, model: ClickModel, config: RankerConfig) -> None:
+    def __init__(self, model: ClickModel, config: RankerConfig, average: Callable[[Tensor], None] = lambda _: None) -> None:
         assert not list(model.buffers())
         groups = parameter_groups(model, config)
-        self.config = config
+        self.config, self.average = config, average
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self.weight_P = torch.cat([p.detach().reshape(-1) for p in self.parameters])
         self.gradient_P = torch.zeros_like(self.weight_P)
@@ -51,6 +53,7 @@ class FlatAdamW:
         # A parameter that took no part has no gradient.
         parts = [p.grad.reshape(-1) if p.grad is not None else p.new_zeros(p.numel()) for p in self.parameters]
         torch.cat(parts, out=self.gradient_P)
+        self.average(self.gradient_P)
         if self.config.clip_norm:
             norm = self.gradient_P.norm()
             self.gradient_P.mul_((self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -83,8 +83,7 @@ class Trainer:
         self.rows, self.matrix_TD = train, matrix_TD
         self.config, self.place, self.checkpoints, self.failures = config, place, checkpoints, failures
         self.model = model.to(place.device)
-        self.optimiser = FlatAdamW(self.model, config)
-        self.parallel = place.wrap(self.model)
+        self.optimiser = FlatAdamW(self.model, config, average=place.average)
         self.per_epoch = batches.steps_per_epoch(len(train), self.batch_size)
         self.steps = self.per_epoch * config.epochs
         self.progress = Progress()
@@ -131,19 +130,13 @@ class Trainer:
             torch.manual_seed(hash((config.seed, step, place.rank)) & 0x7FFF_FFFF_FFFF)
         index_B = batches.shard(order_N, step % self.per_epoch, batch_size=self.batch_size, rank=place.rank, world=place.world)
         total = 0.0
-        for part, index in enumerate(np.split(index_B, config.accumulate)):
-            batch = self.train(index)
-            last = part == config.accumulate - 1
-            if last:
-                total += self._backward(batch, step)
-            else:
-                with place.no_sync(self.parallel):
-                    total += self._backward(batch, step)
+        for index in np.split(index_B, config.accumulate):
+            total += self._backward(self.train(index), step)
         return total
 
     def _backward(self, batch: Batch, step: int) -> float:
         with self.autocast:
-            said: Clicks = self.parallel(*batch.inputs())
+            said: Clicks = self.model(*batch.inputs())
         loss = click_loss(said.click_B, said.skip_B, batch.clicked_B)
         if said.query_QC is not None and said.document_JC is not None:
             loss = loss + self.config.occupation_weight * class_loss(said.query_QC, said.document_JC, batch)
