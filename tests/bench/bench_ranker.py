@@ -123,8 +123,8 @@ def memory(data: rows.Rows, table: np.ndarray) -> dict:
 
 
 def two_processes(folder: Path) -> dict:
-    """CPU seconds of an epoch by two gloo processes together, each at BATCH rows a step, against two trainings side by side that
-    know nothing of each other: the efficiency. `ratio_alone` compares with one training that has the machine to itself.
+    """CPU seconds of an epoch by two gloo processes together, each at BATCH rows a step, against two trainings side by side
+    that know nothing of each other: the efficiency. `ratio_alone` compares with one training that has the machine to itself.
 
     An epoch is the difference of 8 epochs and 2, the least of three runs each: starting up is not counted, and what other work
     on the machine adds hardly is. Cores share caches and memory, which is no cost of working together.
