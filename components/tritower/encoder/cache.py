@@ -64,8 +64,8 @@ class VectorCache:
             if local:  # an object store shows an object only when it is whole
                 self._store.move(temporary, name)
 
-    def gather(self, keys: pa.Array, out_TD: Any) -> None:
-        """Write the vector of each key to its row of `out_TD`.
+    def gather(self, keys: pa.Array, out_TD: Any, row_U: npt.NDArray[np.int64]) -> None:
+        """Write the vector of each key to its row of `out_TD`, which `row_U` tells.
 
         Raises:
             StorageError: a key is missing.
@@ -79,7 +79,7 @@ class VectorCache:
             first, last = np.searchsorted(at_T, [start, start + len(table)], sorter=order_T)
             row_T = order_T[first:last]
             vector_UD = table.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self.dim)
-            out_TD[row_T] = vector_UD[at_T[row_T] - start]
+            out_TD[row_U[row_T]] = vector_UD[at_T[row_T] - start]
             start += len(table)
 
     def _known(self) -> pa.Array:

@@ -14,6 +14,10 @@ class EmbedConfig:
     """The encoder where the step is given none: a folder, an installed distribution that holds a model, or a hub id such as
     `sentence-transformers/all-mpnet-base-v2`. The default is all-MiniLM-L6-v2 from PyPI, which needs no network."""
 
+    descriptions: Literal["base", "same"] = "base"
+    """What embeds the descriptions of jobs where the encoder is fine-tuned: the model it was tuned from, which still tells pay
+    and hours apart, or the tuned one, which learned to tell occupations apart (docs/experiments.md: AUC +.002)."""
+
     backend: Literal["auto", "torch", "openvino"] = "auto"
     """What runs the encoder; `auto` is PyTorch on a GPU and OpenVINO on a CPU."""
 

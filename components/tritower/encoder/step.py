@@ -1,5 +1,6 @@
 """The steps of the encoder: files in, files and numbers out."""
 
+import hashlib
 import json
 import logging
 import os
@@ -8,9 +9,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from numpy.lib.format import open_memmap
@@ -22,7 +24,7 @@ from tritower import storage
 from tritower.encoder import backends, distributed, embedding, finetuning, models, tables, training
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
-from tritower.errors import StepError
+from tritower.errors import ArtifactError, StepError
 from tritower.logs import phase
 
 LOG = logging.getLogger(__name__)
@@ -30,6 +32,9 @@ LOG = logging.getLogger(__name__)
 
 def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, encoder: str | Path = "") -> dict[str, Any]:
     """Embed every text of `dataset`/texts.parquet once.
+
+    With a fine-tuned encoder, texts that are descriptions and nothing else are embedded by the model it was tuned from (see
+    `EmbedConfig.descriptions`); the hash in encoder.json is then of both.
 
     Writes `embeddings`/matrix.npy, encoder.json (see schema.py) and index.arrow (the 128-bit key of each row's text), whole or
     not at all. Under torchrun every process calls this and computes its share; with `processes` above 1 it starts torchrun
@@ -44,7 +49,7 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
         The content of encoder.json; in processes other than the first, nothing.
 
     Raises:
-        ArtifactError: there is no such model.
+        ArtifactError: there is no such model, or not the one that the encoder was fine-tuned from.
         DataError: the dataset holds no text.
         StepError: one of several processes failed.
     """
@@ -57,36 +62,101 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
     texts = tables.texts(Path(dataset))
     wanted = str(encoder) or config.model
     folder = models.find(wanted)
-    identity = models.content_hash(folder)
-    with phase(LOG, "load encoder") as counts:
-        model = models.load(folder, _device())
-        memory = storage.local_path(config.cache) / identity[:32] if config.cache and storage.is_local(config.cache) else None
-        backend, agreement = embedding.choose(model, folder, texts, config, memory)
-        counts.update(backend=backend.name, overlap=round(agreement["top10_overlap"], 3))
+    parts = _parts(folder, Path(dataset), len(texts), config)
     shards = Path(embeddings).with_name(f".{Path(embeddings).name}.shards")
-    root = config.cache.rstrip("/") or str(shards)
-    cache = VectorCache(f"{root}/{identity[:32]}/{backend.name}", models.dimension(model))
-    with phase(LOG, "embed") as counts:
-        new, cut = embedding.fill(cache, texts, model, backend, segment_texts=config.segment_texts)
-        counts.update(texts=len(texts), new=new)
+    filled = [_fill(part, texts, config, config.cache.rstrip("/") or str(shards)) for part in parts]
     distributed.wait()
     if distributed.rank():
         return {}
-    info = {"name": _name(folder, wanted), "hash": identity, "dim": cache.dim, "texts": len(texts), "normalised": True}
-    info |= {"backend": backend.name, **agreement, "new_texts": new, "truncated": cut}
+    main = filled[0]
+    dims = {one.cache.dim for one in filled}
+    if len(dims) > 1:
+        raise ArtifactError(
+            f"vectors of {sorted(dims)} entries for one matrix",
+            where=", ".join(str(part.folder) for part in parts),
+            remedy="Set `descriptions` to same.",
+        )
+    hashes = [part.identity for part in parts]
+    identity = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+    info = {"name": _name(folder, wanted), "hash": identity, "dim": main.cache.dim, "texts": len(texts), "normalised": True}
+    info |= {"backend": main.backend, **main.agreement}
+    info |= {"new_texts": sum(one.new for one in filled), "truncated": sum(one.cut for one in filled)}
+    if len(parts) > 1:
+        info["descriptions"] = storage.read_json(folder / "finetune.json")["base"]
     with storage.atomic_directory(embeddings) as out, phase(LOG, "gather"):
-        _gather(cache, texts, out)
+        _gather([(one.cache, part.text_U) for one, part in zip(filled, parts, strict=True)], texts, out)
         info["seconds"] = round(time.perf_counter() - start, 3)
         storage.write_json(out / "encoder.json", info)
     shutil.rmtree(shards, ignore_errors=True)
     return info
 
 
-def _gather(cache: VectorCache, texts: list[str], out: Path) -> None:
+class _Part(NamedTuple):
+    """The texts that one model embeds: its folder, its content's hash, their numbers."""
+
+    folder: Path
+    identity: str
+    text_U: npt.NDArray[np.int64]
+
+
+class _Filled(NamedTuple):
+    """A cache that holds the vectors of a part, how they were computed, how many were new and how many were cut."""
+
+    cache: VectorCache
+    backend: str
+    agreement: dict[str, float]
+    new: int
+    cut: int
+
+
+def _parts(folder: Path, dataset: Path, texts: int, config: EmbedConfig) -> list[_Part]:
+    """All texts for the model of `folder`, except descriptions for the one that it was tuned from.
+
+    Raises:
+        ArtifactError: that model is not to be had.
+    """
+    identity = models.content_hash(folder)
+    note = storage.read_json(folder / "finetune.json") if (folder / "finetune.json").exists() else {}
+    tuned = "base" in note and note["base_hash"] != identity
+    described_T = tables.only_descriptions(dataset) if tuned and config.descriptions == "base" else np.zeros(texts, np.bool_)
+    if not described_T.any():
+        return [_Part(folder, identity, np.arange(texts))]
+    base = models.find(note["base"])
+    if models.content_hash(base) != note["base_hash"]:
+        raise ArtifactError(
+            "this is not the model that the encoder was fine-tuned from",
+            where=str(base),
+            remedy="Install the one that finetune had, or set `descriptions` to same.",
+        )
+    return [
+        _Part(folder, identity, np.flatnonzero(~described_T)),
+        _Part(base, note["base_hash"], np.flatnonzero(described_T)),
+    ]
+
+
+def _fill(part: _Part, texts: list[str], config: EmbedConfig, root: str) -> _Filled:
+    """Embed what the cache of a part's model lacks."""
+    chosen = [texts[number] for number in part.text_U]
+    with phase(LOG, "load encoder") as counts:
+        model = models.load(part.folder, _device())
+        local = config.cache and storage.is_local(config.cache)
+        kept = storage.local_path(config.cache) / part.identity[:32] if local else None
+        backend, agreement = embedding.choose(model, part.folder, chosen, config, kept)
+        counts.update(backend=backend.name, overlap=round(agreement["top10_overlap"], 3))
+    cache = VectorCache(f"{root}/{part.identity[:32]}/{backend.name}", models.dimension(model))
+    with phase(LOG, "embed") as counts:
+        new, cut = embedding.fill(cache, chosen, model, backend, segment_texts=config.segment_texts)
+        counts.update(texts=len(chosen), new=new)
+    return _Filled(cache, backend.name, agreement, new, cut)
+
+
+def _gather(parts: list[tuple[VectorCache, npt.NDArray[np.int64]]], texts: list[str], out: Path) -> None:
     """Write matrix.npy and index.arrow."""
     keys = keys_of(texts)
-    matrix_TD = open_memmap(out / "matrix.npy", mode="w+", dtype=np.float16, shape=(len(texts), cache.dim))
-    cache.gather(keys, matrix_TD)
+    shape = (len(texts), parts[0][0].dim)
+    matrix_TD = open_memmap(out / "matrix.npy", mode="w+", dtype=np.float16, shape=shape)
+    for cache, text_U in parts:
+        cache.gather(keys.take(pa.array(text_U)), matrix_TD, text_U)
     matrix_TD.flush()
     table = pa.table({"text": np.arange(len(texts), dtype=np.int32), "key": keys})
     feather.write_feather(table, out / "index.arrow", "uncompressed")
@@ -158,7 +228,8 @@ def _learn(
         **{f"before_{name}": value for name, value in before.figures.items()},
         **{f"after_{name}": value for name, value in after.figures.items()},
     }
-    note = _note(f"{config.model}, fine-tuned" if accepted else config.model, base, words, numbers)
+    name = f"{config.model}, fine-tuned" if accepted else config.model
+    note = _note(name, base, config.model, words, numbers)
     sample = texts[:: max(1, len(texts) // 256)] if config.export else []
     _write_model(model, encoder if accepted else None, base, note | {"settings": facts["settings"]}, sample)
     _write_results(numbers, finetuning.page(judge, before, after, facts, config), report, metrics)
@@ -201,13 +272,16 @@ def _hand_on(base: Path, name: str, model: Path, report: str | Path, metrics: st
     verdict = "epochs is 0: the base model is handed on as it is"
     LOG.info("%s", verdict)
     numbers = {"accepted": 0, "steps": 0}
-    _write_model(model, None, base, _note(name, base, verdict, numbers), [])
+    _write_model(model, None, base, _note(name, base, name, verdict, numbers), [])
     _write_results(numbers, f"<!doctype html><title>Encoder</title><p>{verdict}</p>\n", report, metrics)
     return numbers
 
 
-def _note(name: str, base: Path, verdict: str, numbers: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "base_hash": models.content_hash(base), "verdict": verdict, "numbers": numbers}
+def _note(name: str, base: Path, given: str, verdict: str, numbers: dict[str, Any]) -> dict[str, Any]:
+    """finetune.json: the base is the first of its line, for a model that is tuned again day by day."""
+    earlier = storage.read_json(base / "finetune.json") if (base / "finetune.json").exists() else {}
+    first = {"base": earlier.get("base", given), "base_hash": earlier.get("base_hash") or models.content_hash(base)}
+    return {"name": name, **first, "verdict": verdict, "numbers": numbers}
 
 
 def _write_results(numbers: dict[str, Any], page: str, report: str | Path, metrics: str | Path) -> None:

@@ -15,6 +15,7 @@ from tritower import storage
 from tritower.encoder.triplets import Shown
 from tritower.errors import DataError
 
+_KINDS = ["is_query", "is_title", "is_document", "is_profile", "is_description"]
 _COLUMNS = ("request", "user", "query_text", "document_text", "position", "clicked")
 
 
@@ -31,6 +32,14 @@ def texts(dataset: Path) -> list[str]:
     if not values:
         raise DataError("the dataset holds no text", where=str(path), remedy="Was ingest given an empty log?")
     return [str(value) for value in values]
+
+
+def only_descriptions(dataset: Path) -> npt.NDArray[np.bool_]:
+    """Whether each text is a job's description and nothing else (T,)."""
+    flags = pq.read_table(dataset / "texts.parquet", columns=_KINDS)
+    is_kind = {name: flags.column(name).to_numpy() for name in _KINDS}
+    only: npt.NDArray[np.bool_] = is_kind.pop("is_description") & ~np.logical_or.reduce(list(is_kind.values()))
+    return only
 
 
 def documents(dataset: Path) -> npt.NDArray[np.int64]:

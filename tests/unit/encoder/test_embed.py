@@ -1,3 +1,4 @@
+import shutil
 import time
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -6,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tritower import storage
 from tritower.encoder import fidelity, models, step
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig
-from tritower.errors import ConfigError, DataError, StorageError
+from tritower.errors import ArtifactError, ConfigError, DataError, StorageError
 
 STRANGE = ["", " ".join(["nurse"] * 10_000), "🚚👩‍⚕️", "водитель грузовика トラック運転手 driver", "nurse\u0000driver"]
 
@@ -131,7 +133,7 @@ def test_missing_counts_a_repeated_text_once(tmp_path: Path) -> None:
     cache.add(keys_of(["b"]), np.array([[1, 0]], np.float16))
     assert cache.missing(keys).tolist() == [0, 3]
     with pytest.raises(StorageError, match="4 vectors are missing"):
-        cache.gather(keys, np.empty((5, 2), np.float16))
+        cache.gather(keys, np.empty((5, 2), np.float16), np.arange(5))
 
 
 def test_bad_input_is_one_clear_error(tiny_model: Path, tmp_path: Path) -> None:
@@ -148,3 +150,32 @@ def test_bad_input_is_one_clear_error(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be read"):
         run(log, tiny_model, tmp_path / "again", cache=str(tmp_path / "cache"))
     assert not (tmp_path / "again").exists()
+
+
+def test_descriptions_are_embedded_by_the_model_that_was_tuned(tiny_model: Path, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    shutil.copytree(tiny_model, tuned)
+    changed = models.load(tuned)
+    with torch.no_grad():
+        for weight in models.transformer_of(changed).parameters():
+            weight.mul_(1.5)
+    changed.save_pretrained(str(tuned), safe_serialization=True)
+    note = {"name": "tuned", "base": str(tiny_model), "base_hash": models.content_hash(tiny_model)}
+    storage.write_json(tuned / "finetune.json", note)
+    texts = ["nurse", "night nurse wanted", "lead cook", "part time"]
+    dataset = write_texts(tmp_path / "dataset", texts)
+    flags = {"is_query": [1, 0, 0, 0], "is_title": [0, 0, 0, 0], "is_document": [0, 0, 1, 0], "is_profile": [0, 0, 0, 0]}
+    kinds = {name: pa.array(values).cast(pa.bool_()) for name, values in (flags | {"is_description": [1, 1, 0, 1]}).items()}
+    pq.write_table(pa.table({"value": texts, **kinds}), dataset / "texts.parquet")
+    matrix, info = run(dataset, tuned, tmp_path / "out")
+    # The first is a query, too: a cosine with it has to mean something.
+    expected = np.stack([(models.load(tuned) if i in (0, 2) else models.load(tiny_model)).encode(texts[i]) for i in range(4)])
+    assert np.abs(matrix - expected).max() < 1e-3 < np.abs(models.load(tuned).encode(texts) - expected).max()
+    same, info_same = run(dataset, tuned, tmp_path / "same", descriptions="same")
+    assert np.abs(same - models.load(tuned).encode(texts)).max() < 1e-3
+    assert info_same["hash"] == models.content_hash(tuned) != info["hash"]
+    assert info["descriptions"] == str(tiny_model)
+
+    storage.write_json(tuned / "finetune.json", note | {"base_hash": "0" * 64})
+    with pytest.raises(ArtifactError, match="not the model that the encoder was fine-tuned from"):
+        run(dataset, tuned, tmp_path / "other")
