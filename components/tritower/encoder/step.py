@@ -121,13 +121,15 @@ def _parts(folder: Path, dataset: Path, texts: int, config: EmbedConfig) -> list
     described_T = tables.only_descriptions(dataset) if tuned and config.descriptions == "base" else np.zeros(texts, np.bool_)
     if not described_T.any():
         return [_Part(folder, identity, np.arange(texts))]
-    base = models.find(note["base"])
-    if models.content_hash(base) != note["base_hash"]:
+    remedy = "Install the one that finetune had, or set the knob `descriptions` of embed to same."
+    try:
+        base = models.find(note["base"])
+    except ArtifactError as error:
         raise ArtifactError(
-            "this is not the model that the encoder was fine-tuned from",
-            where=str(base),
-            remedy="Install the one that finetune had, or set `descriptions` to same.",
-        )
+            "the model that the encoder was fine-tuned from is not here", where=note["base"], remedy=remedy
+        ) from error
+    if models.content_hash(base) != note["base_hash"]:
+        raise ArtifactError("this is not the model that the encoder was fine-tuned from", where=str(base), remedy=remedy)
     return [
         _Part(folder, identity, np.flatnonzero(~described_T)),
         _Part(base, note["base_hash"], np.flatnonzero(described_T)),

@@ -179,3 +179,7 @@ def test_descriptions_are_embedded_by_the_model_that_was_tuned(tiny_model: Path,
     storage.write_json(tuned / "finetune.json", note | {"base_hash": "0" * 64})
     with pytest.raises(ArtifactError, match="not the model that the encoder was fine-tuned from"):
         run(dataset, tuned, tmp_path / "other")
+    storage.write_json(tuned / "finetune.json", note | {"base": str(tmp_path / "gone")})
+    with pytest.raises(ArtifactError, match="is not here"):
+        run(dataset, tuned, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
