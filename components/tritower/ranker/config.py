@@ -29,7 +29,7 @@ class RankerConfig:
     """Scale each interaction feature by a factor that the query chooses."""
 
     cross_layers: int = 2
-    """Cross layers (DCN V2) before the interaction tower; 0 = none. Two rank better at a third more time (docs/experiments.md)."""
+    """Cross layers (DCN V2) before the interaction tower; 0 = none. Two rank better at a third more time."""
 
     cross_rank: int = 16
     """Rank of the cross layers' matrices, >= 1."""
