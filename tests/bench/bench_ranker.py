@@ -95,6 +95,9 @@ def same_loss(data: rows.Rows, matrix_TD: np.ndarray, config: RankerConfig) -> N
     """
     torch.manual_seed(1)
     model = ClickModel(config, dim=DIM, features=FEATURES)
+    with torch.no_grad():
+        for weight in model.parameters():  # a part that starts at 0 would not be missed
+            weight += 0.01 * torch.randn_like(weight)
     index = np.unique(data.document, return_index=True)[1][:BATCH]
     batch = batches.Source(data, matrix_TD)(index)
     said = model(*batch.inputs())

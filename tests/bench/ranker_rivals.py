@@ -4,6 +4,7 @@ every row.
 Legend: B rows of a batch, D embedding width, F features, C occupation classes.
 """
 
+import copy
 from collections.abc import Iterable
 
 import numpy as np
@@ -29,6 +30,7 @@ class RowNetwork(nn.Module):
         ours, self.dim, self.weight = model.relevance, dim, config.occupation_weight
         assert ours.product_to_head is not None and model.bias is not None
         self.query, self.document = copied(ours.query_tower.tower[0]), copied(ours.document_tower.tower[0])
+        self.cross = copy.deepcopy(ours.cross) if ours.cross is not None else nn.Identity()
         self.interaction = nn.Sequential(
             *(copied(part) if isinstance(part, nn.Linear) else part for part in ours.interaction_tower)
         )
@@ -49,7 +51,7 @@ class RowNetwork(nn.Module):
         query_BD, document_BD, feature_BF = row_BX.tensor_split([self.dim, 2 * self.dim], dim=1)
         query_BE, document_BE = self.query(query_BD).relu(), self.document(document_BD).relu()
         missing_BF = torch.isnan(feature_BF)
-        inputs = [torch.nan_to_num(feature_BF), missing_BF.float()]
+        inputs = [self.cross(torch.cat([torch.nan_to_num(feature_BF), missing_BF.float()], dim=1))]
         if self.query_class is not None:
             query_BC, document_BC = self.query_class(query_BE), self.document_class(document_BE)
             match_B = ((query_BC.softmax(1) @ self.related) * document_BC.softmax(1)).sum(1)

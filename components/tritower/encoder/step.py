@@ -78,11 +78,18 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
         )
     hashes = [part.identity for part in parts]
     identity = hashes[0] if len(hashes) == 1 else hashlib.sha256(" ".join(hashes).encode()).hexdigest()
-    info = {"name": _name(folder, wanted), "hash": identity, "dim": main.cache.dim, "texts": len(texts), "normalised": True}
+    account = _account(folder)
+    info = {
+        "name": account.get("name", wanted),
+        "hash": identity,
+        "dim": main.cache.dim,
+        "texts": len(texts),
+        "normalised": True,
+    }
     info |= {"backend": main.backend, **main.agreement}
     info |= {"new_texts": sum(one.new for one in filled), "truncated": sum(one.cut for one in filled)}
     if len(parts) > 1:
-        info["descriptions"] = storage.read_json(folder / "finetune.json")["base"]
+        info["descriptions"] = account["base"]
     with storage.atomic_directory(embeddings) as out, phase(LOG, "gather"):
         _gather([(one.cache, part.text_U) for one, part in zip(filled, parts, strict=True)], texts, out)
         info["seconds"] = round(time.perf_counter() - start, 3)
@@ -116,7 +123,7 @@ def _parts(folder: Path, dataset: Path, texts: int, config: EmbedConfig) -> list
         ArtifactError: that model is not to be had.
     """
     identity = models.content_hash(folder)
-    note = storage.read_json(folder / "finetune.json") if (folder / "finetune.json").exists() else {}
+    note = _account(folder)
     tuned = "base" in note and note["base_hash"] != identity
     described_T = tables.only_descriptions(dataset) if tuned and config.descriptions == "base" else np.zeros(texts, np.bool_)
     if not described_T.any():
@@ -264,10 +271,10 @@ def _device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
-def _name(folder: Path, given: str) -> str:
-    """What a reader should see: a fine-tuned model's own account of itself, else the name it was asked for by."""
+def _account(folder: Path) -> dict[str, Any]:
+    """What finetune wrote of the model in `folder`; nothing for a model that is not from there."""
     note = folder / "finetune.json"
-    return str(storage.read_json(note)["name"]) if note.exists() else given
+    return storage.read_json(note) if note.exists() else {}
 
 
 def _hand_on(base: Path, name: str, model: Path, report: str | Path, metrics: str | Path) -> dict[str, Any]:
@@ -281,8 +288,10 @@ def _hand_on(base: Path, name: str, model: Path, report: str | Path, metrics: st
 
 def _note(name: str, base: Path, given: str, verdict: str, numbers: dict[str, Any]) -> dict[str, Any]:
     """finetune.json: the base is the first of its line, for a model that is tuned again day by day."""
-    earlier = storage.read_json(base / "finetune.json") if (base / "finetune.json").exists() else {}
-    first = {"base": earlier.get("base", given), "base_hash": earlier.get("base_hash") or models.content_hash(base)}
+    earlier = _account(base)
+    if "base" not in earlier:
+        earlier = {"base": given, "base_hash": models.content_hash(base)}
+    first = {key: earlier[key] for key in ("base", "base_hash")}
     return {"name": name, **first, "verdict": verdict, "numbers": numbers}
 
 

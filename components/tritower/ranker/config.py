@@ -5,6 +5,16 @@ from typing import Literal
 
 from tritower.config import check
 
+_AT_LEAST_ONE = (
+    "positions", "normaliser_rows", "epochs", "accumulate", "evaluations_per_epoch", "patience", "processes", "members",
+    "cross_rank", "hash_width", "past_width",
+)  # fmt: skip
+_ABOVE_ZERO = ("text_scale", "position_rate", "learning_rate", "checkpoint_every_s", "log_every_s")
+_AT_LEAST_ZERO = (
+    "weight_decay", "occupation_classes", "occupation_weight", "clip_norm", "threads", "seed", "checkpoint_every_steps",
+    "cross_layers", "hash_buckets", "past_clicks",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class RankerConfig:
@@ -185,34 +195,11 @@ class RankerConfig:
             "'requests', which the listwise loss needs",
         )
         check(0 <= self.warmup_share < 1, "warmup_share", self.warmup_share, "in [0, 1)")
-        for name in (
-            "positions",
-            "normaliser_rows",
-            "epochs",
-            "accumulate",
-            "evaluations_per_epoch",
-            "patience",
-            "processes",
-            "members",
-            "cross_rank",
-            "hash_width",
-            "past_width",
-        ):
+        for name in _AT_LEAST_ONE:
             check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("text_scale", "position_rate", "learning_rate", "checkpoint_every_s", "log_every_s"):
+        for name in _ABOVE_ZERO:
             check(getattr(self, name) > 0, name, getattr(self, name), "> 0")
-        for name in (
-            "weight_decay",
-            "occupation_classes",
-            "occupation_weight",
-            "clip_norm",
-            "threads",
-            "seed",
-            "checkpoint_every_steps",
-            "cross_layers",
-            "hash_buckets",
-            "past_clicks",
-        ):
+        for name in _AT_LEAST_ZERO:
             check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         parts = self.processes * self.accumulate
         check(
