@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-docker test-spark wheelhouse base-image images image-spark audit compile golden bench bench-quality lock format clean
+.PHONY: help setup demo check test test-slow test-docker test-spark wheelhouse base-image images image-spark audit compile golden bench bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: $(STAMP)  ## Lint, types, import layers, lock, compiled pipelines
 
 test: $(STAMP)  ## The default tests: offline, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(STAMP)  ## The tests that take longer than the default run allows
+	$(BIN)/python -m pytest -m slow
 
 compile: $(STAMP)  ## Write pipelines/compiled/
 	$(BIN)/python -m pipelines compile
