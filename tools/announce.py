@@ -34,7 +34,8 @@ def build_of(requirements: list[str], cuda: set[str]) -> str:
 
 def ask_pip(release: str, index: str) -> dict[str, Any] | None:
     """The metadata of the wheel of torch that pip would take; None where pip does not say."""
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps", "--ignore-installed", "--report", "-"]
+    options = ["--dry-run", "--quiet", "--no-deps", "--ignore-installed", "--report", "-"]
+    command = [sys.executable, "-m", "pip", "install", *options]
     settings = {"PIP_INDEX_URL": index} if index else {}
     done = subprocess.run([*command, f"torch=={release}"], env=os.environ | settings, stdout=subprocess.PIPE, check=False)
     return None if done.returncode else json.loads(done.stdout)["install"][0]["metadata"]
