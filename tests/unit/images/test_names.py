@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,6 @@ from tritower import __version__
 
 from pipelines.compiling import yaml_path
 from pipelines.containers import on_this_machine
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -48,15 +45,6 @@ def test_the_environment_has_the_last_word(built: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TRITOWER_IMAGE_PREFIX", "reg.example/y/")
     assert on_this_machine("tritower/train:0.1.0-def", built) == "reg.example/y/train:7"
     assert on_this_machine("python:3.11-slim", built) == "python:3.11-slim"
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """What `images/build.py` needs of a checkout, without its .git."""
-    shutil.copytree(ROOT / "images", tmp_path / "checkout/images", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "checkout/components/tritower").mkdir(parents=True)
-    shutil.copy2(ROOT / "components/tritower/__init__.py", tmp_path / "checkout/components/tritower")
-    return tmp_path / "checkout"
 
 
 def tag(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:
