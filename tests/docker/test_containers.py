@@ -83,7 +83,7 @@ def test_torch_in_the_base_image_fails_its_smoke_check(tmp_path: Path) -> None:
     """A module called torch, planted into a copy of the base image, is found by the check that `make images` runs."""
     (tmp_path / "torch.py").write_text("")
     place = "/opt/tritower/lib/python3.11/site-packages/torch.py"
-    (tmp_path / "Dockerfile").write_text(f"FROM {image_name('base')}\nCOPY torch.py {place}\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {built('base')}\nCOPY torch.py {place}\n")
     environment = os.environ | {"TRITOWER_IMAGE_TAG": "test-planted-torch"}
     planted = f"{os.environ.get('TRITOWER_IMAGE_PREFIX', 'tritower')}/base:test-planted-torch"
     docker_build(planted, tmp_path)
