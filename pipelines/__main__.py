@@ -21,6 +21,8 @@ from tritower.errors import ConfigError, TritowerError
 if TYPE_CHECKING:
     from pipelines import remote
 
+_BACKEND_INPUTS = "hand each step what a Kubeflow backend would, and refuse what it refuses"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; the exit status."""
@@ -64,6 +66,7 @@ def _run(options: argparse.Namespace) -> int:
         docker=options.docker,
         gpus=options.gpus,
         network=options.network,
+        as_backend=options.backend_inputs,
     )
     for result in results:
         if result.name == "metrics.json":
@@ -81,6 +84,7 @@ def _demo(options: argparse.Namespace) -> int:
         seed=options.seed,
         preset=options.preset,
         use_cache=not options.no_cache,
+        as_backend=options.backend_inputs,
     )
     return 0
 
@@ -158,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(command, "--network", "with --docker and a root in a store: the Docker network (bridge)", "bridge", "NAME")
     _add_data(command)
     command.add_argument("--no-cache", action="store_true", help="run every step, whatever was run before")
+    command.add_argument("--backend-inputs", action="store_true", help=_BACKEND_INPUTS)
     _add(command, "--root", "artifacts, logs, cache; artifacts also s3://, minio:// (build/run)", "build/run", "WHERE")
     _add(command, "--out", "results (build/results)", Path("build/results"), "DIR")
     command.set_defaults(do=_run)
@@ -168,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(command, "--preset", "knobs: demo, quick, or a TOML file (demo)", "demo", "NAME")
     _add(command, "--out", "folder for everything (build/demo)", Path("build/demo"), "DIR")
     command.add_argument("--no-cache", action="store_true", help="make the log and run every step anew")
+    command.add_argument("--backend-inputs", action="store_true", help=_BACKEND_INPUTS)
     command.set_defaults(do=_demo)
 
     command = commands.add_parser("submit", help="run a pipeline on a Kubeflow Pipelines backend")

@@ -90,8 +90,8 @@ def check_all(folder: Path = COMPILED) -> None:
 def check_importers(path: Path) -> None:
     """Check that no importer of a compiled pipeline has a display name.
 
-    A backend records an importer under its display name and looks it up under its task's name: the driver of the step that takes
-    the artifact then ends with "cannot find producer task" (kubeflow/pipelines#11173).
+    A backend records an importer under its display name and looks it up under its task's name: the driver of the step that
+    takes the artifact then ends with "cannot find producer task" (kubeflow/pipelines#11173).
 
     Raises:
         ArtifactError: an importer has one.

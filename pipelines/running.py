@@ -64,6 +64,7 @@ def run(
     docker: bool = False,
     gpus: bool = False,
     network: str = "bridge",
+    as_backend: bool = False,
 ) -> list[Path]:
     """Execute a compiled pipeline here, show progress, and copy its results to `out`.
 
@@ -80,6 +81,7 @@ def run(
         docker: run each step in its image, without a network, in place of a subprocess.
         gpus: with `docker`, hand the containers every GPU.
         network: with `docker` and a root in a store, the Docker network by which containers reach it.
+        as_backend: hand each step what a Kubeflow backend would.
 
     Returns:
         The results.
@@ -107,6 +109,7 @@ def run(
         store=store,
         use_cache=use_cache,
         containers=_container_arguments(locations, store, network, gpus=gpus, mounts=names) if docker else None,
+        as_backend=as_backend,
         report=show.Progress(len(_tasks(name)), sys.stdout),
     )
     cached = sum(step.status == "cached" for step in outcome.steps)
