@@ -124,13 +124,13 @@ def arguments(
     settings: Iterable[str],
     *,
     engine: str = "duckdb",
-    versioned: bool = True,
+    version: str | None = None,
 ) -> dict[str, Any]:
     """The parameters of a pipeline.
 
     Args:
         engine: duckdb or spark, of ingest and features.
-        versioned: read the input and set its `data_version`; without it the parameters are the same whatever the input holds.
+        version: the `data_version` to set; None to read the input for it.
 
     Raises:
         TritowerError: a knob is wrong or of a step that the pipeline does not have, or an input is not there.
@@ -144,7 +144,8 @@ def arguments(
             raise ConfigError(f"the pipeline {name} has no step {step!r}", where=f"--set {setting}", remedy="Leave it out.")
     own = PLANS[name].knobs
     values = knobs.arguments({step: {**own.get(step, {}), **chosen.get(step, {})} for step in own.keys() | chosen.keys()})
-    version = data_version(*(locations.get(parameter, "") for parameter in PLANS[name].locations)) if versioned else ""
+    if version is None:
+        version = data_version(*(locations.get(parameter, "") for parameter in PLANS[name].locations))
     return {
         **locations,
         "data_version": version,

@@ -120,7 +120,8 @@ def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], log: Path,
     done = call(
         "pipelines", "run", "--local", "--pipeline", "batch", *options, "--impressions", log / "impressions",
         "--model", demo[0] / "model", "--encoder", demo[0] / "encoder",
-        "--set", "candidates.candidates_per_search=30", "--backend-inputs", "--root", tmp_path / "root", "--out", tmp_path / "out",
+        "--set", "candidates.candidates_per_search=30", "--backend-inputs",
+        "--root", tmp_path / "root", "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pq.read_table(tmp_path / "out" / "recommendations.parquet").to_pylist()
