@@ -95,7 +95,8 @@ def _submit(options: argparse.Namespace) -> int:
 
     locations = _checked_locations(options)
     version, remark = submission.version(locations, options.data_version)
-    run_id = _backend(options).submit(
+    backend = _backend(options)
+    run_id = backend.submit(
         _compiled(options),
         _arguments(options, locations, version),
         experiment=options.experiment,
@@ -108,7 +109,7 @@ def _submit(options: argparse.Namespace) -> int:
     print(run_id, flush=True)
     if options.wait:
         try:
-            print(_backend(options).wait(run_id))
+            print(backend.wait(run_id))
         except KeyboardInterrupt:
             print(f"\nNo longer followed; the run goes on. python -m pipelines diagnose {run_id}", file=sys.stderr)
             return 130

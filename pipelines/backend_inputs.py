@@ -140,17 +140,27 @@ def _exchanged(original: Callable[[Any], Any], components: Mapping[str, Any], nu
         component = components[f"comp-{result.parent.name}"]
         try:
             _check_input(given, component)
-            command[at] = json.dumps(executor_input(given, numbers))
-            handler.full_command = command
-            status = original(handler)
+        except ConfigError as error:
+            return _refused(error)
+        command[at] = json.dumps(executor_input(given, numbers))
+        handler.full_command = command
+        status = original(handler)
+        try:
             if status == Status.SUCCESS:
                 _take(result, component)
-        except TritowerError as error:
-            print(f"{type(error).__name__}: {error}")
-            return Status.FAILURE
+        except ArtifactError as error:
+            return _refused(error)
         return status
 
     return run
+
+
+def _refused(error: TritowerError) -> Any:
+    """The status of a step that a backend refuses; the reason goes to the step's log."""
+    from kfp.local.status import Status
+
+    print(f"{type(error).__name__}: {error}")
+    return Status.FAILURE
 
 
 def _check_input(given: Mapping[str, Any], component: Mapping[str, Any]) -> None:

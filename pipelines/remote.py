@@ -7,6 +7,7 @@ client finds the service by itself.
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -59,7 +60,7 @@ class Backend:
         self._namespace = namespace or None
         self._pods_in = namespace or "kubeflow"
         self._where = endpoint or os.environ.get("KF_PIPELINES_ENDPOINT", "the cluster's own service")
-        with warnings.catch_warnings(), _api_errors(self._where):
+        with warnings.catch_warnings(), _api_errors(self._where), _without_log():
             warnings.simplefilter("ignore", FutureWarning)
             self._client = kfp.Client(
                 host=endpoint or None,
@@ -311,11 +312,22 @@ def _api_errors(where: str) -> Iterator[None]:
             yield
     except kfp_server_api.ApiException as error:
         raise _refusal(error.status or 0, str(error.body or error.reason), where) from error
-    except urllib3.exceptions.HTTPError as error:
+    except (urllib3.exceptions.HTTPError, TimeoutError) as error:  # the latter: the client's own, after five tries
         reason = str(getattr(error, "reason", None) or error)
         raise _Unanswered(
             f"the backend cannot be reached: {reason}", where=where, remedy="Check the endpoint and the port-forward."
         ) from error
+
+
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+    """Within the block nothing is logged: the client logs a traceback for each of its tries to reach the backend."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _refusal(status: int, text: str, where: str) -> LaunchError:

@@ -60,8 +60,9 @@ def _refuse_optional_artifacts(function: Callable[..., Any]) -> None:
     `Input[Model]` can be called, a union cannot. To the compiler a default of None is enough.
     """
     for name, hint in function.__annotations__.items():
-        is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-        if is_union and any(typing.get_origin(option) is typing.Annotated for option in typing.get_args(hint)):
+        origin: Any = typing.get_origin(hint)
+        options = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else ()
+        if any(typing.get_origin(option) is typing.Annotated for option in options):
             raise ConfigError(
                 "an optional input artifact cannot be made on a backend (Cannot instantiate typing.Union)",
                 where=f"{function.__name__}.{name}",

@@ -36,6 +36,7 @@ class Api(ThreadingHTTPServer):
         self.refuses = ""
         self.logs: dict[str, str] = {}
         self.answers: list[tuple[int, str]] = []
+        self.is_healthy = True
         self.release = threading.Event()
 
     @property
@@ -49,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         kind, item, query = self._parts()
         if kind == "healthz":
-            self._answer({"multi_user": False})
+            self._answer({"multi_user": False}, 200 if self.server.is_healthy else 503)
         elif "/nodes/" in self.path:
             pod = self.path.split("/")[-2]
             found = self.server.logs.get(urllib.parse.unquote(pod))

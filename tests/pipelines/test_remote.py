@@ -116,3 +116,13 @@ def test_cron_has_six_fields(cron: str) -> None:
 def test_a_backend_that_is_not_there(pipeline: Path) -> None:
     with pytest.raises(LaunchError, match="cannot be reached"):
         remote.Backend("http://127.0.0.1:9").submit(pipeline, {}, experiment="x", name="y")
+
+
+def test_a_backend_that_is_not_well_from_the_start(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kfp.client.client.time.sleep", lambda seconds: None)
+    api.is_healthy = False
+    with pytest.raises(LaunchError, match="cannot be reached: Failed getting healthz endpoint"):
+        remote.Backend(api.url)
+    assert capfd.readouterr() == ("", "")
