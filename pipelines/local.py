@@ -29,7 +29,7 @@ import yaml
 from tritower import storage
 from tritower.errors import StepError
 
-from pipelines import staged
+from pipelines import backend_inputs, staged
 from pipelines.containers import honest_exit_codes
 from pipelines.version import step_versions
 
@@ -101,6 +101,7 @@ def run(
     store: str = "",
     use_cache: bool = True,
     containers: Mapping[str, Any] | None = None,
+    as_backend: bool = False,
     report: Callable[[StepRun], None] = lambda step: None,
 ) -> Outcome:
     """Execute a compiled pipeline with `kfp.local`: a subprocess of this environment per step, or a container.
@@ -112,13 +113,16 @@ def run(
         store: location in an object store that gets the artifacts instead; `root` then keeps the rest.
         use_cache: take a step's result from an earlier run with equal inputs and equal code.
         containers: arguments for containers (`containers.runner_arguments`); None = subprocesses.
+        as_backend: hand each step what a Kubeflow backend would (`backend_inputs`).
         report: called when a step starts (status "running") and when it ends ("done", "cached" or "failed").
 
     Raises:
         StepError: a step failed; the message names it, its last error and its log.
+        ConfigError: an argument does not have the declared type.
     """
     from kfp import components, local
 
+    backend_inputs.check_arguments(pipeline, arguments)
     root.mkdir(parents=True, exist_ok=True)
     tasks = _tasks(pipeline)
     log = StepLog(root=root, tasks=tasks, report=report)
@@ -131,8 +135,9 @@ def run(
     )
     component = components.load_component_from_file(str(pipeline))
     place = staged.steps(store, root / "artifacts") if store else contextlib.nullcontext()
+    given = backend_inputs.steps(pipeline) if as_backend else contextlib.nullcontext()
     kernels = kernels_of_the_images() if containers is None else contextlib.nullcontext()
-    with log.attached(), honest_exit_codes(), place, kernels, _fresh_cache(root, store, step_versions(pipeline)):
+    with log.attached(), honest_exit_codes(), place, given, kernels, _fresh_cache(root, store, step_versions(pipeline)):
         try:
             task = component(**arguments)
         except RuntimeError as error:
