@@ -12,12 +12,15 @@ Set at compile time:
 """
 
 import os
+import types
+import typing
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from kfp import dsl
 
 from tritower import __version__
+from tritower.errors import ConfigError
 
 Image = Literal["base", "train", "serve", "spark"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,5 +43,29 @@ def component(image: Image) -> Callable[[F], Any]:
 
     Args:
         image: `base` for CPU steps and launchers, `train` where torch is needed.
+
+    Raises:
+        ConfigError: an input artifact is `Optional[Input[...]]`.
     """
-    return dsl.component(base_image=image_name(image), install_kfp_package=False)  # type: ignore[no-any-return]
+
+    def build(function: F) -> Any:
+        _refuse_optional_artifacts(function)
+        return dsl.component(base_image=image_name(image), install_kfp_package=False)(function)
+
+    return build
+
+
+def _refuse_optional_artifacts(function: Callable[..., Any]) -> None:
+    """A backend hands input artifacts over without their type, so the SDK makes them from the annotation and calls it.
+
+    `Input[Model]` can be called, a union cannot. To the compiler a default of None is enough.
+    """
+    for name, hint in function.__annotations__.items():
+        origin: Any = typing.get_origin(hint)
+        options = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else ()
+        if any(typing.get_origin(option) is typing.Annotated for option in options):
+            raise ConfigError(
+                "an optional input artifact cannot be made on a backend (Cannot instantiate typing.Union)",
+                where=f"{function.__name__}.{name}",
+                remedy=f"Write `{name}: Input[...] = None`, without Optional.",
+            )
