@@ -147,6 +147,7 @@ def base_image(images: list[str]) -> None:
     """Make a Debian base image with debootstrap (root, Debian's archive reachable by apt); with Java for `spark`."""
     if os.getuid():
         sys.exit("debootstrap needs root: run this target as root, or pull python:3.11-slim instead")
+    must_answer()
     chosen = "spark" if images == ["spark"] else ""
     label, more = LOCAL_BASES[chosen]
     rootfs = OUT / "rootfs"
@@ -353,7 +354,7 @@ def main() -> None:
     if given.verb == "tag":
         print(tag())
         return
-    if given.verb in ("base-image", "build", "check"):
+    if given.verb in ("build", "check"):
         must_answer()
     verbs[given.verb](given.images)
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from kfp import compiler, dsl
 from tritower._build import Image, image_name
+from tritower.errors import StepError
 from tritower.ingest import step as ingest_step
 from tritower.ingest.component import ingest
 from tritower.ingest.config import IngestConfig
@@ -62,6 +63,12 @@ def test_a_container_has_no_network_and_a_read_only_root(
     output = capsys.readouterr().out
     assert "['lo']" in output
     assert "Read-only file system" in output
+
+
+def test_an_image_that_is_not_here_is_named_with_what_makes_it(client: docker.DockerClient) -> None:
+    for image, target in (("tritower/base:none", "make images"), ("tritower/spark:none", "make image-spark")):
+        with pytest.raises(StepError, match=rf"the image is not on this machine .*{image}.* Run `{target}` first"):
+            run_container(client, image, ["true"], {}, **runner_arguments(read_only=[]))
 
 
 def test_a_shell_in_an_image_imports_kfp(client: docker.DockerClient, capsys: pytest.CaptureFixture[str]) -> None:
