@@ -205,8 +205,11 @@ def _record(image: str) -> None:
 
 
 def _built() -> dict[str, str]:
-    """Image -> the full name under which it was last built here."""
-    names: dict[str, str] = json.loads(BUILT.read_text()) if BUILT.exists() else {}
+    """Image -> the full name under which it was last built here; a record that cannot be read is none."""
+    try:
+        names: dict[str, str] = json.loads(BUILT.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
     return names
 
 

@@ -120,6 +120,9 @@ def on_this_machine(image: str, built: Path = BUILT) -> str:
 
     TRITOWER_IMAGE_PREFIX and TRITOWER_IMAGE_TAG have the say where either is set. Else a name that was compiled without
     them stands for what `make images` last built here, as its record says, and any other name for itself.
+
+    Raises:
+        StepError: the record cannot be read.
     """
     kind = image.rsplit("/", 1)[-1].split(":")[0]
     if kind not in get_args(Image):
@@ -128,5 +131,10 @@ def on_this_machine(image: str, built: Path = BUILT) -> str:
         return image_name(kind)
     if image != image_name(kind) or not built.exists():
         return image
-    names: dict[str, str] = json.loads(built.read_text(encoding="utf-8"))
+    try:
+        names: dict[str, str] = json.loads(built.read_text(encoding="utf-8"))
+    except ValueError:
+        raise StepError(
+            "the record of built images cannot be read", where=str(built), remedy="Run `make images` again."
+        ) from None
     return names.get(kind, image)

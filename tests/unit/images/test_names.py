@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tritower import __version__
+from tritower.errors import StepError
 
 from pipelines.compiling import yaml_path
 from pipelines.containers import on_this_machine
@@ -45,6 +46,14 @@ def test_the_environment_has_the_last_word(built: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TRITOWER_IMAGE_PREFIX", "reg.example/y/")
     assert on_this_machine("tritower/train:0.1.0-def", built) == "reg.example/y/train:7"
     assert on_this_machine("python:3.11-slim", built) == "python:3.11-slim"
+
+
+def test_a_torn_record_is_an_error_with_its_remedy(built: Path) -> None:
+    built.write_text(built.read_text()[:20])
+    with pytest.raises(
+        StepError, match=r"the record of built images cannot be read \(in .*built\.json\)\. Run `make images` again\."
+    ):
+        on_this_machine(f"tritower/base:{__version__}", built)
 
 
 def tag(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:

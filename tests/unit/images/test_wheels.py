@@ -81,12 +81,24 @@ def test_a_build_for_another_cuda_is_refused_by_what_it_needs(checkout: Path, in
     assert "needs nvidia-cublas-cu12, which the lock does not have" in done.stderr
 
 
-def test_two_builds_of_torch_are_one_too_many(checkout: Path, indexes: dict[str, str]) -> None:
+def test_two_builds_of_torch_are_one_too_many(checkout: Path, indexes: dict[str, str], tmp_path: Path) -> None:
     stocked(checkout, indexes, "cpu")
     (file,) = (checkout / "wheelhouse").glob("torch-*.whl")
     file.with_name(file.name.replace("+cpu", "")).write_bytes(file.read_bytes())
-    done = build(checkout, "wheelhouse", "train", TORCH_INDEX=indexes["cpu"])
+    done = built(checkout, engine(tmp_path / "docker", "28.0.0", buildx=True, images=("python:3.11-slim",)))
     assert re.search(r"^two builds of torch in .*: torch-\S+ and torch-\S+\. Remove one of them\.$", done.stderr)
+
+
+def test_a_wheel_whose_download_was_cut_is_taken_anew(checkout: Path, indexes: dict[str, str], tmp_path: Path) -> None:
+    stocked(checkout, indexes, "cpu")
+    file = checkout / "wheelhouse/filelock-4.0-py3-none-any.whl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-30])
+    done = built(checkout, engine(tmp_path / "docker", "28.0.0", buildx=True, images=("python:3.11-slim",)))
+    assert re.fullmatch(r"\S+/filelock-4\.0-\S+ is not whole: run `make wheelhouse` where there is a network\n", done.stderr)
+    done = filled(checkout, indexes, "cpu")
+    assert "filelock-4.0-py3-none-any.whl is not whole and is taken anew" in done.stdout
+    assert file.read_bytes() == whole
 
 
 def test_an_index_with_a_password_is_neither_shown_nor_kept(checkout: Path, indexes: dict[str, str]) -> None:
