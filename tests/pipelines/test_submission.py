@@ -103,6 +103,15 @@ def test_with_keys_the_version_is_that_of_the_data(tmp_path: Path, bare: None, m
         assert submission.version(places) == (version.data_version("s3://bucket/jobs.csv", ""), "")
 
 
+@pytest.mark.usefixtures("bare")
+def test_without_the_library_that_reads_stores_the_version_is_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setitem(sys.modules, "pyarrow.fs", None)
+    made, remark = submission.version({"jobs": "s3://b/j"})
+    assert made.startswith("unread-") and "pyarrow.fs is not installed here" in remark
+
+
 def test_submit_needs_no_keys(api: Api) -> None:
     places = ["--jobs", "s3://b/jobs", "--impressions", "minio://b/clicks"]
     done = call(api, "submit", *places, "--data-version", "today")
