@@ -196,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--gpus", action="store_true", help="with --docker: hand the containers every GPU")
     _add(command, "--network", "with --docker and a root in a store: the Docker network (bridge)", "bridge", "NAME")
     _add_data(command)
-    command.add_argument("--no-cache", action="store_true", help="run every step, whatever was run before")
+    command.add_argument("--no-cache", action="store_true", help="run every step, and store none for later runs")
     command.add_argument("--backend-inputs", action="store_true", help=_BACKEND_INPUTS)
     _add(command, "--root", "artifacts, logs, cache; artifacts also s3://, minio:// (build/run)", "build/run", "WHERE")
     _add(command, "--out", "results (build/results)", Path("build/results"), "DIR")
@@ -207,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(command, "--seed", "of the log (0)", 0, "N")
     _add(command, "--preset", "knobs: demo, quick, or a TOML file (demo)", "demo", "NAME")
     _add(command, "--out", "folder for everything (build/demo)", Path("build/demo"), "DIR")
-    command.add_argument("--no-cache", action="store_true", help="make the log and run every step anew")
+    command.add_argument("--no-cache", action="store_true", help="make the log and run every step anew, store none for later")
     command.add_argument("--backend-inputs", action="store_true", help=_BACKEND_INPUTS)
     command.set_defaults(do=_demo)
 

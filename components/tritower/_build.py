@@ -5,7 +5,8 @@ holds the image string, and thin components keep their code out of the YAML.
 
 Set at compile time:
     TRITOWER_IMAGE_PREFIX   registry and path before the image name; default `tritower`
-    TRITOWER_IMAGE_TAG      default: the package version
+    TRITOWER_IMAGE_TAG      default: the package version; a run in containers on the machine that built the images then takes
+                            what was built last (`pipelines/containers.py`)
     TRITOWER_ENGINE_IMAGE   `spark` for pipelines that take `engine = spark`: ingest and features then run in the image that has
                             PySpark and Java, and can do both; default `base`, which can do duckdb only
 """
@@ -27,8 +28,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def image_name(image: Image) -> str:
     """Full name of one of tritower's images, such as `tritower/base:0.1.0`."""
-    prefix = os.environ.get("TRITOWER_IMAGE_PREFIX", "tritower").rstrip("/")
-    tag = os.environ.get("TRITOWER_IMAGE_TAG", __version__)
+    prefix = (os.environ.get("TRITOWER_IMAGE_PREFIX") or "tritower").rstrip("/")
+    tag = os.environ.get("TRITOWER_IMAGE_TAG") or __version__
     return f"{prefix}/{image}:{tag}"
 
 
