@@ -106,13 +106,13 @@ def _submit(options: argparse.Namespace) -> int:
     )
     if remark:
         print(remark, file=sys.stderr)
-    print(run_id, flush=True)
-    if options.wait:
-        try:
+    try:
+        print(run_id, flush=True)
+        if options.wait:
             print(backend.wait(run_id))
-        except KeyboardInterrupt:
-            print(f"\nNo longer followed; the run goes on. python -m pipelines diagnose {run_id}", file=sys.stderr)
-            return 130
+    except KeyboardInterrupt:
+        print(f"\nNo longer followed; the run goes on. python -m pipelines diagnose {run_id}", file=sys.stderr)
+        return 130
     return 0
 
 
