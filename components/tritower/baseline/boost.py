@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xgboost as xgb
 
 from tritower import logs
-from tritower.baseline import position
+from tritower.baseline import exact, position
 from tritower.baseline.config import BaselineConfig
 from tritower.baseline.rows import Iterate, Source
 
@@ -79,7 +79,7 @@ def fit(
     """Boost with early stopping on validation AUC; with `offset_P`, trees explain what position does not."""
     offset_P = np.zeros(config.position_cap) if offset_P is None else offset_P
     rate = float(np.clip(train.clicked_N.mean(), 1e-6, 1 - 1e-6))
-    intercept = float(np.log(rate / (1 - rate)) - offset_P[train.slot_N].mean())
+    intercept = exact.log_odds(rate) - float(offset_P[train.slot_N].mean())
     for data in (train, validation):
         data.matrix.set_base_margin((intercept + offset_P[data.slot_N]).astype(np.float32))
     booster = xgb.train(
