@@ -107,7 +107,9 @@ maps = projection.fit(vector, query, document, about, components=8, limit=500, s
 config = BaselineConfig(
     variant="full", rounds=30, search_trials=2, search_rounds=20, components=4, position_rounds=1, threads=int(threads)
 )
-step.run(features=root + "/features", embeddings=root + "/embeddings", model=out + "/model", scores=out + "/scores", config=config)
+step.run(
+    features=root + "/features", embeddings=root + "/embeddings", model=out + "/model", scores=out + "/scores", config=config
+)
 scores = [open(out + f"/scores/{split}.parquet", "rb").read() for split in ("validation", "test")]
 model = json.load(open(out + "/model/baseline.json"))
 model["config"].pop("threads")
