@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tritower import logs, schema, storage
+from tritower import logs, schema, storage, threads
 from tritower.baseline import boost, exact, position, projection
 from tritower.baseline.config import BaselineConfig
 from tritower.baseline.rows import Derive, Source
@@ -44,6 +44,7 @@ def run(
         DataError: the training or validation split has no rows, or no clicks.
         ArtifactError: features and embeddings do not belong together.
     """
+    threads.cap_libraries()
     features, names = Path(features), _features(Path(features), config.variant)
     with logs.phase(_log, f"baseline {config.variant}: open") as counts:
         maps, derive = _projection(features, Path(embeddings), config)
