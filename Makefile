@@ -5,21 +5,36 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Where torch comes from, if not from pip's index: an index of CPU builds, say. .venv remembers it, and is made anew for another.
+KEPT_INDEX := $(shell cat $(VENV)/.torch-index 2>/dev/null)
+TORCH_INDEX ?= $(KEPT_INDEX)
+export TORCH_INDEX
+
 # Threads that wait give their core away: on a busy machine spinning ones took ten times the CPU seconds.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-docker test-spark wheelhouse base-image images image-spark audit compile golden bench bench-quality lock format clean
+.PHONY: help setup demo check test test-slow test-docker test-spark wheelhouse base-image images image-spark audit compile golden bench bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## Make .venv with every locked version
+setup: $(STAMP)  ## Make .venv with every locked version (TORCH_INDEX=URL: torch from an index of CPU builds)
+
+ifneq ($(TORCH_INDEX),$(KEPT_INDEX))
+.PHONY: another-index
+$(STAMP): another-index
+another-index:
+	rm -rf $(VENV)
+endif
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it or call make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@umask 077 && printf %s "$$TORCH_INDEX" >$(VENV)/.torch-index
+	@$(BIN)/python tools/announce.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
+	@test -z "$$TORCH_INDEX" || PIP_INDEX_URL="$$TORCH_INDEX" $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
@@ -36,6 +51,9 @@ check: $(STAMP)  ## Lint, types, import layers, lock, compiled pipelines
 
 test: $(STAMP)  ## The default tests: offline, under ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(STAMP)  ## The tests that take longer than the default run allows
+	$(BIN)/python -m pytest -m slow
 
 compile: $(STAMP)  ## Write pipelines/compiled/
 	$(BIN)/python -m pipelines compile

@@ -2,13 +2,16 @@
 
     wheelhouse   wheelhouse/: every locked wheel and tritower's own (the only part of a build that needs a network)
     base-image   a Debian base image by debootstrap, for machines that cannot pull python:3.11-slim; for `spark` one with Java
-    build        docker build, with no network: <prefix>/<image>:<version>-<commit> on a layer of its locked packages
+    build        docker build, with no network: <prefix>/<image>:<version>-<commit> on a layer of its locked packages; their
+                 names are kept in build/images/built.json, where `pipelines run --docker` finds them
     check        the smoke check of each image: imports, random user id, read-only root, size budget, for `spark` a query in a
                  session; writes its SBOM
     audit        known vulnerabilities of each image's locked packages, by pip-audit (a network, and pip-audit installed)
 
-Images are named by TRITOWER_IMAGE_PREFIX (default `tritower`). BASE_IMAGE replaces python:3.11-slim for all of them, and
-BASE_IMAGE_TRAIN, BASE_IMAGE_SPARK... for one: a CUDA runtime for train, say. It needs Python 3.11 with venv.
+Images are named by TRITOWER_IMAGE_PREFIX (default `tritower`). They lie on the base that `base-image` made on this machine,
+else on python:3.11-slim; BASE_IMAGE names another for all of them, and BASE_IMAGE_TRAIN, BASE_IMAGE_SPARK... for one: a CUDA
+runtime for train, say. It needs Python 3.11 with venv. `train` gets the build of torch that the wheelhouse holds: PyPI's,
+which is the CUDA build, or that of the index which TORCH_INDEX names.
 """
 
 import argparse
@@ -23,9 +26,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import wheels
+from engine import BUILDKIT, builder, image_id, must_answer, run
+
 ROOT = Path(__file__).resolve().parent.parent
-WHEELHOUSE = ROOT / "wheelhouse"
 OUT = ROOT / "build/images"
+BUILT = OUT / "built.json"
 DEBIAN = "bookworm"
 LOCAL_BASES = {
     "": ("tritower/python:3.11-bookworm", ""),
@@ -49,14 +55,16 @@ with SparkEngine(memory_limit="450MiB", threads=1) as engine:
 class Image:
     """What an image is for, which image's packages it shares, and what its smoke check asks for.
 
-    `present` must import, `absent` must not even be found, `budget_mb` bounds its size on disk. `program` must run to its
-    end under the image's own user. `kernels` says that its steps have numba kernels, which the build compiles.
+    `present` must import, `absent` must not even be found, `budget_mb` bounds its size on disk, and `budget_cuda_mb` that
+    with the CUDA build of torch. `program` must run to its end under the image's own user. `kernels` says that its steps
+    have numba kernels, which the build compiles.
     """
 
     description: str
     present: tuple[str, ...]
     absent: tuple[str, ...] = ()
     budget_mb: int
+    budget_cuda_mb: int = 0
     parent: str = ""
     program: str = ""
     kernels: bool = False
@@ -74,6 +82,7 @@ IMAGES = {
         description="embedding, fine-tuning, training and scoring: torch",
         present=("kfp.dsl.executor_main", "torch", "tritower.ranker.step", "tritower.encoder.step"),
         budget_mb=2900,
+        budget_cuda_mb=7000,
         parent="base",
     ),
     "serve": Image(
@@ -94,15 +103,6 @@ IMAGES = {
 DEFAULT = ("base", "train", "serve")
 
 
-def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run a command (never through a shell), echoed; a failure ends the program with the command's own output above."""
-    print("+", " ".join(command), flush=True)
-    try:
-        return subprocess.run(command, check=True, text=True, **options)  # type: ignore[call-overload,no-any-return]
-    except subprocess.CalledProcessError as error:
-        sys.exit(f"{command[0]} ended with {error.returncode}")
-
-
 def version() -> str:
     """tritower's version as its package states it."""
     text = (ROOT / "components/tritower/__init__.py").read_text()
@@ -110,14 +110,22 @@ def version() -> str:
 
 
 def revision() -> str:
-    """The commit's short id, with `-dirty` where the working tree differs from it."""
+    """The commit's short id, with `-dirty` where the working tree differs from it; empty outside a git checkout."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return ""
 
 
 def tag() -> str:
     """The immutable image tag: version and commit."""
-    return os.environ.get("TRITOWER_IMAGE_TAG") or f"{version()}-{revision()}"
+    if given := os.environ.get("TRITOWER_IMAGE_TAG"):
+        return given
+    commit = revision()
+    if not commit:
+        sys.exit(f"git tells no commit of {ROOT}, and images are named after it. Set TRITOWER_IMAGE_TAG to the tag to use.")
+    return f"{version()}-{commit}"
 
 
 def name(image: str) -> str:
@@ -127,59 +135,7 @@ def name(image: str) -> str:
 
 def prefix() -> str:
     """Registry and path before an image's name."""
-    return os.environ.get("TRITOWER_IMAGE_PREFIX", "tritower").rstrip("/")
-
-
-def requirements(image: str, *, hashed: bool) -> list[str]:
-    """Locked requirements of an image, with hashes, or those that have several builds of one version and so no hash."""
-    file = ROOT / "images" / image / ("requirements.txt" if hashed else "requirements-plain.txt")
-    return file.read_text().splitlines()
-
-
-# ---------------------------------------------------------------------------------------------------------------- wheelhouse
-
-
-def wheelhouse(images: list[str]) -> None:
-    """Fill wheelhouse/ with exactly the wheels of these images' requirements; files already there are kept."""
-    WHEELHOUSE.mkdir(parents=True, exist_ok=True)
-    for stale in WHEELHOUSE.glob("tritower-*.whl"):
-        stale.unlink()
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    with tempfile.TemporaryDirectory() as scratch:  # setuptools leaves files beside the source
-        source = Path(scratch) / "source"
-        for part in ("components", "pyproject.toml", "README.md", "LICENSE"):
-            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
-            source.mkdir(exist_ok=True)
-            copy(ROOT / part, source / part)
-        run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(WHEELHOUSE), str(source))
-    missing = {hashed: sorted({line for image in images for line in requirements(image, hashed=hashed) if not _wheel(line)})
-               for hashed in (True, False)}  # fmt: skip
-    for hashed, lines in missing.items():
-        if lines:
-            with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
-                listing.write("\n".join(lines))
-                listing.flush()
-                # pyspark comes as source only: `pip wheel` makes a wheel of it and takes the others as they are.
-                verb = ["download", "--only-binary=:all:", "--dest"] if hashed else ["wheel", "--wheel-dir"]
-                run(*pip, *verb, str(WHEELHOUSE), "--quiet", "--no-deps", "-r", listing.name)
-    for image in images:
-        found = [_found(line) for hashed in (True, False) for line in requirements(image, hashed=hashed)]
-        print(f"{image}: {len(found)} wheels, {sum(file.stat().st_size for file in found) / 1e6:.0f} MB")
-
-
-def _wheel(line: str) -> Path | None:
-    """The wheel in wheelhouse/ of a line `name==version [--hash=...]`."""
-    package, release = line.split()[0].split("==")
-    stem = re.sub(r"[-_.]+", "[-_.]", package)
-    pattern = re.compile(rf"{stem}-{re.escape(release)}(\+\w+)?-.*\.whl$", re.IGNORECASE)
-    return next((file for file in WHEELHOUSE.glob("*.whl") if pattern.match(file.name)), None)
-
-
-def _found(line: str) -> Path:
-    file = _wheel(line)
-    if file is None:
-        sys.exit(f"no wheel of {line.split()[0]} in {WHEELHOUSE}: run `make wheelhouse` where there is a network")
-    return file
+    return (os.environ.get("TRITOWER_IMAGE_PREFIX") or "tritower").rstrip("/")
 
 
 # ---------------------------------------------------------------------------------------------------------------- base image
@@ -187,6 +143,8 @@ def _found(line: str) -> Path:
 
 def base_image(images: list[str]) -> None:
     """Make a Debian base image with debootstrap (root, Debian's archive reachable by apt); with Java for `spark`."""
+    if os.getuid():
+        sys.exit("debootstrap needs root: run this target as root, or pull python:3.11-slim instead")
     chosen = "spark" if images == ["spark"] else ""
     label, more = LOCAL_BASES[chosen]
     rootfs = OUT / "rootfs"
@@ -230,43 +188,58 @@ def build(images: list[str]) -> None:
         packages = _packages(image)
         own = [f"tritower=={version()}"]
         build_layer(name(image), image, parent=packages, hashed=[], plain=own, kernels=IMAGES[image].kernels)
+        _record(image)
+    # The engine keeps the wheels that it was sent, which are of no use in another build.
+    run(builder(), "builder", "prune", "--force", "--filter", "type=source.local", stdout=subprocess.DEVNULL)
+
+
+def _record(image: str) -> None:
+    """Write the image's full name to build/images/built.json, where `pipelines run --docker` looks for it."""
+    names = json.loads(BUILT.read_text()) if BUILT.exists() else {}
+    partial = BUILT.with_suffix(".partial")
+    BUILT.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps(names | {image: name(image)}, indent=2, sort_keys=True) + "\n")
+    partial.replace(BUILT)
 
 
 def _packages(image: str) -> str:
     """Name of the image that holds the locked packages of `image`; built unless it is there."""
     base, parent = _base(image), ""
-    hashed, plain = requirements(image, hashed=True), requirements(image, hashed=False)
+    hashed, plain = wheels.hashed(image), wheels.locked(image, "plain")
     if IMAGES[image].parent and base == _base(IMAGES[image].parent):
         parent = _packages(IMAGES[image].parent)
-        below = requirements(IMAGES[image].parent, hashed=True)
+        below = wheels.hashed(IMAGES[image].parent)
         hashed = [line for line in hashed if line not in below]
-    content = [_image_id(parent or base), (ROOT / "images/Dockerfile").read_text(), *hashed, *plain]
+    content = [image_id(parent or base), (ROOT / "images/Dockerfile").read_text(), *hashed, *map(wheels.content, plain)]
     digest = hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
-    label = f"{prefix()}/{image}-packages:{digest}"
-    if not _image_id(label):
+    build = wheels.torch_build(image)
+    label = f"{prefix()}/{image}-packages:{build}{build and '-'}{digest}"
+    if not image_id(label):
         build_layer(label, image, parent=parent or base, hashed=hashed, plain=plain)
     return label
 
 
 def _base(image: str) -> str:
-    return os.environ.get(f"BASE_IMAGE_{image.upper()}") or os.environ.get("BASE_IMAGE") or "python:3.11-slim"
-
-
-def _image_id(label: str) -> str:
-    """The id of an image on this machine; empty where it is not."""
-    done = subprocess.run(["docker", "image", "inspect", "-f", "{{.Id}}", label], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    """What an image lies on: as the environment says, or the base that `base-image` made here, or python:3.11-slim."""
+    if given := os.environ.get(f"BASE_IMAGE_{image.upper()}") or os.environ.get("BASE_IMAGE"):
+        return given
+    local, _ = LOCAL_BASES.get(image, LOCAL_BASES[""])
+    if image_id(local):
+        return local
+    if image in LOCAL_BASES:
+        sys.exit(f"{image} needs a base with Java 17: run `make image-{image}`, or set BASE_IMAGE_{image.upper()}")
+    return "python:3.11-slim"
 
 
 def build_layer(label: str, image: str, *, parent: str, hashed: list[str], plain: list[str], kernels: bool = False) -> None:
     """One call of docker build: wheels on top of `parent`."""
-    arguments = {"BASE_IMAGE": _base(image), "PARENT": parent, "NAME": f"tritower/{image}", "VERSION": version()}
-    arguments |= {"REVISION": revision(), "DESCRIPTION": IMAGES[image].description}
+    arguments = {"PARENT": parent, "NAME": f"tritower/{image}", "VERSION": version(), "REVISION": revision() or "unknown"}
+    arguments |= {"DESCRIPTION": IMAGES[image].description, "TORCH": wheels.torch_build(image) or "none"}
     flags = [part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")]
-    with tempfile.TemporaryDirectory(dir=WHEELHOUSE) as context:
+    with tempfile.TemporaryDirectory(dir=wheels.WHEELHOUSE) as context:
         place = Path(context)
         for line in (*hashed, *plain):
-            wheel = _found(line)
+            wheel = wheels.found(line)
             os.link(wheel, place / wheel.name)
         (place / "requirements.txt").write_text("".join(f"{line}\n" for line in hashed))
         (place / "requirements-plain.txt").write_text("".join(f"{line}\n" for line in plain))
@@ -274,7 +247,8 @@ def build_layer(label: str, image: str, *, parent: str, hashed: list[str], plain
         if kernels:
             shutil.copy2(ROOT / "images/warm.py", place / "warm")
         dockerfile = str(ROOT / "images/Dockerfile")
-        run("docker", "build", "--quiet", "--network", "none", *flags, "-t", label, "-f", dockerfile, context)
+        given = ["--quiet", "--network", "none", *flags, "-t", label, "-f", dockerfile, context]
+        run(builder(), "build", *given, env=os.environ | BUILDKIT)
 
 
 # --------------------------------------------------------------------------------------------------------------------- check
@@ -286,13 +260,13 @@ def check(images: list[str]) -> None:
     for image in images:
         wanted = IMAGES[image]
         inspected = json.loads(run("docker", "image", "inspect", name(image), capture_output=True).stdout)[0]
-        size_mb = inspected["Size"] / 1e6
+        size_mb, build = inspected["Size"] / 1e6, (inspected["Config"].get("Labels") or {}).get("tritower.torch", "none")
+        budget_mb = wanted.budget_cuda_mb if build == "cuda" else wanted.budget_mb
         if inspected["Config"].get("Entrypoint"):
             faults.append(f"{image}: has an ENTRYPOINT, KFP's command would not run")
-        if size_mb > wanted.budget_mb:
-            faults.append(f"{image}: {size_mb:.0f} MB, budget {wanted.budget_mb} MB")
-        # The flag is KFP's own when it starts a step: without it, importing kfp takes its client too.
-        confined = "--env _KFP_RUNTIME=true --network none --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL"
+        if size_mb > budget_mb:
+            faults.append(f"{image}: {size_mb:.0f} MB, budget {budget_mb} MB")
+        confined = "--network none --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL"
         container = ["docker", "run", "--rm", *confined.split()]
         program = ["python3", "-m", "tritower.about", "--present", *wanted.present, "--absent", *wanted.absent, "--sbom"]
         done = subprocess.run([*container, "--user", "24680:0", name(image), *program], capture_output=True, text=True)
@@ -308,7 +282,8 @@ def check(images: list[str]) -> None:
         place.write_text(done.stdout)
         packages = len(json.loads(done.stdout)["components"])
         works = ", its program runs" if wanted.program else ""
-        print(f"{image}: {size_mb:.0f} MB of {wanted.budget_mb}, {packages} packages, imports as expected{works}")
+        torch = "" if build == "none" else f" (torch's {build.upper()} build)"
+        print(f"{image}: {size_mb:.0f} MB of {budget_mb}{torch}, {packages} packages, imports as expected{works}")
     if faults:
         sys.exit("\n".join(faults))
 
@@ -325,7 +300,7 @@ def audit(images: list[str]) -> None:
     for image in images:
         report = OUT / f"{image}.audit.json"
         report.unlink(missing_ok=True)
-        lines = [line.split()[0] for hashed in (True, False) for line in requirements(image, hashed=hashed)]
+        lines = [line.split()[0] for kind in ("", "cuda", "plain") for line in wheels.locked(image, kind)]
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
             listing.write("\n".join(lines) + "\n")
             listing.flush()
@@ -354,7 +329,7 @@ def audit(images: list[str]) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    verbs = {"wheelhouse": wheelhouse, "base-image": base_image, "build": build, "check": check, "audit": audit}
+    verbs = {"wheelhouse": wheels.fill, "base-image": base_image, "build": build, "check": check, "audit": audit}
     parser.add_argument("verb", choices=[*verbs, "tag"])
     parser.add_argument("images", nargs="*", default=list(DEFAULT))
     given = parser.parse_args()
@@ -362,8 +337,10 @@ def main() -> None:
         parser.error(f"no image {', '.join(sorted(unknown))}; there are {', '.join(IMAGES)}")
     if given.verb == "tag":
         print(tag())
-    else:
-        verbs[given.verb](given.images)
+        return
+    if given.verb in ("base-image", "build", "check"):
+        must_answer()
+    verbs[given.verb](given.images)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
     python -m pipelines demo
     python -m pipelines submit --endpoint URL --jobs ... --impressions ... --users ...
     python -m pipelines schedule --cron "0 30 3 * * *" --endpoint URL --jobs ... --impressions ... --users ...
+    python -m pipelines diagnose RUN --endpoint URL
 
 The exit status is 0 on success, 1 when a step or an input is at fault, 2 for a wrong command line.
 """
@@ -14,12 +15,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tritower.errors import ConfigError, TritowerError
 
 if TYPE_CHECKING:
     from pipelines import remote
+
+_BACKEND_INPUTS = "hand each step what a Kubeflow backend would, and refuse what it refuses"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         docker=options.docker,
         gpus=options.gpus,
         network=options.network,
+        as_backend=options.backend_inputs,
     )
     for result in results:
         if result.name == "metrics.json":
@@ -81,47 +85,82 @@ def _demo(options: argparse.Namespace) -> int:
         seed=options.seed,
         preset=options.preset,
         use_cache=not options.no_cache,
+        as_backend=options.backend_inputs,
     )
     return 0
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from pipelines import compiling, running
+    from pipelines import submission
 
-    arguments = running.arguments(options.pipeline, _locations(options), options.preset, options.set, engine=options.engine)
+    locations = _checked_locations(options)
+    version, remark = submission.version(locations, options.data_version)
     backend = _backend(options)
     run_id = backend.submit(
-        compiling.for_engine(compiling.yaml_path(options.pipeline), options.engine, running.KEPT / "pipeline"),
-        arguments,
+        _compiled(options),
+        _arguments(options, locations, version),
         experiment=options.experiment,
         name=options.name or options.pipeline,
         service_account=options.service_account,
         use_cache=not options.no_cache,
     )
-    print(run_id)
+    if remark:
+        print(remark, file=sys.stderr)
+    print(run_id, flush=True)
     if options.wait:
-        print(backend.wait(run_id))
+        try:
+            print(backend.wait(run_id))
+        except KeyboardInterrupt:
+            print(f"\nNo longer followed; the run goes on. python -m pipelines diagnose {run_id}", file=sys.stderr)
+            return 130
     return 0
 
 
 def _schedule(options: argparse.Namespace) -> int:
-    from pipelines import compiling, remote, running
+    from pipelines import remote
 
     remote.check_cron(options.cron)
-    locations = _locations(options)
-    arguments = running.arguments(
-        options.pipeline, locations, options.preset, options.set, engine=options.engine, versioned=False
-    )
-    made, replaced = _backend(options).schedule(
-        compiling.for_engine(compiling.yaml_path(options.pipeline), options.engine, running.KEPT / "pipeline"),
-        arguments,
+    locations = _checked_locations(options)
+    done = _backend(options).schedule(
+        _compiled(options),
+        _arguments(options, locations, version=""),
         experiment=options.experiment,
         name=options.name or options.pipeline,
         cron=options.cron,
         service_account=options.service_account,
     )
-    print(made + (f" (replaces {', '.join(replaced)})" if replaced else ""))
+    print(done.made + (f" (replaces {', '.join(done.deleted)})" if done.deleted else ""))
+    for one in done.waiting:
+        print(f"{one} is disabled. A run of it is under way and would go with it: schedule again, or delete it, after that run")
     return 0
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    print(*_backend(options).diagnose(options.run), sep="\n")
+    return 0
+
+
+def _compiled(options: argparse.Namespace) -> Path:
+    from pipelines import compiling, running
+
+    return compiling.for_engine(compiling.yaml_path(options.pipeline), options.engine, running.KEPT / "pipeline")
+
+
+def _arguments(options: argparse.Namespace, locations: dict[str, str], version: str) -> dict[str, Any]:
+    from pipelines import running
+
+    engine = options.engine
+    return running.arguments(options.pipeline, locations, options.preset, options.set, engine=engine, version=version)
+
+
+def _checked_locations(options: argparse.Namespace) -> dict[str, str]:
+    """The locations of a run on a backend; a word on standard error about each that its pods may not be able to open."""
+    from pipelines import compiling, submission
+
+    locations = _locations(options)
+    for doubt in submission.check_locations(compiling.yaml_path(options.pipeline), locations):
+        print(f"warning: {doubt}", file=sys.stderr)
+    return locations
 
 
 def _locations(options: argparse.Namespace) -> dict[str, str]:
@@ -157,7 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--gpus", action="store_true", help="with --docker: hand the containers every GPU")
     _add(command, "--network", "with --docker and a root in a store: the Docker network (bridge)", "bridge", "NAME")
     _add_data(command)
-    command.add_argument("--no-cache", action="store_true", help="run every step, whatever was run before")
+    command.add_argument("--no-cache", action="store_true", help="run every step, and store none for later runs")
+    command.add_argument("--backend-inputs", action="store_true", help=_BACKEND_INPUTS)
     _add(command, "--root", "artifacts, logs, cache; artifacts also s3://, minio:// (build/run)", "build/run", "WHERE")
     _add(command, "--out", "results (build/results)", Path("build/results"), "DIR")
     command.set_defaults(do=_run)
@@ -167,14 +207,16 @@ def _parser() -> argparse.ArgumentParser:
     _add(command, "--seed", "of the log (0)", 0, "N")
     _add(command, "--preset", "knobs: demo, quick, or a TOML file (demo)", "demo", "NAME")
     _add(command, "--out", "folder for everything (build/demo)", Path("build/demo"), "DIR")
-    command.add_argument("--no-cache", action="store_true", help="make the log and run every step anew")
+    command.add_argument("--no-cache", action="store_true", help="make the log and run every step anew, store none for later")
+    command.add_argument("--backend-inputs", action="store_true", help=_BACKEND_INPUTS)
     command.set_defaults(do=_demo)
 
     command = commands.add_parser("submit", help="run a pipeline on a Kubeflow Pipelines backend")
     _add_data(command)
     _add_backend(command)
     command.add_argument("--no-cache", action="store_true", help="run every step, whatever was run before")
-    command.add_argument("--wait", action="store_true", help="until the run has ended; exit status 1 if it failed")
+    command.add_argument("--wait", action="store_true", help="until the run has ended; says why it failed")
+    _add(command, "--data-version", "changes when the data do; else they are read from here", "", "TEXT")
     command.set_defaults(do=_submit)
 
     command = commands.add_parser("schedule", help="run a pipeline there by the clock")
@@ -182,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(command)
     _add_backend(command)
     command.set_defaults(do=_schedule)
+
+    command = commands.add_parser("diagnose", help="say where a run on a backend is, or which step failed and why")
+    command.add_argument("run", metavar="RUN", help="its id, as submit printed it")
+    _add(command, "--endpoint", "address of the API, or KF_PIPELINES_ENDPOINT", "", "URL")
+    _add(command, "--namespace", "of the run's pods (kubeflow)", "", "NAME")
+    command.set_defaults(do=_diagnose)
     return parser
 
 

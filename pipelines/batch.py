@@ -55,8 +55,8 @@ def batch(
         candidates_config: knobs of `tritower.recommend.config.CandidatesConfig`.
         recommend_config: knobs of `tritower.recommend.config.RecommendConfig`.
     """
-    trained = dsl.importer(artifact_uri=model, artifact_class=dsl.Model).set_display_name("model").output
-    texts = dsl.importer(artifact_uri=encoder, artifact_class=dsl.Model).set_display_name("encoder").output
+    trained = dsl.importer(artifact_uri=model, artifact_class=dsl.Model).output
+    texts = dsl.importer(artifact_uri=encoder, artifact_class=dsl.Model).output
     data = ingest(
         jobs=jobs, impressions=impressions, users=users, data_version=data_version, engine=engine, config=ingest_config
     )

@@ -83,6 +83,31 @@ def check_all(folder: Path = COMPILED) -> None:
             where=str(folder),
             remedy="Run `make compile` and commit the result.",
         )
+    for name in sorted(kept):
+        check_importers(kept[name])
+
+
+def check_importers(path: Path) -> None:
+    """Check that no importer of a compiled pipeline has a display name.
+
+    A backend records an importer under its display name and looks it up under its task's name: the driver of the step that
+    takes the artifact then ends with "cannot find producer task" (kubeflow/pipelines#11173).
+
+    Raises:
+        ArtifactError: an importer has one.
+    """
+    document = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    components, executors = document["components"], document["deploymentSpec"]["executors"]
+    dags = [document["root"], *components.values()]
+    for name, task in ((name, task) for part in dags for name, task in part.get("dag", {}).get("tasks", {}).items()):
+        label = components[task["componentRef"]["name"]].get("executorLabel", "")
+        shown = task["taskInfo"]["name"]
+        if "importer" in executors.get(label, {}) and shown != name:
+            raise ArtifactError(
+                f"the importer {name!r} has the display name {shown!r}; on a backend no step finds what it imports",
+                where=str(path),
+                remedy="Leave out `set_display_name` on importers.",
+            )
 
 
 def canonical(path: Path) -> list[Any]:

@@ -7,14 +7,17 @@ the image's ENTRYPOINT, so that the step's own command is what runs.
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from tritower._build import image_name
+from tritower._build import Image, image_name
 from tritower.errors import StepError
 
+BUILT = Path(__file__).parents[1] / "build/images/built.json"
+"""Image -> the full name under which `images/build.py build` last built it."""
 SCRATCH = "rw,exec,nosuid,mode=1777,size=8g"
 
 
@@ -79,7 +82,7 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
 
     Args:
         client: a `docker.DockerClient`.
-        image: a compiled image name; tritower's own get the prefix and tag set in the environment now.
+        image: a compiled image name; see `on_this_machine` for tritower's own.
         command: the step's command, list of words.
         volumes: mounts made by kfp.
         arguments: more arguments of `client.containers.create`.
@@ -89,11 +92,11 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
     """
     import docker
 
-    image = _resolved(image)
+    image = on_this_machine(image)
     try:
         container = client.containers.create(image, command=command, entrypoint="", volumes=volumes, **arguments)
     except docker.errors.ImageNotFound:
-        raise StepError("the image is not on this machine", where=image, remedy="Run `make images` first.") from None
+        raise StepError("the image is not on this machine", where=image, remedy=f"Run `{_target(image)}` first.") from None
     try:
         container.start()
         pending = b""
@@ -108,6 +111,22 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
         container.remove(force=True)
 
 
-def _resolved(image: str) -> str:
+def _target(image: str) -> str:
+    return "make image-spark" if image.rsplit("/", 1)[-1].startswith("spark:") else "make images"
+
+
+def on_this_machine(image: str, built: Path = BUILT) -> str:
+    """The image to run for a compiled image name.
+
+    TRITOWER_IMAGE_PREFIX and TRITOWER_IMAGE_TAG have the say where either is set. Else a name that was compiled without
+    them stands for what `make images` last built here, as its record says, and any other name for itself.
+    """
     kind = image.rsplit("/", 1)[-1].split(":")[0]
-    return image_name(kind) if kind in ("base", "train", "serve", "spark") else image  # type: ignore[arg-type]
+    if kind not in get_args(Image):
+        return image
+    if os.environ.get("TRITOWER_IMAGE_PREFIX") or os.environ.get("TRITOWER_IMAGE_TAG"):
+        return image_name(kind)
+    if image != image_name(kind) or not built.exists():
+        return image
+    names: dict[str, str] = json.loads(built.read_text(encoding="utf-8"))
+    return names.get(kind, image)

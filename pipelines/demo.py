@@ -18,7 +18,15 @@ LOG_CONFIG = Path(__file__).parent / "demo_log.toml"
 SHOWN_SEARCHES = 3
 
 
-def run(out: Path, *, impressions: int = 200_000, seed: int = 0, preset: str = "demo", use_cache: bool = True) -> None:
+def run(
+    out: Path,
+    *,
+    impressions: int = 200_000,
+    seed: int = 0,
+    preset: str = "demo",
+    use_cache: bool = True,
+    as_backend: bool = False,
+) -> None:
     """Generate a log, run the training pipeline on it and print the results.
 
     Args:
@@ -27,6 +35,7 @@ def run(out: Path, *, impressions: int = 200_000, seed: int = 0, preset: str = "
         seed: of the log.
         preset: knobs of the pipeline.
         use_cache: reuse a log and steps made earlier.
+        as_backend: hand each step what a Kubeflow backend would.
 
     Raises:
         TritowerError: generating or a step failed.
@@ -39,7 +48,8 @@ def run(out: Path, *, impressions: int = 200_000, seed: int = 0, preset: str = "
         "users": str(log / "users.parquet"),
         "truth": str(log / "truth"),
     }
-    running.run("training", locations, preset=preset, root=out / "run", out=out, use_cache=use_cache)
+    how: dict[str, Any] = {"preset": preset, "use_cache": use_cache, "as_backend": as_backend}
+    running.run("training", locations, root=out / "run", out=out, **how)
     metrics: dict[str, Any] = storage.read_json(out / "metrics.json")
     print(show.results(metrics))
     rows = _with_truth(log, out / "recommendations.parquet")

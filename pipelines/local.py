@@ -7,8 +7,9 @@ Facts of kfp 2.17 that the code below relies on:
 * `Executing task 'x'`, `Task 'x' finished with status S` and `Task x cache hit` are the only marks of progress. The first two
   name the component, the last one the task.
 * A step's lines are indented by four spaces; kfp's own lines are not, so that no step can imitate them.
-* A cache entry is `<cache root>/<key>.json`; it counts only while every artifact file that it names exists.
-* `workspace_root` is deleted after each run, so none is given: kfp makes one of its own.
+* The cache is asked before each step and told of each step's end: see `cache.py`.
+* `workspace_root` is deleted after each run, so none is given: kfp makes one of its own. Each step unpacks its code into a new
+  temporary folder, which nobody removes: `temporary_files`.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import logging
 import os
 import platform
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,14 +28,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
-from tritower import storage
-from tritower.errors import StepError
+from tritower import atomic
+from tritower.errors import StepError, StorageError
 
-from pipelines import staged
+from pipelines import backend_inputs, staged
 from pipelines.containers import honest_exit_codes
 from pipelines.version import step_versions
 
-_CODE_NOTE = "code.json"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _MARK = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)$")
 _START = re.compile(r"^Executing task '(.+)'$")
@@ -85,6 +86,38 @@ def kernels_of_the_images() -> Iterator[None]:
             del os.environ[name]
 
 
+@contextlib.contextmanager
+def log_folder(root: Path) -> Iterator[Path]:
+    """`root/logs`; for a run that starts while another one is under way on this root, `root/logs-2` and so on."""
+    for number in range(1, 100):
+        name = "logs" if number == 1 else f"logs-{number}"
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(atomic.exclusive(root / name, "the logs of a run"))
+            except StorageError as error:
+                busy = error
+                continue
+            yield folder
+            return
+    raise busy
+
+
+@contextlib.contextmanager
+def temporary_files() -> Iterator[None]:
+    """Let this process and the steps put temporary files into one folder, which goes when the block ends.
+
+    What a run that was killed left is removed by the next one.
+    """
+    before = os.environ.get("TMPDIR")
+    with atomic.partial(Path(tempfile.gettempdir()).absolute() / "tritower-run") as folder:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = None
+            os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
+
+
 def _runs_kernels() -> bool:
     cpu = Path("/proc/cpuinfo")
     if platform.machine() != "x86_64" or not cpu.exists():
@@ -101,6 +134,7 @@ def run(
     store: str = "",
     use_cache: bool = True,
     containers: Mapping[str, Any] | None = None,
+    as_backend: bool = False,
     report: Callable[[StepRun], None] = lambda step: None,
 ) -> Outcome:
     """Execute a compiled pipeline with `kfp.local`: a subprocess of this environment per step, or a container.
@@ -112,27 +146,37 @@ def run(
         store: location in an object store that gets the artifacts instead; `root` then keeps the rest.
         use_cache: take a step's result from an earlier run with equal inputs and equal code.
         containers: arguments for containers (`containers.runner_arguments`); None = subprocesses.
+        as_backend: hand each step what a Kubeflow backend would (`backend_inputs`).
         report: called when a step starts (status "running") and when it ends ("done", "cached" or "failed").
 
     Raises:
         StepError: a step failed; the message names it, its last error and its log.
+        ConfigError: an argument does not have the declared type.
     """
     from kfp import components, local
 
-    root.mkdir(parents=True, exist_ok=True)
+    from pipelines import cache
+
+    backend_inputs.check_arguments(pipeline, arguments)
     tasks = _tasks(pipeline)
-    log = StepLog(root=root, tasks=tasks, report=report)
     runner = local.SubprocessRunner(use_venv=False) if containers is None else local.DockerRunner(**containers)
-    local.init(
-        runner=runner,
-        pipeline_root=str(root / "artifacts"),
-        cache_root=str(root / "cache"),
-        enable_caching=use_cache,
-    )
+    artifacts = root / "artifacts"
+    kept = cache.StepCache(root / "cache", store or str(artifacts), step_versions(pipeline)) if use_cache else None
     component = components.load_component_from_file(str(pipeline))
-    place = staged.steps(store, root / "artifacts") if store else contextlib.nullcontext()
+    place = staged.steps(store, artifacts) if store else contextlib.nullcontext()
+    given = backend_inputs.steps(pipeline) if as_backend else contextlib.nullcontext()
     kernels = kernels_of_the_images() if containers is None else contextlib.nullcontext()
-    with log.attached(), honest_exit_codes(), place, kernels, _fresh_cache(root, store, step_versions(pipeline)):
+    with (
+        log_folder(root) as folder,
+        StepLog(root=root, logs=folder, tasks=tasks, report=report).attached() as log,
+        honest_exit_codes(),
+        place,
+        given,
+        kernels,
+        cache.used(kept),
+        temporary_files(),
+    ):
+        local.init(runner=runner, pipeline_root=str(artifacts), enable_caching=use_cache)
         try:
             task = component(**arguments)
         except RuntimeError as error:
@@ -145,24 +189,24 @@ class StepLog(io.TextIOBase):
     """Standard output while a pipeline runs: splits it by step and follows progress.
 
     Args:
-        root: the run's folder; `logs/<step>.log` is replaced when its step runs again.
+        root: the run's folder.
+        logs: folder of the logs; `<step>.log` is replaced when its step runs again.
         tasks: task name -> (component name, name to show).
         report: called when a step starts and when it ends.
     """
 
-    def __init__(self, *, root: Path, tasks: dict[str, tuple[str, str]], report: Callable[[StepRun], None]) -> None:
+    def __init__(self, *, root: Path, logs: Path, tasks: dict[str, tuple[str, str]], report: Callable[[StepRun], None]) -> None:
         self.steps: list[StepRun] = []
-        self._root, self._tasks, self._report = root, tasks, report
+        self._root, self._logs, self._tasks, self._report = root, logs, tasks, report
         self._shown = dict(tasks.values())
         self._component = ""
         self._current: StepRun | None = None
         self._file: TextIO | None = None
         self._line = ""
         self._started = 0.0
-        (root / "logs").mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
-    def attached(self) -> Iterator[None]:
+    def attached(self) -> Iterator["StepLog"]:
         """Take over standard output and the root logger until the block ends."""
         root = logging.getLogger()
         level, handlers = root.level, root.handlers[:]
@@ -172,7 +216,7 @@ class StepLog(io.TextIOBase):
             with contextlib.redirect_stdout(self), warnings.catch_warnings():
                 # Image names without "python" and display names, both harmless in a subprocess.
                 warnings.simplefilter("ignore")
-                yield
+                yield self
         finally:
             root.handlers[:] = handlers
             root.setLevel(level)
@@ -213,7 +257,7 @@ class StepLog(io.TextIOBase):
     def _start(self, component: str) -> None:
         name = self._shown.get(component, component)
         self._component = component
-        log = self._root / "logs" / f"{name}.log"
+        log = self._logs / f"{name}.log"
         self._current = StepRun(name=name, log=log)
         self._file = log.open("w", encoding="utf-8")
         self._started = time.perf_counter()
@@ -238,9 +282,9 @@ class StepLog(io.TextIOBase):
         return _joined(artifact for listed in artifacts.values() for artifact in listed["artifacts"])
 
     def _cached_numbers(self, key: str) -> dict[str, Any]:
-        entry = next(self._root.glob(f"cache/{key}*.json"), None)
-        outputs = json.loads(entry.read_text(encoding="utf-8")) if entry else {}
-        return _joined(output for output in outputs.values() if isinstance(output, dict))
+        from pipelines import cache
+
+        return _joined({"metadata": metadata} for metadata in cache.numbers(self._root / "cache", key))
 
 
 def _joined(artifacts: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -255,33 +299,6 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._take(_ANSI.sub("", record.getMessage()))
-
-
-@contextlib.contextmanager
-def _fresh_cache(root: Path, store: str, versions: dict[str, str]) -> Iterator[None]:
-    """Drop cache entries made by other code than today's, or gone from the store; note which code makes this run's artifacts.
-
-    Args:
-        versions: component name -> version of its code.
-    """
-    artifacts = root / "artifacts"
-    for entry in root.glob("cache/*.json"):
-        outputs = json.loads(entry.read_text(encoding="utf-8")).values()
-        uri = next((output["uri"] for output in outputs if isinstance(output, dict)), "")
-        base = store or str(artifacts)
-        if not uri.startswith(f"{base}/"):
-            continue
-        made, component = uri.removeprefix(f"{base}/").split("/")[:2]
-        note = artifacts / made / _CODE_NOTE
-        known = note.exists() and storage.read_json(note).get(component) == versions.get(component)
-        if not known or (store and not staged.still_there(uri)):
-            entry.unlink()
-    before = set(artifacts.glob("*"))
-    try:
-        yield
-    finally:
-        for made_now in set(artifacts.glob("*")) - before:
-            storage.write_json(made_now / _CODE_NOTE, versions)
 
 
 def last_error(log: Path) -> str:

@@ -64,6 +64,7 @@ def run(
     docker: bool = False,
     gpus: bool = False,
     network: str = "bridge",
+    as_backend: bool = False,
 ) -> list[Path]:
     """Execute a compiled pipeline here, show progress, and copy its results to `out`.
 
@@ -80,6 +81,7 @@ def run(
         docker: run each step in its image, without a network, in place of a subprocess.
         gpus: with `docker`, hand the containers every GPU.
         network: with `docker` and a root in a store, the Docker network by which containers reach it.
+        as_backend: hand each step what a Kubeflow backend would.
 
     Returns:
         The results.
@@ -107,6 +109,7 @@ def run(
         store=store,
         use_cache=use_cache,
         containers=_container_arguments(locations, store, network, gpus=gpus, mounts=names) if docker else None,
+        as_backend=as_backend,
         report=show.Progress(len(_tasks(name)), sys.stdout),
     )
     cached = sum(step.status == "cached" for step in outcome.steps)
@@ -121,13 +124,13 @@ def arguments(
     settings: Iterable[str],
     *,
     engine: str = "duckdb",
-    versioned: bool = True,
+    version: str | None = None,
 ) -> dict[str, Any]:
     """The parameters of a pipeline.
 
     Args:
         engine: duckdb or spark, of ingest and features.
-        versioned: read the input and set its `data_version`; without it the parameters are the same whatever the input holds.
+        version: the `data_version` to set; None to read the input for it.
 
     Raises:
         TritowerError: a knob is wrong or of a step that the pipeline does not have, or an input is not there.
@@ -141,7 +144,8 @@ def arguments(
             raise ConfigError(f"the pipeline {name} has no step {step!r}", where=f"--set {setting}", remedy="Leave it out.")
     own = PLANS[name].knobs
     values = knobs.arguments({step: {**own.get(step, {}), **chosen.get(step, {})} for step in own.keys() | chosen.keys()})
-    version = data_version(*(locations.get(parameter, "") for parameter in PLANS[name].locations)) if versioned else ""
+    if version is None:
+        version = data_version(*(locations.get(parameter, "") for parameter in PLANS[name].locations))
     return {
         **locations,
         "data_version": version,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tritower import remote, storage
-from tritower.errors import StorageError
 
 _OPTION = "--executor_input"
 
@@ -68,14 +67,6 @@ def _moved(value: Any, old: str, new: str) -> Any:
     if isinstance(value, list):
         return [_moved(item, old, new) for item in value]
     return new + value.removeprefix(old) if isinstance(value, str) and value.startswith(f"{old}/") else value
-
-
-def still_there(uri: str) -> bool:
-    """Whether an artifact that the cache names is still in the store."""
-    try:
-        return bool(storage.list_files(uri))
-    except StorageError:
-        return False
 
 
 def container_arguments(root: str, network: str) -> dict[str, Any]:

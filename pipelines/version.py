@@ -8,6 +8,7 @@ which is in the image and not in the compiled YAML: on a cluster the immutable i
 
 import functools
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from tritower.errors import StorageError
 
 _PACKAGE = Path(tritower.__file__).parent
 _ROOM = re.compile(r"from tritower\.(\w+) import")
-_BLOCK_BYTES = 1 << 20
 
 
 def data_version(*locations: str) -> str:
@@ -32,8 +32,30 @@ def data_version(*locations: str) -> str:
     """
     digest = hashlib.sha256()
     for location in locations:
-        digest.update(_location(location).encode() + b"\0")
+        digest.update((of_location(location) if location else "none").encode() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def of_location(location: str) -> str:
+    """SHA-256 (hex) over the files that a reader finds at a location: `storage.listing` tells them, links and all.
+
+    Local files are read and hashed, remote ones are known by size and time of modification.
+
+    Raises:
+        StorageError: nothing is there.
+    """
+    from tritower import storage
+
+    if storage.is_local(location) and not storage.local_path(location).exists():
+        raise StorageError("there is no such file or folder", where=str(location), remedy="Check the path.")
+    digest = hashlib.sha256()
+    for name, info in storage.listing(location):
+        local = storage.is_local(location)
+        what = _content(storage.local_path(name)) if local else f"{info.size} {info.mtime_ns}"
+        # The names below the location count, not where it is; a file's own name does by its ending, which tells the format.
+        below = name.removeprefix(str(location)).lstrip("/") or "".join(Path(name).suffixes)
+        digest.update(f"{below}\0{what}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def step_versions(pipeline: Path) -> dict[str, str]:
@@ -65,19 +87,6 @@ def code_version(*rooms: str) -> str:
     return digest.hexdigest()
 
 
-def _location(location: str) -> str:
-    if not location:
-        return "none"
-    if "://" in location and not location.startswith("file://"):
-        return _remote(location)
-    path = Path(location.removeprefix("file://"))
-    if path.is_dir():
-        return "\0".join(f"{file.relative_to(path)} {_content(file)}" for file in _files(path))
-    if not path.is_file():
-        raise StorageError("there is no such file or folder", where=str(path), remedy="Check the path.")
-    return _content(path)
-
-
 def _files(folder: Path) -> list[Path]:
     """Every file under a folder, sorted; caches and hidden files apart."""
     return sorted(
@@ -88,21 +97,15 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _content(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    """SHA-256 of a file; read once in a process as long as it stays as it is."""
+    found = path.stat()
+    return _hash(os.fspath(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _remote(location: str) -> str:
-    from pyarrow.fs import FileSelector, FileType
-    from tritower import storage
-
-    store, path = storage.filesystem(location)
-    info = store.get_file_info(path)
-    found = [info] if info.type == FileType.File else store.get_file_info(FileSelector(path, recursive=True))
-    files = sorted(f"{one.path} {one.size} {one.mtime_ns}" for one in found if one.type == FileType.File)
-    if not files:
-        raise StorageError("nothing is there", where=location, remedy="Check the spelling of the location.")
-    return "\n".join(files)
+@functools.cache
+def _hash(path: str, *stamp: int) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError:
+        raise StorageError("this user may not read it", where=path, remedy="Ask its owner for the right to read it.") from None

@@ -4,7 +4,8 @@
 
 An image installs exactly these with `--no-deps`. A package's hash is that of the one file which the lock's platform
 (Linux x86-64, CPython 3.11) takes; torch has several builds of one version (CPU, CUDA), and pyspark
-is built from source: these go without a hash into requirements-plain.txt.
+is built from source: these go without a hash into requirements-plain.txt. What torch needs in its CUDA build alone is in
+requirements-cuda.txt, from the lock: this file comes out the same beside either build.
 """
 
 import json
@@ -31,10 +32,10 @@ UNHASHED = ("torch", "pyspark")
 
 
 def pins(image: str) -> dict[str, str]:
-    """Package -> version that `image` installs."""
+    """Package -> version that `image` installs, whichever build of torch it gets."""
     extras, runtime = IMAGES[image]
     everything = lock.closure()
-    wanted = lock.closure(extras, without=(*CLIENT, *NEVER))
+    wanted = lock.closure(extras, without=(*CLIENT, *NEVER), cuda=False)
     return wanted | {name: everything[name] for name in runtime}
 
 
@@ -58,13 +59,17 @@ def main() -> None:
     """Write the files of every image."""
     wanted = {image: pins(image) for image in IMAGES}
     union = {name: version for found in wanted.values() for name, version in found.items() if name not in UNHASHED}
-    digest = hashes(union)
+    cuda = lock.locked().cuda
+    digest = hashes(union | cuda)
     for image, found in wanted.items():
         lines = [f"{name}=={found[name]} --hash=sha256:{digest[name]}\n" for name in sorted(found) if name not in UNHASHED]
         (ROOT / "images" / image).mkdir(exist_ok=True)
         (ROOT / "images" / image / "requirements.txt").write_text("".join(lines))
         plain = "".join(f"{name}=={found[name]}\n" for name in UNHASHED if name in found)
         (ROOT / "images" / image / "requirements-plain.txt").write_text(plain)
+        if "torch" in found:
+            lines = [f"{name}=={cuda[name]} --hash=sha256:{digest[name]}\n" for name in sorted(cuda)]
+            (ROOT / "images" / image / "requirements-cuda.txt").write_text("".join(lines))
         print(f"{image}: {len(found)} packages")
 
 

@@ -5,18 +5,22 @@ holds the image string, and thin components keep their code out of the YAML.
 
 Set at compile time:
     TRITOWER_IMAGE_PREFIX   registry and path before the image name; default `tritower`
-    TRITOWER_IMAGE_TAG      default: the package version
+    TRITOWER_IMAGE_TAG      default: the package version; a run in containers on the machine that built the images then takes
+                            what was built last (`pipelines/containers.py`)
     TRITOWER_ENGINE_IMAGE   `spark` for pipelines that take `engine = spark`: ingest and features then run in the image that has
                             PySpark and Java, and can do both; default `base`, which can do duckdb only
 """
 
 import os
+import types
+import typing
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from kfp import dsl
 
 from tritower import __version__
+from tritower.errors import ConfigError
 
 Image = Literal["base", "train", "serve", "spark"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,8 +28,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def image_name(image: Image) -> str:
     """Full name of one of tritower's images, such as `tritower/base:0.1.0`."""
-    prefix = os.environ.get("TRITOWER_IMAGE_PREFIX", "tritower").rstrip("/")
-    tag = os.environ.get("TRITOWER_IMAGE_TAG", __version__)
+    prefix = (os.environ.get("TRITOWER_IMAGE_PREFIX") or "tritower").rstrip("/")
+    tag = os.environ.get("TRITOWER_IMAGE_TAG") or __version__
     return f"{prefix}/{image}:{tag}"
 
 
@@ -39,5 +43,29 @@ def component(image: Image) -> Callable[[F], Any]:
 
     Args:
         image: `base` for CPU steps and launchers, `train` where torch is needed.
+
+    Raises:
+        ConfigError: an input artifact is `Optional[Input[...]]`.
     """
-    return dsl.component(base_image=image_name(image), install_kfp_package=False)  # type: ignore[no-any-return]
+
+    def build(function: F) -> Any:
+        _refuse_optional_artifacts(function)
+        return dsl.component(base_image=image_name(image), install_kfp_package=False)(function)
+
+    return build
+
+
+def _refuse_optional_artifacts(function: Callable[..., Any]) -> None:
+    """A backend hands input artifacts over without their type, so the SDK makes them from the annotation and calls it.
+
+    `Input[Model]` can be called, a union cannot. To the compiler a default of None is enough.
+    """
+    for name, hint in function.__annotations__.items():
+        origin: Any = typing.get_origin(hint)
+        options = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else ()
+        if any(typing.get_origin(option) is typing.Annotated for option in options):
+            raise ConfigError(
+                "an optional input artifact cannot be made on a backend (Cannot instantiate typing.Union)",
+                where=f"{function.__name__}.{name}",
+                remedy=f"Write `{name}: Input[...] = None`, without Optional.",
+            )

@@ -24,6 +24,7 @@ made again after 0.5, 1, 2, 4... seconds. Whole objects are moved by `transfer.p
 
 import functools
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,9 @@ _SDK_VARIABLES = (
 _REFUSED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE", "EXPIRED_TOKEN",
             "HTTP response code 403", "HTTP status 403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch",
             "ExpiredToken", "InvalidToken", "PERMISSION_DENIED", "UNAUTHENTICATED", "Unauthenticated")  # fmt: skip
+# A user and password before the bucket (keys of AWS may hold slashes), or a key among query parameters.
+_LOGIN = re.compile(r"^(?:[^/@]*|[^/]*:.*)@")
+_KEY = re.compile(r"([?&][^=&]*(?:secret|password|passwd|token|access_?key|signature|credential)[^=&]*=)[^&]*", re.IGNORECASE)
 _NO_BUCKET = ("NO_SUCH_BUCKET", "NoSuchBucket", "Bucket does not exist")
 _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "SSL peer certificate", "curlCode: 60", "curlCode: 77")
 _SILENT = ("NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "timed out", "Connection refused", "curlCode: 28",
@@ -69,9 +73,17 @@ def scheme(uri: str | Path) -> str:
     """`file`, `s3`, `minio` or `gs`.
 
     Raises:
-        StorageError: another scheme.
+        StorageError: another scheme, or credentials stand in the location; they are not repeated.
     """
-    head, separator, _ = str(uri).partition("://")
+    head, separator, rest = str(uri).partition("://")
+    if separator and head.lower() != "file" and (_LOGIN.search(rest) or _KEY.search(rest)):
+        shown = _KEY.sub(r"\1***", _LOGIN.sub("***@", rest))
+        raise StorageError(
+            "credentials stand in the location",
+            where=f"{head}://{shown}",
+            remedy="Locations are shown and logged: give keys by the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,"
+            " TRITOWER_SECRET_DIR), and replace those that were given here.",
+        )
     name = head.lower() if separator else "file"
     if name not in ("file", "s3", "minio", "gs"):
         raise StorageError(f"unknown scheme {head!r}", where=str(uri), remedy="Use a path, file://, s3://, minio:// or gs://.")
@@ -104,7 +116,7 @@ def explained(error: OSError, uri: str | Path) -> OSError:
         problem = f"the store refuses the credentials: {text}"
         return CredentialsError(problem, where=where, remedy="Check the keys and what they may do.")
     if says(_NO_BUCKET):
-        return StorageError("the bucket does not exist", where=where, remedy="Check its name and the endpoint.")
+        return no_bucket(uri)
     if says(_UNTRUSTED):
         problem = f"the store's certificate is not trusted: {text}"
         return StorageError(problem, where=where, remedy="Set AWS_CA_BUNDLE to the PEM file of the CA that signed it.")
@@ -112,6 +124,11 @@ def explained(error: OSError, uri: str | Path) -> OSError:
         problem = f"the store does not answer: {text}"
         return StorageError(problem, where=where, remedy="Check the endpoint and the network.")
     return StorageError(f"the store failed: {text}", where=where, remedy="Check the endpoint and the network.")
+
+
+def no_bucket(uri: str | Path) -> StorageError:
+    """The error for a location whose bucket is not there."""
+    return StorageError("the bucket does not exist", where=str(uri), remedy="Check its name and the endpoint.")
 
 
 def access(uri: str | Path) -> Access:

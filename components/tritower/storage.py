@@ -1,8 +1,9 @@
 """Reading and writing places: local paths, `file://`, `s3://`, `minio://` and `gs://`.
 
 Tables go through `pyarrow.fs`, trees of files through the minio client (Google storage: pyarrow). Nothing half-written ever
-stands under its final name: local output is written beside it under a temporary name and renamed; an upload that fails
-takes back what it had sent. Where a store is and who may use it comes from the environment: see `remote.py`.
+stands under its final name: local output is written beside it under a temporary name and renamed (`atomic.py`); an upload that
+fails takes back what it had sent. A folder's manifest travels with it and is checked where it arrives (`manifest.py`). Where a
+store is and who may use it comes from the environment: see `remote.py`.
 """
 
 import contextlib
@@ -14,66 +15,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritower import remote, transfer
+from tritower import manifest, remote, transfer
+from tritower.atomic import directory as atomic_directory
+from tritower.atomic import exclusive
+from tritower.atomic import file as atomic_file
 from tritower.errors import StorageError
+from tritower.manifest import MARK
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileInfo, FileSystem
 
-MARK = ".tritower"
-"""Hidden file in every directory that `atomic_directory` made, and may therefore replace."""
+__all__ = [
+    "MARK", "atomic_directory", "atomic_file", "exclusive", "fetch", "fetch_tree", "filesystem", "is_local", "list_files",
+    "listing", "local_parquet_files", "local_path", "parquet_parts", "read_json", "reading", "upload", "upload_tree",
+    "write_json",
+]  # fmt: skip
+
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-
-
-@contextlib.contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a fresh directory that takes the name `path` when the block ends without an error.
-
-    On an error the temporary directory is removed and `path` stays as it was. An existing `path` is replaced if it is empty or
-    was made by this function, which a hidden file in it tells; anybody else's files are left alone.
-
-    Raises:
-        StorageError: `path` holds other files, the disk is full or the place cannot be written.
-    """
-    final = Path(path)
-    temporary = _temporary(final)
-    _check_replaceable(final)
-    with _storage_errors(final):
-        temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            (temporary / MARK).touch()
-            _check_replaceable(final)
-            if final.exists():
-                old = _temporary(final)
-                final.rename(old)
-                temporary.rename(final)
-                shutil.rmtree(old)
-            else:
-                temporary.rename(final)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _check_replaceable(final: Path) -> None:
-    if not final.exists() or (final.is_dir() and ((final / MARK).exists() or not any(final.iterdir()))):
-        return
-    what = "the folder holds files that tritower did not write" if final.is_dir() else "there is a file in the folder's place"
-    raise StorageError(what, where=str(final), remedy="Name another place, or move what is there.")
-
-
-@contextlib.contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file name beside `path` that takes its name when the block ends without an error."""
-    final = Path(path)
-    temporary = _temporary(final)
-    with _storage_errors(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            temporary.replace(final)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -93,6 +51,12 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError:
         raise StorageError(
             "the file does not exist", where=str(path), remedy="Was the step before it run to its end?"
+        ) from None
+    except PermissionError:
+        raise StorageError(
+            "this user may not read it",
+            where=str(path),
+            remedy="Ask its owner for the right to read it (chmod a+r, or a group).",
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StorageError(
@@ -156,6 +120,17 @@ def list_files(uri: str | Path) -> list[str]:
         StorageError: nothing is there, or the store cannot be reached.
         CredentialsError: the store refuses the credentials, or there are none.
     """
+    return [name for name, _ in listing(uri)]
+
+
+def listing(uri: str | Path) -> "list[tuple[str, FileInfo]]":
+    """What `list_files` finds, each with its size and time of modification; the reader of raw data and the version of data see
+    the same files.
+
+    Raises:
+        StorageError: nothing is there, or the store cannot be reached.
+        CredentialsError: the store refuses the credentials, or there are none.
+    """
     from pyarrow.fs import FileSelector, FileType
 
     store, path = filesystem(uri)
@@ -163,17 +138,25 @@ def list_files(uri: str | Path) -> list[str]:
     with reading(uri):
         info = store.get_file_info(path)
         if info.type == FileType.File:
-            return [str(uri)]
+            return [(str(uri), info)]
         found = store.get_file_info(FileSelector(path, recursive=True)) if info.type == FileType.Directory else []
     files = sorted(
-        prefix + entry.path
-        for entry in found
-        if entry.type == FileType.File
-        and not any(part.startswith((".", "_")) for part in entry.path[len(path.rstrip("/")) :].split("/"))
+        (
+            (prefix + entry.path, entry)
+            for entry in found
+            if entry.type == FileType.File
+            and not any(part.startswith((".", "_")) for part in entry.path[len(path.rstrip("/")) :].split("/"))
+        ),
+        key=lambda one: one[0],
     )
-    if not files:
-        raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the location.")
-    return files
+    if files:
+        return files
+    if not is_local(uri):
+        with reading(uri):
+            bucket = store.get_file_info(remote.split(uri)[0])
+        if bucket.type == FileType.NotFound:
+            raise remote.no_bucket(uri)
+    raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the location.")
 
 
 def local_parquet_files(source: "str | Path | list[Path]", scratch: str | Path) -> list[Path]:
@@ -204,7 +187,8 @@ def fetch_tree(uri: str | Path, path: str | Path) -> Path:
             source = local_path(uri)
             if not source.exists():
                 raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the path.")
-            shutil.copytree(source, folder, dirs_exist_ok=True) if source.is_dir() else shutil.copy2(source, folder)
+            _copy(source, folder)
+            _check_copy(folder, uri)
         return Path(path)
     key = remote.split(uri)[1]
     with atomic_directory(path) as folder, reading(uri):
@@ -219,7 +203,27 @@ def fetch_tree(uri: str | Path, path: str | Path) -> Path:
             count += 1
         if not count:
             raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the location.")
+        _check_copy(folder, uri)
     return Path(path)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy a file into a folder, or everything below a folder; links are followed."""
+    if not source.is_dir():
+        shutil.copy2(source, folder)
+        return
+    for entry in sorted(source.iterdir()):
+        if entry.is_dir():
+            (folder / entry.name).mkdir()
+            _copy(entry, folder / entry.name)
+        else:
+            shutil.copy2(entry, folder)
+
+
+def _check_copy(folder: Path, uri: str | Path) -> None:
+    """Compare what was copied with the manifest that came with it, if one did."""
+    if (folder / MARK).exists() and (folder / MARK).stat().st_size:
+        manifest.check(folder, shown=str(uri))
 
 
 def fetch(uri: str | Path, path: str | Path) -> Path:
@@ -257,7 +261,8 @@ def upload_tree(path: str | Path, uri: str | Path) -> int:
         return sum(file.is_file() and file.name != MARK for file in local_path(uri).rglob("*"))
     files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
     root = source if source.is_dir() else source.parent
-    return _send([(file, file.relative_to(root).as_posix()) for file in files if file.name != MARK], uri)
+    sent = _send([(file, file.relative_to(root).as_posix()) for file in files], uri)
+    return sent - sum(file.name == MARK for file in files)
 
 
 def upload(path: str | Path, uri: str | Path) -> int:
@@ -285,21 +290,3 @@ def _send(files: list[tuple[Path, str]], uri: str | Path) -> int:
                     remove(name)
             raise
     return len(sent)
-
-
-def _temporary(final: Path) -> Path:
-    return final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.partial")
-
-
-@contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StorageError("the disk is full", where=str(path), remedy="Free space or write elsewhere.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise StorageError("the place cannot be written", where=str(path), remedy="Check its permissions.") from error
-        raise

@@ -1,4 +1,7 @@
-"""The compiled training pipeline on a small simulated log, as a user runs it: from the command line, in subprocesses."""
+"""The compiled training pipeline on a small simulated log, as a user runs it: from the command line, in subprocesses.
+
+The steps get the executor inputs of a Kubeflow backend, which an ordinary run here does not hand over.
+"""
 
 import datetime as dt
 import itertools
@@ -12,10 +15,11 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from tritower import storage
 from tritower.schema import RECOMMENDATIONS
 
-from pipelines import running, staged
+from pipelines import backend_inputs, compiling, running, staged
 from tests.unit.storage.conftest import s3_server
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +35,9 @@ def call(module: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The demo's folder, and what it printed."""
     folder = tmp_path_factory.mktemp("demo")
-    done = call("pipelines", "demo", "--impressions", 6_000, "--seed", 1, "--preset", "quick", "--out", folder)
+    done = call(
+        "pipelines", "demo", "--impressions", 6_000, "--seed", 1, "--preset", "quick", "--backend-inputs", "--out", folder
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
 
@@ -46,7 +52,7 @@ def run(log: Path | str, root: Path | str, out: Path, **inputs: Path) -> subproc
     names = {"jobs": "jobs.parquet", "impressions": "impressions", "users": "users.parquet", "truth": "truth"}
     places = {name: f"{log}/{part}" for name, part in names.items()} | inputs
     options = [part for name, place in places.items() for part in (f"--{name}", place)]
-    return call("pipelines", "run", "--local", *options, "--preset", "quick", "--root", root, "--out", out)
+    return call("pipelines", "run", "--local", *options, "--preset", "quick", "--backend-inputs", "--root", root, "--out", out)
 
 
 @pytest.mark.timeout(600)
@@ -77,6 +83,28 @@ def test_demo_from_raw_logs_to_ranked_jobs(demo: tuple[Path, str], log: Path) ->
         assert job["posted_at"] <= row["ts"] and (job["expires_at"] is None or row["ts"] < job["expires_at"])
 
 
+def test_a_backend_would_take_what_every_step_handed_back(demo: tuple[Path, str]) -> None:
+    components = next(yaml.safe_load_all(compiling.yaml_path("training").read_text()))["components"]
+    outputs = sorted(demo[0].glob("run/artifacts/*/*/executor_output.json"))
+    assert len(outputs) == 14
+    for path in outputs:
+        output = storage.read_json(path)
+        backend_inputs.check_output(output, components[f"comp-{path.parent.name}"])
+        assert all(
+            None not in artifact["metadata"].values() for one in output["artifacts"].values() for artifact in one["artifacts"]
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_whole_demo_runs_with_the_inputs_of_a_backend(tmp_path: Path) -> None:
+    done = call("pipelines", "demo", "--backend-inputs", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "14/14" in done.stdout
+    metrics = storage.read_json(tmp_path / "metrics.json")
+    assert metrics["randomised"]["model"]["auc"] > metrics["randomised"]["baseline"]["auc"] > 0.5
+
+
 @pytest.mark.timeout(600)
 def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], log: Path, tmp_path: Path) -> None:
     done = run(log, demo[0] / "run", tmp_path)
@@ -92,7 +120,8 @@ def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], log: Path,
     done = call(
         "pipelines", "run", "--local", "--pipeline", "batch", *options, "--impressions", log / "impressions",
         "--model", demo[0] / "model", "--encoder", demo[0] / "encoder",
-        "--set", "candidates.candidates_per_search=30", "--root", tmp_path / "root", "--out", tmp_path / "out",
+        "--set", "candidates.candidates_per_search=30", "--backend-inputs",
+        "--root", tmp_path / "root", "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pq.read_table(tmp_path / "out" / "recommendations.parquet").to_pylist()

@@ -1,107 +1,25 @@
-"""Submitting and scheduling, against an HTTP server that keeps experiments and runs as the backend's API does."""
+"""Submitting and scheduling, against an HTTP server that keeps experiments and runs as a backend's API does."""
 
-import json
-import threading
-import urllib.parse
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tritower.errors import ConfigError, JobFailed, LaunchError
 
-from pipelines import remote
+from pipelines import compiling, remote
 from tests.pipelines import toy
-
-KINDS = {"experiments": "experiment_id", "runs": "run_id", "recurringruns": "recurring_run_id"}
-
-
-class Api(ThreadingHTTPServer):
-    """Keeps what is posted; `calls` are the writes in order; `states` are handed out to whoever asks for a run."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.kept: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
-        self.calls: list[str] = []
-        self.states = ["SUCCEEDED"]
-        self.tokens: set[str | None] = set()
-        self.refuses = ""
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Api
-
-    def do_GET(self) -> None:
-        kind, item, query = self._parts()
-        if kind == "healthz":
-            self._answer({"multi_user": False})
-        elif item:
-            found = self.server.kept[kind][item]
-            states = self.server.states
-            self._answer(found | {"state": states.pop(0) if len(states) > 1 else states[0]})
-        else:
-            name = json.loads(query["filter"])["predicates"][0]["stringValue"]
-            of = query.get("experiment_id")
-            found = [
-                one
-                for one in self.server.kept[kind].values()
-                if one["display_name"] == name and of in (None, one.get("experiment_id"))
-            ]
-            key = "recurringRuns" if kind == "recurringruns" else kind
-            start = int(query.get("page_token") or 0)
-            more = {"next_page_token": str(start + 1)} if start + 1 < len(found) else {}
-            self._answer({key: found[start : start + 1], "total_size": len(found)} | more)  # pages of one
-
-    def do_POST(self) -> None:
-        kind, _, _ = self._parts()
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if kind == self.server.refuses:
-            self._answer({"message": "not allowed"}, 403)
-            return
-        new = f"{kind}-{len(self.server.calls)}"
-        self.server.calls.append(f"POST {new}")
-        self.server.kept[kind][new] = body | {KINDS[kind]: new}
-        self._answer(self.server.kept[kind][new])
-
-    def do_DELETE(self) -> None:
-        kind, item, _ = self._parts()
-        self.server.calls.append(f"DELETE {item}")
-        del self.server.kept[kind][item]
-        self._answer({})
-
-    def _parts(self) -> tuple[str, str, dict[str, str]]:
-        url = urllib.parse.urlparse(self.path)
-        self.server.tokens.add(self.headers.get("authorization"))
-        _, _, _, kind, *item = url.path.split("/")
-        return kind, item[0] if item else "", dict(urllib.parse.parse_qsl(url.query))
-
-    def _answer(self, body: dict[str, Any], status: int = 200) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        """Silent."""
+from tests.pipelines.kfp_api import Api, served
 
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    server = Api()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(Api()) as server:
+        yield server
 
 
 @pytest.fixture
 def backend(api: Api) -> remote.Backend:
-    return remote.Backend(f"http://127.0.0.1:{api.server_port}", token="secret")
+    return remote.Backend(api.url, token="secret")
 
 
 @pytest.fixture(scope="module")
@@ -120,33 +38,69 @@ def test_submit_and_wait(api: Api, backend: remote.Backend, pipeline: Path, caps
 
     api.states[:] = ["PENDING", "RUNNING", "SUCCEEDED"]
     assert backend.wait(run_id, poll_s=0.01) == "SUCCEEDED"
-    for state in ("FAILED", "CANCELED"):
+    for state, words in (("FAILED", "ended FAILED: the backend marks no step"), ("CANCELED", "was terminated")):
         api.states[:] = ["RUNNING", state]
-        with pytest.raises(JobFailed, match=state):
+        with pytest.raises(JobFailed, match=words):
             backend.wait(run_id, poll_s=0.01)
     assert capsys.readouterr().out == ""
 
 
-def test_schedule_makes_the_new_one_before_it_deletes_the_old(api: Api, backend: remote.Backend, pipeline: Path) -> None:
-    def schedule(name: str, cron: str) -> tuple[str, list[str]]:
+def test_a_dict_given_as_text_is_refused_before_it_is_sent(api: Api, backend: remote.Backend) -> None:
+    arguments = {"jobs": "s3://b/j", "impressions": "s3://b/i", "ranker_config": '{"epochs": 1}'}
+    with pytest.raises(ConfigError, match="parameter 'ranker_config' is to be a dict, not str"):
+        backend.submit(compiling.yaml_path("training"), arguments, experiment="daily", name="first")
+    with pytest.raises(ConfigError, match="'ranker_config'"):
+        backend.schedule(compiling.yaml_path("training"), arguments, experiment="daily", name="n", cron="0 0 3 * * *")
+    assert api.calls == []
+
+
+def test_schedule_makes_the_new_one_before_it_disables_and_deletes_the_old(
+    api: Api, backend: remote.Backend, pipeline: Path
+) -> None:
+    def schedule(name: str, cron: str) -> remote.Scheduled:
         return backend.schedule(pipeline, {"text": "ab"}, experiment="daily", name=name, cron=cron)
 
-    first, none = schedule("nightly", "0 0 3 * * *")
-    other, _ = schedule("weekly", "0 0 4 * * 1")
-    assert none == [] and api.kept["recurringruns"][first]["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
-    tasks = api.kept["recurringruns"][first]["pipeline_spec"]["root"]["dag"]["tasks"]
+    first = schedule("nightly", "0 0 3 * * *")
+    other = schedule("weekly", "0 0 4 * * 1")
+    assert first.deleted == first.waiting == []
+    assert api.kept["recurringruns"][first.made]["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    tasks = api.kept["recurringruns"][first.made]["pipeline_spec"]["root"]["dag"]["tasks"]
     assert not any(task["cachingOptions"].get("enableCache") for task in tasks.values())
 
     # A second one left over by a deletion that failed goes as well, also from a later page.
-    api.kept["recurringruns"]["left-over"] = dict(api.kept["recurringruns"][first], recurring_run_id="left-over")
-    second, replaced = schedule("nightly", "0 30 3 * * *")
-    assert set(replaced) == {first, "left-over"}
-    assert api.calls[-3:] == [f"POST {second}", f"DELETE {first}", "DELETE left-over"]
-    assert api.kept["recurringruns"].keys() == {second, other}
+    api.kept["recurringruns"]["left-over"] = dict(api.kept["recurringruns"][first.made], recurring_run_id="left-over")
+    second = schedule("nightly", "0 30 3 * * *")
+    assert (set(second.deleted), second.waiting) == ({first.made, "left-over"}, [])
+    disabled, deleted = f"DISABLE {first.made}", f"DELETE {first.made}"
+    assert api.calls[-5:] == [f"POST {second.made}", disabled, deleted, "DISABLE left-over", "DELETE left-over"]
+    assert api.kept["recurringruns"].keys() == {second.made, other.made}
+
+
+def test_a_schedule_whose_run_is_under_way_is_disabled_and_goes_later(
+    api: Api, backend: remote.Backend, pipeline: Path
+) -> None:
+    """Deleting it would delete the run."""
+
+    def schedule() -> remote.Scheduled:
+        return backend.schedule(pipeline, {"text": "ab"}, experiment="daily", name="nightly", cron="0 0 3 * * *")
+
+    first = schedule()
+    experiment = api.kept["recurringruns"][first.made]["experiment_id"]
+    for number, state in enumerate(["SUCCEEDED", "RUNNING"]):
+        api.kept["runs"][str(number)] = {
+            "run_id": str(number), "recurring_run_id": first.made, "experiment_id": experiment, "state": state
+        }  # fmt: skip
+    second = schedule()
+    assert (second.deleted, second.waiting) == ([], [first.made])
+    assert api.kept["recurringruns"][first.made]["status"] == "DISABLED"
+    api.kept["runs"]["1"]["state"] = "FAILED"
+    third = schedule()
+    assert (set(third.deleted), third.waiting) == ({first.made, second.made}, [])
+    assert api.kept["recurringruns"].keys() == {third.made}
 
 
 def test_a_refused_schedule_leaves_the_old_one(api: Api, backend: remote.Backend, pipeline: Path) -> None:
-    kept, _ = backend.schedule(pipeline, {"text": "ab"}, experiment="daily", name="nightly", cron="0 0 3 * * *")
+    kept = backend.schedule(pipeline, {"text": "ab"}, experiment="daily", name="nightly", cron="0 0 3 * * *").made
     api.refuses = "recurringruns"
     with pytest.raises(LaunchError, match=r"refused \(403\).*not allowed"):
         backend.schedule(pipeline, {"text": "ab"}, experiment="daily", name="nightly", cron="0 0 4 * * *")
@@ -162,3 +116,13 @@ def test_cron_has_six_fields(cron: str) -> None:
 def test_a_backend_that_is_not_there(pipeline: Path) -> None:
     with pytest.raises(LaunchError, match="cannot be reached"):
         remote.Backend("http://127.0.0.1:9").submit(pipeline, {}, experiment="x", name="y")
+
+
+def test_a_backend_that_is_not_well_from_the_start(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("kfp.client.client.time.sleep", lambda seconds: None)
+    api.is_healthy = False
+    with pytest.raises(LaunchError, match="cannot be reached: Failed getting healthz endpoint"):
+        remote.Backend(api.url)
+    assert capfd.readouterr() == ("", "")

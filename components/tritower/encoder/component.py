@@ -1,6 +1,6 @@
 """KFP interface of the encoder: fine-tune it on clicks, embed every text with it."""
 
-from typing import Any, Optional
+from typing import Any
 
 from kfp.dsl import HTML, Dataset, Input, Metrics, Model, Output
 
@@ -11,7 +11,7 @@ from tritower._build import component
 def embed(
     dataset: Input[Dataset],
     embeddings: Output[Dataset],
-    encoder: Optional[Input[Model]] = None,  # noqa: UP045 - kfp understands no `X | None`
+    encoder: Input[Model] = None,
     config: dict[str, Any] = {},
 ) -> None:
     """Embed every distinct text of a dataset once.

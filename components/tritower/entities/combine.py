@@ -47,14 +47,13 @@ class Combined:
         A guessed title may also swallow listed titles and skills that lie in it whole: "ruby on rails | developer".
         """
         outer = [span for span in listed if not span.inner]
-        for guess in guesses:
+        for guess in valued(text, guesses, self._gazetteer):
             hit = [span for span in outer if span.start < guess.end and guess.start < span.end]
             swallows = guess.label == "TITLE" and all(
                 span.label in ("TITLE", "SKILL") and guess.start <= span.start and span.end <= guess.end for span in hit
             )
             if (not hit and guess.label in _FILLED) or (hit and swallows and any(span.label == "TITLE" for span in hit)):
-                value = self._gazetteer.value(text[guess.start : guess.end], guess.label)
-                outer = [span for span in outer if span not in hit] + [guess._replace(value=value)]
+                outer = [span for span in outer if span not in hit] + [guess]
         inner = [span for span in listed if span.inner]
         inner += [
             span._replace(inner=True) for span in listed if not span.inner and span.label == "SKILL" and span not in outer
@@ -73,9 +72,14 @@ class Guessed:
         """The entities of each text in reading order."""
         words = texts.to_pylist()
         return Found.of(
-            [guess._replace(value=self._gazetteer.value(text[guess.start : guess.end], guess.label)) for guess in guesses]
-            for text, guesses in zip(words, self._recogniser.find(words), strict=True)
+            valued(text, guesses, self._gazetteer) for text, guesses in zip(words, self._recogniser.find(words), strict=True)
         )
+
+
+def valued(text: str, guesses: Sequence[Span], gazetteer: Gazetteer) -> list[Span]:
+    """A model's guesses with the values of the lists; those that hold no word are left out: an emoji is no entity."""
+    named = (guess._replace(value=gazetteer.value(text[guess.start : guess.end], guess.label)) for guess in guesses)
+    return [span for span in named if span.value]
 
 
 def _nested(outer: Sequence[Span], inner: Sequence[Span]) -> list[Span]:

@@ -96,6 +96,7 @@ class Gazetteer:
             firsts.append(len(meanings))
         self._automaton.make_automaton()
         self._lengths = np.array(lengths, np.int32)
+        self._longest = max(map(len, lexicon.phrases), default=1)
         self._firsts = np.array(firsts, np.int32)
         self._labels = np.array([LABELS.index(meaning.label) for meaning in meanings], np.int32)
         self._leading = np.array([m.label == "SENIORITY" and m.value in _LEADING for m in meanings], np.int32)
@@ -128,13 +129,14 @@ class Gazetteer:
         """The canonical form of a phrase found by other means.
 
         That of the list where it is listed under the label, else put together from its listed parts and folded words; for
-        SENIORITY the name of the level, `middle` where the word is unknown.
+        SENIORITY the name of the level, `middle` where the word is unknown. Empty where the phrase holds no word: signs,
+        or emoji and what joins them.
         """
         folded = self._folded
         words = tuple([word for written in TOKEN.findall(phrase) if (word := folded[written])])
         listed = next((m.value for m in self._lexicon.phrases.get(words, ()) if m.label == label), None)
         if label == "SENIORITY":
-            return listed or "middle"
+            return listed or ("middle" if words else "")
         return listed or (self._composed(words) if label == "TITLE" else " ".join(words))
 
     def _spans(self, word_T: kernel.Ints, flags_T: kernel.Ints, gap_T: kernel.Ints) -> tuple[kernel.Ints, ...]:
@@ -165,7 +167,7 @@ class Gazetteer:
         if known is None:
             if len(self._titles) > _CACHE_LIMIT:
                 self._titles.clear()
-            known = self._titles[words] = " ".join(_parts(words, self._lexicon))
+            known = self._titles[words] = " ".join(_parts(words, self._lexicon, self._longest))
         return known
 
     def _describe(self, written: str) -> tuple[int, int]:
@@ -174,10 +176,10 @@ class Gazetteer:
         return self._words.get(word, 0), _flags(written, norm, word, self._lexicon)
 
 
-def _parts(words: Key, lexicon: Lexicon) -> Iterator[str]:
+def _parts(words: Key, lexicon: Lexicon, longest: int) -> Iterator[str]:
     start = 0
     while start < len(words):
-        for end in range(len(words), start, -1):
+        for end in range(min(len(words), start + longest), start, -1):
             value = next((m.value for m in lexicon.phrases.get(words[start:end], ()) if m.label == "TITLE"), None)
             if value is not None or end == start + 1:
                 yield value or lexicon.value(words[start:end])

@@ -38,4 +38,5 @@ class Generic:
                 taken = {token.i for entity in doc.ents if entity.label_ in _LABELS for token in entity}
                 chunks = [chunk for chunk in doc.noun_chunks if taken.isdisjoint(token.i for token in chunk)]
                 found += [(chunk.start_char, chunk.end_char, "TITLE") for chunk in chunks]
-            yield [Span(start, end, label, vocabulary.key(doc.text[start:end])) for start, end, label in sorted(found)]
+            spans = [Span(start, end, label, vocabulary.key(doc.text[start:end])) for start, end, label in sorted(found)]
+            yield [span for span in spans if span.value]

@@ -69,18 +69,19 @@ def read(
         while until < size_M and end_M[until] <= last:
             until += 1
         held = _held(flags_T, gap_T, start_M, end_M, label_M, first, last, match, until)
-        starts, ends, labels, matches = _chosen(flags_T, gap_T, start_M, end_M, label_M, held, owner_T, first, last)
+        longest = _longest(start_M, end_M, held)
+        starts, ends, labels, matches = _chosen(flags_T, gap_T, start_M, end_M, label_M, held, longest, owner_T, first, last)
         _grow(flags_T, gap_T, starts, ends, labels, matches, owner_T, first, last)
         size = _join(gap_T, starts, ends, labels, matches)
         for i in range(size):
             if starts[i] < ends[i]:
                 begin, part = starts[i], -1
                 if labels[i] == TITLE:
-                    begin, count = _cut(flags_T, start_M, end_M, label_M, leading_M, held, begin, ends[i], out, count)
+                    begin, count = _cut(flags_T, start_M, end_M, label_M, leading_M, held, longest, begin, ends[i], out, count)
                 part = _same(start_M, end_M, label_M, held, begin, ends[i], labels[i])
                 count = _put(out, count, begin, ends[i], labels[i], 0, part)
                 if labels[i] == TITLE and ends[i] - begin > 1:
-                    count = _inside(start_M, end_M, label_M, held, begin, ends[i], out, count)
+                    count = _inside(start_M, end_M, label_M, held, longest, begin, ends[i], out, count)
         match, first = until, last
     return out[0][:count], out[1][:count], out[2][:count], out[3][:count], out[4][:count]
 
@@ -136,8 +137,10 @@ def _supported(flags_T, gap_T, start_M, end_M, label_M, first, last, match, unti
     if label == PLACE:
         if token & REGION:
             supported = after_break or (before & LOCATIVE) != 0
-            for other in range(match, until):
+            other = m
+            while other >= match and end_M[other] >= i:
                 supported |= label_M[other] == PLACE and end_M[other] == i
+                other -= 1
             return (token & UPPER) != 0 and supported
         if token & (MODIFIER | HEAD):
             code_follows = i + 1 < last and (flags_T[i + 1] & REGION) != 0
@@ -150,20 +153,21 @@ def _supported(flags_T, gap_T, start_M, end_M, label_M, first, last, match, unti
     if token & ROMAN:
         return label == SENIORITY and gap_T[i] <= SLASH and (before & HEAD) != 0
     if label == TITLE:
-        for other in range(match, until):
-            if label_M[other] == EMPLOYMENT and start_M[other] == i and end_M[other] == i + 1:
+        other = m
+        while other > match and end_M[other - 1] == i + 1:
+            other -= 1
+        while other < until and end_M[other] == i + 1:
+            if label_M[other] == EMPLOYMENT and start_M[other] == i:
                 return alone or gap_T[i] >= BREAK
+            other += 1
     if label in (TITLE, SKILL) and token & NEEDS_CAPITALS:
         return alone or ((token & UPPER) != 0 and has_lower)
     return True
 
 
 @numba.njit(cache=True)
-def _chosen(flags_T, gap_T, start_M, end_M, label_M, held, owner_T, first, last):  # type: ignore[no-untyped-def]
+def _chosen(flags_T, gap_T, start_M, end_M, label_M, held, longest, owner_T, first, last):  # type: ignore[no-untyped-def]
     """The outer spans before titles grow (rule 3), in reading order; `owner_T` says which one a token belongs to."""
-    longest = 1
-    for m in held:
-        longest = max(longest, end_M[m] - start_M[m])
     room = last - first
     starts, ends = np.empty(room, np.int32), np.empty(room, np.int32)
     labels, matches = np.empty(room, np.int32), np.empty(room, np.int32)
@@ -270,14 +274,17 @@ def _join(gap_T, starts, ends, labels, matches):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _cut(flags_T, start_M, end_M, label_M, leading_M, held, begin, end, out, count):  # type: ignore[no-untyped-def]
+def _cut(flags_T, start_M, end_M, label_M, leading_M, held, longest, begin, end, out, count):  # type: ignore[no-untyped-def]
     """Write the levels in front of a title; where the title begins then, and the new count (rule 5)."""
     while end - begin > 1 and flags_T[end - 1] & HEAD and not flags_T[begin] & STAYS:
         best = -1
-        for m in held:
-            fits = label_M[m] == SENIORITY and leading_M[m] and start_M[m] == begin and end_M[m] < end
+        at = _ending(end_M, held, begin + 1)
+        while at < len(held) and end_M[held[at]] < end and end_M[held[at]] <= begin + longest:
+            m = held[at]
+            fits = label_M[m] == SENIORITY and leading_M[m] and start_M[m] == begin
             if fits and (best < 0 or end_M[m] > end_M[best]):
                 best = m
+            at += 1
         if best < 0:
             break
         count = _put(out, count, begin, end_M[best], SENIORITY, 0, best)
@@ -286,23 +293,48 @@ def _cut(flags_T, start_M, end_M, label_M, leading_M, held, begin, end, out, cou
 
 
 @numba.njit(cache=True)
-def _same(start_M, end_M, label_M, held, begin, end, label):  # type: ignore[no-untyped-def]
+def _ending(end_M, held, end):  # type: ignore[no-untyped-def]
+    """The first of the matches in `held`, which are sorted by their ends, that ends at a token or behind it."""
+    low, high = 0, len(held)
+    while low < high:
+        middle = (low + high) // 2
+        if end_M[held[middle]] < end:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(cache=True)
+def _longest(start_M, end_M, held):  # type: ignore[no-untyped-def]
+    longest = 1
     for m in held:
-        if start_M[m] == begin and end_M[m] == end and label_M[m] == label:
+        longest = max(longest, end_M[m] - start_M[m])
+    return longest
+
+
+@numba.njit(cache=True)
+def _same(start_M, end_M, label_M, held, begin, end, label):  # type: ignore[no-untyped-def]
+    at = _ending(end_M, held, end)
+    while at < len(held) and end_M[held[at]] == end:
+        m = held[at]
+        if start_M[m] == begin and label_M[m] == label:
             return m
+        at += 1
     return -1
 
 
 @numba.njit(cache=True)
-def _inside(start_M, end_M, label_M, held, begin, end, out, count):  # type: ignore[no-untyped-def]
+def _inside(start_M, end_M, label_M, held, longest, begin, end, out, count):  # type: ignore[no-untyped-def]
     """Write the inner spans of a title: for each label the longest matches first, without overlap (rule 6)."""
+    first, last = _ending(end_M, held, begin + 1), _ending(end_M, held, end + 1)
+    taken_T = np.zeros(end - begin, np.bool_)
     for label in (QUALIFICATION, SENIORITY, SKILL):
-        since = count
-        for length in range(end - begin - 1, 0, -1):
-            for m in held:
-                fits = label_M[m] == label and start_M[m] >= begin and end_M[m] <= end and end_M[m] - start_M[m] == length
-                for done in range(since, count):
-                    fits &= end_M[m] <= out[0][done] or start_M[m] >= out[1][done]
-                if fits:
+        taken_T[:] = False
+        for length in range(min(longest, end - begin - 1), 0, -1):
+            for m in held[first:last]:
+                fits = label_M[m] == label and start_M[m] >= begin and end_M[m] - start_M[m] == length
+                if fits and not taken_T[start_M[m] - begin : end_M[m] - begin].any():
+                    taken_T[start_M[m] - begin : end_M[m] - begin] = True
                     count = _put(out, count, start_M[m], end_M[m], label, 1, m)
     return count

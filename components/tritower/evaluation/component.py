@@ -1,6 +1,6 @@
 """KFP interface of the evaluation."""
 
-from typing import Any, Optional
+from typing import Any
 
 from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Output
 
@@ -18,7 +18,7 @@ def evaluation(
     metrics: Output[Metrics],
     roc: Output[ClassificationMetrics],
     summary: Output[Markdown],
-    scores_baseline_full: Optional[Input[Dataset]] = None,  # noqa: UP045 - KFP reads Optional, not `| None`
+    scores_baseline_full: Input[Dataset] = None,
     scores_champion: str = "",
     truth: str = "",
     config: dict[str, Any] = {},

@@ -1,6 +1,6 @@
 """KFP interface of the feature step."""
 
-from typing import Any, Optional
+from typing import Any
 
 from kfp.dsl import Dataset, Input, Metrics, Output
 
@@ -14,8 +14,8 @@ def features(
     features: Output[Dataset],
     state: Output[Dataset],
     metrics: Output[Metrics],
-    entities: Optional[Input[Dataset]] = None,  # noqa: UP045 - KFP reads Optional, not `| None`
-    candidates: Optional[Input[Dataset]] = None,  # noqa: UP045
+    entities: Input[Dataset] = None,
+    candidates: Input[Dataset] = None,
     previous_state: str = "",
     engine: str = "duckdb",
     config: dict[str, Any] = {},

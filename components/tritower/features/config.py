@@ -42,6 +42,15 @@ class FeaturesConfig:
     """Positions told apart by the examination curve; deeper ones share the last. Range: 2 to 4,096. Default: more than a
     page shows."""
 
+    remembered_days: int = 14
+    """For how many days the state remembers which searches it has counted, to tell rows that a later run may skip from rows
+    that came late; 8 bytes a search. Of older days it knows how many there were. At least 1. Default: two weeks, in which
+    logs that are delivered late have come."""
+
+    max_late_share: float = 0.05
+    """The run stops when more than this share of its rows that no earlier run has counted lies before the state's last row,
+    and so came too late to be counted. Range: 0 to 1. Default: as ingest's `max_quarantined_share`."""
+
     memory_limit: str = "1GiB"
     """What the engine may hold before it spills to disk. A number with MiB or GiB."""
 
@@ -64,6 +73,8 @@ class FeaturesConfig:
         check(0 <= self.history_texts <= self.history_clicks, "history_texts", self.history_texts, "from 0 to history_clicks")
         check(1 <= self.history_searches <= 1024, "history_searches", self.history_searches, "from 1 to 1,024")
         check(self.prior_impressions > 1, "prior_impressions", self.prior_impressions, "above 1")
+        check(self.remembered_days >= 1, "remembered_days", self.remembered_days, "of at least 1")
+        check(0 <= self.max_late_share <= 1, "max_late_share", self.max_late_share, "from 0 to 1")
         check(2 <= self.positions <= 4096, "positions", self.positions, "from 2 to 4,096")
         check(bool(re.fullmatch(r"\d+ ?[MG]i?B", self.memory_limit)), "memory_limit", self.memory_limit, "such as 1GiB")
         check(self.threads >= 0, "threads", self.threads, "of 0 or more")

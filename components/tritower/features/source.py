@@ -38,9 +38,22 @@ class Table:
         late = "" if since is None else f" WHERE i.ts >= {since}"
         self._query = f"SELECT {', '.join(f'i.{column}' for column in COLUMNS)} FROM {name} i{late}"
 
+    def searches(self, condition: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The searches of the rows that an SQL condition on `i` picks, by number, and how many such rows each of them has."""
+        query = f"SELECT i.request, count(*) AS n FROM {self._name} i WHERE {condition} GROUP BY i.request"
+        batches = list(self._engine.stream(query, order_by="request"))
+        columns = [[batch.column(at).to_numpy() for batch in batches] for at in (0, 1)]
+        request, rows = (np.concatenate([np.empty(0, np.int64), *column]) for column in columns)
+        return request, rows
+
     def count(self) -> int:
         """All its rows, the early ones too."""
         return int(self._engine.rows(f"SELECT count(*) AS n FROM {self._name}")[0]["n"])
+
+    def last_ts(self) -> int | None:
+        """The time of its last row in microseconds; None without rows."""
+        last: int | None = self._engine.rows(f"SELECT max(i.ts) AS ts FROM {self._name} i")[0]["ts"]
+        return last
 
     def batches(self, kernel: BatchKernel | None = None, schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBatch]:
         """The rows in order as `SCHEMA`, or as `schema` where a kernel adds to them."""

@@ -11,6 +11,7 @@ features/state/counters-<level>.parquet   name, other (the occupation of a pair)
 features/state/clicks.parquet, searches.parquet   user_id, count, items and times, newest first
 features/state/queue.parquet         impressions of the last instant, and clicks not yet past
 features/state/jobs.parquet, texts.parquet, vectors.npy   what histories and queue refer to
+features/state/counted.parquet       which searches were counted (counted.py)
 
 Legend: K keys, S slots, H items, X extra texts, D dimensions.
 """
@@ -31,12 +32,13 @@ from tritower.errors import ArtifactError
 from tritower.features import counters, rings
 from tritower.features.build import Builder
 from tritower.features.config import FeaturesConfig
+from tritower.features.counted import Counted
 from tritower.features.lookup import Jobs, Lookup, Texts
 from tritower.features.places import LEVELS as PLACE_LEVELS
 from tritower.features.strings import normalise
 from tritower.features.timeline import Rows
 
-VERSION = 1
+VERSION = 2
 VALUES = ("shown", "clicks", "shown_decayed", "clicks_decayed", "expected", "first_ts")
 MEANING = (
     "ctr_half_life_days",
@@ -54,7 +56,7 @@ def knobs(config: FeaturesConfig) -> dict[str, Any]:
     return {name: value for name, value in to_dict(config).items() if name in MEANING}
 
 
-def save(folder: Path, builder: Builder, config: FeaturesConfig) -> None:
+def save(folder: Path, builder: Builder, config: FeaturesConfig, counted: Counted) -> None:
     """Write the state that `builder` has after its last row, run with the knobs `config`, into `folder`, which is empty."""
     tables, state, line = builder.tables, builder.counters.state, builder.timeline
     queue = Rows.concat([line.impressions, line.clicks])
@@ -78,6 +80,7 @@ def save(folder: Path, builder: Builder, config: FeaturesConfig) -> None:
     pq.write_table(_job_table(tables, jobs), folder / "jobs.parquet", compression="zstd")
     pq.write_table(pa.table({"text": tables.texts.values.take(pa.array(texts))}), folder / "texts.parquet", compression="zstd")
     _save_vectors(folder / "vectors.npy", tables, texts)
+    counted.write(folder)
 
 
 def _save_vectors(path: Path, tables: Lookup, texts: Array) -> None:
@@ -180,6 +183,7 @@ class Saved:
                 remedy="Use the same knobs, or build from the start without a state.",
             )
         self.last_ts: int = self.about["last_ts"]
+        self.searches_counted = Counted.read(self.folder)
         self.jobs = self._table("jobs")
         self.queue = self._table("queue")
         self.clicks, self.searches = self._table("clicks"), self._table("searches")

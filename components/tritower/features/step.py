@@ -10,6 +10,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from tritower import schema, storage
 from tritower.batches import BatchKernel
 from tritower.config import to_dict
 from tritower.engine import Engine, open_engine
+from tritower.errors import DataError
 from tritower.features import catalogue, lookup, source, state, static
 from tritower.features.build import Builder, Computed
 from tritower.features.config import FeaturesConfig
+from tritower.features.counted import Counted
 from tritower.features.entities import Entities
 from tritower.features.requests import Requests
 from tritower.features.timeline import Rows
@@ -57,7 +60,12 @@ def run(
         state_to: folder for the state after the last event of the dataset; None for `features`/state.
 
     Returns:
-        Counts: rows, features, missing share (0 to 1), rows skipped.
+        Counts: rows, features, missing share (0 to 1); rows skipped, which an earlier run has counted, and rows late, which
+        lie before the state's last row and were never counted.
+
+    Raises:
+        DataError: the state reaches beyond the dataset, has counted all of it, or too many rows came late.
+        ArtifactError: the state is of another version or has other knobs.
     """
     with storage.atomic_directory(features) as out, _open_engine(config, out) as engine:
         with phase(logger, "read lookup tables") as counts, _fetched(previous) as earlier:
@@ -65,6 +73,7 @@ def run(
             builder = _builder(Path(dataset), Path(embeddings), config, candidates, entities, seen)
             counts["jobs"], counts["texts"] = len(builder.tables.jobs), len(builder.tables.texts)
         log = _Log(engine, dataset, config, builder.tables.requests, seen)
+        log.check(str(previous), config, is_history=candidates is not None)
         static_features = _static(engine, config, builder, log.place, embeddings, entities, candidates)
         passing: Batches
         if candidates:
@@ -77,7 +86,7 @@ def run(
                 _write(writer, passing)
                 # Before the candidates that lie after all events: the state is that of the log.
                 with storage.atomic_directory(state_to or out / "state") as folder:
-                    state.save(folder, builder, config)
+                    state.save(folder, builder, config, log.counted(config))
                 _write(writer, rest)
                 for split in ["candidates"] if candidates else schema.SPLITS:
                     writer.empty(split)
@@ -88,7 +97,8 @@ def run(
         engine.close()
         shutil.rmtree(out / ".scratch", ignore_errors=True)
     missing = writer.missing / max(writer.rows * len(described), 1)
-    numbers = {"rows": writer.rows, "features": len(described), "missing_share": missing, "rows_skipped": log.skipped}
+    numbers = {"rows": writer.rows, "features": len(described), "missing_share": missing}
+    numbers |= {"rows_skipped": log.skipped, "rows_late": log.late}
     return {name: float(value) for name, value in numbers.items()}
 
 
@@ -168,7 +178,7 @@ class _Log:
         self, engine: Engine, dataset: str | Path, config: FeaturesConfig, requests: Requests, seen: state.Saved | None
     ) -> None:
         self.place = engine.shared(dataset)
-        self.skipped = 0
+        self.skipped = self.late = 0
         self._views_only = source.shows_views_only(Path(dataset))
         self._requests, self._seen = requests, seen
         since = seen.last_ts if seen else None
@@ -177,18 +187,70 @@ class _Log:
             for split in schema.SPLITS
         }
 
+    def check(self, previous: str, config: FeaturesConfig, *, is_history: bool) -> None:
+        """Tell the rows before the state's last one apart: counted by an earlier run, or late; stop where that cannot be right.
+
+        Args:
+            previous: the state's location, for messages.
+            config: the knobs.
+            is_history: the rows are the history of candidates; it may be that none is new.
+
+        Raises:
+            DataError: the state is younger than the dataset, has counted all of it, or too many rows came late.
+        """
+        if not self._seen:
+            return
+        now, tables = self._seen.last_ts, list(self._tables.values())
+        ends = max((ts for table in tables if (ts := table.last_ts()) is not None), default=now)
+        if ends < now:
+            raise DataError(
+                f"the state reaches to {_moment(now)}, the dataset only to {_moment(ends)}: it would see the future",
+                where=previous,
+                remedy="Continue from the state of the run before this dataset, or from none.",
+            )
+        before, at_last = (
+            [np.concatenate(column) for column in zip(*(table.searches(which) for table in tables), strict=True)]
+            for which in (f"i.ts < {now}", f"i.ts = {now}")
+        )
+        rows_R = np.bincount(before[0], before[1]).astype(np.int64)
+        self.late = self._seen.searches_counted.late(self._requests.path, rows_R, now)
+        self.skipped = int(before[1].sum()) - self.late
+        counted_before = self._seen.counted(self._requests.ids(at_last[0]))
+        fresh = sum(table.count() for table in tables) - int(before[1].sum()) - int(at_last[1][counted_before].sum())
+        if self.late:
+            logger.warning(
+                "%d rows came late: they lie before %s, where the state ends, and no run has counted them; they are left out",
+                self.late, _moment(now),
+            )  # fmt: skip
+        if self.late > config.max_late_share * (self.late + fresh):
+            raise DataError(
+                f"{self.late:,} rows came late: they lie before {_moment(now)}, where the state ends, and no run has counted "
+                f"them; {fresh:,} are new, and at most {config.max_late_share:.1%} may be late",
+                where=previous,
+                remedy="Build from the start without a state, continue from an older one, or raise the knob max_late_share.",
+            )
+        if not fresh and not is_history:
+            raise DataError(
+                f"the state has counted every row of the dataset: both end {_moment(now)}",
+                where=previous,
+                remedy="Give a dataset with later rows, or continue from the state of the run before.",
+            )
+
     def batches(
         self, split: str, kernel: BatchKernel | None = None, schema: pa.Schema = source.SCHEMA
     ) -> Iterator[pa.RecordBatch]:
         """Those of a split, with what a kernel adds."""
-        kept = 0
         for batch in progress(self._tables[split].batches(kernel, schema), name=split, unit="batches"):
             fresh = self._fresh(batch)
-            kept += fresh.num_rows
+            self.skipped += batch.num_rows - fresh.num_rows
             if fresh.num_rows:
                 yield fresh
-        if self._seen:
-            self.skipped += self._tables[split].count() - kept
+
+    def counted(self, config: FeaturesConfig) -> Counted:
+        """The searches counted by the end, by this run or an earlier one."""
+        known = self._seen.searches_counted if self._seen else Counted.empty()
+        since = self._seen.last_ts if self._seen else 0
+        return known.with_new(self._requests.path, since_us=since, remembered_days=config.remembered_days)
 
     def rows(self, batch: pa.RecordBatch, *, wanted: bool) -> Rows:
         """A batch of events."""
@@ -205,6 +267,10 @@ class _Log:
         fresh = np.ones(batch.num_rows, np.bool_)
         fresh[at_last] = ~self._seen.counted(self._requests.ids(requests))[where]
         return batch.filter(pa.array(fresh))
+
+
+def _moment(ts_us: int) -> str:
+    return f"{datetime.fromtimestamp(ts_us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _impressions(builder: Builder, log: _Log, static_features: tuple[BatchKernel, pa.Schema]) -> Batches:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _VOTED = 2_000  # jobs clicked after similar queries, before those no longer open are left out
 
+_NEVER = np.iinfo(np.int64).max
+
 Ints = NDArray[np.int64]
 
 
@@ -38,7 +41,7 @@ def candidates(
         candidates: folder to write: `requests.parquet` and `candidates/part-*.parquet`.
 
     Returns:
-        Counts: searches, candidates, candidates_per_search (mean).
+        Counts: searches, searches_without_candidates, candidates, candidates_per_search (mean).
 
     Raises:
         DataError: the split has no requests, or a wanted request does not exist.
@@ -51,17 +54,37 @@ def candidates(
     with logs.phase(logger, "retrieve") as counts, storage.atomic_directory(candidates) as folder:
         pq.write_table(requests, folder / "requests.parquet")
         (folder / "candidates").mkdir()
+        searches, jobs = _inputs(source, Path(embeddings), requests)
         with pq.ParquetWriter(folder / "candidates" / "part-00000.parquet", DATASET_IMPRESSIONS.arrow()) as writer:
-            rows = 0
-            for table in _candidate_rows(requests, *_inputs(source, Path(embeddings), requests), config):
+            rows = answered = 0
+            for table in _candidate_rows(requests, searches, jobs, config):
                 writer.write_table(table)
                 rows += table.num_rows
+                answered += len(table["request"].unique())
         counts["candidates"] = rows
+    if answered < requests.num_rows:
+        _warn_unanswered(requests.num_rows - answered, searches, jobs)
     return {
         "searches": requests.num_rows,
+        "searches_without_candidates": requests.num_rows - answered,
         "candidates": rows,
         "candidates_per_search": rows / requests.num_rows,
     }
+
+
+def _warn_unanswered(count: int, searches: retrieve.Searches, jobs: retrieve.Jobs) -> None:
+    """Say that searches get no jobs, and why where no advert is open at all."""
+    first, last = int(searches.ts_us_S.min()), int(searches.ts_us_S.max())
+    known = jobs.expires_us_J[jobs.expires_us_J != _NEVER]
+    reason = "no advert in them is open at the search's time"
+    if not ((jobs.posted_us_J <= last) & (jobs.expires_us_J > first)).any():
+        reason = f"no advert is open at {_moment(last)}"
+        reason += f"; the last expired {_moment(int(known.max()))}" if len(known) else "; all are posted later"
+    logger.warning("%d of %d searches get no recommendation: %s", count, len(searches.ts_us_S), reason)
+
+
+def _moment(ts_us: int) -> str:
+    return f"{datetime.fromtimestamp(ts_us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def run(
@@ -218,7 +241,7 @@ def _inputs(dataset: Path, embeddings: Path, requests: pa.Table) -> tuple[retrie
         text_J=text_J,
         lexical_JV=lexical_JV,
         posted_us_J=_int64(jobs["posted_at"], missing=np.iinfo(np.int64).min),
-        expires_us_J=_int64(jobs["expires_at"], missing=np.iinfo(np.int64).max),
+        expires_us_J=_int64(jobs["expires_at"], missing=_NEVER),
         place_J2=np.stack([place["city"][0], place["region"][0]], axis=1),
     )
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tritower.entities import lexicon, model
-from tritower.entities.combine import Combined
+from tritower.entities.combine import Combined, Guessed
 from tritower.entities.gazetteer import Gazetteer
 from tritower.entities.model import Recogniser, create
 from tritower.entities.spans import Span
@@ -61,3 +63,32 @@ def test_columns_are_the_lists_spans_with_the_models_merged_in(combined: Combine
     found = Combined(lists, read).columns(pa.array(texts))
     assert list(found.spans(5)) == expected
     assert found.text_N.dtype == np.int32 and (np.diff(found.text_N) >= 0).all()
+
+
+NO_WORDS = ["👨‍👩‍👧‍👦", "🧑‍🍳", "\u200b", "\ufeff", "️", "☎️", "_ _", "™", "\u0301", "゛", "﷽"]
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Combined, Guessed]:
+    lists, recogniser = Gazetteer(lexicon.default()), model.read()
+    return Combined(lists, recogniser), Guessed(lists, recogniser)
+
+
+def test_signs_and_joined_emoji_are_no_entities(trained: tuple[Combined, Guessed]) -> None:
+    for finder in trained:
+        assert len(finder.columns(pa.array(NO_WORDS)).value_N) == 0
+    # Beside words they change nothing that counts.
+    found = trained[1].columns(pa.array(["👩‍⚕️ nurse"]))
+    assert "nurse" in found.value_N.to_pylist() and "" not in found.value_N.to_pylist()
+
+
+def test_a_level_without_a_word_has_no_value() -> None:
+    assert Gazetteer(lexicon.default()).value("🧑‍🍳", "SENIORITY") == ""
+    assert Gazetteer(lexicon.default()).value("zork", "SENIORITY") == "middle"
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=20))
+def test_every_entity_has_a_value(trained: tuple[Combined, Guessed], texts: list[str]) -> None:
+    for finder in trained:
+        assert all(finder.columns(pa.array(texts, pa.string())).value_N.to_pylist())

@@ -1,8 +1,10 @@
 """The gazetteer: what it finds, where, and that it does what the plain version of its rules does."""
 
 import importlib.util
+import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -136,3 +138,13 @@ _WORDS = (
 def test_equals_the_plain_version_on_any_order_of_words(plain: Gazetteer, pairs: list[tuple[str, str]]) -> None:
     text = "".join(word + gap for word, gap in pairs)
     assert without_values(next(plain.find([text]))) == reference.find(text, lexicon.default())
+
+
+@pytest.mark.parametrize("word", ["nurse", "rn bsn", "python nurse", "senior", "austin TX", "java python developer", "é nurse"])
+def test_time_grows_with_the_length_of_a_text(plain: Gazetteer, word: str) -> None:
+    """A title of words that are titles took time with the square of its length and more: minutes at this size."""
+    plain.columns(pa.array([word]))
+    start = time.process_time()
+    found = plain.columns(pa.array([f"{word} " * (100_000 // len(word))]))
+    assert time.process_time() - start < 5
+    assert len(found.text_N) > 0

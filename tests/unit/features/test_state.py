@@ -83,7 +83,7 @@ def same_state(one: Path, other: Path) -> bool:
     abouts = [json.loads((folder / "state.json").read_text()) for folder in (one, other)]
     queues = [pq.read_table(folder / "queue.parquet") for folder in (one, other)]
     return (
-        len(tables) == 8
+        len(tables) == 9
         and abouts[0] == abouts[1]
         and queues[0].equals(queues[1])
         and all(np.array_equal(sums[0][k], sums[1][k]) for k in sums[0])

@@ -131,3 +131,27 @@ def test_scores_of_other_candidates_are_refused(dataset: Path, embeddings: Path,
 def test_knobs_out_of_range(knobs: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(knobs))):
         CandidatesConfig(**knobs)
+
+
+def test_searches_without_an_open_advert_are_said(
+    dataset: Path, embeddings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = pq.read_table(dataset / "jobs.parquet")
+    expired = pa.array([board.at(-2)] * jobs.num_rows, jobs.schema.field("expires_at").type)
+    column = jobs.schema.get_field_index("expires_at")
+    pq.write_table(jobs.set_column(column, "expires_at", expired), dataset / "jobs.parquet")
+    config = CandidatesConfig(recent_share=1.0)
+    numbers = step.candidates(dataset=dataset, embeddings=embeddings, candidates=tmp_path / "c", config=config)
+    assert (numbers["searches"], numbers["searches_without_candidates"], numbers["candidates"]) == (3, 3, 0)
+    assert (
+        "3 of 3 searches get no recommendation: no advert is open at 2026-03-03 00:00:00 UTC; the last expired 2026-02-27"
+        in (caplog.text)
+    )
+
+
+def test_nothing_is_said_where_every_search_has_jobs(
+    dataset: Path, embeddings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = CandidatesConfig(recent_share=1.0)
+    numbers = step.candidates(dataset=dataset, embeddings=embeddings, candidates=tmp_path / "c", config=config)
+    assert numbers["searches_without_candidates"] == 0 and not caplog.records

@@ -120,6 +120,10 @@ def test_no_bucket_and_nothing_there(s3: str, tree: Path, tmp_path: Path) -> Non
         storage.upload_tree(tree, "s3://no-such-bucket/x")
     with pytest.raises(StorageError, match="bucket does not exist"):
         storage.fetch_tree("s3://no-such-bucket/x", tmp_path / "back")
+    with pytest.raises(StorageError, match="bucket does not exist"):
+        storage.list_files("s3://no-such-bucket/x")
+    with pytest.raises(StorageError, match="bucket does not exist"):
+        storage.list_files("s3://no-such-bucket")
     with pytest.raises(StorageError, match="nothing is there"):
         storage.fetch_tree(f"{s3}/none", tmp_path / "back")
     with pytest.raises(StorageError, match="nothing is there"):
@@ -143,3 +147,20 @@ def test_a_failed_upload_takes_back_what_it_sent(s3: str, tree: Path) -> None:
         storage.upload_tree(tree, s3)
     with pytest.raises(StorageError, match="nothing is there"):
         storage.list_files(s3)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("s3://AKIA:s3/cr+et@bucket/x", "s3://***@bucket/x"),
+        ("minio://user:s3cret@host/bucket", "minio://***@host/bucket"),
+        ("s3://bucket/x?secret_key=s3cret&region=us", "s3://bucket/x?secret_key=***&region=us"),
+    ],
+)
+def test_credentials_in_a_location_are_refused_and_not_repeated(uri: str, shown: str, tmp_path: Path) -> None:
+    for attempt in (lambda: storage.is_local(uri), lambda: storage.list_files(uri), lambda: storage.fetch(uri, tmp_path / "x")):
+        with pytest.raises(StorageError, match="credentials stand in the location") as caught:
+            attempt()
+        assert caught.value.where == shown and "cret@" not in str(caught.value) and "s3cret" not in str(caught.value)
+    assert storage.local_path("file:///a@b/x?token=1") == Path("/a@b/x?token=1") and storage.is_local("file:///a@b/x?token=1")
+    assert remote.scheme("s3://bucket/key@home/x") == "s3"

@@ -1,0 +1,127 @@
+"""Before a run is sent to a backend: can its pods open the locations, and which version do the data have?"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from tritower import storage
+from tritower.errors import ConfigError, StorageError
+
+from pipelines import compiling, submission, version
+from tests.pipelines.kfp_api import Api, served
+from tests.unit.storage.conftest import bare, s3_server  # noqa: F401 - a fixture
+
+ROOT = Path(__file__).parents[2]
+TRAINING, BATCH = (compiling.yaml_path(name) for name in ("training", "batch"))
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    with served(Api()) as server:
+        yield server
+
+
+def call(api: Api, *arguments: str, pipeline: str = "training", **environment: str) -> subprocess.CompletedProcess[str]:
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MINIO_", "TRITOWER_"))}
+    command = [sys.executable, "-m", "pipelines", *arguments, "--endpoint", api.url, "--pipeline", pipeline]
+    return subprocess.run(command, cwd=ROOT, env=known | environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("place", ["clicks.csv", "/data/clicks", "file:///data/clicks"])
+def test_a_path_of_this_machine_is_refused(place: str) -> None:
+    with pytest.raises(ConfigError, match=rf"cannot open a path of this machine \(in --previous-state {place}\).*Upload"):
+        submission.check_locations(TRAINING, {"jobs": "s3://b/j", "users": "", "previous_state": place})
+
+
+def test_locations_that_a_backend_can_open(tmp_path: Path) -> None:
+    fine = {"jobs": "s3://b/j", "impressions": "gs://b/i", "users": "", "model": "minio://b/m", "encoder": "gs://b/e/"}
+    assert submission.check_locations(BATCH, fine) == []
+    with pytest.raises(StorageError, match="unknown scheme 'https'"):
+        submission.check_locations(BATCH, fine | {"jobs": "https://example.com/jobs.csv"})
+    with pytest.raises(ConfigError, match=r"a whole bucket cannot be imported \(in --model minio://b/\)"):
+        submission.check_locations(BATCH, fine | {"model": "minio://b/"})
+
+
+def test_what_an_importer_may_not_reach_is_said() -> None:
+    """Only importers: steps open s3:// with the store's Secret."""
+    places = {"jobs": "s3://b/j", "model": "s3://b/m", "encoder": "minio://b/e"}
+    (doubt,) = submission.check_locations(BATCH, places)
+    assert doubt.startswith("--model s3://b/m: ") and "kfp-launcher" in doubt and "minio://" in doubt
+    assert submission.check_locations(TRAINING, {"jobs": "s3://b/j", "previous_state": "s3://b/s"}) == []
+
+
+def test_a_version_of_ones_own_reads_nothing() -> None:
+    places = {"jobs": "s3://no-such-bucket/j", "impressions": "/nowhere"}
+    assert submission.version(places, "export of 2026-11-26") == ("export of 2026-11-26", "")
+    for text in ("a\nb", "  ", "x" * 201, "\x1b[2J"):
+        with pytest.raises(ConfigError, match="not a line of text"):
+            submission.version(places, text)
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("s3://b/j", "no credentials for the object store (for s3://b/j)"),
+        ("minio://b/j", "no endpoint is set for minio:// (for minio://b/j)"),
+        ("gs://b/j", "no Google credentials (for gs://)"),
+    ],
+)
+def test_without_keys_the_version_is_the_time(place: str, reason: str) -> None:
+    made, remark = submission.version({"jobs": place, "users": ""})
+    again, _ = submission.version({"jobs": place})
+    assert made.startswith("unread-20") and made < again
+    assert f"cannot be read from here: {reason}" in remark and f"--data-version {made}" in remark
+
+
+def test_with_keys_the_version_is_that_of_the_data(tmp_path: Path, bare: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    (tmp_path / "jobs.csv").write_text("job_id\n1\n")
+    places = {"jobs": "s3://bucket/jobs.csv", "users": ""}
+    with s3_server(tmp_path / "server.log") as url:
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys).create_bucket(Bucket="bucket")
+        monkeypatch.setenv("TRITOWER_S3_ENDPOINT", url)
+        assert submission.version(places)[0].startswith("unread-")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        # A location that is not there is a mistake, not a store without keys.
+        with pytest.raises(StorageError, match=r"nothing is there \(in s3://bucket/jobs\.csv\)\. .* Or give --data-version"):
+            submission.version(places)
+        storage.upload(tmp_path / "jobs.csv", "s3://bucket/jobs.csv")
+        assert submission.version(places) == (version.data_version("s3://bucket/jobs.csv", ""), "")
+
+
+def test_submit_needs_no_keys(api: Api) -> None:
+    places = ["--jobs", "s3://b/jobs", "--impressions", "minio://b/clicks"]
+    done = call(api, "submit", *places, "--data-version", "today")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    run = api.kept["runs"][done.stdout.strip()]
+    assert run["runtime_config"]["parameters"]["data_version"] == "today"
+    assert any(
+        task["cachingOptions"].get("enableCache")
+        for task in run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()
+    )
+
+    done = call(api, "submit", *places, AWS_SHARED_CREDENTIALS_FILE="/nowhere")
+    assert done.returncode == 0, done.stderr
+    made = api.kept["runs"][done.stdout.strip()]["runtime_config"]["parameters"]["data_version"]
+    assert made.startswith("unread-") and f"Its version is therefore the time, {made}" in done.stderr
+
+
+def test_schedule_and_batch_need_none_either(api: Api) -> None:
+    places = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--model", "s3://b/model", "--encoder", "minio://b/e"]
+    done = call(api, "schedule", "--cron", "0 30 3 * * *", *places, pipeline="batch")
+    assert done.returncode == 0, done.stderr
+    assert api.kept["recurringruns"][done.stdout.strip()]["runtime_config"]["parameters"]["data_version"] == ""
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith("warning: --model s3://b/model: ")
+
+
+def test_a_local_path_is_refused_before_anything_is_sent(api: Api, tmp_path: Path) -> None:
+    done = call(api, "submit", "--jobs", str(tmp_path), "--impressions", "s3://b/clicks", "--data-version", "1")
+    assert done.returncode == 1 and f"cannot open a path of this machine (in --jobs {tmp_path})" in done.stderr
+    assert api.calls == []
