@@ -16,6 +16,8 @@ from typing import Any, get_args
 from tritower._build import Image, image_name
 from tritower.errors import StepError
 
+from pipelines import kernels
+
 BUILT = Path(__file__).parents[1] / "build/images/built.json"
 """Image -> the full name under which `images/build.py build` last built it."""
 SCRATCH = "rw,exec,nosuid,mode=1777,size=8g"
@@ -93,6 +95,7 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
     import docker
 
     image = on_this_machine(image)
+    arguments["environment"] = kernels.of_the_user() | dict(arguments.get("environment") or {})
     try:
         container = client.containers.create(image, command=command, entrypoint="", volumes=volumes, **arguments)
     except docker.errors.ImageNotFound:

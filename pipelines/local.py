@@ -17,7 +17,6 @@ import io
 import json
 import logging
 import os
-import platform
 import re
 import tempfile
 import time
@@ -31,7 +30,7 @@ import yaml
 from tritower import atomic
 from tritower.errors import StepError, StorageError
 
-from pipelines import backend_inputs, staged
+from pipelines import backend_inputs, kernels, staged
 from pipelines.containers import honest_exit_codes
 from pipelines.version import step_versions
 
@@ -60,30 +59,6 @@ class Outcome:
 
     outputs: dict[str, str]
     steps: list[StepRun]
-
-
-KERNELS = {
-    "NUMBA_CPU_NAME": "x86-64-v3",
-    "NUMBA_CPU_FEATURES": "+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+xsave",
-}
-"""What the images compile kernels for: every x86-64 processor since 2015."""
-
-
-@contextlib.contextmanager
-def kernels_of_the_images() -> Iterator[None]:
-    """Let numba compile for the processor that the images name, where this one can run it and the user has not named another.
-
-    numba adds up in the order that suits its processor; cosines then differ in the last bit, and with them the trees of
-    XGBoost: a run here would not give the figures of a run in containers.
-    """
-    named = any(name in os.environ for name in KERNELS)
-    own = {} if named or not _runs_kernels() else KERNELS
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for name in own:
-            del os.environ[name]
 
 
 @contextlib.contextmanager
@@ -116,14 +91,6 @@ def temporary_files() -> Iterator[None]:
         finally:
             tempfile.tempdir = None
             os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
-
-
-def _runs_kernels() -> bool:
-    cpu = Path("/proc/cpuinfo")
-    if platform.machine() != "x86_64" or not cpu.exists():
-        return False
-    flags = set(re.findall(r"^flags\s*:(.*)$", cpu.read_text(), re.MULTILINE)[0].split())
-    return {"avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"} <= flags
 
 
 def run(
@@ -165,14 +132,14 @@ def run(
     component = components.load_component_from_file(str(pipeline))
     place = staged.steps(store, artifacts) if store else contextlib.nullcontext()
     given = backend_inputs.steps(pipeline) if as_backend else contextlib.nullcontext()
-    kernels = kernels_of_the_images() if containers is None else contextlib.nullcontext()
+    same_kernels = kernels.as_in_the_images() if containers is None else contextlib.nullcontext()
     with (
         log_folder(root) as folder,
         StepLog(root=root, logs=folder, tasks=tasks, report=report).attached() as log,
         honest_exit_codes(),
         place,
         given,
-        kernels,
+        same_kernels,
         cache.used(kept),
         temporary_files(),
     ):

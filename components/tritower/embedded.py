@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tritower import storage
 from tritower.batches import BATCH_ROWS, BatchKernel, GroupKernel, WritesStreams, ordered, rebatch, whole_groups, write_parquet
 from tritower.errors import ConfigError, StorageError
+from tritower.threads import chosen
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,8 +28,7 @@ class DuckDBEngine(WritesStreams):
             parent.mkdir(parents=True, exist_ok=True)
         self._scratch = Path(tempfile.mkdtemp(prefix="tritower-engine-", dir=parent))
         settings: dict[str, Any] = {"temp_directory": str(self._scratch / "spill"), "memory_limit": memory_limit}
-        if threads:
-            settings["threads"] = threads
+        settings["threads"] = chosen(threads)
         try:
             self._connection = duckdb.connect(config=settings)
         except (duckdb.Error, TypeError) as error:

@@ -20,7 +20,7 @@ from pyarrow import feather
 from sentence_transformers import SentenceTransformer
 
 from tritower import config as knobs
-from tritower import storage
+from tritower import storage, threads
 from tritower.encoder import backends, distributed, embedding, finetuning, models, tables, training
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
@@ -57,6 +57,7 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
         _torchrun(config, "embed", f"--dataset={dataset}", f"--embeddings={embeddings}", f"--encoder={encoder}")
         info: dict[str, Any] = storage.read_json(Path(embeddings) / "encoder.json")
         return info
+    torch.set_num_threads(threads.chosen())
     start = time.perf_counter()
     distributed.join()
     texts = tables.texts(Path(dataset))
@@ -200,6 +201,7 @@ def finetune(
     base = models.find(config.model)
     if config.epochs == 0:
         return _hand_on(base, config.model, Path(model), report, metrics)
+    torch.set_num_threads(threads.chosen())
     distributed.join()
     return _learn(Path(dataset), Path(model), base, config, report, metrics)
 
@@ -306,8 +308,8 @@ def _write_results(numbers: dict[str, Any], page: str, report: str | Path, metri
 def _torchrun(config: EmbedConfig | FinetuneConfig, *arguments: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"]
     command += ["-m", "tritower.encoder", *arguments, f"--config={json.dumps(knobs.to_dict(config))}"]
-    threads = max(1, (os.cpu_count() or 1) // config.processes)
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=False, stdout=sys.stderr)
+    each = max(1, threads.available() // config.processes)
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(each)}, check=False, stdout=sys.stderr)
     if done.returncode:
         raise StepError(
             f"{arguments[0]} on {config.processes} processes ended with code {done.returncode}",

@@ -58,7 +58,7 @@ class IngestConfig:
     """What the engine may hold before it spills to disk. A number with MiB or GiB."""
 
     threads: int = 0
-    """Threads of the engine; 0 takes all cores."""
+    """Threads of the engine; 0 takes OMP_NUM_THREADS where set, else what the container or the machine has."""
 
     scratch: str = ""
     """Where the engine keeps its tables while it works; empty: beside the output. With Spark on other machines, a location

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tritower import logs, storage
+from tritower import logs, storage, threads
 from tritower.errors import DataError
 from tritower.recommend import clicks as past
 from tritower.recommend import retrieve, sample
@@ -46,6 +46,7 @@ def candidates(
     Raises:
         DataError: the split has no requests, or a wanted request does not exist.
     """
+    threads.cap_libraries()
     source = Path(dataset)
     with logs.phase(logger, "choose searches") as counts:
         requests = _chosen_requests(source, config)
@@ -110,7 +111,7 @@ def run(
     Raises:
         DataError: the scores are not those of these candidates.
     """
-    with logs.phase(logger, "rank candidates") as counts, duckdb.connect() as connection:
+    with logs.phase(logger, "rank candidates") as counts, duckdb.connect(config={"threads": threads.chosen()}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         _register(connection, Path(dataset), Path(candidates), Path(scores))
         _check_scores(connection, str(scores))
