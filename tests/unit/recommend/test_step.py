@@ -1,6 +1,7 @@
 """The two steps on a board small enough to work out by hand."""
 
 import datetime as dt
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -131,3 +132,14 @@ def test_scores_of_other_candidates_are_refused(dataset: Path, embeddings: Path,
 def test_knobs_out_of_range(knobs: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(knobs))):
         CandidatesConfig(**knobs)
+
+
+def test_folders_named_like_columns_change_nothing(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "clicked=true" / "user=7" / "[ab]"
+    shutil.copytree(dataset, odd / "dataset")
+    answers = []
+    for place, root in ((tmp_path, dataset), (odd, odd / "dataset")):
+        places = scored(root, embeddings, place, [0.5, 0.5, 0.25, 0.75, 0, 0])
+        step.run(**places, recommendations=place / "r.parquet", config=RecommendConfig(top_k=3))
+        answers.append(pq.ParquetFile(place / "r.parquet").read())
+    assert answers[0].num_rows == 9 and answers[0].equals(answers[1])
