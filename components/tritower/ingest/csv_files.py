@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
@@ -146,5 +147,11 @@ def _blocks(source: streams.Source) -> Iterator[bytes]:
 
 
 def _line_ends(text: bytes) -> bytes:
-    """The text with \\n in place of every \\r that stands alone."""
-    return re.sub(rb"\r(?!\n)", b"\n", text) if text.count(b"\r") != text.count(b"\r\n") else text
+    """The text with \n in place of every \r that stands alone."""
+    if b"\r" not in text:
+        return text
+    bytes_B = np.frombuffer(text, np.uint8)
+    returns = np.flatnonzero(bytes_B == ord("\r"))
+    if text.endswith(b"\r") or (bytes_B[returns + 1] != ord("\n")).any():
+        return re.sub(rb"\r(?!\n)", b"\n", text)
+    return text

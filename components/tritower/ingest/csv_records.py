@@ -104,32 +104,54 @@ def scan(data: bytes, layout: Layout) -> Records | None:
     inside_L = np.zeros(len(ends_L), bool)
     if b'"' in data:
         quotes_Q = np.flatnonzero(bytes_B == _QUOTE)
-        if b'\\"' in data or not _stand_well(bytes_B, quotes_Q, layout.delimiter[0]):
+        if (b"\\" in data and b'\\"' in data) or not _stand_well(bytes_B, quotes_Q, layout.delimiter[0]):
             return None
         inside_L = np.searchsorted(quotes_Q, ends_L) % 2 == 1
-    last = int(np.flatnonzero(~inside_L)[-1]) + 1 if not inside_L.all() else 0
-    used = int(ends_L[last - 1]) + 1 if last else 0
+    whole = np.flatnonzero(~inside_L)
+    used = int(ends_L[whole[-1]]) + 1 if len(whole) else 0
     if len(data) - used > LONGEST_RECORD or repeated_headers(data[:used], layout):
         return None
-    ends_L, inside_L = ends_L[:last], inside_L[:last]
-    starts_L = np.concatenate([[0], ends_L[:-1] + 1]) if last else ends_L
-    first_L = np.concatenate([[True], ~inside_L[:-1]]) if last else inside_L
-    if inside_L.any():
-        is_full_L = _delimiters(bytes_B, layout, starts_L, ends_L) == len(layout.names) - 1
-        if (is_full_L[first_L] & is_full_L[~inside_L] & (np.flatnonzero(first_L) != np.flatnonzero(~inside_L))).any():
-            return None
-    total = int(first_L.sum() - (_is_blank(bytes_B, starts_L, ends_L) & first_L & ~inside_L).sum())
+    count = int(whole[-1]) + 1 if len(whole) else 0
+    ends_L, inside_L = ends_L[:count], inside_L[:count]
+    if inside_L.any() and _may_swallow(bytes_B, ends_L, inside_L, layout):
+        return None
+    total = len(whole) - _blank_records(bytes_B, ends_L, inside_L)
     return Records(clean=data[:used], numbers=np.arange(total), total=total, used=used)
 
 
 def _stand_well(bytes_B: npt.NDArray[np.uint8], quotes_Q: npt.NDArray[np.int64], delimiter: int) -> bool:
     """Whether the quotes open and close in turn, each beside a delimiter, a line end or another quote."""
     opening, closing = quotes_Q[::2], quotes_Q[1::2]
-    before = bytes_B[opening - 1]
-    before[opening == 0] = _NEWLINE
-    after = bytes_B[closing + 1]
-    good = np.isin(before, (delimiter, _NEWLINE, _QUOTE)).all() and np.isin(after, (delimiter, _NEWLINE, _RETURN, _QUOTE)).all()
-    return bool(good)
+    fits = np.zeros(256, bool)
+    fits[[delimiter, _NEWLINE, _QUOTE]] = True
+    before_fit = fits[bytes_B[opening - 1]]
+    before_fit[0] |= opening[0] == 0
+    fits[_RETURN] = True
+    return bool(before_fit.all() and fits[bytes_B[closing + 1]].all())
+
+
+def _may_swallow(
+    bytes_B: npt.NDArray[np.uint8], ends_L: npt.NDArray[np.int64], inside_L: npt.NDArray[np.bool_], layout: Layout
+) -> bool:
+    """Whether a record of several lines begins and ends with a line that has the header's number of fields itself."""
+    starts_L = _starts(ends_L)
+    is_full_L = _delimiters(bytes_B, layout, starts_L, ends_L) == len(layout.names) - 1
+    last = np.flatnonzero(~inside_L)
+    first = np.concatenate([[0], last[:-1] + 1])
+    return bool((is_full_L[first] & is_full_L[last] & (first != last)).any())
+
+
+def _blank_records(bytes_B: npt.NDArray[np.uint8], ends_L: npt.NDArray[np.int64], inside_L: npt.NDArray[np.bool_]) -> int:
+    starts_L = _starts(ends_L)
+    short = np.flatnonzero(ends_L - starts_L <= 1)
+    if not len(short):
+        return 0
+    outside = ~inside_L[short] & ~inside_L[short - 1] if inside_L.any() else np.ones(len(short), bool)
+    return int((_is_blank(bytes_B, starts_L[short], ends_L[short]) & outside).sum())
+
+
+def _starts(ends_L: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], ends_L[:-1] + 1])
 
 
 def _delimiters(
@@ -167,7 +189,7 @@ class _Mender:
         self.unquoted = re.compile(rb"[^\n" + re.escape(layout.delimiter) + rb"]*")
         bytes_B = np.frombuffer(data, np.uint8)
         self.ends_L = np.flatnonzero(bytes_B == _NEWLINE)
-        self.starts_L = np.concatenate([[0], self.ends_L[:-1] + 1])
+        self.starts_L = _starts(self.ends_L)
         self.is_blank_L = _is_blank(bytes_B, self.starts_L, self.ends_L)
         self.fields_L = _delimiters(bytes_B, layout, self.starts_L, self.ends_L) + 1
         self.headers = set(np.searchsorted(self.ends_L, repeated_headers(data, layout)).tolist())

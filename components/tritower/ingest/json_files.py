@@ -1,10 +1,11 @@
 """JSON files as raw batches: an object a line, objects over several lines, or arrays of objects."""
 
 import codecs
+import itertools
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from tritower.ingest.raw import BATCH_ROWS, BLOCK_BYTES, LONGEST_RECORD, SHOWN_C
 
 _log = logging.getLogger(__name__)
 _SAMPLE = 1_000
+_DECODER = json.JSONDecoder()
 # Place, and the object or why there is none, with its text.
 Found = tuple[int, dict[str, Any] | Refused]
 
@@ -59,9 +61,9 @@ def read(file: str, absent: dict[str, Any], wanted: frozenset[str]) -> Iterator[
         if isinstance(found, Refused):
             refused.append(found)
         else:
-            for name, value in absent.items():
+            for name in absent:
                 if name not in found:
-                    found[name] = value
+                    found[name] = absent[name]
                     filled[name] += 1
             records.append(found)
             numbers.append(row)
@@ -91,9 +93,9 @@ def _layout(head: bytes) -> Literal["lines", "stream"]:
     return "lines" if any(isinstance(_parsed(line), dict) for line in head.split(b"\n") if line[:1] == b"{") else "stream"
 
 
-def _parsed(text: bytes) -> Any:
+def _parsed(text: str | bytes) -> Any:
     try:
-        return json.loads(text)
+        return _DECODER.decode(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError):
         return None
 
@@ -102,47 +104,65 @@ def _parsed(text: bytes) -> Any:
 
 
 def _of_lines(source: streams.Source) -> Iterator[Found]:
-    for row, line in enumerate(_lines(source)):
-        if not line.strip():
-            continue
-        yield row, _object(row, line)
+    row = 0
+    for lines, marks in _lines(source):
+        for line in lines:
+            value = _parsed(line)
+            # Every key is followed by a mark: more marks than keys are in a nested value or a text, or a key comes twice.
+            if type(value) is dict and value and line.count(marks) <= len(value):
+                yield row, value
+            elif line.strip():
+                yield row, _object(row, line)
+            row += 1
 
 
-def _lines(source: streams.Source) -> Iterator[bytes]:
+def _lines(source: streams.Source) -> Iterator[tuple[list[Any], Any]]:
+    """The lines of a block, and what stands behind a key in it: as text, or as bytes where the block is not all UTF-8."""
     rest, count = b"", 0
     while block := source.read(BLOCK_BYTES):
-        *whole, rest = (rest + block if count else streams.without_mark(rest + block)).split(b"\n")
+        block = rest + block if count or rest else streams.without_mark(block)
+        cut = block.rfind(b"\n") + 1
+        whole, rest = block[:cut], block[cut:]
         if len(rest) > LONGEST_RECORD:
             raise DataError(
                 f"a line is longer than {LONGEST_RECORD >> 20} MiB",
                 where=f"{source.file}, {source.place}",
                 remedy="Write one object a line.",
             )
-        yield from whole
-        count += len(whole)
+        if whole:
+            yield _split(whole[:-1])
+            count += whole.count(b"\n")
         source.place = f"after line {count}"
     if rest:
-        yield rest
+        yield _split(rest)
 
 
-def _object(row: int, line: bytes) -> dict[str, Any] | Refused:
+def _split(block: bytes) -> tuple[list[Any], Any]:
+    spaced = b'" :' in block or b'"\t:' in block
     try:
-        value = json.loads(line)
+        return block.decode().split("\n"), '"' if spaced else '":'
+    except UnicodeDecodeError:
+        return block.split(b"\n"), b'"' if spaced else b'":'
+
+
+def _object(row: int, line: str | bytes) -> dict[str, Any] | Refused:
+    """The object of a line, or why it is none."""
+    where = f"line {row + 1}: "
+    text = line.encode(errors="surrogatepass") if isinstance(line, str) else line
+    record = json.dumps(shown(text))
+    try:
+        value = json.loads(text.decode())
     except UnicodeDecodeError as error:
-        return Refused(row=row, reason="not_utf8", detail=f"line {row + 1}: {error}", record=json.dumps(shown(line)))
+        return Refused(row=row, reason="not_utf8", detail=where + str(error), record=record)
     except (ValueError, RecursionError) as error:
         why = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        return Refused(row=row, reason="not_json", detail=f"line {row + 1}: {why}", record=json.dumps(shown(line)))
+        return Refused(row=row, reason="not_json", detail=where + why, record=record)
     if not isinstance(value, dict):
-        return Refused(row=row, reason="not_json", detail=f"line {row + 1}: not an object", record=json.dumps(shown(line)))
+        return Refused(row=row, reason="not_json", detail=where + "not an object", record=record)
     if not value:
         return _empty(row)
-    if line.count(b'":') + line.count(b'" :') > len(value):
-        twice = _key_twice(line.decode())
-        if twice:
-            return Refused(
-                row=row, reason="duplicate_key", detail=f"line {row + 1}: {twice!a} occurs twice", record=_dumped(value)
-            )
+    if twice := _key_twice(text.decode()):
+        return Refused(row=row, reason="duplicate_key", detail=f"{where}{twice!a} occurs twice", record=record)
     return value
 
 
@@ -173,7 +193,6 @@ def _dumped(value: Any) -> str:
 def _of_stream(source: streams.Source) -> Iterator[Found]:
     """Objects one after another, in arrays or not, with or without commas between them."""
     text = _Text(source)
-    decoder = json.JSONDecoder()
     row, is_open = 0, False
     while text.skip(is_open):
         sign = text.buffer[text.at]
@@ -183,7 +202,7 @@ def _of_stream(source: streams.Source) -> Iterator[Found]:
             continue
         found, problem = None, ""
         try:
-            found, end = decoder.raw_decode(text.buffer, text.at)
+            found, end = _DECODER.raw_decode(text.buffer, text.at)
         except (ValueError, RecursionError) as error:
             if isinstance(error, json.JSONDecodeError) and text.is_cut(error) and text.more():
                 continue
@@ -286,9 +305,8 @@ def _half_pair(record: dict[str, Any], row: int) -> Refused | None:
     return None
 
 
-def _table(records: Iterable[dict[str, Any]]) -> pa.Table:
-    records = list(records)
-    names = list(dict.fromkeys(name for keys in dict.fromkeys(map(tuple, records)) for name in keys))
+def _table(records: list[dict[str, Any]]) -> pa.Table:
+    names = list(dict.fromkeys(itertools.chain.from_iterable(records)))
     return pa.Table.from_arrays([_array([record.get(name) for record in records]) for name in names], names)
 
 
