@@ -79,7 +79,7 @@ def _with_truth(log: Path, recommendations: Path) -> list[dict[str, Any]]:
 
     with storage.atomic_file(recommendations) as temporary:
         _simulate("truth", "--log", str(log), "--recommendations", str(recommendations), "--out", str(temporary))
-    rows: list[dict[str, Any]] = pq.read_table(recommendations).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(recommendations, partitioning=None).to_pylist()
     return rows
 
 

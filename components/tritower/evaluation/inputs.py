@@ -25,7 +25,7 @@ def rows(features: Path, split: str, scores: dict[str, Path]) -> Rows:
     Raises:
         ArtifactError: a ranker scored other rows.
     """
-    table = pq.read_table(storage.parquet_parts(features / split), columns=_KEYS)
+    table = pq.read_table(storage.parquet_parts(features / split), columns=_KEYS, partitioning=None)
     if len(table) == 0:
         raise DataError("the split has no rows", where=str(features / split), remedy="Use a longer log or a later split.")
     arrays = {
@@ -49,7 +49,7 @@ def shown(features: Path) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]
     """Position and label of the randomised rows of every split: what the examination curve is measured on."""
     positions, clicks = [], []
     for folder in _split_folders(features):
-        scanner = ds.dataset(storage.parquet_parts(folder)).scanner(
+        scanner = ds.dataset(storage.parquet_parts(folder), partitioning=None).scanner(
             columns=["position", "clicked"], filter=ds.field("randomised") & ds.field("position").is_valid()
         )
         for batch in scanner.to_batches():
@@ -75,7 +75,7 @@ def context(dataset: Path, features: Path, before: int) -> Context:
     jobs = pq.read_table(dataset / "jobs.parquet", columns=["city", "region"])
     shown_J = np.zeros(len(jobs), np.int64)
     for folder in _split_folders(features):
-        for batch in ds.dataset(storage.parquet_parts(folder)).to_batches(columns=["job", "request"]):
+        for batch in ds.dataset(storage.parquet_parts(folder), partitioning=None).to_batches(columns=["job", "request"]):
             job_N = batch["job"].to_numpy()[batch["request"].to_numpy() < before]
             shown_J += np.bincount(job_N, minlength=len(jobs))
     city_R, city_J, _ = _places(requests, jobs, "city", "region")

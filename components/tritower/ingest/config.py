@@ -67,6 +67,10 @@ class IngestConfig:
     engine: Literal["duckdb", "spark"] = "duckdb"
     """duckdb: this process; spark: a cluster (extra `spark`)."""
 
+    log: Literal["auto", "impressions", "views"] = "auto"
+    """What the rows of the impressions are. impressions: jobs shown, with `clicked`; views: jobs that were looked at. auto:
+    impressions where a file has `clicked` or a column with a like name, else views. The step's first log line says which."""
+
     def __post_init__(self) -> None:
         check(0 < self.validation_share <= 0.5, "validation_share", self.validation_share, "above 0, at most 0.5")
         check(0 < self.test_share <= 0.5, "test_share", self.test_share, "above 0, at most 0.5")
@@ -75,6 +79,7 @@ class IngestConfig:
             check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         check(self.max_ctr_change > 0, "max_ctr_change", self.max_ctr_change, "above 0")
         check(0 <= self.negatives <= 1_000, "negatives", self.negatives, "from 0 to 1000")
+        check(not (self.log == "impressions" and self.negatives), "negatives", self.negatives, "0 where log is impressions")
         check(self.negatives_window_d > 0, "negatives_window_d", self.negatives_window_d, "above 0")
         check(self.description_words >= 0, "description_words", self.description_words, "of 0 or more")
         check(self.seed >= 0, "seed", self.seed, "of 0 or more")

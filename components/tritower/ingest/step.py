@@ -1,11 +1,10 @@
 """Raw jobs, impressions and users in; one clean, numbered, time-split dataset folder out."""
 
-import difflib
 import functools
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import pyarrow as pa
 from tritower import storage
 from tritower.config import to_dict
 from tritower.engine import Engine, open_engine
-from tritower.errors import DataError, QualityError, SchemaError
+from tritower.errors import DataError, QualityError
 from tritower.ingest import dataset as dataset_files
-from tritower.ingest import negatives, report, rows, sources, tables
+from tritower.ingest import negatives, plan, report, rows, tables
 from tritower.ingest import quality as quality_measures
 from tritower.ingest.config import IngestConfig
 from tritower.logs import phase
@@ -65,10 +64,7 @@ def run(
     """
     uris = {"jobs": jobs, "impressions": impressions} | ({"users": users} if users else {})
     with storage.atomic_directory(dataset) as folder, _open_engine(config, folder) as engine:
-        plans = {name: _plan(RAW_TABLES[name], uri, config) for name, uri in uris.items()}
-        views = config.negatives > 0 or "clicked" not in plans["impressions"].columns
-        if views:
-            _log.info("every row is taken for a view: %s jobs are drawn for each", _drawn_per_view(config))
+        plans, views = _plans(uris, config)
         files = {name: _read(engine, RAW_TABLES[name], plan, views=views) for name, plan in plans.items()}
         if not users:
             _no_users(engine)
@@ -97,69 +93,27 @@ def _open_engine(config: IngestConfig, folder: Path) -> Engine:
     return open_engine(config.engine, memory_limit=config.memory_limit, threads=config.threads, scratch=scratch)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What is to be read of one source: pieces as sources.plan, the columns that every file has, source name -> name."""
-
-    uri: str
-    pieces: pa.Table
-    columns: frozenset[str]
-    rename: dict[str, str]
+def _plans(uris: dict[str, str], config: IngestConfig) -> tuple[dict[str, plan.Plan], bool]:
+    """What is to be read, checked and said; whether the impressions are views."""
+    plans = {name: plan.make(RAW_TABLES[name], uri, config) for name, uri in uris.items()}
+    views = plan.is_views(plans["impressions"], config)
+    plan.announce(plans.values(), views=views, drawn=_drawn_per_view(config))
+    return {name: plan.finished(found, views=views) for name, found in plans.items()}, views
 
 
-def _plan(table: Table, uri: str, config: IngestConfig) -> _Plan:
-    """List the files of a source and check their columns."""
-    rename = {key.split(".", 1)[1]: name for key, name in (config.rename or {}).items() if key.split(".", 1)[0] == table.name}
-    pieces = sources.plan(uri)
-    common: set[str] | None = None
-    for piece in {piece["file"]: piece for piece in pieces.to_pylist()}.values():
-        present = {rename.get(name, name) for name in sources.columns(piece)}
-        _require(present, table, piece["file"], _may_lack(present, table, config))
-        common = present if common is None else common & present
-    return _Plan(uri=uri, pieces=pieces, columns=frozenset(common or ()), rename=rename)
-
-
-def _may_lack(present: set[str], table: Table, config: IngestConfig) -> tuple[str, ...]:
-    """The required columns that a log of views may do without; none where `clicked` is only misspelt."""
-    if table is not RAW_IMPRESSIONS:
-        return ()
-    misspelt = _nearest("clicked", present - set(table.names()))
-    is_views = config.negatives > 0 or ("clicked" not in present and not misspelt)
-    return rows.VIEWS_MAY_LACK if is_views else ()
-
-
-def _read(engine: Engine, table: Table, plan: _Plan, *, views: bool) -> list[str]:
+def _read(engine: Engine, table: Table, source: plan.Plan, *, views: bool) -> list[str]:
     """Check every row of a source into `c_<table>`; return its files by number."""
     with phase(_log, f"read {table.name}") as seen:
-        engine.register(f"plan_{table.name}", plan.pieces)
+        engine.register(f"plan_{table.name}", source.as_table())
         kernel = functools.partial(
-            rows.check_rows, table=table.name, rename=plan.rename, views=views and table is RAW_IMPRESSIONS
+            rows.check_rows, table=table.name, rename=source.rename, views=views and table is RAW_IMPRESSIONS
         )
         read = engine.map_batches(f"c_{table.name}", f"SELECT * FROM plan_{table.name}", kernel, rows.checked_schema(table))
         if not read and table is not RAW_USERS:
-            raise DataError("no rows", where=plan.uri, remedy="Check the export.")
+            raise DataError("no rows", where=source.uri, remedy="Check the export.")
         seen["rows"] = read
-    files = dict(zip(plan.pieces["number"].to_pylist(), plan.pieces["file"].to_pylist(), strict=True))
+    files = {piece["number"]: piece["file"] for piece in source.pieces}
     return [files.get(number, "") for number in range(max(files, default=-1) + 1)]
-
-
-def _require(present: set[str], table: Table, file: str, optional: tuple[str, ...]) -> None:
-    for column in table.columns:
-        if column.required and column.name not in present and column.name not in optional:
-            near = _nearest(column.name, present - set(table.names()))
-            hint = f"Did you mean {near!r}? " if near else f"It has: {', '.join(sorted(present))}. "
-            raise SchemaError(
-                f"column {column.name!r} is missing",
-                where=file,
-                remedy=f'{hint}Rename it in the source or by the knob rename ("{table.name}.<source name>": "{column.name}").',
-            )
-
-
-def _nearest(name: str, names: set[str]) -> str | None:
-    """The one of `names` that is most like `name` whatever its case and underscores; None when none is."""
-    plain = {other.lower().replace("_", ""): other for other in sorted(names)}
-    near = difflib.get_close_matches(name.replace("_", ""), plain, n=1, cutoff=0.6)
-    return plain[near[0]] if near else None
 
 
 def _no_users(engine: Engine) -> None:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tritower import logs, storage, threads
+from tritower.embedded import read_parquet
 from tritower.errors import DataError
 from tritower.recommend import clicks as past
 from tritower.recommend import retrieve, sample
@@ -166,7 +167,7 @@ def _register(connection: duckdb.DuckDBPyConnection, dataset: Path, candidates: 
         "scores": [str(scores / "candidates.parquet")],
     }
     for name, files in views.items():
-        connection.read_parquet(files).create_view(name)
+        connection.sql(f"SELECT * FROM {read_parquet(files)}").create_view(name)
     connection.execute(
         "CREATE TEMP TABLE scored AS SELECT candidates.request, candidates.job, scores.score "
         "FROM candidates JOIN scores USING (row, request)"
@@ -283,7 +284,8 @@ def _clicks(dataset: Path) -> past.Clicks:
     """Every click of the dataset in the order in which they were made."""
     parts = [str(part) for split in SPLITS for part in sorted((dataset / "impressions" / split).glob("*.parquet"))]
     columns = ["user", "job", "query_text", "ts", "clicked_at"]
-    table = ds.dataset(parts, schema=DATASET_IMPRESSIONS.arrow()).to_table(columns=columns, filter=pc.field("clicked"))
+    found = ds.dataset(parts, schema=DATASET_IMPRESSIONS.arrow(), partitioning=None)
+    table = found.to_table(columns=columns, filter=pc.field("clicked"))
     made = pc.coalesce(table["clicked_at"], table["ts"])
     table = table.append_column("made", made).sort_by("made")
     return past.Clicks(
