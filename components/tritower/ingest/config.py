@@ -18,8 +18,13 @@ class IngestConfig:
     """Share of the requests, the latest ones, kept for the test. 0 to 0.5. Default: common practice."""
 
     max_quarantined_share: float = 0.05
-    """The step fails when a larger share of a table's rows is refused. 0 to 1. Default: a judgement, strict enough to
-    catch a broken export, loose enough for the odd bad row."""
+    """The step fails when a larger share of a table's rows is refused, or of the clicks. 0 to 1. Default: a judgement,
+    strict enough to catch a broken export, loose enough for the odd bad row."""
+
+    max_click_skew_s: float = 16.0
+    """A click up to so many seconds *before* its impression comes from two clocks: it is counted at the time of the
+    impression. An earlier one is refused. 0 or more. Default: MAXDISP of NTP (RFC 5905, section 7.2), the error from which on
+    a clock counts as not synchronised."""
 
     max_repeated_share: float = 0.5
     """The step fails when a larger share of a table's rows repeats an earlier row. 0 to 1. Default: a judgement; a log of
@@ -77,6 +82,7 @@ class IngestConfig:
         check(0 <= self.max_quarantined_share <= 1, "max_quarantined_share", self.max_quarantined_share, "between 0 and 1")
         for name in ("max_repeated_share", "max_missing_rise", "max_new_company_share"):
             check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        check(self.max_click_skew_s >= 0, "max_click_skew_s", self.max_click_skew_s, "of 0 or more")
         check(self.max_ctr_change > 0, "max_ctr_change", self.max_ctr_change, "above 0")
         check(0 <= self.negatives <= 1_000, "negatives", self.negatives, "from 0 to 1000")
         check(not (self.log == "impressions" and self.negatives), "negatives", self.negatives, "0 where log is impressions")
