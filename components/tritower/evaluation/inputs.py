@@ -101,6 +101,17 @@ def _places(requests: pa.Table, jobs: pa.Table, *columns: str) -> tuple[_Numbers
     return number[: len(requests)], number[len(requests) :], coded.dictionary.to_pylist()
 
 
+def user_ids(dataset: Path, users: _Numbers | npt.NDArray[np.int32]) -> dict[int, str]:
+    """The log's ids of some users."""
+    ids = pq.read_table(dataset / "users.parquet", columns=["user_id"])["user_id"].take(pa.array(users, pa.int64()))
+    return dict(zip(users.tolist(), ids.to_pylist(), strict=True))
+
+
+def feature_names(features: Path) -> list[str]:
+    """The features of a folder."""
+    return [feature["name"] for feature in storage.read_json(features / "features.json")["features"]]
+
+
 def titles(dataset: Path, requests: list[int], jobs: list[int]) -> tuple[dict[int, str], dict[int, str]]:
     """What a reader sees of some searches ("query, place") and some jobs ("title, company, place")."""
     table = pq.read_table(dataset / "requests.parquet", columns=["query_text", "city", "region"])
