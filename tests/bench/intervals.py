@@ -1,9 +1,9 @@
 """Do the intervals of the evaluation hold what they say? A/A tests, coverage and power: `python tests/bench/intervals.py`.
 
 Logs of few and of many users, most with one search, some with fifty. In an A/A test both rankers are equally good in the long
-run, so a lift whose interval leaves out 0 is false; a 95 % interval should be so in 5 of 100 tests. With a real lift the interval
-should hold the lift of a very large log in 95 of 100, and leave out 0 as often as it can. Beside them the percentile bootstrap
-over users, for mAP@3. Prints a Markdown table; `--readme` puts it into the README of the evaluation.
+run, so a lift whose interval leaves out 0 is false; a 95 % interval should be so in 5 of 100 tests. With a real lift the
+interval should hold the lift of a very large log in 95 of 100, and leave out 0 as often as it can. Beside them the percentile
+bootstrap over users, for mAP@3. Prints a Markdown table; `--readme` puts it into the README of the evaluation.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def apart(ends: np.ndarray) -> float:
     return float(((ends[judged, 0] > 0) | (ends[judged, 1] < 0)).mean()) if judged.any() else float("nan")
 
 
-def truth(seed: int, users: int = 60_000) -> dict[str, float]:
+def truth(seed: int, users: int = 30_000) -> dict[str, float]:
     """The real lifts: those of a very large log."""
     value = judge(log(np.random.default_rng(seed), users, noise=BETTER), EvaluationConfig())
     assert value
@@ -115,7 +115,7 @@ def truth(seed: int, users: int = 60_000) -> dict[str, float]:
 
 def line(users: int, count: int, seed: int, real: dict[str, float], *, one_id: bool = False) -> str:
     """One row of the table."""
-    same = tests(users, count, seed, noise=1.0, one_id=one_id, drawn=min(count, 1000))
+    same = tests(users, count, seed, noise=1.0, one_id=one_id, drawn=count // 5)
     better = tests(users, count, seed + 1, noise=BETTER, one_id=one_id)
     judged = np.isfinite(same["auc"][:, 0]).mean()
     false = [_percent(apart(same[metric])) for metric in METRICS]
@@ -125,7 +125,7 @@ def line(users: int, count: int, seed: int, real: dict[str, float], *, one_id: b
         cover.append(_percent(((ends[:, 0] <= real[metric]) & (real[metric] <= ends[:, 1])).mean() if len(ends) else np.nan))
         power.append(_percent(apart(ends) if len(ends) else np.nan))
     name = f"{users:,} under one id" if one_id else f"{users:,}"
-    cells = [name, f"{100 * judged:.0f}", *false, _percent(same["bootstrap"].mean()), *cover, *power]
+    cells = [name, f"{count:,}", f"{100 * judged:.0f}", *false, _percent(same["bootstrap"].mean()), *cover, *power]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -136,24 +136,22 @@ def _percent(share: float) -> str:
 def main() -> None:
     """Run all, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tests", type=int, default=5000)
+    parser.add_argument("--tests", type=int, default=5000, help="per row; a fifth of it for more than 100 users")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--readme", action="store_true", help="put the table into the README of the evaluation")
     given = parser.parse_args()
     real = truth(given.seed)
-    jobs = [(users, False) for users in USERS] + [(100, True)]
+    jobs = [(users, given.tests if users <= 100 else given.tests // 5, False) for users in USERS] + [(100, given.tests, True)]
     with multiprocessing.Pool(2) as pool:
         waiting = [
-            pool.apply_async(line, (users, given.tests, given.seed, real), {"one_id": one_id})
-            for users, one_id in reversed(jobs)
+            pool.apply_async(line, (users, count, given.seed, real), {"one_id": one_id})
+            for users, count, one_id in reversed(jobs)
         ]
         lines = [one.get() for one in reversed(waiting)]
     lifts = ", ".join(f"{name} {100 * real[name]:+.1f} %" for name in METRICS)
-    head = "users|judged %|false: AUC|mAP@1|mAP@3|bootstrap, mAP@3|covers: AUC|mAP@1|mAP@3|finds: AUC|mAP@1|mAP@3"
-    what = (
-        f"{given.tests:,} tests a row, seed {given.seed}; real lifts {lifts}; shares in percent of the tests that are judged."
-    )
-    table = "\n".join([what, "", f"| {head.replace('|', ' | ')} |", "|---" * 12 + "|", *lines])
+    head = "users|tests|judged %|false: AUC|mAP@1|mAP@3|bootstrap, mAP@3|covers: AUC|mAP@1|mAP@3|finds: AUC|mAP@1|mAP@3"
+    what = f"Seed {given.seed}; real lifts {lifts}; shares in percent of the tests that are judged, the bootstrap's of a fifth of all."
+    table = "\n".join([what, "", f"| {head.replace('|', ' | ')} |", "|---" * 13 + "|", *lines])
     print(table)
     if given.readme:
         before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tritower.drawable import any_script
 from tritower.evaluation.calibration import Curve
 from tritower.evaluation.estimate import RANKING, Estimate
 
@@ -65,7 +66,8 @@ def _canvas(label: str, width: float = 5.4, height: float = 3.6) -> Iterator[Can
         canvas = Canvas(figure, figure.subplots())
         yield canvas
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        with any_script():
+            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         svg = text.getvalue()
         svg = svg[svg.index("<svg") :]
         # Ids must differ between drawings of one page; the fixed size goes, so that the drawing fits its column.
