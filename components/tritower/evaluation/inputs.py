@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tritower import schema, storage
+from tritower.drawable import printable
 from tritower.errors import ArtifactError, DataError
 from tritower.evaluation.rows import Rows
 from tritower.evaluation.slices import Context
@@ -87,7 +88,7 @@ def context(dataset: Path, features: Path, before: int) -> Context:
         city_R=city_R,
         region_R=region_R,
         city_J=city_J,
-        regions=tuple(name.title() if len(name) > 3 else name.upper() for name in names),
+        regions=tuple(printable(name.title() if len(name) > 3 else name.upper(), 60) for name in names),
     )
 
 
@@ -101,6 +102,17 @@ def _places(requests: pa.Table, jobs: pa.Table, *columns: str) -> tuple[_Numbers
     return number[: len(requests)], number[len(requests) :], coded.dictionary.to_pylist()
 
 
+def user_ids(dataset: Path, users: _Numbers | npt.NDArray[np.int32]) -> dict[int, str]:
+    """The log's ids of some users."""
+    ids = pq.read_table(dataset / "users.parquet", columns=["user_id"])["user_id"].take(pa.array(users, pa.int64()))
+    return dict(zip(users.tolist(), ids.to_pylist(), strict=True))
+
+
+def feature_names(features: Path) -> list[str]:
+    """The features of a folder."""
+    return [feature["name"] for feature in storage.read_json(features / "features.json")["features"]]
+
+
 def titles(dataset: Path, requests: list[int], jobs: list[int]) -> tuple[dict[int, str], dict[int, str]]:
     """What a reader sees of some searches ("query, place") and some jobs ("title, company, place")."""
     table = pq.read_table(dataset / "requests.parquet", columns=["query_text", "city", "region"])
@@ -108,11 +120,12 @@ def titles(dataset: Path, requests: list[int], jobs: list[int]) -> tuple[dict[in
     texts = pq.read_table(dataset / "texts.parquet", columns=["value"]).take(table["query_text"])["value"].to_pylist()
     place = zip(table["city"].to_pylist(), table["region"].to_pylist(), strict=True)
     searched = [
-        ", ".join(part for part in (text or "(empty)", *where) if part) for text, where in zip(texts, place, strict=True)
+        printable(", ".join(part for part in (text or "(empty)", *where) if part))
+        for text, where in zip(texts, place, strict=True)
     ]
     table = pq.read_table(dataset / "jobs.parquet", columns=["title", "company", "city", "region"])
     table = table.take(pa.array(jobs, pa.int64()))
-    shown = [", ".join(part for part in row.values() if part) for row in table.to_pylist()]
+    shown = [printable(", ".join(part for part in row.values() if part)) for row in table.to_pylist()]
     return dict(zip(requests, searched, strict=True)), dict(zip(jobs, shown, strict=True))
 
 

@@ -14,7 +14,7 @@ from tritower.errors import ArtifactError, DataError
 from tritower.evaluation import step
 from tritower.evaluation.config import EvaluationConfig
 
-QUICK = EvaluationConfig(bootstrap=100)
+QUICK = EvaluationConfig()
 
 
 def run(root, out, *, truth=True, config=QUICK, **more):
