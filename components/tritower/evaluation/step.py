@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tritower import logs, storage
+from tritower import logs, manifest, storage
 from tritower.errors import DataError
 from tritower.evaluation import auc, disagreements, document, examination, gate, inputs, plots, slices
 from tritower.evaluation import report as pages
@@ -82,6 +82,7 @@ def run(
     given |= {"baseline_full": scores_baseline_full} if scores_baseline_full else {}
     with tempfile.TemporaryDirectory(prefix="champion-") as temporary:
         given |= {"champion": _here(scores_champion, Path(temporary))} if str(scores_champion) else {}
+        manifest.check(dataset, features, *given.values())
         rows = _read(Path(dataset), Path(features), truth, split, {name: Path(folder) for name, folder in given.items()})
     measured_P = examination.from_randomised(*inputs.shown(Path(features)), config.propensity_floor)
     judged = _judge(rows, measured_P, inputs.examination(Path(scores)), config)

@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tritower import logs, storage
+from tritower import logs, manifest, storage
 from tritower.errors import DataError
 from tritower.recommend import clicks as past
 from tritower.recommend import retrieve, sample
@@ -44,6 +44,7 @@ def candidates(
         DataError: the split has no requests, or a wanted request does not exist.
     """
     source = Path(dataset)
+    manifest.check(dataset, embeddings)
     with logs.phase(logger, "choose searches") as counts:
         requests = _chosen_requests(source, config)
         counts["searches"] = requests.num_rows
@@ -87,6 +88,7 @@ def run(
     Raises:
         DataError: the scores are not those of these candidates.
     """
+    manifest.check(dataset, candidates, scores)
     with logs.phase(logger, "rank candidates") as counts, duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         _register(connection, Path(dataset), Path(candidates), Path(scores))
@@ -159,6 +161,9 @@ def _check_scores(connection: duckdb.DuckDBPyConnection, where: str) -> None:
             where=where,
             remedy="Score the features of these very candidates.",
         )
+    ((broken,),) = connection.execute("SELECT count(*) FROM scores WHERE score IS NULL OR NOT isfinite(score)").fetchall()
+    if broken:
+        raise DataError(f"{broken:,} of {found[0][2]:,} scores are not finite", where=where, remedy="Score again.")
 
 
 def _chosen_requests(dataset: Path, config: CandidatesConfig) -> pa.Table:
