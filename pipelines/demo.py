@@ -11,7 +11,7 @@ from typing import Any
 from tritower import storage
 from tritower.errors import StepError
 
-from pipelines import running, show
+from pipelines import results, running, show
 from pipelines.version import code_version
 
 LOG_CONFIG = Path(__file__).parent / "demo_log.toml"
@@ -41,6 +41,7 @@ def run(
         TritowerError: generating or a step failed.
     """
     start = time.perf_counter()
+    results.check(out, running.PLANS["training"].results.values())
     log = _log(out, impressions=impressions, seed=seed, use_cache=use_cache)
     locations = {
         "jobs": str(log / "jobs.parquet"),
@@ -52,7 +53,7 @@ def run(
     running.run("training", locations, root=out / "run", out=out, **how)
     metrics: dict[str, Any] = storage.read_json(out / "metrics.json")
     print(show.results(metrics))
-    rows = _with_truth(log, out / "recommendations.parquet")
+    rows = _with_truth(log, out)
     print("\nThe first ten jobs for three searches; score: the model's click probability, true: the simulator's\n")
     print(show.ranked_jobs(_of_some_searches(rows)))
     print(f"\nReport: {(out / 'report.html').absolute()}")
@@ -67,17 +68,17 @@ def _log(out: Path, *, impressions: int, seed: int, use_cache: bool) -> Path:
         print(f"Log of {impressions:,} impressions: {log} (made earlier)")
         return log
     start = time.perf_counter()
-    with storage.atomic_directory(log) as folder:
-        _simulate("--config", str(LOG_CONFIG), "--out", str(folder), "--impressions", str(impressions), "--seed", str(seed))
+    _simulate("--config", str(LOG_CONFIG), "--out", str(log), "--impressions", str(impressions), "--seed", str(seed))
     print(f"Log of {impressions:,} impressions: {log} (made in {time.perf_counter() - start:.1f} s)")
     return log
 
 
-def _with_truth(log: Path, recommendations: Path) -> list[dict[str, Any]]:
+def _with_truth(log: Path, out: Path) -> list[dict[str, Any]]:
     """Add the true probability to the recommendations, in the file as well; the rows."""
     import pyarrow.parquet as pq
 
-    with storage.atomic_file(recommendations) as temporary:
+    recommendations = out / "recommendations.parquet"
+    with results.replaced(out, recommendations.name) as temporary:
         _simulate("truth", "--log", str(log), "--recommendations", str(recommendations), "--out", str(temporary))
     rows: list[dict[str, Any]] = pq.read_table(recommendations, partitioning=None).to_pylist()
     return rows

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tritower import logs, storage, telltale
+from tritower import logs, manifest, storage, telltale
 from tritower.errors import DataError
 from tritower.evaluation import auc, disagreements, document, examination, gate, inputs, plausible, plots, slices, visitors
 from tritower.evaluation import report as pages
@@ -87,6 +87,7 @@ def run(
     given |= {"baseline_full": scores_baseline_full} if scores_baseline_full else {}
     with tempfile.TemporaryDirectory(prefix="champion-") as temporary:
         given |= {"champion": _here(scores_champion, Path(temporary))} if str(scores_champion) else {}
+        manifest.check(dataset, features, *given.values())
         rows = _read(Path(dataset), Path(features), truth, split, {name: Path(folder) for name, folder in given.items()})
     rows, shared = _apart(rows, Path(dataset))
     told = _telling(Path(features), split, config)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tritower import logs
+from tritower import logs, manifest
 from tritower.config import from_dict
 from tritower.errors import TritowerError
 from tritower.ranker import session
@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     logs.setup()
     work = given.work or Path(tempfile.mkdtemp(prefix="ranker-"))
     try:
+        if not given.work:  # otherwise whoever started this process has checked them
+            manifest.check(given.features, given.embeddings)
         config = from_dict(RankerConfig, json.loads(given.config))
         if config.threads:
             torch.set_num_threads(config.threads)

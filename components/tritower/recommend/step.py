@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tritower import logs, storage, threads
+from tritower import logs, manifest, storage, threads
 from tritower.embedded import read_parquet
 from tritower.errors import DataError
 from tritower.recommend import clicks as past
@@ -49,6 +49,7 @@ def candidates(
     """
     threads.cap_libraries()
     source = Path(dataset)
+    manifest.check(dataset, embeddings)
     with logs.phase(logger, "choose searches") as counts:
         requests = _chosen_requests(source, config)
         counts["searches"] = requests.num_rows
@@ -112,6 +113,7 @@ def run(
     Raises:
         DataError: the scores are not those of these candidates.
     """
+    manifest.check(dataset, candidates, scores)
     with logs.phase(logger, "rank candidates") as counts, duckdb.connect(config={"threads": threads.chosen()}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         _register(connection, Path(dataset), Path(candidates), Path(scores))
@@ -184,6 +186,9 @@ def _check_scores(connection: duckdb.DuckDBPyConnection, where: str) -> None:
             where=where,
             remedy="Score the features of these very candidates.",
         )
+    ((broken,),) = connection.execute("SELECT count(*) FROM scores WHERE score IS NULL OR NOT isfinite(score)").fetchall()
+    if broken:
+        raise DataError(f"{broken:,} of {found[0][2]:,} scores are not finite", where=where, remedy="Score again.")
 
 
 def _chosen_requests(dataset: Path, config: CandidatesConfig) -> pa.Table:
