@@ -59,16 +59,6 @@ def test_a_failed_step_is_named_with_its_error_and_log(pipeline: Path, tmp_path:
     assert ran(second) == [("double", "cached"), ("checked", "done")]
 
 
-def test_last_error_of_a_log(tmp_path: Path) -> None:
-    log = tmp_path / "x.log"
-    log.write_text("ValueError: early\nTraceback (most recent call last):\n  File x\npkg.mod.OddError: bad thing\nbye\n")
-    assert local.last_error(log) == "OddError: bad thing"
-    log.write_text("Killed\n")
-    assert local.last_error(log) == "Killed"
-    log.write_text("")
-    assert "memory" in local.last_error(log)
-
-
 def test_kernels_are_compiled_for_the_processor_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     dockerfile = (Path(__file__).parents[2] / "images/Dockerfile").read_text()
     assert dict(re.findall(r"(NUMBA_CPU_\w+)=(\S+)", dockerfile)) == local.KERNELS
