@@ -8,7 +8,6 @@ import contextlib
 import functools
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 
 from tritower import processes
@@ -37,18 +36,16 @@ def steps(failures: list[TritowerError]) -> Iterator[None]:
 
 def run(full_command: list[str], env_vars: dict[str, str] | None = None, *, failures: list[TritowerError]) -> int:
     """Run a step's command to its end, its log on standard output; the exit status."""
-    with tempfile.TemporaryDirectory(prefix="step-", ignore_cleanup_errors=True) as scratch:
-        environment = {**(env_vars or {}), "TMPDIR": scratch}
-        command = processes.program(*under_child(full_command))
-        with processes.started(
-            command, environment=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as step:
-            for line in step.popen.stdout or ():
-                print(line, end="")
-            print("\n")
-            code: int = step.popen.wait()
-            if code:
-                failures.append(step.failure())
+    command, pipe = processes.program(*under_child(full_command)), subprocess.PIPE
+    with processes.started(
+        command, environment=env_vars, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as step:
+        for line in step.popen.stdout or ():
+            print(line, end="")
+        print("\n")
+        code: int = step.popen.wait()
+        if code:
+            failures.append(step.failure())
     return code
 
 

@@ -10,11 +10,10 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 
-from tritower import child, errors
-from tritower.errors import ConfigError, StepError, TritowerError
+from tritower import child
+from tritower.errors import TritowerError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -44,10 +43,8 @@ def run(do: Callable[[], int]) -> int:
         # Whoever read the output has gone; the interpreter would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return _BROKEN_PIPE
-    except OSError as error:
-        _say(str(errors.of_system(error)))
     except Exception as error:  # noqa: BLE001 - a process's top
-        _say(_explained(error))
+        _say(f"{child.explained(error)} {_kept(error)}")
     return 1
 
 
@@ -71,17 +68,16 @@ def _signals() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _explained(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return str(
-            ConfigError("something that was given is nested too deep", remedy="Look at the files, folders and knobs given.")
-        )
-    if isinstance(error, MemoryError):
-        return str(StepError("memory ran out", remedy="Give the process more memory."))
-    handle, name = tempfile.mkstemp(prefix="tritower-", suffix=".log")
-    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-        traceback.print_exception(error, file=file)
-    return f"{child.unexpected(error)} Its traceback is in {Path(name)}."
+def _kept(error: Exception) -> str:
+    """Where the traceback of an exception that is not ours is kept."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        handle, name = tempfile.mkstemp(prefix="tritower-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return "There is no room for its traceback."
+    return f"Its traceback is in {name}."
 
 
 def _say(text: str) -> None:

@@ -25,7 +25,7 @@ import traceback
 from pathlib import Path
 
 from tritower import errors
-from tritower.errors import StepError, TritowerError
+from tritower.errors import DataError, StepError, TritowerError
 
 PARENT, REPORTS = "TRITOWER_PARENT", "TRITOWER_REPORTS"
 _PR_SET_PDEATHSIG = 1
@@ -41,13 +41,20 @@ def main(arguments: list[str]) -> int:
     sys.argv = arguments
     try:
         if option == "--exec":
-            os.execvp(arguments[0], arguments)  # noqa: S606 - a list of words, no shell
+            _become(arguments)
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     except Exception as error:  # noqa: BLE001 - a process's top
         traceback.print_exc()
         report(error)
         return 1
     return 0
+
+
+def _become(command: list[str]) -> None:
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - a list of words, no shell
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, command[0]) from None
 
 
 def tie() -> None:
@@ -65,28 +72,26 @@ def tie() -> None:
 def report(error: BaseException) -> None:
     """Leave word of a failure for the process that started this one; does nothing where none asked for it."""
     folder = os.environ.get(REPORTS)
-    if not folder:
-        return
-    if isinstance(error, MemoryError):
-        error = StepError(f"memory ran out ({said(error)})", where=_place(error), remedy="Give it more memory.")
-    elif isinstance(error, OSError) and not isinstance(error, TritowerError):
-        error = errors.of_system(error, where=_place(error))
+    if folder:
+        ours = explained(error)
+        kind = next(kind for kind in type(ours).__mro__ if kind.__module__ == errors.__name__)
+        _write(Path(folder), kind.__name__, ours, foreign=ours is not error)
+
+
+def explained(error: BaseException) -> TritowerError:
+    """Any exception as an error of ours; one that nobody thought of with the place in our code that it came from."""
     if isinstance(error, TritowerError):
-        kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-        _write(Path(folder), kind.__name__, error)
-    else:
-        _write(Path(folder), "", unexpected(error))
-
-
-def unexpected(error: BaseException) -> StepError:
-    """An exception that nobody thought of, with the place in our code that it came from."""
-    remedy = "This is a fault of tritower's, not of yours: please report it with the log."
-    return StepError(f"unexpected {said(error)}", where=_place(error), remedy=remedy)
-
-
-def said(error: BaseException) -> str:
-    """Class and text of an exception that is not ours."""
-    return f"{type(error).__name__}: {error}"
+        return error
+    place, said = _place(error), f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError):
+        return StepError(f"memory ran out ({said})", where=place, remedy="Give it more memory.")
+    if isinstance(error, RecursionError):
+        remedy = "Look at the files, folders and knobs that were given."
+        return DataError("something that was given is nested too deep", where=place, remedy=remedy)
+    if isinstance(error, OSError):
+        return errors.of_system(error, where=place)
+    remedy = "This is a fault of tritower's, not of yours: please report it with the traceback."
+    return StepError(f"unexpected {said}", where=place, remedy=remedy)
 
 
 def _place(error: BaseException) -> str:
@@ -97,18 +102,20 @@ def _place(error: BaseException) -> str:
     return "".join(f"{frame.filename}, line {frame.lineno}" for frame in last)
 
 
-def _write(folder: Path, kind: str, error: TritowerError, number: int = 0) -> None:
+def _write(folder: Path, kind: str, error: TritowerError, *, foreign: bool = False, number: int = 0) -> None:
     """Write `<rank>.json`.
 
     Args:
-        kind: a class of `errors.py`, empty for an exception that is not ours.
+        kind: a class of `errors.py`.
+        foreign: an exception that was not ours to begin with.
         number: the signal that the process died of, if it was one.
     """
     name = f"{os.environ.get('RANK', '0')}.json"
     word = {"kind": kind, "problem": error.problem, "where": error.where, "remedy": error.remedy}
+    facts = {"foreign": foreign, "signal": number, "time": time.time_ns()}
     with contextlib.suppress(OSError):  # a full disk must not hide the first error
         temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_text(json.dumps(word | {"signal": number, "time": time.time_ns()}), encoding="utf-8")
+        temporary.write_text(json.dumps(word | facts), encoding="utf-8")
         temporary.replace(folder / name)
 
 
@@ -125,7 +132,7 @@ def _watch() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code < 0 and folder:
-        _write(Path(folder), StepError.__name__, killed(-code, before), -code)
+        _write(Path(folder), StepError.__name__, killed(-code, before), number=-code)
     os._exit(128 - code if code < 0 else code)
 
 

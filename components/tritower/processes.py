@@ -59,9 +59,9 @@ def told(reports: Path) -> TritowerError | None:
     words: list[tuple[int, int, TritowerError]] = []
     for file in reports.glob("*.json"):
         word = json.loads(file.read_text(encoding="utf-8"))
-        kind: type[TritowerError] = getattr(errors, word["kind"] or "StepError")
+        kind: type[TritowerError] = getattr(errors, word["kind"])
         # Where one of several processes dies, the others fail for want of it, with whatever error their library has.
-        rank = 2 if not word["kind"] else 1 if word["signal"] else 0
+        rank = 2 if word["foreign"] else 1 if word["signal"] else 0
         words.append((rank, word["time"], kind(word["problem"], where=word["where"], remedy=word["remedy"])))
     return min(words, key=lambda item: item[:2])[2] if words else None
 
