@@ -149,7 +149,7 @@ def _remove_abandoned(client: Any) -> None:
     """Remove containers whose run was killed before it could do so itself."""
     import docker
 
-    for container in client.containers.list(all=True, filters={"label": _LABEL}):
+    for container in client.containers.list(all=True, filters={"label": _LABEL}, ignore_removed=True):
         space, pid, _ = container.labels[_LABEL].split(" ")
         # In another process namespace, or after a reboot, the number would mean another process.
         if space == _owner(os.getpid()).split(" ")[0] and container.labels[_LABEL] != _owner(int(pid)):

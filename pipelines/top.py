@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -57,8 +58,9 @@ def _signals() -> Iterator[None]:
             signal.signal(one, signal.SIG_IGN)
         raise Stopped(number)
 
-    # What is ignored stays so (nohup).
-    before = {one: signal.getsignal(one) for one in _SIGNALS if signal.getsignal(one) != signal.SIG_IGN}
+    # What is ignored stays so (nohup); in another thread than the main one no handler may be set.
+    ours = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {one: signal.getsignal(one) for one in ours if signal.getsignal(one) != signal.SIG_IGN}
     for one in before:
         signal.signal(one, stop)
     try:

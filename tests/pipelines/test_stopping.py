@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipelines.__main__ import main
 from tests.pipelines import stoppable
 from tests.unit.ground import family
 
@@ -96,7 +98,7 @@ def test_a_run_under_nohup_stays(pipeline: Path, tmp_path: Path) -> None:
     assert run.wait(10) == 143
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_step_that_is_ended_takes_its_training_along(pipeline: Path, tmp_path: Path, number: signal.Signals) -> None:
     marked = family.mark()
     run = start(pipeline, tmp_path, "train", marked)
@@ -156,43 +158,44 @@ def test_a_full_disk_while_a_folder_is_copied(pipeline: Path, tmp_path: Path) ->
     assert not left
 
 
-COMMAND = [sys.executable, "-m", "pipelines"]
 DATA = ["--jobs=jobs.csv", "--impressions=impressions.csv"]
 
 
-def says(folder: Path, *arguments: str) -> str:
+@pytest.fixture
+def says(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """What `python -m pipelines` says on standard error, and nothing else, when it fails."""
-    done = subprocess.run([*COMMAND, *arguments], cwd=folder, env=os.environ | paths(), capture_output=True, text=True)
-    assert done.returncode == 1, (done.returncode, done.stderr)
-    assert re.fullmatch(r"\n[^\n]+\n", done.stderr), done.stderr
-    return done.stderr.strip()
 
+    def run(*arguments: str) -> str:
+        assert main(arguments) == 1
+        told = capsys.readouterr().err
+        assert re.fullmatch(r"\n[^\n]+\n", told), told
+        return told.strip()
 
-def paths() -> dict[str, str]:
-    root = Path(__file__).parents[2]
-    return {"PYTHONPATH": f"{root / 'components'}{os.pathsep}{root}"}
+    return run
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Path:
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with two tables."""
+    monkeypatch.chdir(tmp_path)
     for name in ("jobs.csv", "impressions.csv"):
         (tmp_path / name).write_text("a,b\n1,2\n")
     return tmp_path
 
 
-def test_a_root_that_cannot_be_is_refused_at_once(files: Path) -> None:
+def test_a_root_that_cannot_be_is_refused_at_once(files: Path, says: Callable[..., str]) -> None:
     (files / "taken").write_text("")
     for root, words in (("taken", "something else is in its place"), ("taken/run", "a file is in the place of a folder")):
-        assert words in says(files, "run", "--local", *DATA, f"--root={root}")
+        assert words in says("run", "--local", *DATA, f"--root={root}")
     mount(files / "readonly", "-o", "ro")
     try:
-        told = says(files, "run", "--local", *DATA, "--root=readonly/run")
+        told = says("run", "--local", *DATA, "--root=readonly/run")
     finally:
         subprocess.run(["umount", files / "readonly"], check=True)
     assert told.startswith("the file system can only be read (in ") and "readonly/run" in told
 
 
-def test_a_preset_that_cannot_be_read_says_why(files: Path) -> None:
+def test_a_preset_that_cannot_be_read_says_why(files: Path, says: Callable[..., str]) -> None:
     (files / "latin.toml").write_bytes(b"[ranker]\n# caf\xe9\nepochs = 1\n")
     (files / "deep.toml").write_text("[ranker]\nx = " + "[" * 20_000)
     (files / "flat.toml").write_text("ranker = 3\n")
@@ -203,8 +206,8 @@ def test_a_preset_that_cannot_be_read_says_why(files: Path) -> None:
         ("flat.toml", "'ranker' is not a table of knobs (in flat.toml)"),
         ("folder.toml", "a folder is in the place of a file (in folder.toml)"),
     ):
-        assert says(files, "run", "--local", *DATA, f"--preset={preset}").startswith(words)
-    told = says(files, "run", "--local", *DATA, "--set", f"ranker.head={'[' * 20_000}")
+        assert says("run", "--local", *DATA, f"--preset={preset}").startswith(words)
+    told = says("run", "--local", *DATA, "--set", f"ranker.head={'[' * 20_000}")
     assert told.startswith("the text is nested too deep (in ranker.head)")
 
 

@@ -1,6 +1,7 @@
 """Who is there: the processes that descend from a test, found in /proc by a mark in their environment."""
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -43,5 +44,8 @@ def assert_gone(of: dict[str, str], seconds: float = 3.0) -> None:
     """Nobody of the family is there any more, or goes within so many seconds."""
     deadline = time.monotonic() + seconds
     while left := members(of):
-        assert time.monotonic() < deadline, left
+        if time.monotonic() > deadline:
+            for number in left:
+                os.kill(number, signal.SIGKILL)
+            raise AssertionError(left)
         time.sleep(0.02)

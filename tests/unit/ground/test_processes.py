@@ -41,7 +41,7 @@ processes.torchrun({WORKER!r}, ["sleep", sys.argv[1]], processes=2)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_torchrun_and_its_workers_go_with_the_step(tmp_path: Path, number: signal.Signals) -> None:
     marked = family.mark()
     step = script(START_TWO, str(tmp_path), marked=marked)
