@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tritower import storage
+from tritower import processes, storage
 from tritower.errors import StepError
 
 from pipelines import results, running, show
@@ -68,7 +66,8 @@ def _log(out: Path, *, impressions: int, seed: int, use_cache: bool) -> Path:
         print(f"Log of {impressions:,} impressions: {log} (made earlier)")
         return log
     start = time.perf_counter()
-    _simulate("--config", str(LOG_CONFIG), "--out", str(log), "--impressions", str(impressions), "--seed", str(seed))
+    size = ["--impressions", str(impressions), "--seed", str(seed)]
+    _simulate(out / "simulate.log", "--config", str(LOG_CONFIG), "--out", str(log), *size)
     print(f"Log of {impressions:,} impressions: {log} (made in {time.perf_counter() - start:.1f} s)")
     return log
 
@@ -79,7 +78,8 @@ def _with_truth(log: Path, out: Path) -> list[dict[str, Any]]:
 
     recommendations = out / "recommendations.parquet"
     with results.replaced(out, recommendations.name) as temporary:
-        _simulate("truth", "--log", str(log), "--recommendations", str(recommendations), "--out", str(temporary))
+        files = ["--recommendations", str(recommendations), "--out", str(temporary)]
+        _simulate(log.parent / "simulate.log", "truth", "--log", str(log), *files)
     rows: list[dict[str, Any]] = pq.read_table(recommendations, partitioning=None).to_pylist()
     return rows
 
@@ -90,8 +90,12 @@ def _of_some_searches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["request"] in requests]
 
 
-def _simulate(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "tritower.simulate", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise StepError(f"simulate: {last}", where=" ".join(arguments), remedy="Run `python -m tritower.simulate --help`.")
+def _simulate(log: Path, *arguments: str) -> None:
+    """Run `python -m tritower.simulate`, what it says going to the file `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = processes.module("tritower.simulate", *arguments)
+    with log.open("wb") as file, processes.started(command, stdout=file, stderr=file) as simulator:
+        if simulator.popen.wait():
+            error = simulator.failure()
+            remedy = f"{error.remedy} The log is {log}.".lstrip()
+            raise StepError(f"simulate: {type(error).__name__}: {error.problem}", where=error.where, remedy=remedy)

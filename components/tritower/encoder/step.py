@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +19,11 @@ from pyarrow import feather
 from sentence_transformers import SentenceTransformer
 
 from tritower import config as knobs
-from tritower import manifest, storage, threads
+from tritower import manifest, processes, storage, threads
 from tritower.encoder import backends, distributed, embedding, finetuning, models, tables, training
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
-from tritower.errors import ArtifactError, StepError
+from tritower.errors import ArtifactError
 from tritower.logs import phase
 
 LOG = logging.getLogger(__name__)
@@ -334,13 +332,6 @@ def _write_results(numbers: dict[str, Any], page: str, report: str | Path, metri
 
 
 def _torchrun(config: EmbedConfig | FinetuneConfig, *arguments: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"]
-    command += ["-m", "tritower.encoder", *arguments, f"--config={json.dumps(knobs.to_dict(config))}"]
-    each = max(1, threads.available() // config.processes)
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(each)}, check=False, stdout=sys.stderr)
-    if done.returncode:
-        raise StepError(
-            f"{arguments[0]} on {config.processes} processes ended with code {done.returncode}",
-            where="torchrun",
-            remedy="The first error of its log, above, says why.",
-        )
+    each = {"OMP_NUM_THREADS": str(max(1, threads.available() // config.processes))}
+    words = [*arguments, f"--config={json.dumps(knobs.to_dict(config))}"]
+    processes.torchrun("tritower.encoder", words, processes=config.processes, environment=each)

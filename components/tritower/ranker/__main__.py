@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tritower import logs, manifest
+from tritower import child, logs, manifest
 from tritower.config import from_dict
 from tritower.errors import TritowerError
 from tritower.ranker import session
@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             logger.info("training done in %.1f s", time.perf_counter() - start)
     except TritowerError as error:
         logger.error("%s: %s", type(error).__name__, error)
+        child.report(error)
         return 1
     finally:
         if not given.work:
