@@ -67,8 +67,8 @@ def main() -> int:
     print(f"About to download about {down} into .venv ({disk} on disk): torch {found['version']} is the {build} build.")
     if build == "CUDA":
         down, disk = SIZES["CPU"]
-        print(f"It runs without a GPU, too. The CPU build takes {down} ({disk} on disk), where an index has it: stop this now and run")
-        print("`make setup TORCH_INDEX=<URL of an index of CPU builds>`.")
+        print(f"It runs without a GPU, too. The CPU build takes {down} ({disk} on disk), where an index has it:")
+        print("stop this now and run `make setup TORCH_INDEX=<URL of an index of CPU builds>`.")
     return 0
 
 

@@ -115,6 +115,13 @@ def exclusive(folder: Path, purpose: str) -> Iterator[Path]:
     raise StorageError("the folder comes and goes", where=str(folder), remedy="Name another place.")
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process has this folder, and keep it while the block runs."""
+    with _held(folder, wait=True):
+        yield
+
+
 def swap(new: Path, final: Path) -> None:
     """Give `new` (a file or folder) the name `final`; what had it is `new` afterwards, or nothing."""
     try:

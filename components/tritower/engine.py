@@ -122,7 +122,7 @@ def open_engine(
         name: duckdb or spark.
         memory_limit: what DuckDB may hold before it spills, such as "1GiB"; the Java heap of a Spark session of our own, 450MiB
             at least.
-        threads: 0 for all cores.
+        threads: 0 for what `threads.chosen` says.
         scratch: folder for kept tables and spills; a fresh one under the system's temporary folder when None. Spark
             workers on other machines need a location that all of them reach.
     """

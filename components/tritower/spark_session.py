@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritower import errors
 from tritower.errors import StepError, StorageError, TritowerError
+from tritower.threads import chosen
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,7 +33,7 @@ def find_session(memory_limit: str, threads: int) -> "SparkSession":
     if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.environ.get("SPARK_REMOTE"):
         _require_user_name()
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        master = os.environ.get("TRITOWER_SPARK_MASTER") or f"local[{threads or '*'}]"
+        master = os.environ.get("TRITOWER_SPARK_MASTER") or f"local[{chosen(threads)}]"
         if master.startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         megabytes = int(re.sub(r"\D", "", memory_limit)) * (1024 if "G" in memory_limit else 1)
@@ -42,7 +43,7 @@ def find_session(memory_limit: str, threads: int) -> "SparkSession":
             .config("spark.executor.memory", f"{megabytes}m")
             .config("spark.ui.enabled", "false")
             .config("spark.ui.showConsoleProgress", "false")
-            .config("spark.sql.shuffle.partitions", str(4 * (threads or os.cpu_count() or 1)))
+            .config("spark.sql.shuffle.partitions", str(4 * chosen(threads)))
             .config(map=_within(megabytes))
         )
     with spark_errors():

@@ -1,7 +1,5 @@
 """Running a compiled pipeline for real, on a toy: progress, cache, failure."""
 
-import os
-import re
 import sys
 from pathlib import Path
 
@@ -57,28 +55,3 @@ def test_a_failed_step_is_named_with_its_error_and_log(pipeline: Path, tmp_path:
     # The step before it is kept; the failed one is not taken for done.
     second = local.run(pipeline, {"text": "abc", "limit": 6}, root=tmp_path)
     assert ran(second) == [("double", "cached"), ("checked", "done")]
-
-
-def test_last_error_of_a_log(tmp_path: Path) -> None:
-    log = tmp_path / "x.log"
-    log.write_text("ValueError: early\nTraceback (most recent call last):\n  File x\npkg.mod.OddError: bad thing\nbye\n")
-    assert local.last_error(log) == "OddError: bad thing"
-    log.write_text("Killed\n")
-    assert local.last_error(log) == "Killed"
-    log.write_text("")
-    assert "memory" in local.last_error(log)
-
-
-def test_kernels_are_compiled_for_the_processor_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    dockerfile = (Path(__file__).parents[2] / "images/Dockerfile").read_text()
-    assert dict(re.findall(r"(NUMBA_CPU_\w+)=(\S+)", dockerfile)) == local.KERNELS
-    for name in local.KERNELS:
-        monkeypatch.delenv(name, raising=False)
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    expected = local.KERNELS if "avx2" in flags and "bmi2" in flags else {}
-    with local.kernels_of_the_images():
-        assert {name: os.environ[name] for name in local.KERNELS if name in os.environ} == expected
-    assert not set(local.KERNELS) & set(os.environ)
-    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
-    with local.kernels_of_the_images():
-        assert os.environ["NUMBA_CPU_NAME"] == "generic" and "NUMBA_CPU_FEATURES" not in os.environ

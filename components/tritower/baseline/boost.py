@@ -10,9 +10,10 @@ import numpy.typing as npt
 import xgboost as xgb
 
 from tritower import logs
-from tritower.baseline import position
+from tritower.baseline import exact, position
 from tritower.baseline.config import BaselineConfig
 from tritower.baseline.rows import Iterate, Source
+from tritower.threads import chosen
 
 _log = logging.getLogger(__name__)
 MIN_CLICKS = 200
@@ -61,7 +62,7 @@ class Fit:
 def load(source: Source, config: BaselineConfig, reference: Data | None = None) -> Data:
     """Read and quantise a split; `reference` lends its bins to validation."""
     ref = reference.matrix if reference else None
-    matrix = xgb.QuantileDMatrix(Iterate(source), max_bin=config.max_bin, ref=ref, nthread=config.threads or None)
+    matrix = xgb.QuantileDMatrix(Iterate(source), max_bin=config.max_bin, ref=ref, nthread=chosen(config.threads))
     clicked, where = source.keys("clicked", "position")
     slot_N = position.slots(where.astype(np.int64), config.position_cap)
     return Data(matrix=matrix, clicked_N=clicked.astype(np.bool_), slot_N=slot_N)
@@ -79,7 +80,7 @@ def fit(
     """Boost with early stopping on validation AUC; with `offset_P`, trees explain what position does not."""
     offset_P = np.zeros(config.position_cap) if offset_P is None else offset_P
     rate = float(np.clip(train.clicked_N.mean(), 1e-6, 1 - 1e-6))
-    intercept = float(np.log(rate / (1 - rate)) - offset_P[train.slot_N].mean())
+    intercept = exact.log_odds(rate) - float(offset_P[train.slot_N].mean())
     for data in (train, validation):
         data.matrix.set_base_margin((intercept + offset_P[data.slot_N]).astype(np.float32))
     booster = xgb.train(
@@ -89,7 +90,7 @@ def fit(
             "tree_method": "hist",
             "base_score": 0.5,  # log-odds 0: the intercept travels in the base margin
             "max_bin": config.max_bin,
-            "nthread": config.threads,
+            "nthread": chosen(config.threads),
             "seed": config.seed,
             **params,
         },

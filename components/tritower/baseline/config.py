@@ -58,7 +58,8 @@ class BaselineConfig:
     """Rows read at once, 1,024 or more: bounds the memory of reading and scoring."""
 
     threads: int = 0
-    """Threads of XGBoost, 0 or more; 0 takes every core."""
+    """Threads of XGBoost, 0 or more; 0 takes OMP_NUM_THREADS where set, else what the container or the machine has.
+    The trees are the same with any number."""
 
     seed: int = 0
     """Seed of the search and of row sampling, 0 or more."""

@@ -6,6 +6,8 @@ Legend: N rows, P position slots (slot 0 is position 1, the last slot pools the 
 import numpy as np
 import numpy.typing as npt
 
+from tritower.baseline import exact
+
 Floats = npt.NDArray[np.floating]
 _STEPS = 25
 
@@ -43,7 +45,7 @@ def offsets(
             intercept_P[slot] = previous
             continue
         for _ in range(_STEPS):
-            p = 1 / (1 + np.exp(-(margin + c)))
+            p = exact.sigmoid(margin + c)
             mean_slope = float(np.mean(p * (1 - p)))
             gradient = clicks - p.sum() - weight * mean_slope * (c - previous)
             step = float(gradient / (mean_slope * (len(margin) + weight) + 1e-9))
@@ -69,5 +71,5 @@ def top_shift(margin_N: Floats, clicked_N: npt.NDArray[np.bool_], slot_N: npt.ND
     low, high = -20.0, 20.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if np.mean(1 / (1 + np.exp(-(margin + middle)))) < rate else (low, middle)
+        low, high = (middle, high) if exact.sigmoid(margin + middle).mean() < rate else (low, middle)
     return (low + high) / 2

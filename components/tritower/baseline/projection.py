@@ -4,6 +4,9 @@ Trees cannot take an inner product of 384 columns; a few components of the two v
 (whose sum is the cosine) give them the same information as the towers, as far as trees can use it; so do those of the
 description.
 
+All of it is exact arithmetic (`exact`): half-precision vectors are multiples of 2^-24, the maps are kept as multiples of 2^-22,
+so no sum of their products is rounded, and the columns are equal to the bit on every machine.
+
 Legend: T texts, D embedding width, C components, N rows.
 """
 
@@ -11,6 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from tritower.baseline import exact
+from tritower.errors import ArtifactError
+
+_VECTOR_BITS, _MAP_BITS = 24, 22
 
 Matrix = npt.NDArray[np.floating]
 Numbers = npt.NDArray[np.integer]
@@ -38,25 +46,20 @@ class Projection:
         self, matrix_TD: Matrix, query_text_N: Numbers, document_text_N: Numbers, description_text_N: Numbers
     ) -> npt.NDArray[np.float32]:
         """(N, 3C or 4C) float32; each distinct text of the batch is projected once. A description of -1 is missing: NaN."""
-        parts = []
-        gathered = []
-        for text_N, mean_D, map_DC in (
-            (query_text_N, self.query_mean_D, self.query_DC),
-            (document_text_N, self.document_mean_D, self.document_DC),
-        ):
-            unique, inverse = np.unique(text_N, return_inverse=True)
-            vector = np.asarray(matrix_TD[unique], dtype=np.float32)
-            parts.append(((vector - mean_D) @ map_DC)[inverse])
-            gathered.append((vector, inverse))
-        (query, query_at), (document, document_at) = gathered
-        product = np.empty((len(query_text_N), self.product_DC.shape[1]), dtype=np.float32)
-        for start in range(0, len(product), 16_384):  # bounds the (N, D) products held at once
-            rows = slice(start, start + 16_384)
-            product[rows] = (query[query_at[rows]] * document[document_at[rows]] - self.product_mean_D) @ self.product_DC
-        unique, inverse = np.unique(description_text_N, return_inverse=True)
-        described = (np.asarray(matrix_TD[np.maximum(unique, 0)], np.float32) - self.description_mean_D) @ self.description_DC
-        described[unique < 0] = np.nan
-        return np.concatenate([*parts, product, described[inverse]], axis=1, dtype=np.float32)
+        query, query_at = _gathered(matrix_TD, query_text_N)
+        document, document_at = _gathered(matrix_TD, document_text_N)
+        about, about_at = _gathered(matrix_TD, np.maximum(description_text_N, 0))
+        parts = [
+            _mapped(query, self.query_mean_D, self.query_DC)[query_at],
+            _mapped(document, self.document_mean_D, self.document_DC)[document_at],
+            np.empty((len(query_text_N), self.product_DC.shape[1])),
+            _mapped(about, self.description_mean_D, self.description_DC)[about_at],
+        ]
+        for start in range(0, len(query_text_N), 8_192):  # bounds the (N, D) products held at once
+            rows = slice(start, start + 8_192)
+            parts[2][rows] = _mapped(query[query_at[rows]] * document[document_at[rows]], self.product_mean_D, self.product_DC)
+        parts[3][description_text_N < 0] = np.nan
+        return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
 
 
 def fit(
@@ -83,7 +86,7 @@ def fit(
         return values if len(values) <= limit else np.sort(rng.choice(values, limit, replace=False))
 
     def vectors(texts: Numbers) -> Matrix:
-        return np.asarray(matrix_TD[texts], dtype=np.float32)
+        return np.asarray(matrix_TD[texts], dtype=np.float32)  # their products have 22 bits, float32 holds 24
 
     count = min(components, matrix_TD.shape[1])
     query_mean_D, query_DC = _principal(vectors(sample(np.unique(query_text_N))), count)
@@ -107,9 +110,27 @@ def fit(
     )
 
 
+def _gathered(matrix_TD: Matrix, text_N: Numbers) -> tuple[exact.Floats, Numbers]:
+    """The vector of each distinct text, and where each row's text is among them."""
+    unique, at_N = np.unique(text_N, return_inverse=True)
+    return np.asarray(matrix_TD[unique], dtype=np.float64), at_N
+
+
 def _principal(vector_ND: Matrix, count: int) -> tuple[Matrix, Matrix]:
     """Mean (D,) and the `count` leading principal directions (D, C)."""
-    mean_D = vector_ND.mean(axis=0)
-    centred = vector_ND - mean_D
-    _, directions = np.linalg.eigh((centred.T @ centred).astype(np.float64))  # ascending eigenvalues
-    return mean_D.astype(np.float32), np.ascontiguousarray(directions[:, ::-1][:, :count]).astype(np.float32)
+    mean_D = exact.fixed(exact.mean(vector_ND), _VECTOR_BITS)
+    if not count:
+        return mean_D, np.zeros((len(mean_D), 0))
+    return mean_D, exact.fixed(exact.principal(exact.moments(vector_ND, mean_D), count), _MAP_BITS)
+
+
+def _mapped(vector_ND: exact.Floats, mean_D: Matrix, map_DC: Matrix) -> exact.Floats:
+    """(vector - mean) @ map; the difference of two exact sums."""
+    largest = float(max(np.abs(vector_ND).max(initial=0.0), np.abs(mean_D).max()))
+    if not largest * np.abs(map_DC).sum(axis=0).max(initial=0.0) <= 2.0 ** (53 - _VECTOR_BITS - _MAP_BITS):
+        raise ArtifactError(
+            "the embeddings are not finite vectors of about unit length",
+            where=f"largest value {largest:g}",
+            remedy="Embed this dataset again.",
+        )
+    return exact.fixed(vector_ND, _VECTOR_BITS) @ map_DC - mean_D @ map_DC

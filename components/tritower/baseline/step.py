@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tritower import logs, schema, storage
-from tritower.baseline import boost, position, projection
+from tritower import logs, manifest, schema, storage, threads
+from tritower.baseline import boost, exact, position, projection
 from tritower.baseline.config import BaselineConfig
 from tritower.baseline.rows import Derive, Source
 from tritower.config import to_dict
@@ -45,6 +44,8 @@ def run(
         DataError: the training or validation split has no rows, or no clicks.
         ArtifactError: features and embeddings do not belong together.
     """
+    threads.cap_libraries()
+    manifest.check(features, *([embeddings] if config.variant == "full" else []))
     features, names = Path(features), _features(Path(features), config.variant)
     with logs.phase(_log, f"baseline {config.variant}: open") as counts:
         maps, derive = _projection(features, Path(embeddings), config)
@@ -177,12 +178,14 @@ def _write_scores(
         for split in splits:
             with pq.ParquetWriter(folder / f"{split}.parquet", arrow) as writer:
                 for batch in source(split).batches():
-                    score_N = _sigmoid(fit.margin(batch.matrix_NF) + shift)
+                    score_N = exact.sigmoid(fit.margin(batch.matrix_NF).astype(np.float64) + shift).astype(np.float32)
+                    if not np.isfinite(score_N).all():
+                        raise ArtifactError(
+                            f"{(~np.isfinite(score_N)).sum():,} of {len(score_N):,} scores are not finite",
+                            where=f"{features}, {split}",
+                            remedy="The features or the embeddings are damaged: compute them again.",
+                        )
                     writer.write_table(pa.table([batch.row_N, batch.request_N, score_N], schema=arrow))
                     rows += len(score_N)
         storage.write_json(folder / "scores.json", {"model": f"xgboost-{config.variant}"})
         counts["rows"] = rows
-
-
-def _sigmoid(margin_N: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    return (1 / (1 + np.exp(-margin_N.astype(np.float64)))).astype(np.float32)

@@ -21,6 +21,7 @@ from tritower.encoder.fidelity import compare
 from tritower.encoder.models import dimension, transformer_of
 from tritower.errors import ConfigError
 from tritower.storage import write_json
+from tritower.threads import chosen
 
 Vectors = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -113,14 +114,14 @@ class OpenVinoBackend:
     def __init__(self, graph: openvino.Model, precision: str = "fp32", token_budget: int = 0) -> None:
         self.name = f"openvino-{precision}"
         self.token_budget = token_budget or 1024
-        threads = torch.get_num_threads()
+        streams = chosen()
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": streams,
+            "NUM_STREAMS": streams,
         }
         self._compiled = openvino.Core().compile_model(graph, "CPU", settings)
-        self._streams = threads
+        self._streams = streams
 
     def encode_batches(self, tokens: Sequence[Tokens], batches: Sequence[Indices], out_TD: Any) -> None:
         """See `Backend`."""

@@ -55,7 +55,8 @@ class FeaturesConfig:
     """What the engine may hold before it spills to disk. A number with MiB or GiB."""
 
     threads: int = 0
-    """Threads of the engine. 0: one for DuckDB, which only reads ahead of the pass over time; all cores for Spark."""
+    """Threads of the engine. 0: one for DuckDB, which only reads ahead of the pass over time; for Spark OMP_NUM_THREADS,
+    else what the container or the machine has."""
 
     scratch: str = ""
     """Where the engine keeps its tables while it works; empty: beside the output. With Spark on other machines, a location

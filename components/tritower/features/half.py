@@ -2,13 +2,16 @@
 
 numba has no float16 arithmetic on a CPU, but LLVM converts sixteen halves in one instruction, so the matrix is passed as
 its uint16 bits and converted in registers.
+
+The product of two halves is a multiple of 2^-48, so a float64 holds a sum of such products of unit vectors exactly: the order
+of the sum, which the compiler picks to suit the processor, does not matter, and cosines are equal to the bit on every machine.
 """
 
 from typing import Any
 
 import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import float32, njit, types
+from numba import float32, float64, njit, types
 from numba.extending import intrinsic
 
 Array = npt.NDArray[Any]
@@ -32,33 +35,34 @@ half_to_float: Any = _half_to_float  # its checker's signature holds the typing 
 
 @njit(cache=True, fastmath=True)
 def dot_half(matrix_TD: Array, left: Any, right: Any) -> Any:
-    """Scalar product of two rows of a matrix of halves (uint16 bits), summed in float32."""
-    total = float32(0.0)
+    """Scalar product of two rows of a matrix of halves (uint16 bits); the exact sum as float32."""
+    total = float64(0.0)
     for d in range(matrix_TD.shape[1]):
-        total += half_to_float(matrix_TD[left, d]) * half_to_float(matrix_TD[right, d])
-    return total
+        total += float64(half_to_float(matrix_TD[left, d])) * float64(half_to_float(matrix_TD[right, d]))
+    return float32(total)
 
 
 @njit(cache=True, fastmath=True, forceinline=True)
 def products(matrix_TD: Array, one: Any, two: Any, vector_HD: Array, held: Any, out_2H: Array) -> None:
-    """Scalar products of two rows of halves (uint16 bits) with the first `held` float32 vectors.
+    """Scalar products of two rows of halves (uint16 bits) with the first `held` vectors of halves, widened to float32.
 
     Four vectors at a time: each row is converted once for four products, each vector read once for two, and eight sums keep the
     arithmetic units busy. `vector_HD` and `out_2H` need three entries more than are held; what is written there means nothing.
     The value of a product does not depend on the other row.
     """
     for h in range(0, held, 4):
-        a = b = c = e = p = q = r = s = float32(0.0)
+        a = b = c = e = p = q = r = s = float64(0.0)
         for d in range(matrix_TD.shape[1]):
-            x, y = half_to_float(matrix_TD[one, d]), half_to_float(matrix_TD[two, d])
-            a += x * vector_HD[h, d]
-            p += y * vector_HD[h, d]
-            b += x * vector_HD[h + 1, d]
-            q += y * vector_HD[h + 1, d]
-            c += x * vector_HD[h + 2, d]
-            r += y * vector_HD[h + 2, d]
-            e += x * vector_HD[h + 3, d]
-            s += y * vector_HD[h + 3, d]
+            x, y = float64(half_to_float(matrix_TD[one, d])), float64(half_to_float(matrix_TD[two, d]))
+            k, m, n, o = vector_HD[h, d], vector_HD[h + 1, d], vector_HD[h + 2, d], vector_HD[h + 3, d]
+            a += x * k
+            p += y * k
+            b += x * m
+            q += y * m
+            c += x * n
+            r += y * n
+            e += x * o
+            s += y * o
         out_2H[0, h], out_2H[0, h + 1], out_2H[0, h + 2], out_2H[0, h + 3] = a, b, c, e
         out_2H[1, h], out_2H[1, h + 1], out_2H[1, h + 2], out_2H[1, h + 3] = p, q, r, s
 

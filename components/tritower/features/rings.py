@@ -90,7 +90,10 @@ def place(count: Any, items: Any, h: Any) -> Any:
     return (count - 1 - h) % items
 
 
-@njit(cache=True, fastmath=True)
+# No fastmath in what follows: it would let the order of a sum, and with it the last bit, depend on the processor.
+
+
+@njit(cache=True)
 def widen_ring(
     item_SH: Array, ts_SH: Array, slot: Any, count: Any, matrix_TD: Array, extra_XD: Array, text_of: Array, half_life_us: float,
     vector_HD: Array, weight_H: Array, sum_D: Array,
@@ -114,9 +117,9 @@ def widen_ring(
         weight_H[h] = weight
         for d in range(sum_D.shape[0]):
             sum_D[d] += weight * vector_HD[h, d]
-    square = np.float32(0.0)
+    square = 0.0
     for d in range(sum_D.shape[0]):
-        square += sum_D[d] * sum_D[d]
+        square += np.float64(sum_D[d]) * sum_D[d]
     return held, np.sqrt(square)
 
 
@@ -126,7 +129,7 @@ def clip(cosine: Any) -> Any:
     return min(np.float32(1.0), max(np.float32(-1.0), np.float32(cosine)))
 
 
-@njit(cache=True, fastmath=True, forceinline=True)
+@njit(cache=True, forceinline=True)
 def cosines(product_2H: Array, which: Any, held: Any, length: Any, weight_H: Array) -> tuple[Any, Any, Any]:
     """A row's cosine with the ring's weighted sum, the largest with any item, and that with the newest, from `half.products`.
 

@@ -40,6 +40,7 @@ def write_log(root: Path, *, requests: int = 3000, seed: int = 0, random_share: 
         folder = root / "features" / name
         folder.mkdir(parents=True)
         pq.write_table(keys.filter(pa.array(np.repeat(split == name, size))), folder / "part-0000.parquet")
+    (root / "features" / "features.json").write_text('{"features": []}')
     test = np.repeat(split == "test", size)
     for ranker, noise in (("model", 0.4 / skill), ("baseline", 1.5), ("baseline_cos", 1.0)):
         blurred = logit + rng.normal(scale=noise, size=len(logit))
@@ -76,6 +77,12 @@ def _write_dataset(folder, requests, jobs, users, queries, user, query, randomis
         "request": np.arange(requests), "request_id": [f"q{r}" for r in range(requests)], "ts": ts, "user": user,
         "query_text": query, "city": [f"City {r % 11}" for r in range(requests)], "randomised": randomised, "split": split,
     }  # fmt: skip
+    _write(
+        folder / "users.parquet",
+        schema.DATASET_USERS,
+        {"user": np.arange(users), "user_id": [f"u{u}" for u in range(users)]},
+        users,
+    )
     _write(folder / "requests.parquet", schema.DATASET_REQUESTS, values, requests)
     texts = queries + jobs
     flags = {"is_query": np.arange(texts) < queries, "is_title": np.arange(texts) >= queries}

@@ -14,7 +14,7 @@ from tritower.errors import ArtifactError, DataError
 from tritower.evaluation import step
 from tritower.evaluation.config import EvaluationConfig
 
-QUICK = EvaluationConfig(bootstrap=100)
+QUICK = EvaluationConfig()
 
 
 def run(root, out, *, truth=True, config=QUICK, **more):
@@ -212,3 +212,10 @@ def test_no_click_at_all_is_one_clear_error(write, tmp_path):
     pq.write_table(table.set_column(index, table.schema.field(index), [np.zeros(len(table), bool)]), file)
     with pytest.raises(DataError, match="no held-out search has a click"):
         run(tmp_path / "log", tmp_path / "out")
+
+
+def test_folders_named_like_columns_change_nothing(log, result, tmp_path):
+    odd = tmp_path / "clicked=true" / "request=7" / "[ab]"
+    shutil.copytree(log, odd)
+    _, metrics, _ = run(odd, tmp_path / "out")
+    assert metrics == result[2]

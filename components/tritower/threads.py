@@ -1,0 +1,109 @@
+"""How many threads a process may use: what its container is granted, not what the machine has.
+
+Libraries count the machine's cores. In a pod with a limit of two on a machine of sixty-four, sixty-four threads then share
+what two can do in each scheduling period, and stand still for the rest of it.
+"""
+
+import math
+import os
+from pathlib import Path
+
+
+def available(*, proc: Path = Path("/proc/self"), cores: int | None = None) -> int:
+    """Threads that can run at once: the smallest of the cgroup's quota (version 1 or 2), the CPU affinity and the cores.
+
+    A quota of 1.5 CPUs gives two threads: rounded down, half a CPU would never be used.
+
+    Args:
+        proc: where `cgroup` and `mountinfo` of the process are read.
+        cores: what affinity and machine allow; asked of the system when None.
+    """
+    most = cores if cores is not None else _cores()
+    granted = quota(proc)
+    return most if granted is None else max(1, min(most, math.ceil(granted)))
+
+
+def chosen(knob: int = 0) -> int:
+    """A knob where it is set, else OMP_NUM_THREADS where the user has set it, else `available()`."""
+    if knob:
+        return knob
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(given) if given.isdigit() and int(given) else available()
+
+
+def cap_libraries() -> None:
+    """Let the matrix and Arrow libraries that this process has loaded use no more than `chosen()` threads.
+
+    Fewer, as OPENBLAS_NUM_THREADS or MKL_NUM_THREADS may say, stay as they are. For steps that multiply matrices: called first.
+    """
+    import pyarrow as pa
+    import threadpoolctl
+
+    most = chosen()
+    pools = {pool["prefix"]: most for pool in threadpoolctl.threadpool_info() if pool["num_threads"] > most}
+    if pools:
+        threadpoolctl.threadpool_limits(limits=pools)
+    if pa.cpu_count() > most:
+        pa.set_cpu_count(most)
+
+
+def quota(proc: Path = Path("/proc/self")) -> float | None:
+    """CPUs that the process's cgroup, or one around it, grants; None without a limit, and where there are no cgroups."""
+    try:
+        member = [line.split(":", 2) for line in (proc / "cgroup").read_text(encoding="utf-8").splitlines()]
+        mounts = [line.split() for line in (proc / "mountinfo").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return None
+    limits: list[float | None] = []
+    for fields in mounts:
+        kind = fields[fields.index("-") + 1]
+        options = fields[-1].split(",")
+        if kind not in ("cgroup", "cgroup2") or (kind == "cgroup" and "cpu" not in options):
+            continue
+        paths = [path for _, names, path in member if ("cpu" in names.split(",") if kind == "cgroup" else not names)]
+        read = _second_version if kind == "cgroup2" else _first_version
+        limits += map(read, _folders(Path(_plain(fields[4])), fields[3], paths[0] if paths else "/"))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _folders(mount: Path, root: str, path: str) -> list[Path]:
+    """The cgroup's folder and those around it, as far as this process sees them.
+
+    Args:
+        mount: where the tree is mounted.
+        root: which part of the tree that is; in a container often the container's own cgroup, whose `path` then begins so.
+        path: the process's cgroup.
+    """
+    inside = Path(path.removeprefix(root) if root != "/" and path.startswith(root) else path)
+    parts = [part for part in inside.parts if part not in ("/", "..")]
+    return [mount.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+
+
+def _second_version(folder: Path) -> float | None:
+    words = _words(folder / "cpu.max")
+    return int(words[0]) / int(words[1]) if len(words) == 2 and words[0].isdigit() and words[1].isdigit() else None
+
+
+def _first_version(folder: Path) -> float | None:
+    given, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
+    if not given or not period or int(given[0]) <= 0 or int(period[0]) <= 0:
+        return None  # -1: no limit
+    return int(given[0]) / int(period[0])
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").split()
+    except OSError:  # no such cgroup from here
+        return []
+
+
+def _plain(path: str) -> str:
+    """A path of mountinfo, where blanks are written in octal."""
+    return path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
