@@ -193,7 +193,8 @@ def build(images: list[str]) -> None:
         build_layer(name(image), image, parent=packages, hashed=[], plain=own, kernels=IMAGES[image].kernels)
         _record(image)
     # The engine keeps the wheels that it was sent, which are of no use in another build.
-    run(builder(), "builder", "prune", "--force", "--filter", "type=source.local", stdout=subprocess.DEVNULL)
+    prune = ["builder", "prune", "--force", "--filter", "type=source.local"]
+    run(builder(), *prune, stdout=subprocess.DEVNULL, env=os.environ | BUILDKIT)
 
 
 def _record(image: str) -> None:
