@@ -190,10 +190,15 @@ def on_this_machine(image: str, built: Path = BUILT) -> str:
         return image_name(kind)
     if image != image_name(kind) or not built.exists():
         return image
+    return _record(built).get(kind, image)
+
+
+@functools.cache  # images that are built while a run is under way are not for that run
+def _record(built: Path) -> dict[str, str]:
     try:
         names: dict[str, str] = json.loads(built.read_text(encoding="utf-8"))
     except ValueError:
         raise StepError(
             "the record of built images cannot be read", where=str(built), remedy="Run `make images` again."
         ) from None
-    return names.get(kind, image)
+    return names

@@ -30,6 +30,12 @@ def test_the_committed_pipeline_runs_in_what_was_built_last(built: Path) -> None
     assert {on_this_machine(image, built) for image in images} == {"tritower/base:0.1.0-abc", "reg.example/x/train:0.1.0-abc"}
 
 
+def test_a_run_keeps_the_images_that_it_began_with(built: Path) -> None:
+    on_this_machine(f"tritower/base:{__version__}", built)
+    built.write_text(json.dumps({"base": "tritower/base:later", "train": "tritower/train:later"}))
+    assert on_this_machine(f"tritower/train:{__version__}", built) == "reg.example/x/train:0.1.0-abc"
+
+
 def test_a_name_that_was_compiled_with_a_tag_stays(built: Path) -> None:
     for image in ("tritower/base:0.1.0-def", f"reg.example/base:{__version__}", "python:3.11-slim"):
         assert on_this_machine(image, built) == image
