@@ -265,7 +265,7 @@ class _Mender:
                     problem = told
                     continue
                 if len(fields) != self.width:
-                    counts += [len(fields)] if stop == end else []
+                    counts += [len(fields)] if stop == end and quoted is _DOUBLED else []
                     continue
                 last = int(np.searchsorted(self.ends_L, after - 1))
                 if last > at and self._swallows(at, last):
