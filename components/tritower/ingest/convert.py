@@ -218,7 +218,8 @@ def _texts(value: Any) -> list[str] | None:
     if not isinstance(value, list):
         return None
     parts = [_decode(part, ids=False) if isinstance(part, bytes) else part for part in value if part is not None]
-    return parts if all(isinstance(part, str) for part in parts) else None
+    texts = [part for part in parts if isinstance(part, str)]
+    return texts if len(texts) == len(parts) else None
 
 
 def _split_list(text: str | None) -> list[str] | None:

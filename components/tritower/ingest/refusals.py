@@ -67,6 +67,12 @@ def check(engine: Engine, counts: dict[str, dict[str, Any]], config: IngestConfi
     # A time of a click is a click, too, whatever `clicked` says.
     is_click = "c.clicked OR c.clicked_at IS NOT NULL"
     shown["clicks"] = _count(engine, f"SELECT count(*) AS n FROM c_impressions c WHERE {is_click}")
+    if shown["in"] and shown["mended"].get("clicked.missing") == shown["in"] and not shown["clicks"]:
+        raise QualityError(
+            "no row has a value in the column 'clicked'",
+            where="impressions",
+            remedy="Fill it in; or, where every row is a view or a click, leave the column out.",
+        )
     refused = f"FROM q_impressions q JOIN c_impressions c ON q.seq = c.seq WHERE {is_click}"
     shown["clicks_quarantined"] = _count(engine, f"SELECT count(*) AS n {refused}") if shown["quarantined"] else 0
     if shown["clicks_quarantined"] > config.max_quarantined_share * shown["clicks"]:
@@ -77,13 +83,7 @@ def check(engine: Engine, counts: dict[str, dict[str, Any]], config: IngestConfi
 
 
 def _too_many(
-    engine: Engine,
-    name: str,
-    what: str,
-    refused: int,
-    counted: dict[str, Any],
-    config: IngestConfig,
-    files: dict[str, list[str]],
+    engine: Engine, name: str, what: str, refused: int, counted: dict[str, Any], config: IngestConfig, files: list[str]
 ) -> QualityError:
     reasons = counted["reasons"]
     most = max(reasons, key=lambda reason: (reasons[reason], reason))

@@ -21,6 +21,7 @@ def page(measured: dict[str, Any], before: dict[str, Any] | None, findings: list
     )
     return template.render(
         counts=measured["counts"],
+        examples=measured["examples"],
         findings=sorted(findings, key=lambda finding: not finding.is_beyond),
         new_companies=measured.get("new_companies"),
         companies=measured["companies"],

@@ -214,7 +214,7 @@ def _explain(notes: _Notes, raw: pa.Table, named: pa.Table) -> tuple[pa.Array, p
     reason, detail, record = (np.full(notes.length, None, object) for _ in range(3))
 
     def value(row: Any, column: str) -> Any:
-        return named[column][int(row)].as_py() if column in named.column_names else None
+        return _python(named[column][int(row)]) if column in named.column_names else None
 
     for name, rows, column in notes.faults:
         for row in np.flatnonzero(rows):
@@ -222,8 +222,10 @@ def _explain(notes: _Notes, raw: pa.Table, named: pa.Table) -> tuple[pa.Array, p
                 found = value(row, column)
                 reason[row] = "not_utf8" if name == "wrong_type" and _is_not_utf8(found) else name
                 detail[row] = f"{column} = {_shown(found)}"[:_SHOWN_CHARACTERS]
-                record[row] = record_json(raw.slice(int(row), 1).to_pylist()[0])
-    good = np.equal(reason, None)
+                record[row] = record_json(
+                    {name: _python(values[int(row)]) for name, values in zip(raw.column_names, raw.columns, strict=True)}
+                )
+    good = np.array([found is None for found in reason], bool)
     mends = []
     for what, rows, column in notes.mends:
         rows = rows & good
@@ -243,6 +245,16 @@ def _joined(mends: list[pa.Array], length: int) -> pa.Array:
     for more in mends[1:]:
         joined = pc.coalesce(pc.binary_join_element_wise(joined, more, ","), joined, more)
     return joined
+
+
+def _python(value: pa.Scalar) -> Any:
+    """As a Python value; a time beyond Python's calendar, or with nanoseconds, as text."""
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        if pa.types.is_timestamp(value.type):
+            return str(value.cast(pa.timestamp(value.type.unit)).cast(pa.string()).as_py())
+        return f"{value.type} beyond the calendar"
 
 
 def record_json(record: dict[str, Any]) -> str:
