@@ -131,7 +131,7 @@ def incremental_row(folder: Path, texts: list[str]) -> dict[str, Any]:
 
 
 def product_rate(precision: str) -> float:
-    """Floating-point operations per CPU second of one thread: the best of both libraries over shapes of the model's products."""
+    """Operations per CPU second of one thread: the best of both libraries in shapes of the model's products."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     best = 0.0
     for rows, inner, columns in ((2048, 384, 1536), (1024, 384, 1536), (1024, 1536, 384), (1024, 384, 384), (1024, 1024, 1024)):
