@@ -12,6 +12,7 @@ more per seed; `--impressions 60000 --stock` takes 2 and 1.
 import argparse
 import json
 import logging
+import math
 import statistics
 import tomllib
 from pathlib import Path
@@ -73,11 +74,13 @@ def judged(job: Job, seed: int) -> dict[str, Any]:
     return document
 
 
-def spread(values: list[float], interval: dict[str, float]) -> dict[str, float]:
+def spread(values: list[float], interval: dict[str, float | None] | None) -> dict[str, float]:
     """A figure over seeds: the first seed's, mean, standard deviation, range; half the bootstrap's interval (first seed)."""
+    low, high = (interval or {}).get("low"), (interval or {}).get("high")
+    half = math.nan if low is None or high is None else (high - low) / 2  # too few users or clicks: there is none
     return {
         "first": values[0], "mean": statistics.mean(values), "deviation": statistics.stdev(values), "low": min(values),
-        "high": max(values), "bootstrap_half": (interval["high"] - interval["low"]) / 2,
+        "high": max(values), "bootstrap_half": half,
     }  # fmt: skip
 
 
