@@ -19,13 +19,15 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 def main(names: list[str]) -> None:
     """Run the benches whose file name contains one of `names` (all when empty), print a table, write the JSON."""
     sys.path.insert(0, str(HERE))
+    from timing import checked
+
     out = Path("build/bench/bench.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     rows = json.loads(out.read_text()) if names and out.exists() else []
     for file in sorted(HERE.glob("bench_*.py")):
         if names and not any(name in file.stem for name in names):
             continue
-        fresh = importlib.import_module(file.stem).cases()
+        fresh = [checked(row) for row in importlib.import_module(file.stem).cases()]
         done = {row["name"] for row in fresh}
         rows = [row for row in rows if row["name"] not in done] + fresh
         out.write_text(json.dumps(rows, indent=2) + "\n")

@@ -7,8 +7,6 @@ later.
 import heapq
 import math
 import os
-import subprocess
-import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -366,23 +364,20 @@ def write_table(path: Path, kind: pa.Schema, columns: dict[str, Any]) -> None:
 
 
 RUN = """
-import sys, time, resource
+import sys
 from tritower.features import step
 from tritower.features.config import FeaturesConfig
 folder = sys.argv[1]
-start = time.process_time()
 step.run(dataset=folder + "/dataset", embeddings=folder + "/embeddings", features=folder + "/features", config=FeaturesConfig())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.process_time() - start)
 """
 
 
 def peak(rows: int) -> tuple[float, float]:
-    """Peak resident MiB and CPU seconds of the whole step over `rows` impressions, in a process of its own."""
+    """Peak resident MiB and CPU seconds (with start-up) of the whole step over `rows` impressions, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(Path(folder), rows)
-        done = subprocess.run([sys.executable, "-c", RUN, folder], capture_output=True, text=True, check=True)
-    mib, cpu_s = done.stdout.split()
-    return float(mib), float(cpu_s)
+        used = timing.measured(RUN, folder)
+    return used["peak_mib"], used["cpu_s"]
 
 
 def bench_memory() -> dict[str, Any]:

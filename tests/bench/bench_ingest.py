@@ -4,7 +4,6 @@ The naive side is what a notebook does with pandas: the same checks, joins, numb
 smaller log only. TRITOWER_BENCH_ROWS sets the sizes (default 5000000,10000000).
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -12,25 +11,20 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_MEASURED = """
-import json, resource, sys, time
-start = time.perf_counter()
-{work}
-own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-print(json.dumps({{"rss_mib": own.ru_maxrss / 1024, "cpu_s": own.ru_utime + own.ru_stime, "wall_s": time.perf_counter() - start,
-                  "rows": rows}}))
-"""
+import timing
 
 _OURS = """
+import sys
 from tritower.ingest import step
 from tritower.ingest.config import IngestConfig
 log, out = sys.argv[1:]
 numbers = step.run(jobs=log + "/jobs.parquet", impressions=log + "/impressions", users=log + "/users.parquet", dataset=out,
                    config=IngestConfig())
-rows = numbers["impressions_out"]
+result = numbers["impressions_out"]
 """
 
 _PANDAS = """
+import sys
 import pandas as pd
 from pathlib import Path
 log, out = sys.argv[1:]
@@ -57,15 +51,8 @@ bounds = requests.ts.iloc[[int(len(requests) * 0.7), int(len(requests) * 0.85)]]
 for name, part in zip(("train", "validation", "test"), (
         shown[shown.ts < bounds[0]], shown[(shown.ts >= bounds[0]) & (shown.ts < bounds[1])], shown[shown.ts >= bounds[1]])):
     part.to_parquet(out + "/" + name + ".parquet", compression="zstd")
-rows = len(shown)
+result = len(shown)
 """
-
-
-def _run(work: str, *arguments: str) -> dict[str, float]:
-    code = _MEASURED.format(work=work)
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return measured
 
 
 def cases() -> list[dict[str, Any]]:
@@ -77,11 +64,11 @@ def cases() -> list[dict[str, Any]]:
             log = str(Path(folder) / "log")
             simulate = [sys.executable, "-m", "tritower.simulate", "--out", log, "--impressions", str(size), "--seed", "1"]
             subprocess.run(simulate, check=True, capture_output=True)
-            ours = _run(_OURS, log, str(Path(folder) / "ours"))
-            naive = _run(_PANDAS, log, str(Path(folder) / "pandas")) if place == 0 else None
-        assert naive is None or naive["rows"] == ours["rows"]
+            ours = timing.measured(_OURS, log, str(Path(folder) / "ours"))
+            naive = timing.measured(_PANDAS, log, str(Path(folder) / "pandas")) if place == 0 else None
+        assert naive is None or naive["result"] == ours["result"]
         name = f"ingest.{size / 1e6:g}M"
-        rows.append(_row(f"{name}.peak", "MiB", ours["rss_mib"], naive and naive["rss_mib"]))
+        rows.append(_row(f"{name}.peak", "MiB", ours["peak_mib"], naive and naive["peak_mib"]))
         rows.append(_row(f"{name}.cpu", "CPU s", ours["cpu_s"], naive and naive["cpu_s"]))
     return rows
 

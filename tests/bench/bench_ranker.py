@@ -127,7 +127,8 @@ def memory(data: rows.Rows, table: np.ndarray) -> dict:
 
 def two_processes(folder: Path) -> dict:
     """CPU seconds of an epoch by two gloo processes together, each at BATCH rows a step, against two trainings side by side
-    that know nothing of each other: the efficiency. `ratio_alone` compares with one training that has the machine to itself.
+    that know nothing of each other: `ratio_naive` is the efficiency. `ratio_alone` compares with one training that has the
+    machine to itself.
 
     An epoch is the difference of 8 epochs and 2, the least of three runs each: starting up is not counted, and what other work
     on the machine adds hardly is. Cores share caches and memory, which is no cost of working together.
@@ -154,7 +155,7 @@ def two_processes(folder: Path) -> dict:
     alone, beside, together = ((min(runs[name, 8]) - min(runs[name, 2])) / 6 for name in ways)
     return {
         "name": "ranker.ddp", "ours": together, "naive": beside, "peer": None, "unit": "CPU s",
-        "ratio_naive": beside / together, "ratio_peer": None, "limit_share": beside / together, "ratio_alone": alone / together,
+        "ratio_naive": beside / together, "ratio_peer": None, "limit_share": None, "ratio_alone": alone / together,
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import timing
 
 SIZE = 1 << 30
 KEYS = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
@@ -27,10 +28,6 @@ PROGRAMS = {
     "open(target, 'wb').write(client.get_object(Bucket='bench', Key='big')['Body'].read())\n",
     "peer": PEER + "client.upload_file(source, 'bench', 'big')\nclient.download_file('bench', 'big', target)\n",
 }
-REPORT = (
-    "import resource\nused = resource.getrusage(resource.RUSAGE_SELF)\n"
-    "print(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)\n"
-)
 
 
 @contextlib.contextmanager
@@ -61,12 +58,11 @@ def measure(program: str, folder: Path, url: str, size: int) -> tuple[float, flo
     with source.open("wb") as file:
         for start in range(0, size, 1 << 24):
             file.write(os.urandom(min(1 << 24, size - start)))
-    code = f"source, target = {str(source)!r}, {str(target)!r}\n{program}{REPORT}"
-    environment = os.environ | {"TRITOWER_S3_ENDPOINT": url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    code = f"source, target = {str(source)!r}, {str(target)!r}\n{program}"
+    environment = {"TRITOWER_S3_ENDPOINT": url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    used = timing.measured(code, environment=environment)
     assert subprocess.run(["cmp", str(source), str(target)], check=False).returncode == 0
-    seconds, memory = done.stdout.split()
-    return float(seconds), float(memory) / 2**20
+    return used["cpu_s"], used["peak_mib"]
 
 
 def cases() -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import timing
 
 ROOT = Path("/sys/fs/cgroup")
 DIM = 384
@@ -106,9 +107,9 @@ def one(step: str, place: Path, out: Path) -> None:
 
         places = {"dataset": out / "dataset", "embeddings": place / "embeddings", "features": out / "features"}
         features.run(**places, config=FeaturesConfig())
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    used = timing.spent()
     print(json.dumps({
-        "peak_mib": round(used.ru_maxrss / 1024), "cpu_s": round(used.ru_utime + used.ru_stime, 1),
+        "peak_mib": round(used["peak_mib"]), "cpu_s": round(used["cpu_s"], 1),
         "wall_s": round(time.perf_counter() - start, 1),
     }))  # fmt: skip
 

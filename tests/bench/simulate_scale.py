@@ -5,12 +5,13 @@ Each size runs in a process of its own, one thread; CPU seconds and peak residen
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import timing
 
 
 def main(sizes: list[int]) -> None:
@@ -31,7 +32,7 @@ def one(size: int, place: str) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     facts = step.run(out=Path(place) / "log", config=SimulateConfig(impressions=size))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = timing.peak_mib()
     print(json.dumps({
         "impressions": size,
         "requests": facts["requests"],

@@ -1,12 +1,12 @@
 """The steps of the main job as plain calls, each in its own folder and taken from there when it has run before."""
 
 import json
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import timing
 from tritower.baseline import step as baseline
 from tritower.baseline.config import BaselineConfig
 from tritower.config import from_dict
@@ -41,16 +41,20 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True)
 
     def step(self, name: str, function: Callable[..., dict[str, Any]], config: Any, **places: Any) -> None:
-        """Call `function` unless it has run before with the same config; its seconds and numbers go to steps.json."""
+        """Call `function` unless it has run before with the same config; its seconds and numbers go to steps.json.
+
+        `peak_gib` is the most that the process held during the step, with what earlier steps left in it.
+        """
         done = json.loads(self.record.read_text()) if self.record.exists() else {}
         if done.get(name, {}).get("config") == repr(config):
             return
+        timing.forget_peak()
         start, cpu = time.perf_counter(), time.process_time()
         numbers = function(config=config, **{key: self.folder / value if value else "" for key, value in places.items()})
         done[name] = {
             "seconds": round(time.perf_counter() - start, 1),
             "cpu_seconds": round(time.process_time() - cpu, 1),
-            "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+            "peak_gib": round(timing.peak_mib() / 1024, 2),
             "config": repr(config),
             "numbers": {key: value for key, value in numbers.items() if isinstance(value, int | float | str)},
         }

@@ -1,9 +1,17 @@
 """Paired timing: every side is run in turn, round after round, so that a drifting machine hits all sides alike."""
 
+import json
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def cpu_seconds(function: Callable[[], Any]) -> float:
@@ -49,3 +57,50 @@ def paired(
         "ratio_peer": ratio.get("peer"),
         "limit_share": limit_share,
     }
+
+
+def checked(row: dict[str, Any]) -> dict[str, Any]:
+    """The row, if its figures can be: nothing is faster than its limit, and no side takes less than nothing."""
+    share = row.get("limit_share")
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"{row['name']}: {share:.2f} of a limit, so the limit is wrong or was measured on a busier machine")
+    if not row["ours"] > 0:
+        raise ValueError(f"{row['name']}: {row['ours']} {row['unit']}")
+    return row
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held at once, in MiB.
+
+    Linux hands `ru_maxrss` down: a child begins with its parent's mark, even across exec, so that small steps started by a
+    large bench all show the bench. VmHWM belongs to the program alone.
+    """
+    if _STATUS.exists():
+        return next(int(line.split()[1]) / 1024 for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 1024
+
+
+def forget_peak() -> None:
+    """Let `peak_mib` begin at what the process holds now, where the system can."""
+    if _CLEAR.exists():
+        _CLEAR.write_text("5")
+
+
+def measured(program: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """`peak_mib`, `cpu_s` and `wall_s` of a program in a process of its own, and `result`, the name it may assign last."""
+    report = (
+        "\nimport sys\nsys.path.insert(0, " + repr(str(Path(__file__).parent)) + ")\nimport json, timing\n"
+        "print(json.dumps(timing.spent() | {'result': globals().get('result')}))\n"
+    )
+    start = time.perf_counter()
+    command = [sys.executable, "-c", program + report, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | (environment or {}))
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found | {"wall_s": time.perf_counter() - start}
+
+
+def spent() -> dict[str, float]:
+    """What this process has taken so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {"peak_mib": peak_mib(), "cpu_s": used.ru_utime + used.ru_stime}
