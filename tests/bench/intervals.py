@@ -150,7 +150,7 @@ def main() -> None:
         lines = [one.get() for one in reversed(waiting)]
     lifts = ", ".join(f"{name} {100 * real[name]:+.1f} %" for name in METRICS)
     head = "users|tests|judged %|false: AUC|mAP@1|mAP@3|bootstrap, mAP@3|covers: AUC|mAP@1|mAP@3|finds: AUC|mAP@1|mAP@3"
-    what = f"Seed {given.seed}; real lifts {lifts}; shares in percent of the tests that are judged, the bootstrap's of a fifth of all."
+    what = f"Seed {given.seed}; real lifts {lifts}; shares in percent of the tests judged, the bootstrap's of a fifth of all."
     table = "\n".join([what, "", f"| {head.replace('|', ' | ')} |", "|---" * 13 + "|", *lines])
     print(table)
     if given.readme:

@@ -12,11 +12,13 @@ from tritower import schema
 EXAMINATION = np.array([1.0, 0.7, 0.5, 0.4, 0.3, 0.3, 0.25, 0.2])
 
 
-def write_log(root: Path, *, requests: int = 3000, seed: int = 0, random_share: float = 0.5, skill: float = 1.0) -> Path:
+def write_log(
+    root: Path, *, requests: int = 3000, seed: int = 0, random_share: float = 0.5, skill: float = 1.0, users: int = 400
+) -> Path:
     """Test requests of 8 jobs; scores are relevance blurred by noise: the model least, the baseline most."""
     rng = np.random.default_rng(seed)
     size = len(EXAMINATION)
-    users, jobs, queries = 400, 300, 60
+    jobs, queries = 300, 60
     request = np.repeat(np.arange(requests), size)
     user = rng.integers(0, users, requests)
     job = np.concatenate([rng.choice(jobs, size, replace=False) for _ in range(requests)])
