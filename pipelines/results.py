@@ -39,10 +39,10 @@ def check(out: Path, names: Iterable[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic.partial(folder / "results"):
             pass
-    ours = _ours(folder)
-    for name in names:
-        if problem := _problem(folder / name, ours.get(name, [])):
-            raise StorageError(problem, where=str(out / name), remedy=_REMEDY)
+        ours = _ours(folder)
+        for name in names:
+            if problem := _problem(folder / name, ours.get(name, [])):
+                raise StorageError(problem, where=str(out / name), remedy=_REMEDY)
 
 
 def deliver(out: Path, locations: Mapping[str, str]) -> list[Path]:
