@@ -1,5 +1,6 @@
 """Who is there: the processes that descend from a test, found in /proc by a mark in their environment."""
 
+import contextlib
 import os
 import signal
 import time
@@ -45,7 +46,13 @@ def assert_gone(of: dict[str, str], seconds: float = 3.0) -> None:
     deadline = time.monotonic() + seconds
     while left := members(of):
         if time.monotonic() > deadline:
-            for number in left:
-                os.kill(number, signal.SIGKILL)
+            end(of)
             raise AssertionError(left)
         time.sleep(0.02)
+
+
+def end(of: dict[str, str]) -> None:
+    """Kill whoever is left of the family, after a test that failed."""
+    for number in members(of):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)

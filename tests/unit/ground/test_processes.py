@@ -15,7 +15,7 @@ from tritower.errors import ConfigError, DataError, StepError, StorageError
 from tests.unit.ground import family
 
 WORKER = "tests.unit.ground.worker"
-NO_NETWORK = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+NO_NETWORK = ["unshare", "-n", "-u", "sh", "-c", 'ip link set lo up && hostname nowhere && exec "$@"', "sh"]
 
 
 def torchrun(deed: str, folder: Path, count: int = 2) -> None:
@@ -177,14 +177,15 @@ with processes.started([sys.executable, "-c", hungry]) as one:
     assert done.stdout == "memory ran out (its limit of 80 MiB), and the kernel killed the process. Give it more memory.\n"
 
 
-def test_torchrun_needs_no_network(tmp_path: Path) -> None:
-    """In a network namespace that has the loopback and nothing else."""
-    text = f"import sys\nfrom tritower import processes\nprocesses.torchrun({WORKER!r}, ['done', sys.argv[1]], processes=2)"
+def test_torchrun_and_what_its_processes_tell_each_other_need_no_network(tmp_path: Path) -> None:
+    """In a network namespace that has the loopback and nothing else, on a host whose name nobody knows."""
+    text = f"import sys\nfrom tritower import processes\nprocesses.torchrun({WORKER!r}, ['join', sys.argv[1]], processes=2)"
     done = subprocess.run([*NO_NETWORK, sys.executable, "-c", text, str(tmp_path)], capture_output=True, text=True, timeout=60)
     if "Operation not permitted" in done.stderr:
         pytest.skip("this user may not make a network namespace")
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["here-0", "here-1"]
+    assert "FutureWarning" not in done.stderr
 
 
 def test_torchrun_that_does_not_start_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

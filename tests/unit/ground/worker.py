@@ -20,7 +20,12 @@ if deed == "break" and rank == "1":
     raise KeyError("nobody thought of it")
 if deed == "die" and rank == "1":
     os.kill(os.getpid(), signal.SIGKILL)
-if deed == "done":
+if deed == "join":
+    from tritower.ranker import place
+
+    with place.joined("cpu") as mine:
+        if mine.mean(mine.rank) != 0.5:
+            raise DataError("the mean of 0 and 1 is another")
     sys.exit(0)
 if deed in ("die", "lost"):
     # What a library says whose other end is gone.
