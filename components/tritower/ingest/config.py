@@ -56,6 +56,10 @@ class IngestConfig:
     """First words of a job's description that are embedded beside its title. 0: none. What an advert offers stands near its
     top, and an encoder of 128 tokens reads no more; the cost of embedding grows with it."""
 
+    max_text_characters: int = 1_000
+    """Characters of a title, a query, a company, a place, an occupation or a wished-for title; what is beyond is cut, and
+    counted. At least 16. Default: more than the 256 tokens that the encoder reads."""
+
     rename: dict[str, str] | None = None
     """Source column -> column of this schema, as "table.source_name": "name", such as {"impressions.shown_at": "ts"}."""
 
@@ -88,6 +92,7 @@ class IngestConfig:
         check(not (self.log == "impressions" and self.negatives), "negatives", self.negatives, "0 where log is impressions")
         check(self.negatives_window_d > 0, "negatives_window_d", self.negatives_window_d, "above 0")
         check(self.description_words >= 0, "description_words", self.description_words, "of 0 or more")
+        check(self.max_text_characters >= 16, "max_text_characters", self.max_text_characters, "of 16 or more")
         check(self.seed >= 0, "seed", self.seed, "of 0 or more")
         check(bool(re.fullmatch(r"\d+ ?[MG]i?B", self.memory_limit)), "memory_limit", self.memory_limit, "such as 1GiB")
         for key in self.rename or {}:

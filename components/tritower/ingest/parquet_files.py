@@ -1,11 +1,14 @@
 """Parquet files as raw batches."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tritower import storage
@@ -39,17 +42,41 @@ def columns(file: str) -> list[str]:
 
 
 def read(piece: dict[str, Any], wanted: frozenset[str]) -> Iterator[raw.RawBatch]:
-    """The rows of a piece. Of the `wanted` columns, what no column of ours can be (structs, maps) comes as JSON text."""
+    """The rows of a piece, in batches that are bounded by rows and by bytes.
+
+    A text that a dictionary holds once may stand in every row: texts come as dictionaries and are written out a few rows at a
+    time. Of the `wanted` columns, what no column of ours can be (structs, maps) comes as JSON text.
+    """
     groups = list(range(piece["first"], piece["first"] + piece["count"]))
     row = start = piece["first_row"]
-    with _opened(piece["file"]) as parquet:
+    with _opened(piece["file"], dictionaries=True) as parquet:
         expected = sum(parquet.metadata.row_group(group).num_rows for group in groups)
         for batch in parquet.iter_batches(raw.BATCH_ROWS, row_groups=groups):
-            table = plain(pa.Table.from_batches([batch]), wanted)
-            yield raw.RawBatch(table=table, rows=raw.count_from(row, batch.num_rows))
-            row += batch.num_rows
+            for part in _bounded(batch):
+                table = plain(pa.Table.from_batches([part]), wanted)
+                yield raw.RawBatch(table=table, rows=raw.count_from(row, part.num_rows))
+                row += part.num_rows
     if row - start != expected:
         raise DataError(f"{row - start} rows were read of {expected}", where=piece["file"], remedy="Copy the file again.")
+
+
+def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch without dictionaries, in parts whose texts have about `raw.BLOCK_BYTES` at most, one row at least."""
+    kinds = [column.type for column in batch.columns]
+    coded = [at for at, kind in enumerate(kinds) if pa.types.is_dictionary(kind) and _is_text(kind.value_type)]
+    bytes_N = np.zeros(batch.num_rows, np.int64)
+    for at in coded:
+        column = batch.column(at)
+        length_V = pc.fill_null(pc.binary_length(column.dictionary), 0).to_numpy().astype(np.int64)
+        if len(length_V):
+            bytes_N += np.where(column.is_valid(), length_V[pc.fill_null(column.indices, 0).to_numpy()], 0)
+    part_N = np.cumsum(bytes_N) // raw.BLOCK_BYTES
+    starts = np.append(np.flatnonzero(np.diff(part_N, prepend=-1)), batch.num_rows)
+    for start, stop in itertools.pairwise(starts.tolist()):
+        part = batch.slice(start, stop - start)
+        for at in coded:
+            part = part.set_column(at, batch.schema.field(at).name, part.column(at).dictionary_decode())
+        yield part
 
 
 def plain(table: pa.Table, wanted: frozenset[str]) -> pa.Table:
@@ -72,13 +99,21 @@ def _is_deep(kind: pa.DataType) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(file: str) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; name it when it is not whole. What a store says about itself is another matter."""
+def _opened(file: str, *, dictionaries: bool = False) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; name it when it is not whole. What a store says about itself is another matter.
+
+    Args:
+        file: its location.
+        dictionaries: hand texts out as dictionaries.
+    """
     store, path = storage.filesystem(file)
     with streams.readable(file):
         try:
             with store.open_input_file(path) as stream:
-                yield pq.ParquetFile(stream, pre_buffer=False)
+                parquet = pq.ParquetFile(stream, pre_buffer=False)
+                if dictionaries and (names := _texts(parquet)):
+                    parquet = pq.ParquetFile(stream, pre_buffer=False, metadata=parquet.metadata, read_dictionary=names)
+                yield parquet
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, TritowerError) or (isinstance(error, OSError) and (error.errno or not storage.is_local(file))):
                 raise
@@ -87,3 +122,13 @@ def _opened(file: str) -> Iterator[pq.ParquetFile]:
                 where=file,
                 remedy="It was cut short or damaged, or is of another format: copy it again, or give it its own ending.",
             ) from None
+
+
+def _texts(parquet: pq.ParquetFile) -> list[str]:
+    """The names of the columns of text or bytes."""
+    return [field.name for field in parquet.schema_arrow if _is_text(field.type)]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kinds = (pa.types.is_string, pa.types.is_binary, pa.types.is_large_string, pa.types.is_large_binary)
+    return any(is_kind(kind) for is_kind in kinds)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tritower.ingest import convert, sources
+from tritower.ingest import raw as raw_sizes
 from tritower.ingest.values import Converted, Mask, mask, valid, without
 from tritower.schema import RAW_TABLES, Column, Table
 
@@ -68,7 +69,13 @@ class _Notes:
 
 
 def check_rows(
-    pieces: Iterator[pa.RecordBatch], *, table: str, rename: dict[str, str], views: bool = False, skew_us: int = 0
+    pieces: Iterator[pa.RecordBatch],
+    *,
+    table: str,
+    rename: dict[str, str],
+    views: bool = False,
+    skew_us: int = 0,
+    longest: int = 1_000,
 ) -> Iterator[pa.RecordBatch]:
     """Read pieces (sources.SPLIT_SCHEMA) and yield their rows as `checked_schema(table)`.
 
@@ -78,19 +85,21 @@ def check_rows(
         rename: source column -> schema column.
         views: every row is a view, and so a request of its own.
         skew_us: a click up to so many microseconds before its impression was made at the time of the impression.
+        longest: characters of a text that a person reads; what is beyond is cut.
     """
     spec = RAW_TABLES[table]
     for batch in pieces:
         for piece in batch.to_pylist():
             for raw in sources.read(piece):
                 if raw.table.num_rows:
-                    yield _checked(raw, spec, piece["number"] << FILE_BITS, rename, views=views, skew_us=skew_us)
+                    seq = piece["number"] << FILE_BITS
+                    yield _checked(raw, spec, seq, rename, views=views, skew_us=skew_us, longest=longest)
                 if raw.refused:
                     yield _refused(raw.refused, spec, piece["number"] << FILE_BITS)
 
 
 def _checked(
-    raw: sources.RawBatch, spec: Table, seq: int, rename: dict[str, str], *, views: bool, skew_us: int
+    raw: sources.RawBatch, spec: Table, seq: int, rename: dict[str, str], *, views: bool, skew_us: int, longest: int
 ) -> pa.RecordBatch:
     named = raw.table.rename_columns([rename.get(name, name) for name in raw.table.column_names])
     notes = _Notes(raw.table.num_rows)
@@ -98,7 +107,7 @@ def _checked(
     for column in spec.columns:
         needed = not column.nullable and not (views and column.name in VIEWS_MAY_LACK)
         if column.name in named.column_names:
-            typed[column.name] = _column(named[column.name], column, notes, needed=needed)
+            typed[column.name] = _cut(_column(named[column.name], column, notes, needed=needed), column, notes, longest)
         else:
             typed[column.name] = pa.nulls(notes.length, convert.engine_type(column.type))
             if needed and column.name not in _DEFAULTS:
@@ -128,6 +137,24 @@ def _column(raw: pa.ChunkedArray, column: Column, notes: _Notes, *, needed: bool
         return values
     _mend_optional(found, outside, column, notes)
     return without(values, outside)
+
+
+def _cut(values: pa.Array, column: Column, notes: _Notes, longest: int) -> pa.Array:
+    """What a person reads without what is beyond `longest` characters: a page of text in a title is an accident."""
+    if column.name not in _CLEANED or not len(values):
+        return values
+    texts = values.values if column.type == "list<string>" else values
+    # A character has a byte or more, so most columns are done with a look at the longest text.
+    if (pc.max(pc.binary_length(texts)).as_py() or 0) <= longest:
+        return values
+    long = mask(pc.greater(pc.utf8_length(texts), longest))
+    cut = pc.if_else(pa.array(long), pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(texts, 0, longest)), texts)
+    if column.type == "list<string>":
+        owner = np.repeat(np.arange(len(values)), pc.fill_null(pc.list_value_length(values), 0).to_numpy())
+        cut = pa.ListArray.from_arrays(values.offsets, cut, mask=values.is_null())
+        long = np.isin(np.arange(len(values)), owner[long])
+    notes.mend("cut", long, column.name)
+    return cut
 
 
 def _mend_optional(found: Converted, outside: Mask, column: Column, notes: _Notes) -> None:
@@ -263,7 +290,8 @@ def record_json(record: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    value = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    return value[: raw_sizes.SHOWN_CHARACTERS] if isinstance(value, str) else value
 
 
 def _shown(value: Any) -> str:

@@ -65,8 +65,7 @@ def run(
     uris = {"jobs": jobs, "impressions": impressions} | ({"users": users} if users else {})
     with storage.atomic_directory(dataset) as folder, _open_engine(config, folder) as engine:
         plans, views = _plans(uris, config)
-        skew_us = round(config.max_click_skew_s * 1_000_000)
-        files = {name: _read(engine, RAW_TABLES[name], found, views=views, skew_us=skew_us) for name, found in plans.items()}
+        files = {name: _read(engine, RAW_TABLES[name], found, config, views=views) for name, found in plans.items()}
         if not users:
             _no_users(engine)
         counts = _tables(engine, config, views=views)
@@ -103,7 +102,7 @@ def _plans(uris: dict[str, str], config: IngestConfig) -> tuple[dict[str, plan.P
     return {name: plan.finished(found, views=views) for name, found in plans.items()}, views
 
 
-def _read(engine: Engine, table: Table, source: plan.Plan, *, views: bool, skew_us: int) -> list[str]:
+def _read(engine: Engine, table: Table, source: plan.Plan, config: IngestConfig, *, views: bool) -> list[str]:
     """Check every row of a source into `c_<table>`; return its files by number."""
     with phase(_log, f"read {table.name}") as seen:
         engine.register(f"plan_{table.name}", source.as_table())
@@ -112,7 +111,8 @@ def _read(engine: Engine, table: Table, source: plan.Plan, *, views: bool, skew_
             table=table.name,
             rename=source.rename,
             views=views and table is RAW_IMPRESSIONS,
-            skew_us=skew_us,
+            skew_us=round(config.max_click_skew_s * 1_000_000),
+            longest=config.max_text_characters,
         )
         read = engine.map_batches(f"c_{table.name}", f"SELECT * FROM plan_{table.name}", kernel, rows.checked_schema(table))
         if not read and table is not RAW_USERS:
