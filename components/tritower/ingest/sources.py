@@ -64,8 +64,9 @@ def plan(uri: str, wanted: frozenset[str]) -> Source:
     """
     files, left_out = listing.list_source(uri)
     if not files:
+        first = f": {left_out[0].file} ({left_out[0].reason})" if left_out else ""
         raise DataError(
-            "no CSV, JSON Lines or Parquet file",
+            f"no CSV, JSON Lines or Parquet file{first}",
             where=uri,
             remedy=f"Known endings: {', '.join(listing.SUFFIXES)}, also with .gz, .bz2, .zst or .lz4.",
         )
