@@ -45,8 +45,8 @@ def _objects(file: str) -> Iterator[dict[str, Any]]:
     return (found for _, found in _values(file) if isinstance(found, dict))
 
 
-def read(file: str, absent: dict[str, Any], wanted: frozenset[str]) -> Iterator[RawBatch]:
-    """The rows of a file in order; `absent` are the values of keys that an object does not have.
+def read(file: str, absent: dict[str, str], wanted: frozenset[str]) -> Iterator[RawBatch]:
+    """The rows of a file in order; an object without a key of `absent` has it, true where the other key has a value.
 
     A row's number is that of its line, or of its object in the file where objects and lines are not the same.
 
@@ -63,7 +63,7 @@ def read(file: str, absent: dict[str, Any], wanted: frozenset[str]) -> Iterator[
         else:
             for name in absent:
                 if name not in found:
-                    found[name] = absent[name]
+                    found[name] = found.get(absent[name]) not in (None, "")
                     filled[name] += 1
             records.append(found)
             numbers.append(row)
@@ -74,7 +74,7 @@ def read(file: str, absent: dict[str, Any], wanted: frozenset[str]) -> Iterator[
         yield _batch(records, numbers, refused, wanted)
     for name, count in filled.items():
         if count:
-            _log.info("%s: %d rows without %r are taken as %s", file, count, name, json.dumps(absent[name]))
+            _log.info("%s: %d rows without %r: false, or true where they have %r", file, count, name, absent[name])
 
 
 def _values(file: str) -> Iterator[Found]:

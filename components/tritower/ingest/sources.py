@@ -43,8 +43,8 @@ class Source:
     """The pieces of a source that can be read on their own, in order, and the files that are not read.
 
     A piece (SPLIT_SCHEMA) is a file, or for Parquet a run of row groups of about a million rows. `number` counts the files;
-    `partition` holds the `key=value` folders between the source and the file, `absent` the values of keys that a JSON object
-    lacks, `wanted` the columns that matter, all three as JSON.
+    `partition` holds the `key=value` folders between the source and the file, `absent` the keys that a JSON object may lack
+    (true where another key has a value), `wanted` the columns that matter, all three as JSON.
     """
 
     pieces: list[dict[str, Any]]
