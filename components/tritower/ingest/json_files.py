@@ -45,8 +45,8 @@ def _objects(file: str) -> Iterator[dict[str, Any]]:
     return (found for _, found in _values(file) if isinstance(found, dict))
 
 
-def read(file: str, absent: dict[str, Any], wanted: frozenset[str]) -> Iterator[RawBatch]:
-    """The rows of a file in order; `absent` are the values of keys that an object does not have.
+def read(file: str, absent: dict[str, str], wanted: frozenset[str]) -> Iterator[RawBatch]:
+    """The rows of a file in order; an object without a key of `absent` has it, true where the other key has a value.
 
     A row's number is that of its line, or of its object in the file where objects and lines are not the same.
 
@@ -63,7 +63,7 @@ def read(file: str, absent: dict[str, Any], wanted: frozenset[str]) -> Iterator[
         else:
             for name in absent:
                 if name not in found:
-                    found[name] = absent[name]
+                    found[name] = found.get(absent[name]) not in (None, "")
                     filled[name] += 1
             records.append(found)
             numbers.append(row)
@@ -74,7 +74,7 @@ def read(file: str, absent: dict[str, Any], wanted: frozenset[str]) -> Iterator[
         yield _batch(records, numbers, refused, wanted)
     for name, count in filled.items():
         if count:
-            _log.info("%s: %d rows without %r are taken as %s", file, count, name, json.dumps(absent[name]))
+            _log.info("%s: %d rows without %r: false, or true where they have %r", file, count, name, absent[name])
 
 
 def _values(file: str) -> Iterator[Found]:
@@ -151,7 +151,7 @@ def _object(row: int, line: str | bytes) -> dict[str, Any] | Refused:
     text = line.encode(errors="surrogatepass") if isinstance(line, str) else line
     record = json.dumps(shown(text))
     try:
-        value = json.loads(text.decode())
+        value, twice = _checked(text.decode())
     except UnicodeDecodeError as error:
         return Refused(row=row, reason="not_utf8", detail=where + str(error), record=record)
     except (ValueError, RecursionError) as error:
@@ -161,7 +161,7 @@ def _object(row: int, line: str | bytes) -> dict[str, Any] | Refused:
         return Refused(row=row, reason="not_json", detail=where + "not an object", record=record)
     if not value:
         return _empty(row)
-    if twice := _key_twice(text.decode()):
+    if twice:
         return Refused(row=row, reason="duplicate_key", detail=f"{where}{twice!a} occurs twice", record=record)
     return value
 
@@ -170,17 +170,21 @@ def _empty(row: int) -> Refused:
     return Refused(row=row, reason="missing_value", detail="the object is empty", record="{}")
 
 
-def _key_twice(text: str) -> str:
-    """A key that the object of a text has twice; empty when there is none."""
-    found: list[str] = []
+def _checked(text: str) -> tuple[Any, str]:
+    """The value of a text, and a key that the object has twice; empty when there is none."""
+    twice = ""
 
     def see(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        found[:] = [name for name in names if names.count(name) > 1]
-        return dict(pairs)
+        nonlocal twice  # the outermost object comes last
+        found = dict(pairs)
+        twice = (
+            next((name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])), "")
+            if len(found) < len(pairs)
+            else ""
+        )
+        return found
 
-    json.loads(text, object_pairs_hook=see)  # the outermost object comes last
-    return found[0] if found else ""
+    return json.loads(text, object_pairs_hook=see), twice
 
 
 def _dumped(value: Any) -> str:
@@ -216,7 +220,7 @@ def _of_stream(source: streams.Source) -> Iterator[Found]:
             yield row, Refused(row=row, reason="not_json", detail=detail, record=_dumped(told[:SHOWN_CHARACTERS]))
         elif not found:
             yield row, _empty(row)
-        elif told.count('":') + told.count('" :') > len(found) and (twice := _key_twice(told)):
+        elif told.count('":') + told.count('" :') > len(found) and (twice := _checked(told)[1]):
             detail = f"object {row + 1}: {twice!a} occurs twice"
             yield row, Refused(row=row, reason="duplicate_key", detail=detail, record=_dumped(found))
         else:

@@ -98,7 +98,8 @@ def is_views(plan: Plan, config: IngestConfig) -> bool:
 
 
 def finished(plan: Plan, *, views: bool) -> Plan:
-    """The plan with its columns checked and, for impressions, with what a JSON object without `clicked` means: no click.
+    """The plan with its columns checked and, for impressions, with what a JSON object without `clicked` means: no click,
+    unless it has the time of one.
 
     Raises:
         SchemaError: a file lacks a required column.
@@ -106,10 +107,11 @@ def finished(plan: Plan, *, views: bool) -> Plan:
     of_impressions = plan.table is RAW_IMPRESSIONS
     clicked = [file for file, names in plan.columns.items() if _CLICKED in names]
     formats = {piece["file"]: piece["format"] for piece in plan.pieces}
-    absent: dict[str, bool] = {}
+    absent: dict[str, str] = {}
     optional: tuple[str, ...]
     if of_impressions and clicked and not views:
-        absent = {next((name for name, ours in plan.rename.items() if ours == _CLICKED), _CLICKED): False}
+        source_name = {ours: name for name, ours in plan.rename.items()}
+        absent = {source_name.get(_CLICKED, _CLICKED): source_name.get("clicked_at", "clicked_at")}
     for file, names in plan.columns.items():
         optional = rows.VIEWS_MAY_LACK if of_impressions and views else ()
         if absent and formats[file] == "jsonl":

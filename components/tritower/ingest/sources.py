@@ -43,8 +43,8 @@ class Source:
     """The pieces of a source that can be read on their own, in order, and the files that are not read.
 
     A piece (SPLIT_SCHEMA) is a file, or for Parquet a run of row groups of about a million rows. `number` counts the files;
-    `partition` holds the `key=value` folders between the source and the file, `absent` the values of keys that a JSON object
-    lacks, `wanted` the columns that matter, all three as JSON.
+    `partition` holds the `key=value` folders between the source and the file, `absent` the keys that a JSON object may lack
+    (true where another key has a value), `wanted` the columns that matter, all three as JSON.
     """
 
     pieces: list[dict[str, Any]]
@@ -64,8 +64,9 @@ def plan(uri: str, wanted: frozenset[str]) -> Source:
     """
     files, left_out = listing.list_source(uri)
     if not files:
+        first = f": {left_out[0].file} ({left_out[0].reason})" if left_out else ""
         raise DataError(
-            "no CSV, JSON Lines or Parquet file",
+            f"no CSV, JSON Lines or Parquet file{first}",
             where=uri,
             remedy=f"Known endings: {', '.join(listing.SUFFIXES)}, also with .gz, .bz2, .zst or .lz4.",
         )

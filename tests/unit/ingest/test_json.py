@@ -92,7 +92,7 @@ def test_a_click_written_only_where_there_is_one(log: Log, caplog: pytest.LogCap
         log.run(places={"impressions": str(_log(log, keep_false=False))})
     sparse = log.shown()
     assert caplog.records[0].getMessage().startswith("a log of impressions")
-    assert "3101 rows without 'clicked' are taken as false" in caplog.text
+    assert "3101 rows without 'clicked': false, or true where they have 'clicked_at'" in caplog.text
     assert sum(row["clicked"] for row in sparse) == 499
     assert sum(row["position"] is not None for row in sparse) == 3 * 399
     assert log.reasons() == {}
