@@ -41,15 +41,20 @@ def part(value: Estimate, level: float) -> dict[str, Any]:
 
 
 def flat(document: dict[str, Any]) -> dict[str, float]:
-    """The main figures by name, such as `randomised_lift_map_at_1`; NaN and infinity are left out."""
-    numbers: dict[str, float] = {}
+    """The main figures by name, such as `randomised_lift_map_at_1`, without NaN, infinity and lifts that cannot be judged.
+
+    `judged` is 1 where the slice that decides has intervals, else 0; `warnings` the number of things too good to be true.
+    """
+    judged = "cannot_be_judged" not in document[document["deciding"]]
+    numbers: dict[str, float] = {"judged": float(judged), "warnings": float(len(document["warnings"]))}
     for name in ("randomised", "logged", "ipw", "redrawn"):
         slice_ = document.get(name)
         if slice_ is None:
             continue
         numbers |= {f"{name}_{metric}": slice_["model"][metric] for metric in METRICS}
         for key in (key for key in LIFTS.values() if key in slice_):
-            numbers |= {f"{name}_{key}_{metric}": slice_[key][metric]["value"] for metric in RANKING}
+            known = {metric: lift["value"] for metric, lift in slice_[key].items() if "reason" not in lift}
+            numbers |= {f"{name}_{key}_{metric}": value for metric, value in known.items()}
     return {name.replace("@", "_at_"): value for name, value in numbers.items() if value is not None and math.isfinite(value)}
 
 

@@ -62,6 +62,7 @@ def test_the_better_scores_come_out_better(result):
         assert lift["value"] == pytest.approx(auc["model"] / auc["baseline"] - 1)
         assert lift["low"] > 0
     assert numbers["randomised_auc"] == document["randomised"]["model"]["auc"]
+    assert numbers["judged"] == 1 and numbers["warnings"] == 0
     assert all(math.isfinite(value) for value in numbers.values())
 
 
@@ -238,7 +239,8 @@ def test_three_users_cannot_be_judged_and_every_output_says_so(log, tmp_path):
     assert document["gate"] == {"word": "hold", "reasons": [f"Nothing can be judged: {reason}."]}
     assert document["randomised"]["cannot_be_judged"] == reason
     assert document["randomised"]["lift"]["auc"]["low"] is None and document["randomised"]["lift"]["auc"]["reason"] == reason
-    assert document["randomised"]["model"]["auc"] > 0.6 and numbers["randomised_lift_auc"] > 0
+    assert document["randomised"]["model"]["auc"] > 0.6 and document["randomised"]["lift"]["auc"]["value"] > 0
+    assert numbers["judged"] == 0 and numbers["randomised_auc"] > 0.6 and not any("lift" in name for name in numbers)
     assert f"Cannot be judged: {reason}" in text and "nan" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL).lower()
     summary = (tmp_path / "summary.md").read_text()
     assert f"Cannot be judged: {reason}" in summary and "It cannot be judged which ranker is better" in summary
@@ -258,12 +260,12 @@ def test_a_rival_that_knows_the_clicks_is_suspected_everywhere(log, tmp_path, ca
     table = pq.read_table(file)
     told = np.where(np.random.default_rng(0).random(len(table)) < 0.99, clicked, ~clicked) * 0.8 + 0.1
     pq.write_table(table.set_column(2, "score", pa.array(told, pa.float32())), file)
-    _, document, text = run(root, tmp_path)
+    numbers, document, text = run(root, tmp_path)
     wanted = r"Too good to be true: AUC 0\.9\d+ of XGBoost, standard features on randomised searches"
     assert re.match(wanted, document["warnings"][0]) and re.search(wanted, text) and re.search(wanted, caplog.text)
     assert re.search(wanted, (tmp_path / "summary.md").read_text().replace("\\", ""))
     assert re.search("WARNING: " + wanted, show.results(document))
-    assert len(document["warnings"]) == 2  # on randomised and on logged searches
+    assert len(document["warnings"]) == numbers["warnings"] == 2  # on randomised and on logged searches
 
 
 def test_a_model_that_knows_the_clicks_does_not_pass(log, tmp_path):
