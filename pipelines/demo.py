@@ -95,7 +95,12 @@ def _simulate(log: Path, *arguments: str) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     command = processes.module("tritower.simulate", *arguments)
     with log.open("wb") as file, processes.started(command, stdout=file, stderr=file) as simulator:
-        if simulator.popen.wait():
+        try:
+            status = simulator.popen.wait()
+        except KeyboardInterrupt as stop:
+            stop.add_note("The simulation was ended. Run it again to go on.")
+            raise
+        if status:
             error = simulator.failure()
             remedy = f"{error.remedy} The log is {log}.".lstrip()
             raise StepError(f"simulate: {type(error).__name__}: {error.problem}", where=error.where, remedy=remedy)

@@ -116,7 +116,7 @@ def run(
         report: called when a step starts (status "running") and when it ends ("done", "cached" or "failed").
 
     Raises:
-        StepError: a step failed; the message names it, its last error and its log.
+        StepError: a step failed; the message names it, its error and its log.
         ConfigError: an argument does not have the declared type.
     """
     from kfp import components, local

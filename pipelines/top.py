@@ -38,7 +38,8 @@ def run(do: Callable[[], int]) -> int:
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        _say(" ".join([f"Stopped by {by}.", *getattr(stop, "__notes__", [])]))
+        notes = getattr(stop, "__notes__", ["Nothing of it runs on here."])
+        _say(" ".join([f"Stopped by {by}.", *notes]))
         return 128 + number
     except BrokenPipeError:
         # Whoever read the output has gone; the interpreter would complain once more when it flushes.

@@ -34,6 +34,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 def main(arguments: list[str]) -> int:
     """Do what the command line says."""
+    if not arguments:
+        print(__doc__, file=sys.stderr)
+        return 2
     tie()
     option = arguments.pop(0) if arguments[0] in ("--exec", "--worker") else ""
     if option == "--worker":

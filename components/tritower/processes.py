@@ -140,7 +140,7 @@ def torchrun(name: str, arguments: Sequence[str], *, processes: int, environment
         "--rdzv-backend=static", "--local-addr=127.0.0.1", "--master-addr=127.0.0.1", f"--master-port={_free_port()}",
         "--max-restarts=0", "-m", "tritower.child", "--worker", name, *arguments,
     ]  # fmt: skip
-    own = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", **_loopback(), **(environment or {})}
+    own = {"PYTHONUNBUFFERED": "1", **_loopback(), **(environment or {})}
     limit_s = start_timeout_s()
     with started(program(*command), environment=own, stdout=2, stderr=2) as running:
         late = threading.Event()

@@ -22,7 +22,7 @@ def run(*, features: Path, embeddings: Path, model: Path, failures: Path, config
             f"--features={features}", f"--embeddings={embeddings}", f"--model={model}", f"--failures={failures}",
             f"--config={json.dumps(to_dict(config))}", f"--work={work}",
         ]  # fmt: skip
-        environment = {"OMP_NUM_THREADS": str(threads(config))}
+        environment = {"OMP_NUM_THREADS": str(threads(config)), "OMP_WAIT_POLICY": "PASSIVE"}
         processes.torchrun("tritower.ranker", arguments, processes=config.processes, environment=environment)
 
 
