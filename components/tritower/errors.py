@@ -126,7 +126,8 @@ def of_system(error: OSError, *, where: str = "", verb: str = "opened") -> Stora
         where: the place, if the error does not name one.
         verb: what was to be done with the place, such as "written".
     """
-    number, place = error.errno, str(error.filename2 or error.filename or where)
+    quoted = re.search(r"'(/[^']*)'", str(error))  # pyarrow names the file in its text only
+    number, place = error.errno, str(error.filename2 or error.filename or (quoted[1] if quoted else where))
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
         source, target, why = error.args[0][0]
         found = re.match(r"\[Errno (\d+)\]", str(why))

@@ -39,7 +39,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(pipeline: Path, folder: Path, deed: str, marked: dict[str, str], *before: str) -> "subprocess.Popen[str]":
     """The run of a pipeline in a process of its own, as a command line starts it."""
     command = [*before, sys.executable, "-c", RUN, str(pipeline), str(folder / "root"), deed, str(folder)]
-    return subprocess.Popen(command, env=os.environ | marked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    own = {"TMPDIR": str(folder)}  # a killed process leaves its temporary files
+    return subprocess.Popen(command, env=os.environ | marked | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def fails(pipeline: Path, folder: Path, deed: str) -> str:

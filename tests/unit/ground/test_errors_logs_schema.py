@@ -72,6 +72,13 @@ def test_what_the_system_says_of_a_folder_is_its_first_fault(tmp_path: Path) -> 
     assert told.startswith(f"the disk is full (in {tmp_path}/full/to/") and told.endswith("Free space or write elsewhere.")
 
 
+def test_a_file_that_only_the_text_names_is_the_place(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught:
+        pa.OSFile(str(tmp_path / "none.parquet"))
+    told = str(errors.of_system(caught.value, where="here"))
+    assert told == f"there is no such file or folder (in {tmp_path}/none.parquet). Check the spelling of the path."
+
+
 def test_an_error_survives_the_way_from_a_worker_process() -> None:
     error = errors.StorageError("no such file", where="a.csv", remedy="Check the path.")
     again = pickle.loads(pickle.dumps(error))

@@ -24,7 +24,8 @@ def torchrun(deed: str, folder: Path, count: int = 2) -> None:
 
 def script(text: str, *words: str, marked: dict[str, str], **more: object) -> "subprocess.Popen[str]":
     """A Python process that does what the text says; `words` are its arguments."""
-    return subprocess.Popen([sys.executable, "-c", text, *words], env=os.environ | marked, text=True, **more)
+    own = {"TMPDIR": words[0]}  # a killed process leaves its temporary files
+    return subprocess.Popen([sys.executable, "-c", text, *words], env=os.environ | marked | own, text=True, **more)
 
 
 def here(folder: Path, rank: int = 0) -> int:
