@@ -88,11 +88,13 @@ def code_version(*rooms: str) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Every file under a folder, sorted; caches and hidden files apart."""
+    """Every file under a folder, sorted; caches, hidden files and read-me files apart."""
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file()
+        and path.suffix != ".md"
+        and not any(part == "__pycache__" or part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 

@@ -39,6 +39,8 @@ def test_a_change_in_one_room_concerns_its_steps_only(tmp_path: Path) -> None:
     before = _versions_in(tmp_path)
     assert before == step_versions(yaml_path("training"))
 
+    (copy / "ranker" / "README.md").write_text("new words\n")
+    assert before == _versions_in(tmp_path)
     (copy / "ranker" / "added.py").write_text("# new\n")
     after = _versions_in(tmp_path)
     assert {name for name in before if before[name] != after[name]} == {"ranker", "score"}

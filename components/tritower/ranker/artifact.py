@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from tritower import manifest, storage
 from tritower.config import from_dict, to_dict
-from tritower.errors import ArtifactError, StorageError
+from tritower.errors import ArtifactError
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel, examination
 from tritower.ranker.normaliser import Normaliser
@@ -100,6 +100,7 @@ def _load(folder: Path) -> Artifact:
     members = [ClickModel(config, dim=int(encoder["dim"]), features=len(names)) for _ in range(config.members)]
     weights = folder / "model.safetensors"
     try:
+        weights.open("rb").close()  # safetensors says that a file which may not be read is not there
         tensors = load_file(weights)
         normaliser = Normaliser(tensors.pop("normaliser.knot").numpy(), tensors.pop("normaliser.value").numpy())
         for number, member in enumerate(members):
@@ -109,10 +110,6 @@ def _load(folder: Path) -> Artifact:
             member.eval()
         if tensors:
             raise KeyError(f"no place for {min(tensors)}")
-    except PermissionError:
-        raise StorageError(
-            "this user may not read it", where=str(weights), remedy="Ask its owner for the right (chmod a+r)."
-        ) from None
     except (SafetensorError, FileNotFoundError, KeyError, RuntimeError) as error:
         raise ArtifactError(
             f"the weights do not fit the model's config and features: {str(error).splitlines()[0]}",
