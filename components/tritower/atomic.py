@@ -24,12 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from tritower import manifest
-from tritower.errors import StorageError
+from tritower.errors import StorageError, of_system
 from tritower.manifest import MARK
 
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EXDEV)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _TRIES = 1_000
@@ -163,14 +161,9 @@ def errors(path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        if error.errno in _FULL:
-            raise StorageError("the disk is full", where=str(path), remedy="Free space or write elsewhere.") from error
-        if error.errno not in _DENIED:
-            raise
         named = str(error.filename or error)  # pyarrow names the file in its text only
-        if str(path.parent) in named or "/" not in named:
-            raise StorageError("the place cannot be written", where=str(path), remedy="Check its permissions.") from error
-        raise StorageError(f"a file cannot be opened: {named}", where=str(path), remedy="Check its permissions.") from error
+        is_ours = str(path.parent) in named or "/" not in named
+        raise of_system(error, where=str(path), verb="written" if is_ours else "opened") from error
 
 
 def _take_name(place: Path, final: Path) -> None:

@@ -102,7 +102,13 @@ def test_choices_and_metrics_of_a_search(text: str) -> None:
 def test_ingest_s_report_with_any_text() -> None:
     names = list(NASTY)
     measured = {
-        "counts": {"jobs": {"in": 2, "out": 1, "quarantined": 1, "deduplicated": 0, "reasons": dict.fromkeys(names, 1)}},
+        "counts": {
+            "jobs": {
+                **{"in": 2, "out": 1, "quarantined": 1, "deduplicated": 0, "merged": 0},
+                **{"reasons": dict.fromkeys(names, 1), "mended": dict.fromkeys(names, 1)},
+            }
+        },
+        "examples": {"jobs": {name: name for name in names}},
         "companies": 3,
         "missing": {"jobs": dict.fromkeys(names, 0.5)},
         "days": [{"day": name, "impressions": 5, "clicks": 1} for name in names],

@@ -276,7 +276,7 @@ def test_a_reader_without_permission_is_told_so() -> None:
 
 def test_an_input_that_may_not_be_read_is_not_the_output(tmp_path: Path) -> None:
     with (
-        pytest.raises(StorageError, match="a file cannot be opened: /proc/1/none"),
+        pytest.raises(StorageError, match=r"the place cannot be opened \(in /proc/1/none\)"),
         storage.atomic_directory(tmp_path / "out"),
     ):
         raise PermissionError(13, "Permission denied", "/proc/1/none")
