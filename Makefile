@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+IMAGES ?= base train serve
 
 # Where torch comes from, if not from pip's index: an index of CPU builds, say. .venv remembers it, and is made anew for another.
 KEPT_INDEX := $(shell cat $(VENV)/.torch-index 2>/dev/null)
@@ -63,26 +64,26 @@ golden: $(STAMP)  ## Rewrite the golden files; review the diff before committing
 	UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests -k golden
 
 test-docker: $(STAMP)  ## The compiled pipeline in containers: no network, or an object store alone (after `make images`)
-	TRITOWER_IMAGE_TAG=$$($(BIN)/python images/build.py tag) $(BIN)/python -m pytest tests/docker -m docker
+	$(BIN)/python -m pytest tests/docker -m docker -rs
 
 test-spark: $(STAMP)  ## The Spark engine: equal rows, a killed worker (needs Java 17)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[spark]"
 	$(BIN)/python -m pytest tests/distributed
 
 wheelhouse: $(STAMP)  ## Download every wheel that the images install (the only part that needs a network)
-	$(BIN)/python images/build.py wheelhouse
+	$(BIN)/python images/build.py wheelhouse $(IMAGES)
 
 base-image: $(STAMP)  ## A Debian base image by debootstrap, for machines that cannot pull python:3.11-slim (root)
 	$(BIN)/python images/build.py base-image
 
-images: wheelhouse  ## Build and check all images without a network (BASE_IMAGE=name for another base)
-	$(BIN)/python images/build.py build
-	$(BIN)/python images/build.py check
+images: wheelhouse  ## Build and check base, train and serve without a network (IMAGES="base serve", BASE_IMAGE=name for others)
+	$(BIN)/python images/build.py build $(IMAGES)
+	$(BIN)/python images/build.py check $(IMAGES)
 
 image-spark: $(STAMP)  ## The image for the Spark engine, on a Debian base with Java 17 (root)
 	$(BIN)/python images/build.py base-image spark
 	$(BIN)/python images/build.py wheelhouse spark
-	BASE_IMAGE_SPARK=tritower/python-java:3.11-17-bookworm $(BIN)/python images/build.py build spark
+	$(BIN)/python images/build.py build spark
 	$(BIN)/python images/build.py check spark
 
 audit: $(STAMP)  ## Known vulnerabilities of each image's packages, by pip-audit (needs its source of advisories)

@@ -15,6 +15,7 @@ which is the CUDA build, or that of the index which TORCH_INDEX names.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -109,6 +110,7 @@ def version() -> str:
     return re.findall(r'__version__ = "(.+)"', text)[0]
 
 
+@functools.cache  # one build, one name, though the checkout may change meanwhile
 def revision() -> str:
     """The commit's short id, with `-dirty` where the working tree differs from it; empty outside a git checkout."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
@@ -145,6 +147,7 @@ def base_image(images: list[str]) -> None:
     """Make a Debian base image with debootstrap (root, Debian's archive reachable by apt); with Java for `spark`."""
     if os.getuid():
         sys.exit("debootstrap needs root: run this target as root, or pull python:3.11-slim instead")
+    must_answer()
     chosen = "spark" if images == ["spark"] else ""
     label, more = LOCAL_BASES[chosen]
     rootfs = OUT / "rootfs"
@@ -190,16 +193,25 @@ def build(images: list[str]) -> None:
         build_layer(name(image), image, parent=packages, hashed=[], plain=own, kernels=IMAGES[image].kernels)
         _record(image)
     # The engine keeps the wheels that it was sent, which are of no use in another build.
-    run(builder(), "builder", "prune", "--force", "--filter", "type=source.local", stdout=subprocess.DEVNULL)
+    prune = ["builder", "prune", "--force", "--filter", "type=source.local"]
+    run(builder(), *prune, stdout=subprocess.DEVNULL, env=os.environ | BUILDKIT)
 
 
 def _record(image: str) -> None:
     """Write the image's full name to build/images/built.json, where `pipelines run --docker` looks for it."""
-    names = json.loads(BUILT.read_text()) if BUILT.exists() else {}
     partial = BUILT.with_suffix(".partial")
     BUILT.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(names | {image: name(image)}, indent=2, sort_keys=True) + "\n")
+    partial.write_text(json.dumps(_built() | {image: name(image)}, indent=2, sort_keys=True) + "\n")
     partial.replace(BUILT)
+
+
+def _built() -> dict[str, str]:
+    """Image -> the full name under which it was last built here; a record that cannot be read is none."""
+    try:
+        names: dict[str, str] = json.loads(BUILT.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return names
 
 
 def _packages(image: str) -> str:
@@ -254,12 +266,20 @@ def build_layer(label: str, image: str, *, parent: str, hashed: list[str], plain
 # --------------------------------------------------------------------------------------------------------------------- check
 
 
+def _target(image: str) -> str:
+    return "make image-spark" if image == "spark" else "make images"
+
+
 def check(images: list[str]) -> None:
     """Smoke check: imports and absences under a random user id on a read-only root, a program, no entry point, size, SBOM."""
     faults: list[str] = []
     for image in images:
         wanted = IMAGES[image]
-        inspected = json.loads(run("docker", "image", "inspect", name(image), capture_output=True).stdout)[0]
+        label = name(image) if os.environ.get("TRITOWER_IMAGE_TAG") else _built().get(image) or name(image)
+        if not image_id(label):
+            faults.append(f"{image}: there is no image {label} on this machine: run `{_target(image)}`")
+            continue
+        inspected = json.loads(run("docker", "image", "inspect", label, capture_output=True).stdout)[0]
         size_mb, build = inspected["Size"] / 1e6, (inspected["Config"].get("Labels") or {}).get("tritower.torch", "none")
         budget_mb = wanted.budget_cuda_mb if build == "cuda" else wanted.budget_mb
         if inspected["Config"].get("Entrypoint"):
@@ -269,10 +289,10 @@ def check(images: list[str]) -> None:
         confined = "--network none --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL"
         container = ["docker", "run", "--rm", *confined.split()]
         program = ["python3", "-m", "tritower.about", "--present", *wanted.present, "--absent", *wanted.absent, "--sbom"]
-        done = subprocess.run([*container, "--user", "24680:0", name(image), *program], capture_output=True, text=True)
+        done = subprocess.run([*container, "--user", "24680:0", label, *program], capture_output=True, text=True)
         ran = done
         if wanted.program:
-            ran = subprocess.run([*container, name(image), "python3", "-c", wanted.program], capture_output=True, text=True)
+            ran = subprocess.run([*container, label, "python3", "-c", wanted.program], capture_output=True, text=True)
         if done.returncode or ran.returncode:
             failed = done if done.returncode else ran
             faults += [f"{image}: {line}" for line in failed.stderr.strip().splitlines()[-5:]]
@@ -338,7 +358,7 @@ def main() -> None:
     if given.verb == "tag":
         print(tag())
         return
-    if given.verb in ("base-image", "build", "check"):
+    if given.verb in ("build", "check"):
         must_answer()
     verbs[given.verb](given.images)
 

@@ -52,7 +52,7 @@ def main(root: Path) -> None:
         baseline.run(**inputs, model=root / f"{variant}-model", scores=root / variant, config=few)
     rivals = {"scores": root / "cosines", "scores_baseline": root / "standard", "scores_baseline_cos": root / "standard"}
     report = {"metrics": root / "metrics.json", "report": root / "report.html", "truth": str(at["log"] / "truth")}
-    quick = EvaluationConfig(bootstrap=100, min_randomised_requests=1)
+    quick = EvaluationConfig(min_randomised_requests=1)
     evaluation.run(dataset=at["dataset"], features=at["features"], **rivals, **report, config=quick)
     chosen = CandidatesConfig(searches=5, candidates_per_search=20)
     recommend.candidates(dataset=at["dataset"], embeddings=at["embeddings"], candidates=at["candidates"], config=chosen)

@@ -58,6 +58,7 @@ def fill(images: list[str]) -> None:
     """Fill wheelhouse/ with the wheels of these images' requirements; files already there are kept."""
     WHEELHOUSE.mkdir(parents=True, exist_ok=True)
     _make_own()
+    _forget_torn()
     _forget_other_build()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     # pyspark comes as source only: `pip wheel` makes a wheel of it and takes the others as they are.
@@ -91,6 +92,14 @@ def _make_own() -> None:
         run(*pip, "--no-build-isolation", "--wheel-dir", str(WHEELHOUSE), str(source))
 
 
+def _forget_torn() -> None:
+    """Remove what an interrupted download left."""
+    for wheel in WHEELHOUSE.glob("*.whl"):
+        if not zipfile.is_zipfile(wheel):
+            print(f"{wheel.name} is not whole and is taken anew")
+            wheel.unlink()
+
+
 def _forget_other_build() -> None:
     """Remove the wheel of torch where another index is asked for than the one it came from."""
     wanted = hashlib.sha256(os.environ.get("TORCH_INDEX", "").encode()).hexdigest()
@@ -121,6 +130,8 @@ def found(line: str) -> Path:
     file = _wheel(line)
     if file is None:
         sys.exit(f"no wheel of {line.split()[0]} in {WHEELHOUSE}: run `make wheelhouse` where there is a network")
+    if not zipfile.is_zipfile(file):
+        sys.exit(f"{file} is not whole: run `make wheelhouse` where there is a network")
     return file
 
 

@@ -7,7 +7,8 @@
     python -m pipelines schedule --cron "0 30 3 * * *" --endpoint URL --jobs ... --impressions ... --users ...
     python -m pipelines diagnose RUN --endpoint URL
 
-The exit status is 0 on success, 1 when a step or an input is at fault, 2 for a wrong command line.
+The exit status is 0 on success, 1 when a step or an input is at fault, 2 for a wrong command line, 130 after Ctrl-C, 143 after
+SIGTERM.
 """
 
 import argparse
@@ -17,7 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritower.errors import ConfigError, TritowerError
+from tritower.errors import ConfigError
+
+from pipelines import top
 
 if TYPE_CHECKING:
     from pipelines import remote
@@ -30,12 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # retries; what comes of them is reported
-    try:
-        status: int = options.do(options)
-    except TritowerError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return status
+    return top.run(lambda: int(options.do(options)))
 
 
 def _compile(options: argparse.Namespace) -> int:
@@ -106,13 +104,13 @@ def _submit(options: argparse.Namespace) -> int:
     )
     if remark:
         print(remark, file=sys.stderr)
-    print(run_id, flush=True)
-    if options.wait:
-        try:
+    try:
+        print(run_id, flush=True)
+        if options.wait:
             print(backend.wait(run_id))
-        except KeyboardInterrupt:
-            print(f"\nNo longer followed; the run goes on. python -m pipelines diagnose {run_id}", file=sys.stderr)
-            return 130
+    except KeyboardInterrupt:
+        print(f"\nNo longer followed; the run goes on. python -m pipelines diagnose {run_id}", file=sys.stderr)
+        return 130
     return 0
 
 

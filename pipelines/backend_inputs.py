@@ -60,10 +60,12 @@ def check_arguments(pipeline: Path, arguments: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def steps(pipeline: Path) -> Iterator[None]:
+def steps(pipeline: Path, failures: list[TritowerError]) -> Iterator[None]:
     """While the block runs, `kfp.local` hands the steps of a compiled pipeline a backend's executor input.
 
-    A step that hands back what a backend refuses fails, with the reason as the last line of its log.
+    Args:
+        pipeline: the compiled YAML.
+        failures: gets the error of a step that hands back, or is given, what a backend refuses.
     """
     from kfp.local import docker_task_handler, subprocess_task_handler
 
@@ -71,7 +73,7 @@ def steps(pipeline: Path) -> Iterator[None]:
     originals = [handler.run for handler in handlers]
     components, numbers = _specification(pipeline)["components"], dict[str, int]()
     for handler, original in zip(handlers, originals, strict=True):
-        handler.run = _exchanged(original, components, numbers)
+        handler.run = _exchanged(original, components, numbers, failures)
     try:
         yield
     finally:
@@ -129,7 +131,9 @@ def stored(value: Any) -> Any:
     return {"list": _floats(value)} if isinstance(value, list) else float(value) if isinstance(value, bool) else _floats(value)
 
 
-def _exchanged(original: Callable[[Any], Any], components: Mapping[str, Any], numbers: dict[str, int]) -> Callable[[Any], Any]:
+def _exchanged(
+    original: Callable[[Any], Any], components: Mapping[str, Any], numbers: dict[str, int], failures: list[TritowerError]
+) -> Callable[[Any], Any]:
     def run(handler: Any) -> Any:
         from kfp.local.status import Status
 
@@ -141,7 +145,7 @@ def _exchanged(original: Callable[[Any], Any], components: Mapping[str, Any], nu
         try:
             _check_input(given, component)
         except ConfigError as error:
-            return _refused(error)
+            return _refused(error, failures)
         command[at] = json.dumps(executor_input(given, numbers))
         handler.full_command = command
         status = original(handler)
@@ -149,16 +153,17 @@ def _exchanged(original: Callable[[Any], Any], components: Mapping[str, Any], nu
             if status == Status.SUCCESS:
                 _take(result, component)
         except ArtifactError as error:
-            return _refused(error)
+            return _refused(error, failures)
         return status
 
     return run
 
 
-def _refused(error: TritowerError) -> Any:
-    """The status of a step that a backend refuses; the reason goes to the step's log."""
+def _refused(error: TritowerError, failures: list[TritowerError]) -> Any:
+    """The status of a step that a backend refuses; the reason goes to the step's log, too."""
     from kfp.local.status import Status
 
+    failures.append(error)
     print(f"{type(error).__name__}: {error}")
     return Status.FAILURE
 

@@ -5,7 +5,7 @@ stands in its place:
 
 * The key also holds the version of the step's code and the content behind every location among its arguments: parameters,
   knobs, imported artifacts. Folders in which steps keep things (`KEPT`) are no input.
-* An entry is one file, `cache/<key>.json`, written when the step ends: under a temporary name, synced, then renamed.
+* An entry is one file, `cache/<key>.json`, written when the step ends, under a temporary name until it is on the disk.
   A kill or a loss of power costs the step that was running. Runs on one root at one time only add entries.
 * An entry promises files: size, SHA-256, and a stamp (inode, times of modification and of change). Before it is used, each file
   must have its stamp, or else its size and hash: a deleted, emptied or altered artifact is a miss. Objects in a store are known

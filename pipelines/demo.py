@@ -2,16 +2,14 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tritower import storage
+from tritower import processes, storage
 from tritower.errors import StepError
 
-from pipelines import running, show
+from pipelines import results, running, show
 from pipelines.version import code_version
 
 LOG_CONFIG = Path(__file__).parent / "demo_log.toml"
@@ -41,6 +39,7 @@ def run(
         TritowerError: generating or a step failed.
     """
     start = time.perf_counter()
+    results.check(out, running.PLANS["training"].results.values())
     log = _log(out, impressions=impressions, seed=seed, use_cache=use_cache)
     locations = {
         "jobs": str(log / "jobs.parquet"),
@@ -52,7 +51,7 @@ def run(
     running.run("training", locations, root=out / "run", out=out, **how)
     metrics: dict[str, Any] = storage.read_json(out / "metrics.json")
     print(show.results(metrics))
-    rows = _with_truth(log, out / "recommendations.parquet")
+    rows = _with_truth(log, out)
     print("\nThe first ten jobs for three searches; score: the model's click probability, true: the simulator's\n")
     print(show.ranked_jobs(_of_some_searches(rows)))
     print(f"\nReport: {(out / 'report.html').absolute()}")
@@ -67,19 +66,21 @@ def _log(out: Path, *, impressions: int, seed: int, use_cache: bool) -> Path:
         print(f"Log of {impressions:,} impressions: {log} (made earlier)")
         return log
     start = time.perf_counter()
-    with storage.atomic_directory(log) as folder:
-        _simulate("--config", str(LOG_CONFIG), "--out", str(folder), "--impressions", str(impressions), "--seed", str(seed))
+    size = ["--impressions", str(impressions), "--seed", str(seed)]
+    _simulate(out / "simulate.log", "--config", str(LOG_CONFIG), "--out", str(log), *size)
     print(f"Log of {impressions:,} impressions: {log} (made in {time.perf_counter() - start:.1f} s)")
     return log
 
 
-def _with_truth(log: Path, recommendations: Path) -> list[dict[str, Any]]:
+def _with_truth(log: Path, out: Path) -> list[dict[str, Any]]:
     """Add the true probability to the recommendations, in the file as well; the rows."""
     import pyarrow.parquet as pq
 
-    with storage.atomic_file(recommendations) as temporary:
-        _simulate("truth", "--log", str(log), "--recommendations", str(recommendations), "--out", str(temporary))
-    rows: list[dict[str, Any]] = pq.read_table(recommendations).to_pylist()
+    recommendations = out / "recommendations.parquet"
+    with results.replaced(out, recommendations.name) as temporary:
+        files = ["--recommendations", str(recommendations), "--out", str(temporary)]
+        _simulate(log.parent / "simulate.log", "truth", "--log", str(log), *files)
+    rows: list[dict[str, Any]] = pq.read_table(recommendations, partitioning=None).to_pylist()
     return rows
 
 
@@ -89,8 +90,12 @@ def _of_some_searches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["request"] in requests]
 
 
-def _simulate(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "tritower.simulate", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise StepError(f"simulate: {last}", where=" ".join(arguments), remedy="Run `python -m tritower.simulate --help`.")
+def _simulate(log: Path, *arguments: str) -> None:
+    """Run `python -m tritower.simulate`, what it says going to the file `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = processes.module("tritower.simulate", *arguments)
+    with log.open("wb") as file, processes.started(command, stdout=file, stderr=file) as simulator:
+        if simulator.popen.wait():
+            error = simulator.failure()
+            remedy = f"{error.remedy} The log is {log}.".lstrip()
+            raise StepError(f"simulate: {type(error).__name__}: {error.problem}", where=error.where, remedy=remedy)

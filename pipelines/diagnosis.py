@@ -17,7 +17,7 @@ from tritower.errors import JobFailed
 ENDED = ("SUCCEEDED", "FAILED", "TERMINATED", "CANCELED", "SKIPPED")
 _ROOT, _EXECUTOR, _DRIVER = "root", "executor", "-driver"
 _ATTEMPT = re.compile(r"\((\d+)\)$")
-_MOST_ATTEMPTS = 20
+_MOST_ATTEMPTS, _MOST_CHARACTERS = 20, 2000
 _TRACEBACK = "Traceback (most recent call last):"
 _EXCEPTION = re.compile(r"^(?:\w+\.)*(\w+)(?::|$)")
 _GLOG = re.compile(r"^[EF]\d{4} [\d:.]+\s+\d+ [\w.-]+:\d+\] ")
@@ -74,7 +74,7 @@ def failure(run: Mapping[str, Any], *, namespace: str, log_of: Callable[[Part], 
         pods = f"kubectl get pods --namespace {namespace} --selector pipeline/runid={run_id}"
         problem = (run.get("error") or {}).get("message") or "the backend marks no step as failed"
         return JobFailed(f"the run ended FAILED: {problem}", where=f"run {run_id}", remedy=f"Its pods: {pods}")
-    words = [f"{part}: {last_word(log_of(part)).rstrip('.') or 'its log is not to be had here'}" for part in failed]
+    words = [f"{part}: {last_word(log_of(part)).rstrip('. ') or 'its log is not to be had here'}" for part in failed]
     logs = "; ".join(_command("logs", part, run_id, namespace) for part in failed)
     return JobFailed(f"the run ended FAILED: {'; '.join(words)}", where=f"run {run_id}", remedy=f"The whole log: {logs}")
 
@@ -126,20 +126,21 @@ def parts(run: Mapping[str, Any], *states: str) -> list[Part]:
 def last_word(log: str) -> str:
     """The line of a pod's log that says why it failed: of the last traceback, else the launcher's or driver's own error.
 
-    What follows the first line of an exception's text is left out: it may come from data.
+    What follows the first line of an exception's text is left out: it may come from data. So may control characters; a question
+    mark stands for each.
     """
-    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
+    lines = ["".join(one if one.isprintable() else "?" for one in line.rstrip()) for line in log.split("\n") if line.strip()]
     if any(_KILLED in line for line in lines[-20:]):
         return _OUT_OF_MEMORY
     start = max((number for number, line in enumerate(lines) if line == _TRACEBACK), default=-1)
     # The launcher repeats a step's failure as "exit status 1"; what else it says comes first: the step itself was well.
     own = [line for line in lines[start + 1 :] if _GLOG.match(line) and (start < 0 or "exit status" not in line)]
     if own:
-        return _GLOG.sub("", own[-1])
+        return _GLOG.sub("", own[-1])[:_MOST_CHARACTERS]
     for line in lines[start + 1 :] if start >= 0 else []:
         if not line.startswith(" ") and (match := _EXCEPTION.match(line)):
-            return line[match.start(1) :]
-    return lines[-1].strip() if lines else ""
+            return line[match.start(1) :][:_MOST_CHARACTERS]
+    return lines[-1].strip()[:_MOST_CHARACTERS] if lines else ""
 
 
 def node_hash(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tritower.config import from_dict
-from tritower.errors import ConfigError
+from tritower.errors import ConfigError, of_system
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -68,11 +68,21 @@ def arguments(knobs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _preset(preset: str) -> dict[str, dict[str, Any]]:
     path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        found = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.toml")))
         raise ConfigError(f"there is no preset {preset!r}", where=str(path), remedy=f"Known presets: {known}.") from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise of_system(error, where=str(path), verb="read") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        problem = f"the preset is not UTF-8: line {line} has the byte 0x{error.object[error.start]:02x}"
+        raise ConfigError(problem, where=str(path), remedy="Save it as UTF-8.") from None
+    except RecursionError:
+        raise ConfigError("the preset is nested too deep", where=str(path), remedy="Write a table of knobs per step.") from None
+    except ValueError as error:
         raise ConfigError(f"the preset is not TOML: {error}", where=str(path), remedy="Mend the line named.") from None
+    for step, values in found.items():
+        if not isinstance(values, dict):
+            raise ConfigError(f"{step!r} is not a table of knobs", where=str(path), remedy=f"Write [{step}] above its knobs.")
+    return found

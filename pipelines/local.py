@@ -21,16 +21,16 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
 from tritower import atomic
-from tritower.errors import StepError, StorageError
+from tritower.errors import StepError, StorageError, TritowerError, of_system
 
-from pipelines import backend_inputs, kernels, staged
+from pipelines import backend_inputs, children, kernels, staged
 from pipelines.containers import honest_exit_codes
 from pipelines.version import step_versions
 
@@ -39,7 +39,6 @@ _MARK = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)$")
 _START = re.compile(r"^Executing task '(.+)'$")
 _END = re.compile(r"^Task '(.+)' finished with status (SUCCESS|FAILURE)$")
 _CACHED = re.compile(r"^Task (\S+) cache hit \(key=([0-9a-f]+)\)")
-_ERROR = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt|Exit|JobFailed))(?::|$)")
 
 
 @dataclass
@@ -125,18 +124,20 @@ def run(
     from pipelines import cache
 
     backend_inputs.check_arguments(pipeline, arguments)
-    tasks = _tasks(pipeline)
+    _prepare(root)
+    tasks, failures = _tasks(pipeline), list[TritowerError]()
     runner = local.SubprocessRunner(use_venv=False) if containers is None else local.DockerRunner(**containers)
     artifacts = root / "artifacts"
     kept = cache.StepCache(root / "cache", store or str(artifacts), step_versions(pipeline)) if use_cache else None
     component = components.load_component_from_file(str(pipeline))
     place = staged.steps(store, artifacts) if store else contextlib.nullcontext()
-    given = backend_inputs.steps(pipeline) if as_backend else contextlib.nullcontext()
+    given = backend_inputs.steps(pipeline, failures) if as_backend else contextlib.nullcontext()
     same_kernels = kernels.as_in_the_images() if containers is None else contextlib.nullcontext()
     with (
         log_folder(root) as folder,
         StepLog(root=root, logs=folder, tasks=tasks, report=report).attached() as log,
-        honest_exit_codes(),
+        honest_exit_codes(failures),
+        children.steps(failures),
         place,
         given,
         same_kernels,
@@ -147,7 +148,10 @@ def run(
         try:
             task = component(**arguments)
         except RuntimeError as error:
-            raise log.failure() or error from None
+            raise log.failure(failures) or error from None
+        except KeyboardInterrupt as stop:
+            stop.add_note(log.how_to_go_on(use_cache=use_cache))
+            raise
     outputs = {name: artifact.uri for name, artifact in task.outputs.items()}
     return Outcome(outputs=outputs, steps=log.steps)
 
@@ -202,12 +206,21 @@ class StepLog(io.TextIOBase):
                 self._file.flush()
         return len(text)
 
-    def failure(self) -> StepError | None:
-        """The error of the step that failed, if one did."""
-        for step in reversed(self.steps):
-            if step.status == "failed" and step.log:
-                return StepError(f"{step.name}: {last_error(step.log)}", remedy=f"The step's log is {step.log}.")
-        return None
+    def failure(self, errors: Sequence[TritowerError]) -> StepError | None:
+        """The error of the step that failed, if one did; `errors` are those that steps ended with."""
+        step = next((step for step in reversed(self.steps) if step.status == "failed"), None)
+        if not step:
+            return None
+        error = errors[-1] if errors else StepError("it left no word why")
+        problem = f"{step.name}: {type(error).__name__}: {error.problem}"
+        return StepError(problem, where=error.where, remedy=f"{error.remedy} The step's log is {step.log}.".lstrip())
+
+    def how_to_go_on(self, *, use_cache: bool) -> str:
+        """For a reader whose run was stopped: what was running, and how to go on."""
+        running = [step.name for step in self.steps if step.status == "running"]
+        ended = f"The step {running[0]} was ended." if running else "No step was running."
+        again = "the finished steps come from the cache" if use_cache else "without the cache, from the start"
+        return f"{ended} Run it again to go on: {again}."
 
     def _message(self, message: str) -> None:
         if match := _START.match(message):
@@ -268,13 +281,14 @@ class _Forward(logging.Handler):
         self._take(_ANSI.sub("", record.getMessage()))
 
 
-def last_error(log: Path) -> str:
-    """The last error line of a step's log, its class name without the module; the last line where there is none."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    for line in reversed(lines):
-        if match := _ERROR.match(line):
-            return line[match.start(1) :]
-    return lines[-1] if lines else "the process ended without a word (killed for want of memory?)"
+def _prepare(root: Path) -> None:
+    """Make the folder of a run, and see that it can be written: better now than after an hour."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise of_system(error, where=str(root), verb="written") from error
 
 
 def _tasks(pipeline: Path) -> dict[str, tuple[str, str]]:

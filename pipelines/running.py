@@ -11,7 +11,7 @@ import yaml
 from tritower import storage
 from tritower.errors import ConfigError
 
-from pipelines import compiling, containers, knobs, local, show, staged
+from pipelines import compiling, containers, knobs, local, results, show, staged
 from pipelines.version import data_version
 
 KEPT = Path("build/run")
@@ -76,7 +76,7 @@ def run(
         engine: duckdb or spark, of ingest and features.
         root: folder for artifacts, logs and cache; or a location in an object store for the artifacts, the rest going to
             a folder in build/run.
-        out: folder that gets the results.
+        out: folder that gets the results; looked at first (see `results.py`).
         use_cache: reuse steps whose input did not change.
         docker: run each step in its image, without a network, in place of a subprocess.
         gpus: with `docker`, hand the containers every GPU.
@@ -89,6 +89,8 @@ def run(
     Raises:
         TritowerError: a knob or an input is wrong, or a step failed.
     """
+    names = PLANS[name].results
+    results.check(out, names.values())
     locations = {parameter: _absolute(location) for parameter, location in locations.items()}
     values = arguments(name, locations, preset, settings, engine=engine)
     compiling.check_all()
@@ -100,7 +102,7 @@ def run(
     print(f"Running {pipeline.name} with data version {values['data_version']}; artifacts are in {root}")
     if store:
         print(f"Logs and the cache's index are in {here}")
-    names = [containers.user_names(here)] if docker and engine == "spark" else []
+    users = [containers.user_names(here)] if docker and engine == "spark" else []
     start = time.perf_counter()
     outcome = local.run(
         pipeline,
@@ -108,13 +110,13 @@ def run(
         root=here.absolute(),
         store=store,
         use_cache=use_cache,
-        containers=_container_arguments(locations, store, network, gpus=gpus, mounts=names) if docker else None,
+        containers=_container_arguments(locations, store, network, gpus=gpus, mounts=users) if docker else None,
         as_backend=as_backend,
         report=show.Progress(len(_tasks(name)), sys.stdout),
     )
     cached = sum(step.status == "cached" for step in outcome.steps)
     print(f"{len(outcome.steps)} steps in {time.perf_counter() - start:.0f} s, {cached} of them taken from the cache\n")
-    return [storage.fetch(outcome.outputs[output], out / result) for output, result in PLANS[name].results.items()]
+    return results.deliver(out, {result: outcome.outputs[output] for output, result in names.items()})
 
 
 def arguments(

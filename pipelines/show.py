@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
+from tritower.drawable import printable
+
 from pipelines.local import StepRun
 
 _METRICS = {"auc": "AUC", "map@1": "mAP@1", "map@3": "mAP@3"}
@@ -93,8 +95,9 @@ def value(number: Any) -> str:
 
 
 def results(metrics: Mapping[str, Any]) -> str:
-    """The table of every slice: each ranker's figures, and the model's lift over the baselines with intervals."""
-    parts = []
+    """What a reader must know, then the table of every slice: each ranker's figures, the model's lifts with intervals."""
+    parts = [f"WARNING: {printable(line)}" for line in metrics.get("warnings", ())]
+    parts += [f"Note: {printable(line)}" for line in metrics.get("notes", ())]
     for name, title in _SLICES.items():
         if metrics.get(name):
             counts = ", ".join(f"{metrics[name][key]:,} {key}" for key in ("requests", "clicks") if key in metrics[name])
@@ -106,16 +109,33 @@ def _slice(figures: Mapping[str, Any]) -> str:
     header = ["", *_METRICS.values()]
     levels = [[title, *(_level(figures[key][m]) for m in _METRICS)] for key, title in _RANKERS.items() if figures.get(key)]
     lifts = [[title, *(_lift(figures[key][m]) for m in _METRICS)] for key, title in _LIFTS.items() if figures.get(key)]
-    return table([header, *levels]) + ("\n\n" + table([["lift of the triple tower", *header[1:]], *lifts]) if lifts else "")
+    text = table([header, *levels])
+    if lifts:
+        text += "\n\n" + table([["lift of the triple tower", *header[1:]], *lifts])
+    return "\n".join([text, *(f"  Cannot be judged: {reason}." for reason in _reasons(figures))])
+
+
+def _reasons(figures: Mapping[str, Any]) -> list[str]:
+    """Why lifts have no interval: once for all of them, or one by one."""
+    if "cannot_be_judged" in figures:
+        return [figures["cannot_be_judged"]]
+    return [
+        f"{_METRICS[metric]} {title}: {figures[key][metric]['reason']}"
+        for key, title in _LIFTS.items()
+        for metric in _METRICS
+        if figures.get(key) and "reason" in figures[key][metric]
+    ]
 
 
 def _level(figure: float | None) -> str:
     return "-" if figure is None else f"{figure:.4f}"
 
 
-def _lift(figure: Mapping[str, float | None]) -> str:
-    if any(figure[end] is None for end in ("value", "low", "high")):
+def _lift(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
         return "-"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:+.1%} [?]"
     return f"{figure['value']:+.1%} [{figure['low']:+.1%}, {figure['high']:+.1%}]"
 
 
@@ -143,7 +163,8 @@ def ranked_jobs(rows: Iterable[Mapping[str, Any]]) -> str:
 def _search(rows: Sequence[Mapping[str, Any]]) -> str:
     first = rows[0]
     place = _place(first["request_city"], first["request_region"])
-    heading = f'"{first["query"]}"' + (f" in {place}" if place else "") + f" ({first['ts']:%Y-%m-%d %H:%M}, {first['user_id']})"
+    heading = f'"{printable(first["query"])}"' + (f" in {place}" if place else "")
+    heading += f" ({first['ts']:%Y-%m-%d %H:%M}, {printable(first['user_id'])})"
     has_truth = "true_probability" in first
     lines = [["", *(["score", "true"] if has_truth else ["score"])]]
     for row in rows:
@@ -155,8 +176,9 @@ def _search(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _place(city: str | None, region: str | None) -> str:
-    return ", ".join(part for part in (city, region) if part)
+    return ", ".join(printable(part) for part in (city, region) if part)
 
 
 def _short(text: str, width: int) -> str:
+    text = printable(text)
     return text if len(text) <= width else text[: width - 1] + "…"

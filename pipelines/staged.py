@@ -51,7 +51,7 @@ def _staged(original: Any, root: str, artifacts: Path) -> Any:
         result = wanted["outputs"]["outputFile"]
         wanted["outputs"] = _moved(wanted["outputs"], str(artifacts), root)
         command[at] = json.dumps(wanted)
-        handler.full_command = ["python3", "-m", "tritower.staging", *command]
+        handler.full_command = ["python3", "-m", "tritower.child", "tritower.staging", *command]
         status = original(handler)
         if status.name == "SUCCESS":
             storage.fetch(wanted["outputs"]["outputFile"], result)

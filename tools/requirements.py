@@ -5,7 +5,7 @@
 An image installs exactly these with `--no-deps`. A package's hash is that of the one file which the lock's platform
 (Linux x86-64, CPython 3.11) takes; torch has several builds of one version (CPU, CUDA), and pyspark
 is built from source: these go without a hash into requirements-plain.txt. What torch needs in its CUDA build alone is in
-requirements-cuda.txt, from the lock: this file comes out the same beside either build.
+requirements-cuda.txt, from the lock, as are Spark's: the files come out the same in every environment.
 """
 
 import json
@@ -36,6 +36,8 @@ def pins(image: str) -> dict[str, str]:
     extras, runtime = IMAGES[image]
     everything = lock.closure()
     wanted = lock.closure(extras, without=(*CLIENT, *NEVER), cuda=False)
+    if "spark" in extras:  # need not be installed here
+        wanted |= lock.locked().spark
     return wanted | {name: everything[name] for name in runtime}
 
 

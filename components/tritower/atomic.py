@@ -97,7 +97,7 @@ def partial(final: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def exclusive(folder: Path, purpose: str) -> Iterator[Path]:
-    """Keep a folder, made where there is none, to this process while the block runs.
+    """Keep a folder, made where there is none, to this process while the block runs; one left empty goes.
 
     Raises:
         StorageError: another process, which lives, has it.
@@ -107,12 +107,23 @@ def exclusive(folder: Path, purpose: str) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
         with _held(folder) as mine:
             if mine:
-                yield folder
+                try:
+                    yield folder
+                finally:
+                    with contextlib.suppress(OSError):  # it holds something, or is gone
+                        folder.rmdir()
                 return
             if folder.exists() and _is_held(folder):
                 remedy = "Wait until it has ended, or name another place."
                 raise StorageError(f"another process is at work on it ({purpose})", where=str(folder), remedy=remedy)
     raise StorageError("the folder comes and goes", where=str(folder), remedy="Name another place.")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process has this folder, and keep it while the block runs."""
+    with _held(folder, wait=True):
+        yield
 
 
 def swap(new: Path, final: Path) -> None:

@@ -101,7 +101,11 @@ def _container(text: str, where: str, *, is_mapping: bool) -> Any:
     if text[:1] in ("[", "{"):
         try:
             return json.loads(text)
-        except json.JSONDecodeError as error:
+        except RecursionError:
+            raise ConfigError(
+                "the text is nested too deep", where=where, remedy="Give a list or a mapping of values."
+            ) from None
+        except ValueError as error:
             raise ConfigError(f"the text is not JSON: {error}", where=where, remedy="Check brackets and quotes.") from None
     if is_mapping:
         raise ConfigError(f"expected a mapping, got the text {text!r}", where=where, remedy='Give JSON such as {"a": 1}.')

@@ -1,6 +1,7 @@
 """The embedded engine: the protocol of `engine.py` on DuckDB, in this process, out of core, without a server."""
 
 import contextlib
+import glob
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -51,7 +52,7 @@ class DuckDBEngine(WritesStreams):
             f'epoch_us("{field.name}") AS "{field.name}"' if pa.types.is_timestamp(field.type) else f'"{field.name}"'
             for field in schema
         )
-        self._view(name, f"SELECT {picked} FROM {_read_parquet(files)}")
+        self._view(name, f"SELECT {picked} FROM {read_parquet(files)}")
 
     def shared(self, source: str | Path) -> str:
         """See Engine."""
@@ -140,7 +141,7 @@ class DuckDBEngine(WritesStreams):
             schema = schema.append(pa.field(number, pa.int64()))
         path = self._file(name)
         count = write_parquet(stream, path, schema, number=number, compression="lz4")
-        self._view(name, f"SELECT * FROM {_read_parquet([path])}")
+        self._view(name, f"SELECT * FROM {read_parquet([path])}")
         return count
 
     def _file(self, name: str) -> Path:
@@ -150,6 +151,7 @@ class DuckDBEngine(WritesStreams):
         self._connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS {query}')
 
 
-def _read_parquet(files: list[Path]) -> str:
-    quoted = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-    return f"read_parquet([{quoted}])"
+def read_parquet(files: Iterable[str | Path]) -> str:
+    """DuckDB's table function over exactly these files: their paths are neither patterns nor `key=value` columns."""
+    quoted = ", ".join("'" + glob.escape(str(file)).replace("'", "''") + "'" for file in files)
+    return f"read_parquet([{quoted}], hive_partitioning = false)"

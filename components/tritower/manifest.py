@@ -75,7 +75,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]] | None:
 
     Raises:
         ArtifactError: the manifest is damaged.
-        StorageError: this user may not read it.
+        PermissionError: this user may not read it.
     """
     place = folder / MARK
     try:
@@ -83,7 +83,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]] | None:
     except FileNotFoundError:
         return None
     except PermissionError:
-        raise _forbidden(place) from None
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"the manifest cannot be read: {error}", where=str(place), remedy=_AGAIN) from None
     if not text:
@@ -112,8 +112,9 @@ def check(*folders: str | Path, shown: str = "") -> None:
         StorageError: this user may not read a file.
     """
     for folder in map(Path, folders):
-        if folder.is_dir():
-            _retried(folder, lambda here: _compare(here, shown or str(here)))
+        with _readable(folder):
+            if folder.is_dir():
+                _retried(folder, lambda here: _compare(here, shown or str(here)))
 
 
 def whole(folder: str | Path, read_it: Callable[[Path], T]) -> T:
@@ -127,7 +128,8 @@ def whole(folder: str | Path, read_it: Callable[[Path], T]) -> T:
         check(here)
         return read_it(here)
 
-    return _retried(Path(folder), both) if Path(folder).is_dir() else read_it(Path(folder))
+    with _readable(Path(folder)):
+        return _retried(Path(folder), both) if Path(folder).is_dir() else read_it(Path(folder))
 
 
 def strangers(folder: Path) -> list[str]:
@@ -171,27 +173,24 @@ def _pinned(folder: Path) -> Iterator[Callable[[], bool]]:
 
 
 def _compare(folder: Path, shown: str) -> None:
-    try:
-        known = read(folder)
-        if known is None:
-            _log.warning("%s has no manifest (%s): its files are read unchecked", shown, MARK)
-            return
-        there = files(folder)
-        for name in (*known.keys() - there.keys(), *there.keys() - known.keys()):
-            if name in known:
-                raise ArtifactError("a file is missing", where=f"{shown}/{name}", remedy=_AGAIN)
-            remedy = "Remove it: a folder that tritower wrote holds its own files only."
-            raise ArtifactError("the file is none of the folder's own", where=f"{shown}/{name}", remedy=remedy)
-        sizes = {name: path.stat().st_size for name, path in there.items()}
-        for name, size in sizes.items():
-            if size != known[name]["bytes"]:
-                problem = f"the file has {size:,} bytes, {known[name]['bytes']:,} were written"
-                raise ArtifactError(problem, where=f"{shown}/{name}", remedy=_AGAIN)
-        for name in _hashed(sizes, shown):
-            if digest(there[name]) != known[name]["sha256"]:
-                raise ArtifactError("the file's bytes are not those that were written", where=f"{shown}/{name}", remedy=_AGAIN)
-    except PermissionError as error:
-        raise _forbidden(Path(error.filename or folder)) from None
+    known = read(folder)
+    if known is None:
+        _log.warning("%s has no manifest (%s): its files are read unchecked", shown, MARK)
+        return
+    there = files(folder)
+    if lost := sorted(known.keys() - there.keys()):
+        raise ArtifactError("a file is missing", where=f"{shown}/{lost[0]}", remedy=_AGAIN)
+    if strange := sorted(there.keys() - known.keys()):
+        remedy = "Remove it: a folder that tritower wrote holds its own files only."
+        raise ArtifactError("the file is none of the folder's own", where=f"{shown}/{strange[0]}", remedy=remedy)
+    sizes = {name: path.stat().st_size for name, path in there.items()}
+    for name, size in sizes.items():
+        if size != known[name]["bytes"]:
+            problem = f"the file has {size:,} bytes, {known[name]['bytes']:,} were written"
+            raise ArtifactError(problem, where=f"{shown}/{name}", remedy=_AGAIN)
+    for name in _hashed(sizes, shown):
+        if digest(there[name]) != known[name]["sha256"]:
+            raise ArtifactError("the file's bytes are not those that were written", where=f"{shown}/{name}", remedy=_AGAIN)
 
 
 def _hashed(sizes: dict[str, int], shown: str) -> Iterator[str]:
@@ -205,9 +204,14 @@ def _hashed(sizes: dict[str, int], shown: str) -> Iterator[str]:
         yield name
 
 
-def _forbidden(path: Path) -> StorageError:
-    remedy = "Ask its owner for the right to read it (chmod a+rX, or a group)."
-    return StorageError("this user may not read it", where=str(path), remedy=remedy)
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Say of whom a right is to be had where a file or folder may not be read."""
+    try:
+        yield
+    except PermissionError as error:
+        remedy = "Ask its owner for the right to read it (chmod a+rX, or a group)."
+        raise StorageError("this user may not read it", where=str(error.filename or folder), remedy=remedy) from None
 
 
 def _raise(error: OSError) -> None:

@@ -33,6 +33,11 @@ class Column:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def is_id(self) -> bool:
+        """Whether it holds the source's own keys."""
+        return self.name.endswith("_id") and self.type == "string"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:

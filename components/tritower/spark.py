@@ -11,6 +11,7 @@ a sorted table is the order of its partitions, which gives dense numbers without
 
 import contextlib
 import functools
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -181,7 +182,9 @@ class SparkEngine(WritesStreams):
         from pyspark.sql import functions as F
 
         starts = {storage.local_path(piece["file"]): piece["start"] for piece in pieces}
-        frame = self._session.read.parquet(*(f"file://{path.absolute()}" for path in starts))
+        # Without the option, folders such as clicked=true would become columns; and Spark takes paths for patterns.
+        reader = self._session.read.option("recursiveFileLookup", "true")
+        frame = reader.parquet(*(f"file://{_no_pattern(path.absolute())}" for path in starts))
         if number:
             by_name = F.create_map(*(F.lit(value) for path, start in starts.items() for value in (path.name, start)))
             place = F.element_at(by_name, F.col("_metadata.file_name")) + F.col("_metadata.row_index")
@@ -263,6 +266,10 @@ def _apply_bucket(table: "pa.Table", *, kernel: GroupKernel, schema: "pa.Schema"
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers here
+
+
+def _no_pattern(path: Path) -> str:
+    return re.sub(r"[{}\[\]*?\\]", r"\\\g<0>", str(path))
 
 
 def _prefix(location: str) -> str:

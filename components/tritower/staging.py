@@ -9,21 +9,20 @@ locations. The executor output, sent last, names the locations again: it is ther
 
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from tritower import logs, storage
+from tritower import child, logs, processes, storage
 from tritower.errors import TritowerError
 
 logger = logging.getLogger(__name__)
 _OPTION = "--executor_input"
 
 
-def run(command: list[str], scratch: Path) -> int:
-    """Run a step's command with its artifacts in `scratch`; its exit status. Nothing is sent when it is not 0.
+def run(command: list[str], scratch: Path) -> None:
+    """Run a step's command with its artifacts in `scratch`; nothing is sent when it fails.
 
     Args:
         command: a command of KFP's, with the executor input (JSON) after `--executor_input`.
@@ -31,6 +30,7 @@ def run(command: list[str], scratch: Path) -> int:
 
     Raises:
         StorageError: an input is not there, or the store fails.
+        TritowerError: what the step raised.
     """
     at = command.index(_OPTION) + 1
     given = json.loads(command[at])
@@ -46,9 +46,9 @@ def run(command: list[str], scratch: Path) -> int:
     for name, parameter in outputs.get("parameters", {}).items():
         parameter["outputFile"] = str(scratch / "parameters" / name)
     outputs["outputFile"] = str(result)
-    status = subprocess.run([*command[:at], json.dumps(given), *command[at + 1 :]], check=False).returncode
-    if status:
-        return status
+    with processes.started(processes.program(*command[:at], json.dumps(given), *command[at + 1 :])) as step:
+        if step.popen.wait():
+            raise step.failure()
     with logs.phase(logger, "send outputs") as counts:
         counts["bytes"] = 0
         for uri, place in places.items():
@@ -57,7 +57,6 @@ def run(command: list[str], scratch: Path) -> int:
                 storage.upload(place, uri)
     storage.write_json(result, _named(storage.read_json(result), {str(place): uri for uri, place in places.items()}))
     storage.upload(result, result_uri)
-    return 0
 
 
 def _artifacts(part: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -99,10 +98,12 @@ def main() -> int:
     logs.setup()
     with tempfile.TemporaryDirectory(prefix="step-") as scratch:
         try:
-            return run(sys.argv[1:], Path(scratch))
+            run(sys.argv[1:], Path(scratch))
         except TritowerError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            child.report(error)
             return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -34,15 +34,15 @@ def objects(uri: str | Path) -> Iterator[tuple[str, Callable[[str], None]]]:
     how = access(uri)
     client = _minio(how)
 
-    def download(name: str, target: str) -> None:
+    def download(name: str, size: int | None, target: str) -> None:
         with _minio_errors():
-            _download(client, bucket, name, target, retries=how.retries)
+            _download(client, bucket, name, target, listed=size, retries=how.retries)
 
     with _minio_errors():
         for found in client.list_objects(bucket, prefix=key, recursive=True):
             name = str(found.object_name)
             if not name.endswith("/") and (name == key or name.startswith(f"{key}/" if key else "")):
-                yield name, functools.partial(download, name)
+                yield name, functools.partial(download, name, found.size)
 
 
 def _google_objects(uri: str | Path, key: str) -> Iterator[tuple[str, Callable[[str], None]]]:
@@ -90,8 +90,11 @@ def writers(uri: str | Path) -> tuple[Callable[[str, Path], None], Callable[[str
     return put, remove
 
 
-def _download(client: "Minio", bucket: str, key: str, target: str, *, retries: int) -> None:
+def _download(client: "Minio", bucket: str, key: str, target: str, *, listed: int | None, retries: int) -> None:
     """Copy an object to a file; an answer that ends early is continued from where it was cut.
+
+    Args:
+        listed: bytes that the store's list of objects gives, for an answer that does not say its length.
 
     Raises:
         OSError: the object changed meanwhile.
@@ -107,7 +110,7 @@ def _download(client: "Minio", bucket: str, key: str, target: str, *, retries: i
                 if etag and response.headers.get("ETag") != etag:
                     raise OSError(f"the object {key!r} was replaced while it was read")
                 etag = response.headers.get("ETag", "")
-                size = file.tell() + int(response.headers["Content-Length"])
+                size = _size(response.headers.get("Content-Length"), file.tell(), listed, key)
                 for block in response.stream(_BLOCK_BYTES):
                     file.write(block)
                 if file.tell() == size:
@@ -122,6 +125,15 @@ def _download(client: "Minio", bucket: str, key: str, target: str, *, retries: i
             finally:
                 response.close()
                 response.release_conn()
+
+
+def _size(length: str | None, start: int, listed: int | None, key: str) -> int:
+    """Bytes of a whole object, from the length of an answer that begins at `start`, else from the list of objects."""
+    if length is not None:
+        return start + int(length)
+    if listed is None:
+        raise OSError(f"neither the answer nor the list of objects says how long {key!r} is")
+    return listed
 
 
 @functools.cache

@@ -26,7 +26,7 @@ from tritower.simulate.config import SimulateConfig
 METRICS = ("auc", "map@1", "map@3")
 SLICES = ("randomised", "redrawn")
 BASE = ("place", "time")
-STEPS = {"ranker": {"members": 1}, "baseline": {"search_trials": 0, "depth": 4, "eta": 0.1}, "evaluation": {"bootstrap": 100}}
+STEPS = {"ranker": {"members": 1}, "baseline": {"search_trials": 0, "depth": 4, "eta": 0.1}}
 
 
 def group(feature: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from tritower.simulate import step as simulate
 from tritower.simulate.config import SimulateConfig
 
 METRICS = ("auc", "map@1", "map@3", "log_loss")
-STEPS = {"features": {"history_texts": 8}, "evaluation": {"bootstrap": 100}}
+STEPS = {"features": {"history_texts": 8}}
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "three members": {"members": 3},

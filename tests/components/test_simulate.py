@@ -67,13 +67,12 @@ def test_component_is_the_same_step(tmp_path):
     assert one.equals(two)
 
 
-# What ingest calls each kind of bad row; an equal copy is not refused but dropped and counted.
+# What ingest calls each kind of bad row; an equal copy is not refused but dropped, an impossible position taken for unknown.
 REASONS = {
     "missing_job": "missing_value",
     "unknown_job": "unknown_job",
     "missing_user": "missing_value",
     "wrong_ts": "out_of_range",
-    "position_out_of_range": "out_of_range",
     "click_before_impression": "click_before_impression",
     "click_time_without_click": "click_time_without_click",
     "conflicting_duplicate": "duplicate_id",
@@ -96,6 +95,8 @@ def test_ingest_refuses_exactly_the_rows_that_were_damaged(tmp_path):
     found = {(Path(row["source"]).name, row["source_row"]): row["reason"] for row in refused}
     expected = {(row["file"], row["row"]): REASONS[row["kind"]] for row in manifest["rows"] if row["kind"] in REASONS}
     assert found == expected
-    assert set(manifest["counts"]) == {*REASONS, "duplicate"} and min(manifest["counts"].values()) > 0
+    assert set(manifest["counts"]) == {*REASONS, "duplicate", "position_out_of_range"} and min(manifest["counts"].values()) > 0
     assert counts["impressions_deduplicated"] == manifest["counts"]["duplicate"]
+    mended = json.loads((dataset / "quality.json").read_text())["counts"]["impressions"]["mended"]
+    assert mended["position.out_of_range"] == manifest["counts"]["position_out_of_range"]
     assert counts["impressions_out"] == pq.read_table(log / "truth").num_rows

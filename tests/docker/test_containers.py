@@ -18,17 +18,30 @@ import docker
 import pyarrow.parquet as pq
 import pytest
 from kfp import compiler, dsl
-from tritower._build import image_name
+from tritower._build import Image, image_name
+from tritower.errors import StepError
 from tritower.ingest import step as ingest_step
 from tritower.ingest.component import ingest
 from tritower.ingest.config import IngestConfig
 
 from pipelines import compiling, local
-from pipelines.containers import run_container, runner_arguments, user_names
+from pipelines.containers import on_this_machine, run_container, runner_arguments, user_names
 from tests.unit.storage.conftest import s3_server
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
+# The client that builds with BuildKit, as `images/build.py` chooses it.
+CLIENT = "import os, sys, engine as e; os.execve(e.builder(), ['docker', *sys.argv[1:]], os.environ | e.BUILDKIT)"
+
+
+def built(kind: Image) -> str:
+    """The image that `make images` made last, as `pipelines run --docker` finds it."""
+    return on_this_machine(image_name(kind))
+
+
+def docker_build(label: str, context: Path) -> None:
+    words = ["build", "-q", "-t", label, str(context)]
+    subprocess.run([sys.executable, "-c", CLIENT, *words], check=True, env=os.environ | {"PYTHONPATH": str(ROOT / "images")})
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +52,34 @@ def client() -> docker.DockerClient:
 def test_a_container_that_fails_at_once_is_a_failure(client: docker.DockerClient) -> None:
     for code in (0, 3):
         program = ["python3", "-c", f"raise SystemExit({code})"]
-        assert run_container(client, image_name("base"), program, {}, **runner_arguments(read_only=[])) == code
+        assert run_container(client, built("base"), program, {}, **runner_arguments(read_only=[])) == code
 
 
 def test_a_container_has_no_network_and_a_read_only_root(
     client: docker.DockerClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program = "import os, pathlib\nprint(sorted(os.listdir('/sys/class/net')))\npathlib.Path('/opt/x').touch()"
-    assert run_container(client, image_name("base"), ["python3", "-c", program], {}, **runner_arguments(read_only=[])) == 1
+    assert run_container(client, built("base"), ["python3", "-c", program], {}, **runner_arguments(read_only=[])) == 1
     output = capsys.readouterr().out
     assert "['lo']" in output
     assert "Read-only file system" in output
 
 
+def test_an_image_that_is_not_here_is_named_with_what_makes_it(client: docker.DockerClient) -> None:
+    for image, target in (("tritower/base:none", "make images"), ("tritower/spark:none", "make image-spark")):
+        with pytest.raises(StepError, match=rf"the image is not on this machine .*{image}.* Run `{target}` first"):
+            run_container(client, image, ["true"], {}, **runner_arguments(read_only=[]))
+
+
+def test_a_shell_in_an_image_imports_kfp(client: docker.DockerClient, capsys: pytest.CaptureFixture[str]) -> None:
+    program = ["sh", "-c", "python3 -c 'from kfp import dsl; print(dsl.Dataset.schema_title)'"]
+    assert run_container(client, built("base"), program, {}, **runner_arguments(read_only=[])) == 0
+    assert capsys.readouterr().out == "system.Dataset\n"
+
+
 def test_an_entry_point_does_not_swallow_the_command(client: docker.DockerClient, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text(f'FROM {image_name("base")}\nENTRYPOINT ["python3", "-c", "raise SystemExit(9)"]\n')
-    subprocess.run(["docker", "build", "-q", "-t", "tritower/test-entrypoint:1", str(tmp_path)], check=True)
+    (tmp_path / "Dockerfile").write_text(f'FROM {built("base")}\nENTRYPOINT ["python3", "-c", "raise SystemExit(9)"]\n')
+    docker_build("tritower/test-entrypoint:1", tmp_path)
     try:
         assert run_container(client, "tritower/test-entrypoint:1", ["true"], {}, **runner_arguments(read_only=[])) == 0
     finally:
@@ -65,10 +90,10 @@ def test_torch_in_the_base_image_fails_its_smoke_check(tmp_path: Path) -> None:
     """A module called torch, planted into a copy of the base image, is found by the check that `make images` runs."""
     (tmp_path / "torch.py").write_text("")
     place = "/opt/tritower/lib/python3.11/site-packages/torch.py"
-    (tmp_path / "Dockerfile").write_text(f"FROM {image_name('base')}\nCOPY torch.py {place}\n")
+    (tmp_path / "Dockerfile").write_text(f"FROM {built('base')}\nCOPY torch.py {place}\n")
     environment = os.environ | {"TRITOWER_IMAGE_TAG": "test-planted-torch"}
     planted = f"{os.environ.get('TRITOWER_IMAGE_PREFIX', 'tritower')}/base:test-planted-torch"
-    subprocess.run(["docker", "build", "-q", "-t", planted, str(tmp_path)], check=True)
+    docker_build(planted, tmp_path)
     try:
         command = [sys.executable, "images/build.py", "check", "base"]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -87,7 +112,24 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def of_subprocesses(log: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def train_image(client: docker.DockerClient) -> str:
+    try:
+        client.images.get(built("train"))
+    except docker.errors.ImageNotFound:
+        pytest.skip("NOT RUN: `make images` with train first")
+    return built("train")
+
+
+def test_the_label_of_train_says_which_build_of_torch_it_holds(
+    client: docker.DockerClient, train_image: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = ["python3", "-c", "import torch; print('cuda' if torch.version.cuda else 'cpu', torch.ones(2).sum().item())"]
+    assert run_container(client, train_image, program, {}, **runner_arguments(read_only=[])) == 0
+    assert capsys.readouterr().out == f"{client.images.get(train_image).labels['tritower.torch']} 2.0\n"
+
+
+@pytest.fixture(scope="module")
+def of_subprocesses(train_image: str, log: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Metrics of the pipeline in subprocesses, which compile kernels for the same processor as the images."""
     out = tmp_path_factory.mktemp("subprocesses")
     run(log, "--local", "--root", str(out / "root"), "--out", str(out))
@@ -179,7 +221,7 @@ def test_a_container_compiles_nothing_and_may_have_any_user(client: docker.Docke
     arguments = runner_arguments(read_only=[]) | {"user": "54321:0", "environment": {"NUMBA_DEBUG_CACHE": "1"}}
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        assert run_container(client, image_name("base"), ["python3", "-c", program], {}, **arguments) == 0
+        assert run_container(client, built("base"), ["python3", "-c", program], {}, **arguments) == 0
     assert "54321 CPU seconds" in output.getvalue()
     assert "data loaded from '/tmp/numba" in output.getvalue()
     assert "saved to" not in output.getvalue()
@@ -188,10 +230,10 @@ def test_a_container_compiles_nothing_and_may_have_any_user(client: docker.Docke
 @pytest.fixture
 def spark_image(client: docker.DockerClient) -> str:
     try:
-        client.images.get(image_name("spark"))
+        client.images.get(built("spark"))
     except docker.errors.ImageNotFound:
         pytest.skip("NOT RUN: `make image-spark` first")
-    return image_name("spark")
+    return built("spark")
 
 
 def test_ingest_on_spark_runs_in_its_own_image(spark_image: str, log: Path, tmp_path: Path) -> None:
@@ -236,7 +278,7 @@ def test_a_spark_image_without_java_fails_its_smoke_check(spark_image: str, tmp_
     (tmp_path / "Dockerfile").write_text(f"FROM {spark_image}\nUSER 0\nRUN rm -rf /usr/lib/jvm\nUSER 1000:0\n")
     environment = os.environ | {"TRITOWER_IMAGE_TAG": "test-without-java"}
     broken = f"{spark_image.rpartition(':')[0]}:test-without-java"
-    subprocess.run(["docker", "build", "-q", "-t", broken, str(tmp_path)], check=True)
+    docker_build(broken, tmp_path)
     try:
         command = [sys.executable, "images/build.py", "check", "spark"]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -249,5 +291,5 @@ def test_a_spark_image_without_java_fails_its_smoke_check(spark_image: str, tmp_
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="NOT RUN: no NVIDIA GPU here")
 def test_a_gpu_passes_through(client: docker.DockerClient, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = runner_arguments(read_only=[], gpus=True)
-    assert run_container(client, image_name("train"), ["nvidia-smi", "-L"], {}, **arguments) == 0
+    assert run_container(client, built("train"), ["nvidia-smi", "-L"], {}, **arguments) == 0
     assert "GPU 0" in capsys.readouterr().out

@@ -21,8 +21,9 @@ NO_LOG = {"error_message": "Failed to read logs: pods not found", "error_details
 class Api(ThreadingHTTPServer):
     """Keeps what is posted.
 
-    `calls` are the writes in order; `states` are handed out to whoever asks for a run; `logs` are texts by pod; `answers` are
-    statuses (with a body) given to the next requests for a run, before anything else; a status of 0 is no answer at all.
+    `calls` are the writes in order; `states` are handed out to whoever asks for a run, and `details` are its tasks; `logs` are
+    texts by pod; `answers` are statuses (with a body) given to the next requests for a run, before anything else; a status of 0
+    is no answer at all.
     """
 
     daemon_threads = True
@@ -32,6 +33,7 @@ class Api(ThreadingHTTPServer):
         self.kept: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in KINDS}
         self.calls: list[str] = []
         self.states = ["SUCCEEDED"]
+        self.details: list[dict[str, Any]] = []
         self.tokens: set[str | None] = set()
         self.refuses = ""
         self.logs: dict[str, str] = {}
@@ -68,7 +70,8 @@ class Handler(BaseHTTPRequestHandler):
                 return
             states = self.server.states
             own = {} if "state" in found_item else {"state": states.pop(0) if len(states) > 1 else states[0]}
-            self._answer(found_item | own)
+            tasks = {"run_details": {"task_details": self.server.details}} if self.server.details else {}
+            self._answer(found_item | own | tasks)
         else:
             self._list(kind, query)
 

@@ -111,7 +111,7 @@ def test_a_step_gets_what_a_backend_hands_over(compiled: Path, tmp_path: Path) -
 
 
 def test_an_optional_artifact_fails_as_on_a_backend(compiled: Path, tmp_path: Path) -> None:
-    with pytest.raises(StepError, match=r"^seen_optional: TypeError: Cannot instantiate typing\.Union"):
+    with pytest.raises(StepError, match=r"^seen_optional: .*TypeError: Cannot instantiate typing\.Union"):
         local.run(compiled / "optional.yaml", {}, root=tmp_path / "as", as_backend=True)
     # No ordinary local run shows it.
     outcome = local.run(compiled / "optional.yaml", {}, root=tmp_path / "plain")

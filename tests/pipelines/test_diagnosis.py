@@ -172,7 +172,8 @@ def test_without_children_the_names_alone_tell(with_spec: bool) -> None:
         ("epoch 3\nE1126 14:00:06.000000      12 launcher_v2.go:9] Component failed: signal: killed\nError: exit status 1\n",
          "killed, most likely for want of memory (`kubectl describe pod` says OOMKilled); raise the step's memory limit or give"
          " it less data"),
-        ("boom\n", "boom"),
+        ("Traceback (most recent call last):\n  File x\nOwnError: a\x1b[2J\u2028b\rc\nOddError: d\n", "OwnError: a?[2J?b?c"),
+        ("boom\r\n", "boom"),
         ("", ""),
     ],
 )  # fmt: skip

@@ -55,13 +55,3 @@ def test_a_failed_step_is_named_with_its_error_and_log(pipeline: Path, tmp_path:
     # The step before it is kept; the failed one is not taken for done.
     second = local.run(pipeline, {"text": "abc", "limit": 6}, root=tmp_path)
     assert ran(second) == [("double", "cached"), ("checked", "done")]
-
-
-def test_last_error_of_a_log(tmp_path: Path) -> None:
-    log = tmp_path / "x.log"
-    log.write_text("ValueError: early\nTraceback (most recent call last):\n  File x\npkg.mod.OddError: bad thing\nbye\n")
-    assert local.last_error(log) == "OddError: bad thing"
-    log.write_text("Killed\n")
-    assert local.last_error(log) == "Killed"
-    log.write_text("")
-    assert "memory" in local.last_error(log)

@@ -1,6 +1,7 @@
 """Before a run is sent to a backend: can its pods open the locations, and which version do the data have?"""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from tritower import storage
 from tritower.errors import ConfigError, StorageError
 
 from pipelines import compiling, submission, version
-from tests.pipelines.kfp_api import Api, served
+from tests.pipelines.kfp_api import Api, node_hash, served, tasks
 from tests.unit.storage.conftest import bare, s3_server  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parents[2]
@@ -25,10 +26,17 @@ def api() -> Iterator[Api]:
         yield server
 
 
-def call(api: Api, *arguments: str, pipeline: str = "training", **environment: str) -> subprocess.CompletedProcess[str]:
+def started(api: Api, *arguments: str, pipeline: str = "training", **environment: str) -> subprocess.Popen[str]:
     known = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MINIO_", "TRITOWER_"))}
     command = [sys.executable, "-m", "pipelines", *arguments, "--endpoint", api.url, "--pipeline", pipeline]
-    return subprocess.run(command, cwd=ROOT, env=known | environment, capture_output=True, text=True, check=False)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=known | environment, text=True, **pipes)  # type: ignore[call-overload]
+
+
+def call(api: Api, *arguments: str, pipeline: str = "training", **environment: str) -> subprocess.CompletedProcess[str]:
+    process = started(api, *arguments, pipeline=pipeline, **environment)
+    out, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
 
 
 @pytest.mark.parametrize("place", ["clicks.csv", "/data/clicks", "file:///data/clicks"])
@@ -95,6 +103,15 @@ def test_with_keys_the_version_is_that_of_the_data(tmp_path: Path, bare: None, m
         assert submission.version(places) == (version.data_version("s3://bucket/jobs.csv", ""), "")
 
 
+@pytest.mark.usefixtures("bare")
+def test_without_the_library_that_reads_stores_the_version_is_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setitem(sys.modules, "pyarrow.fs", None)
+    made, remark = submission.version({"jobs": "s3://b/j"})
+    assert made.startswith("unread-") and "pyarrow.fs is not installed here" in remark
+
+
 def test_submit_needs_no_keys(api: Api) -> None:
     places = ["--jobs", "s3://b/jobs", "--impressions", "minio://b/clicks"]
     done = call(api, "submit", *places, "--data-version", "today")
@@ -125,3 +142,32 @@ def test_a_local_path_is_refused_before_anything_is_sent(api: Api, tmp_path: Pat
     done = call(api, "submit", "--jobs", str(tmp_path), "--impressions", "s3://b/clicks", "--data-version", "1")
     assert done.returncode == 1 and f"cannot open a path of this machine (in --jobs {tmp_path})" in done.stderr
     assert api.calls == []
+
+
+PLACES = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--data-version", "1"]
+
+
+def test_submit_and_wait_says_which_step_failed_and_why(api: Api) -> None:
+    nodes = [("root", "FAILED"), ("root(0)", "FAILED"), ("root(0).ingest", "FAILED"), ("root(0).ingest(0)", "FAILED")]
+    nodes += [("root(0).ingest(0).executor", "FAILED"), ("root(0).ingest(0).executor(0)", "FAILED")]
+    api.details = tasks("training-x", nodes)
+    api.states[:] = ["FAILED"]
+    pod = f"training-x-system-container-impl-{node_hash('training-x(0).root(0).ingest(0).executor(0)')}"
+    api.logs[pod] = "Traceback (most recent call last):\n  File x\ntritower.errors.SchemaError: no column 'title'. Add it.\n"
+    done = call(api, "submit", "--wait", *PLACES)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        f"the run ended FAILED: ingest: SchemaError: no column 'title'. Add it (in run {done.stdout.strip()}). The whole log:"
+        f" kubectl logs --namespace kubeflow {pod} --container main"
+    )
+
+
+def test_waiting_can_be_interrupted(api: Api) -> None:
+    api.states[:] = ["RUNNING"]
+    process = started(api, "submit", "--wait", *PLACES)
+    assert process.stdout
+    run_id = process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == f"No longer followed; the run goes on. python -m pipelines diagnose {run_id}"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tritower import logs, schema, storage, threads
+from tritower import logs, manifest, schema, storage, threads
 from tritower.baseline import boost, exact, position, projection
 from tritower.baseline.config import BaselineConfig
 from tritower.baseline.rows import Derive, Source
@@ -45,6 +45,7 @@ def run(
         ArtifactError: features and embeddings do not belong together.
     """
     threads.cap_libraries()
+    manifest.check(features, *([embeddings] if config.variant == "full" else []))
     features, names = Path(features), _features(Path(features), config.variant)
     with logs.phase(_log, f"baseline {config.variant}: open") as counts:
         maps, derive = _projection(features, Path(embeddings), config)
@@ -178,6 +179,12 @@ def _write_scores(
             with pq.ParquetWriter(folder / f"{split}.parquet", arrow) as writer:
                 for batch in source(split).batches():
                     score_N = exact.sigmoid(fit.margin(batch.matrix_NF).astype(np.float64) + shift).astype(np.float32)
+                    if not np.isfinite(score_N).all():
+                        raise ArtifactError(
+                            f"{(~np.isfinite(score_N)).sum():,} of {len(score_N):,} scores are not finite",
+                            where=f"{features}, {split}",
+                            remedy="The features or the embeddings are damaged: compute them again.",
+                        )
                     writer.write_table(pa.table([batch.row_N, batch.request_N, score_N], schema=arrow))
                     rows += len(score_N)
         storage.write_json(folder / "scores.json", {"model": f"xgboost-{config.variant}"})

@@ -5,8 +5,8 @@ import json
 import logging
 import sys
 
+from tritower import child, logs
 from tritower import config as knobs
-from tritower import logs
 from tritower.errors import TritowerError
 
 
@@ -36,7 +36,8 @@ def main() -> int:
         else:
             numbers = step.embed(config=knobs.from_dict(EmbedConfig, config), **values)
     except TritowerError as error:
-        logging.getLogger(__name__).error("%s", error)
+        logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
+        child.report(error)
         return 1
     finally:
         distributed.leave()

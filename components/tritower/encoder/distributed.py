@@ -1,9 +1,14 @@
 """The processes of torchrun, as far as the encoder needs them."""
 
 import os
+from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
 from torch import cuda
+from torch.distributed.rendezvous import rendezvous
+
+from tritower import processes
 
 
 def rank() -> int:
@@ -17,9 +22,13 @@ def world() -> int:
 
 
 def join() -> None:
-    """Join torchrun's process group, where there is one: NCCL on GPUs, gloo on CPUs."""
+    """Join torchrun's process group, where there is one: NCCL on GPUs, gloo on CPUs.
+
+    Raises:
+        StepError: not all processes have come in time; see `processes.start_timeout_s`.
+    """
     if world() > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if cuda.is_available() else "gloo", store=_met(), rank=rank(), world_size=world())
 
 
 def wait() -> None:
@@ -32,3 +41,20 @@ def leave() -> None:
     """Leave the group, where one was joined."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _met() -> Any:
+    """The store by which the processes of torchrun know each other, when all of them are there.
+
+    The group itself would wait for as long as its slowest operation may take, half an hour.
+    """
+    limit = timedelta(seconds=processes.start_timeout_s())
+    size = int(os.environ["WORLD_SIZE"])
+    try:
+        store, number, _ = next(rendezvous("env://", timeout=limit))
+        keys = [f"here/{other}" for other in range(size)]
+        store.set(keys[number], "")
+        store.wait(keys, limit)
+    except dist.DistError as error:
+        raise processes.alone(size) from error
+    return store

@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from tritower import manifest
 from tritower.errors import ArtifactError
 
 LOG = logging.getLogger(__name__)
@@ -35,9 +36,11 @@ def find(name: str) -> Path:
     A hub id is looked for in the local hub cache first, and on the network only where `HF_HUB_OFFLINE` is not set.
 
     Raises:
-        ArtifactError: there is no such model, or its weights are not safetensors.
+        ArtifactError: there is no such model, its weights are not safetensors, or it is a model of ours that was changed.
     """
     folder = Path(name) if Path(name).is_dir() else _in_distribution(name) or _from_hub(name)
+    if (folder / manifest.MARK).exists():  # a model of ours; others have no manifest
+        manifest.check(folder)
     if not (folder / "config.json").exists():
         raise ArtifactError("no model: config.json is missing", where=str(folder), remedy="Give a sentence-transformers model.")
     if not list(folder.glob("*.safetensors")):

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+
+from tritower.drawable import any_script, drawable, printable
 
 Floats = npt.NDArray[np.float32]
 MEANING = {
@@ -61,14 +64,15 @@ def map_plot(before_MD: Floats, after_MD: Floats, group_M: Sequence[str], projec
     for place, (title, vector_MD) in enumerate((("before", before_MD), ("after", after_MD)), start=1):
         axes = figure.add_subplot(1, 2, place)
         point_M2 = _project(vector_MD, projection)
+        dots = []
         for number, name in enumerate(names):
             inside = np.asarray([group == name for group in group_M])
-            axes.scatter(point_M2[inside, 0], point_M2[inside, 1], s=9, color=f"C{number}", label=name)
+            dots.append(axes.scatter(point_M2[inside, 0], point_M2[inside, 1], s=9, color=f"C{number}"))
         axes.set_title(title)
         axes.set_xticks([])
         axes.set_yticks([])
     if len(names) > 1:
-        figure.legend(names, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+        figure.legend(dots, [drawable(name) for name in names], loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return _svg(figure)
 
 
@@ -79,8 +83,8 @@ def neighbours(
     found = []
     for query_QD, document_MD in (before, after):
         order_QM = np.argsort(-(query_QD @ document_MD.T), axis=1, kind="stable")[:, :top]
-        found.append([[documents[m] for m in row] for row in order_QM])
-    return [{"query": query, "before": old, "after": new} for query, old, new in zip(queries, *found, strict=True)]
+        found.append([[printable(documents[m]) for m in row] for row in order_QM])
+    return [{"query": printable(query), "before": old, "after": new} for query, old, new in zip(queries, *found, strict=True)]
 
 
 def _project(vector_MD: Floats, projection: str) -> Floats:
@@ -94,6 +98,7 @@ def _project(vector_MD: Floats, projection: str) -> Floats:
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with mpl.rc_context({"svg.fonttype": "none"}), any_script():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

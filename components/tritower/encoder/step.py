@@ -1,12 +1,11 @@
 """The steps of the encoder: files in, files and numbers out."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +19,11 @@ from pyarrow import feather
 from sentence_transformers import SentenceTransformer
 
 from tritower import config as knobs
-from tritower import storage, threads
+from tritower import manifest, processes, storage, threads
 from tritower.encoder import backends, distributed, embedding, finetuning, models, tables, training
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
-from tritower.errors import ArtifactError, StepError
+from tritower.errors import ArtifactError
 from tritower.logs import phase
 
 LOG = logging.getLogger(__name__)
@@ -52,19 +51,36 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
         ArtifactError: there is no such model, or not the one that the encoder was fine-tuned from.
         DataError: the dataset holds no text.
         StepError: one of several processes failed.
+        StorageError: another process is writing `embeddings`.
     """
     if config.processes > 1 and "WORLD_SIZE" not in os.environ:
         _torchrun(config, "embed", f"--dataset={dataset}", f"--embeddings={embeddings}", f"--encoder={encoder}")
         info: dict[str, Any] = storage.read_json(Path(embeddings) / "encoder.json")
         return info
     torch.set_num_threads(threads.chosen())
-    start = time.perf_counter()
     distributed.join()
-    texts = tables.texts(Path(dataset))
-    wanted = str(encoder) or config.model
-    folder = models.find(wanted)
-    parts = _parts(folder, Path(dataset), len(texts), config)
     shards = Path(embeddings).with_name(f".{Path(embeddings).name}.shards")
+    with contextlib.nullcontext() if config.cache else _alone(shards, "the vectors of another embed step"):
+        info = _embed(Path(dataset), Path(embeddings), str(encoder), config, shards)
+        if not config.cache and info:
+            shutil.rmtree(shards, ignore_errors=True)
+    return info
+
+
+def _alone(folder: Path, purpose: str) -> contextlib.AbstractContextManager[Any]:
+    """Keep a folder to this run; the first of several processes does so for all."""
+    return contextlib.nullcontext() if distributed.rank() else storage.exclusive(folder, purpose)
+
+
+def _embed(dataset: Path, embeddings: Path, encoder: str, config: EmbedConfig, shards: Path) -> dict[str, Any]:
+    """See `embed`; `shards` keeps the vectors where no cache is given."""
+    start = time.perf_counter()
+    if not distributed.rank():
+        manifest.check(dataset)
+    texts = tables.texts(dataset)
+    wanted = encoder or config.model
+    folder = models.find(wanted)
+    parts = _parts(folder, dataset, len(texts), config)
     filled = [_fill(part, texts, config, config.cache.rstrip("/") or str(shards)) for part in parts]
     distributed.wait()
     if distributed.rank():
@@ -95,7 +111,6 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
         _gather([(one.cache, part.text_U) for one, part in zip(filled, parts, strict=True)], texts, out)
         info["seconds"] = round(time.perf_counter() - start, 3)
         storage.write_json(out / "encoder.json", info)
-    shutil.rmtree(shards, ignore_errors=True)
     return info
 
 
@@ -167,6 +182,7 @@ def _gather(parts: list[tuple[VectorCache, npt.NDArray[np.int64]]], texts: list[
     matrix_TD = open_memmap(out / "matrix.npy", mode="w+", dtype=np.float16, shape=shape)
     for cache, text_U in parts:
         cache.gather(keys.take(pa.array(text_U)), matrix_TD, text_U)
+        embedding.check_finite(matrix_TD, cache.uri)
     matrix_TD.flush()
     table = pa.table({"text": np.arange(len(texts), dtype=np.int32), "key": keys})
     feather.write_feather(table, out / "index.arrow", "uncompressed")
@@ -193,6 +209,7 @@ def finetune(
     Raises:
         DataError: no usable click in the train window, or no usable search in the validation window.
         StepError: a training process failed.
+        StorageError: another process trains with these checkpoints.
     """
     if config.processes > 1 and "WORLD_SIZE" not in os.environ:
         _torchrun(config, "finetune", f"--dataset={dataset}", f"--model={model}", f"--report={report}", f"--metrics={metrics}")
@@ -203,11 +220,21 @@ def finetune(
         return _hand_on(base, config.model, Path(model), report, metrics)
     torch.set_num_threads(threads.chosen())
     distributed.join()
-    return _learn(Path(dataset), Path(model), base, config, report, metrics)
+    if not distributed.rank():
+        manifest.check(dataset)
+    checkpoints = Path(config.checkpoints or Path(model).with_name(f".{Path(model).name}.checkpoints"))
+    with _alone(checkpoints, "the checkpoints of another fine-tuning"):
+        return _learn(Path(dataset), Path(model), base, config, report, metrics, checkpoints)
 
 
 def _learn(
-    dataset: Path, model: Path, base: Path, config: FinetuneConfig, report: str | Path, metrics: str | Path
+    dataset: Path,
+    model: Path,
+    base: Path,
+    config: FinetuneConfig,
+    report: str | Path,
+    metrics: str | Path,
+    checkpoints: Path,
 ) -> dict[str, Any]:
     """Measure, train, measure again and write; see `finetune`."""
     start = time.perf_counter()
@@ -221,7 +248,6 @@ def _learn(
         with phase(LOG, "measure before"):
             judge = finetuning.Judge(dataset, config, texts)
             before = judge(encoder)
-    checkpoints = Path(config.checkpoints or model.with_name(f".{model.name}.checkpoints"))
     with phase(LOG, "fine-tune") as counts:
         facts = training.train(encoder, *finetuning.with_titles(clicks, texts, config), config, checkpoints)
         counts.update(steps=facts["steps"], triplets=facts["triplets"], loss=round(facts["loss"], 4))
@@ -306,13 +332,6 @@ def _write_results(numbers: dict[str, Any], page: str, report: str | Path, metri
 
 
 def _torchrun(config: EmbedConfig | FinetuneConfig, *arguments: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"]
-    command += ["-m", "tritower.encoder", *arguments, f"--config={json.dumps(knobs.to_dict(config))}"]
-    each = max(1, threads.available() // config.processes)
-    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": str(each)}, check=False, stdout=sys.stderr)
-    if done.returncode:
-        raise StepError(
-            f"{arguments[0]} on {config.processes} processes ended with code {done.returncode}",
-            where="torchrun",
-            remedy="The first error of its log, above, says why.",
-        )
+    each = {"OMP_NUM_THREADS": str(max(1, threads.available() // config.processes))}
+    words = [*arguments, f"--config={json.dumps(knobs.to_dict(config))}"]
+    processes.torchrun("tritower.encoder", words, processes=config.processes, environment=each)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tritower import logs, schema, storage
+from tritower import logs, manifest, schema, storage
 from tritower.config import to_dict
 from tritower.entities import generic, lexicon, model
 from tritower.entities.combine import Combined, Guessed
@@ -36,6 +36,7 @@ def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) ->
         Counts: `texts`, `entities`, `titles_covered` and `queries_covered` (share of the job titles and of the non-empty
         queries with at least one entity, 0 to 1), and the number of entities of each label.
     """
+    manifest.check(dataset)
     source = pq.ParquetFile(Path(dataset) / "texts.parquet")
     with logs.phase(_LOG, "load the recogniser"):
         find = finder(config, _employers(dataset) if config.companies else ())

@@ -1,9 +1,9 @@
-"""Exact area under the ROC curve, ties counted half, by radix sort; and its bootstrap in one pass per 32 replicates.
+"""Exact area under the ROC curve, ties counted half, by radix sort; and the same without each user, in one more pass.
 
 A non-negative float32 orders like its bits, and uses 31 of them: with the label in the lowest bit, a row is one 32-bit
 word, sorted in three passes of 11 bits.
 
-Legend: N rows, U users, L lanes (replicates computed side by side).
+Legend: N rows, U users.
 """
 
 import numba
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from tritower.errors import DataError
 
-LANES = 32
 _BITS = 11
 _SIZE = 1 << _BITS
 
@@ -73,26 +72,44 @@ def roc(score_N: Scores, clicked_N: Labels, points: int = 200) -> tuple[list[flo
     return [0.0, *fpr.tolist()], [0.0, *tpr.tolist()], [float(value[0]), *value[ends].astype(float).tolist()]
 
 
-def bootstrap(words_N: npt.NDArray[np.uint64], weight_UL: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(L,) AUC under each lane's user weights, from the words of `sort_with_user`; L is `LANES`."""
-    assert weight_UL.shape[1] == LANES
-    result: npt.NDArray[np.float64] = _areas(words_N, weight_UL)
-    return result
+def without_each(
+    score_N: Scores, clicked_N: Labels, user_N: npt.NDArray[np.int32], users: int
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """AUC, and (U,) AUC of the rows of all users but each; NaN where these lack one kind of row.
+
+    Args:
+        user_N: 0 to `users` - 1.
+    """
+    words_N = sort_with_user(score_N, clicked_N, user_N)
+    return _without(
+        (words_N >> np.uint64(33)).astype(np.uint32).view(np.float32),
+        (words_N >> np.uint64(32) & np.uint64(1)).astype(np.float64),
+        words_N.astype(np.uint32).view(np.int32),
+        users,
+    )
 
 
-def reweighted(
-    score_N: Scores, weight_N: npt.NDArray[np.float64], user_N: npt.NDArray[np.int32], weight_UL: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """(L,) AUC where row i counts as `weight_N[i]` of a clicked row and the rest of it as not clicked.
+def reweighted_without_each(
+    score_N: Scores, weight_N: npt.NDArray[np.float64], user_N: npt.NDArray[np.int32], users: int
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """`without_each` where row i counts as `weight_N[i]` of a clicked row and the rest of it as not clicked.
 
     With weight click / examination this is the unbiased estimate of the AUC on fully examined pages (Saito et al.,
     "Unbiased recommender learning from missing-not-at-random implicit feedback", WSDM 2020); a clicked row with
     examination below 1 then weighs less than nothing among the rows not clicked.
     """
-    assert weight_UL.shape[1] == LANES
     order = np.argsort(score_N, kind="stable")
-    result: npt.NDArray[np.float64] = _areas_weighted(score_N[order], weight_N[order], user_N[order], weight_UL)
-    return result
+    return _without(score_N[order], weight_N[order], user_N[order], users)
+
+
+def _without(
+    score_N: Scores, weight_N: npt.NDArray[np.float64], user_N: npt.NDArray[np.int32], users: int
+) -> tuple[float, npt.NDArray[np.float64]]:
+    area, positive, negative, lost_U, positive_U, negative_U = _areas(score_N, weight_N, user_N, users)
+    pairs_U = (positive - positive_U) * (negative - negative_U)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without_U = np.where(pairs_U > 0, (area - lost_U) / pairs_U, np.nan)
+    return area / (positive * negative) if positive * negative > 0 else np.nan, without_U
 
 
 @numba.njit(cache=True, nogil=True)
@@ -182,59 +199,30 @@ def _area(words):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _areas(words, weight_UL):  # type: ignore[no-untyped-def]
-    below, area, clicks = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    negative, positive = np.zeros(LANES), np.zeros(LANES)
-    i, n = 0, len(words)
-    user_mask = np.uint64(0xFFFFFFFF)
-    while i < n:
-        value = words[i] >> np.uint64(33)
-        negative[:] = 0
-        positive[:] = 0
-        has_positive = False
-        while i < n and words[i] >> np.uint64(33) == value:
-            user = words[i] & user_mask
-            if (words[i] >> np.uint64(32)) & np.uint64(1):
-                has_positive = True
-                for lane in range(LANES):
-                    positive[lane] += weight_UL[user, lane]
-            else:
-                for lane in range(LANES):
-                    negative[lane] += weight_UL[user, lane]
-            i += 1
-        if has_positive:
-            for lane in range(LANES):
-                area[lane] += positive[lane] * (below[lane] + 0.5 * negative[lane])
-                clicks[lane] += positive[lane]
-        for lane in range(LANES):
-            below[lane] += negative[lane]
-    for lane in range(LANES):
-        pairs = clicks[lane] * below[lane]
-        area[lane] = area[lane] / pairs if pairs > 0 else np.nan
-    return area
-
-
-@numba.njit(cache=True, nogil=True)
-def _areas_weighted(score_N, weight_N, user_N, weight_UL):  # type: ignore[no-untyped-def]
-    below, area, clicks = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
-    negative, positive = np.zeros(LANES), np.zeros(LANES)
+def _areas(score_N, weight_N, user_N, users):  # type: ignore[no-untyped-def]
+    """Twice counted pairs are a user's own: what leaves with a user is its clicked rows' pairs, its others', less its own."""
+    lost_U, positive_U, negative_U = np.zeros(users), np.zeros(users), np.zeros(users)
+    below_U, tied_U = np.zeros(users), np.zeros(users)  # rows not clicked of the same user: below, and with this very score
+    total = weight_N.sum()
+    below, clicks, area = 0.0, 0.0, 0.0
     i, n = 0, len(score_N)
     while i < n:
-        value = score_N[i]
-        negative[:] = 0
-        positive[:] = 0
-        while i < n and score_N[i] == value:
-            weight, user = weight_N[i], user_N[i]
-            for lane in range(LANES):
-                drawn = weight_UL[user, lane]
-                positive[lane] += drawn * weight
-                negative[lane] += drawn * (1 - weight)
+        first, positive, negative = i, 0.0, 0.0
+        while i < n and score_N[i] == score_N[first]:
+            positive += weight_N[i]
+            negative += 1 - weight_N[i]
+            tied_U[user_N[i]] += 1 - weight_N[i]
             i += 1
-        for lane in range(LANES):
-            area[lane] += positive[lane] * (below[lane] + 0.5 * negative[lane])
-            clicks[lane] += positive[lane]
-            below[lane] += negative[lane]
-    for lane in range(LANES):
-        pairs = clicks[lane] * below[lane]
-        area[lane] = area[lane] / pairs if pairs > 0 else np.nan
-    return area
+        clicks += positive
+        for j in range(first, i):
+            user, weight = user_N[j], weight_N[j]
+            lost_U[user] += weight * (below + 0.5 * negative - below_U[user] - 0.5 * tied_U[user])
+            lost_U[user] += (1 - weight) * (total - clicks + 0.5 * positive)
+            positive_U[user] += weight
+            negative_U[user] += 1 - weight
+        for j in range(first, i):
+            below_U[user_N[j]] += 1 - weight_N[j]
+            tied_U[user_N[j]] = 0.0
+        area += positive * (below + 0.5 * negative)
+        below += negative
+    return area, clicks, below, lost_U, positive_U, negative_U

@@ -6,22 +6,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tritower.evaluation.estimate import METRICS, RANKING, Estimate, Interval
+from tritower.evaluation.estimate import METRICS, RANKING, Estimate
+from tritower.evaluation.intervals import Interval
 
 LIFTS = {"baseline": "lift", "baseline_cos": "lift_cos", "baseline_full": "lift_full", "champion": "lift_champion"}
 
 
 def part(value: Estimate, level: float) -> dict[str, Any]:
-    """One slice: sizes, metrics per ranker, intervals, lifts, and the share of the way to the oracle where it is known."""
+    """One slice: sizes, metrics per ranker, intervals, lifts, and the share of the way to the oracle where it is known.
+
+    `cannot_be_judged` says why the slice has no interval; a single figure without one has its own `reason`.
+    """
     document: dict[str, Any] = {
         "rows": value.rows,
         "requests": value.requests,
         "clicks": value.clicks,
         "users": value.users,
+        "effective_users": value.effective_users(),
+        **({"cannot_be_judged": value.reason} if value.reason else {}),
         **{ranker: dict(numbers) for ranker, numbers in value.value.items()},
         "intervals": {
-            ranker: {metric: _ends(value.interval(ranker, metric, level)) for metric in replicates}
-            for ranker, replicates in value.replicate_R.items()
+            ranker: {metric: _ends(value.interval(ranker, metric, level)) for metric in without_each}
+            for ranker, without_each in value.without_U.items()
         },
     }
     for base, key in LIFTS.items():
@@ -35,15 +41,20 @@ def part(value: Estimate, level: float) -> dict[str, Any]:
 
 
 def flat(document: dict[str, Any]) -> dict[str, float]:
-    """The main figures by name, such as `randomised_lift_map_at_1`; NaN and infinity are left out."""
-    numbers: dict[str, float] = {}
+    """The main figures by name, such as `randomised_lift_map_at_1`, without NaN, infinity and lifts that cannot be judged.
+
+    `judged` is 1 where the slice that decides has intervals, else 0; `warnings` the number of things too good to be true.
+    """
+    judged = "cannot_be_judged" not in document[document["deciding"]]
+    numbers: dict[str, float] = {"judged": float(judged), "warnings": float(len(document["warnings"]))}
     for name in ("randomised", "logged", "ipw", "redrawn"):
         slice_ = document.get(name)
         if slice_ is None:
             continue
         numbers |= {f"{name}_{metric}": slice_["model"][metric] for metric in METRICS}
         for key in (key for key in LIFTS.values() if key in slice_):
-            numbers |= {f"{name}_{key}_{metric}": slice_[key][metric]["value"] for metric in RANKING}
+            known = {metric: lift["value"] for metric, lift in slice_[key].items() if "reason" not in lift}
+            numbers |= {f"{name}_{key}_{metric}": value for metric, value in known.items()}
     return {name.replace("@", "_at_"): value for name, value in numbers.items() if value is not None and math.isfinite(value)}
 
 
@@ -63,5 +74,6 @@ def curve(curve_P: npt.NDArray[np.float64] | None) -> list[float]:
     return [] if curve_P is None else [float(value) for value in curve_P[1:]]
 
 
-def _ends(interval: Interval) -> dict[str, float]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
+def _ends(interval: Interval) -> dict[str, float | str]:
+    ends = {"value": interval.value, "low": interval.low, "high": interval.high}
+    return ends | ({"reason": interval.reason} if interval.reason else {})

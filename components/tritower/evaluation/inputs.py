@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tritower import schema, storage
+from tritower.drawable import printable
 from tritower.errors import ArtifactError, DataError
 from tritower.evaluation.rows import Rows
 from tritower.evaluation.slices import Context
@@ -25,7 +26,7 @@ def rows(features: Path, split: str, scores: dict[str, Path]) -> Rows:
     Raises:
         ArtifactError: a ranker scored other rows.
     """
-    table = pq.read_table(storage.parquet_parts(features / split), columns=_KEYS)
+    table = pq.read_table(storage.parquet_parts(features / split), columns=_KEYS, partitioning=None)
     if len(table) == 0:
         raise DataError("the split has no rows", where=str(features / split), remedy="Use a longer log or a later split.")
     arrays = {
@@ -49,7 +50,7 @@ def shown(features: Path) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]
     """Position and label of the randomised rows of every split: what the examination curve is measured on."""
     positions, clicks = [], []
     for folder in _split_folders(features):
-        scanner = ds.dataset(storage.parquet_parts(folder)).scanner(
+        scanner = ds.dataset(storage.parquet_parts(folder), partitioning=None).scanner(
             columns=["position", "clicked"], filter=ds.field("randomised") & ds.field("position").is_valid()
         )
         for batch in scanner.to_batches():
@@ -75,7 +76,7 @@ def context(dataset: Path, features: Path, before: int) -> Context:
     jobs = pq.read_table(dataset / "jobs.parquet", columns=["city", "region"])
     shown_J = np.zeros(len(jobs), np.int64)
     for folder in _split_folders(features):
-        for batch in ds.dataset(storage.parquet_parts(folder)).to_batches(columns=["job", "request"]):
+        for batch in ds.dataset(storage.parquet_parts(folder), partitioning=None).to_batches(columns=["job", "request"]):
             job_N = batch["job"].to_numpy()[batch["request"].to_numpy() < before]
             shown_J += np.bincount(job_N, minlength=len(jobs))
     city_R, city_J, _ = _places(requests, jobs, "city", "region")
@@ -87,7 +88,7 @@ def context(dataset: Path, features: Path, before: int) -> Context:
         city_R=city_R,
         region_R=region_R,
         city_J=city_J,
-        regions=tuple(name.title() if len(name) > 3 else name.upper() for name in names),
+        regions=tuple(printable(name.title() if len(name) > 3 else name.upper(), 60) for name in names),
     )
 
 
@@ -101,6 +102,17 @@ def _places(requests: pa.Table, jobs: pa.Table, *columns: str) -> tuple[_Numbers
     return number[: len(requests)], number[len(requests) :], coded.dictionary.to_pylist()
 
 
+def user_ids(dataset: Path, users: _Numbers | npt.NDArray[np.int32]) -> dict[int, str]:
+    """The log's ids of some users."""
+    ids = pq.read_table(dataset / "users.parquet", columns=["user_id"])["user_id"].take(pa.array(users, pa.int64()))
+    return dict(zip(users.tolist(), ids.to_pylist(), strict=True))
+
+
+def feature_names(features: Path) -> list[str]:
+    """The features of a folder."""
+    return [feature["name"] for feature in storage.read_json(features / "features.json")["features"]]
+
+
 def titles(dataset: Path, requests: list[int], jobs: list[int]) -> tuple[dict[int, str], dict[int, str]]:
     """What a reader sees of some searches ("query, place") and some jobs ("title, company, place")."""
     table = pq.read_table(dataset / "requests.parquet", columns=["query_text", "city", "region"])
@@ -108,11 +120,12 @@ def titles(dataset: Path, requests: list[int], jobs: list[int]) -> tuple[dict[in
     texts = pq.read_table(dataset / "texts.parquet", columns=["value"]).take(table["query_text"])["value"].to_pylist()
     place = zip(table["city"].to_pylist(), table["region"].to_pylist(), strict=True)
     searched = [
-        ", ".join(part for part in (text or "(empty)", *where) if part) for text, where in zip(texts, place, strict=True)
+        printable(", ".join(part for part in (text or "(empty)", *where) if part))
+        for text, where in zip(texts, place, strict=True)
     ]
     table = pq.read_table(dataset / "jobs.parquet", columns=["title", "company", "city", "region"])
     table = table.take(pa.array(jobs, pa.int64()))
-    shown = [", ".join(part for part in row.values() if part) for row in table.to_pylist()]
+    shown = [printable(", ".join(part for part in row.values() if part)) for row in table.to_pylist()]
     return dict(zip(requests, searched, strict=True)), dict(zip(jobs, shown, strict=True))
 
 
@@ -172,5 +185,9 @@ def _score(folder: Path, split: str, row_N: npt.NDArray[np.int64]) -> npt.NDArra
         raise ArtifactError(
             "the scores are of other rows than the features", where=str(file), remedy="Run the scoring step on these features."
         )
-    score: npt.NDArray[np.float32] = table["score"].combine_chunks().to_numpy().astype(np.float32)
+    score: npt.NDArray[np.float32] = table["score"].combine_chunks().to_numpy(zero_copy_only=False).astype(np.float32)
+    if not np.isfinite(score).all():
+        raise ArtifactError(
+            f"{(~np.isfinite(score)).sum():,} of {len(score):,} scores are not finite", where=str(file), remedy="Score again."
+        )
     return score

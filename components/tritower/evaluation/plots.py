@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tritower.drawable import any_script
 from tritower.evaluation.calibration import Curve
 from tritower.evaluation.estimate import RANKING, Estimate
 
@@ -65,7 +66,8 @@ def _canvas(label: str, width: float = 5.4, height: float = 3.6) -> Iterator[Can
         canvas = Canvas(figure, figure.subplots())
         yield canvas
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        with any_script():
+            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         svg = text.getvalue()
         svg = svg[svg.index("<svg") :]
         # Ids must differ between drawings of one page; the fixed size goes, so that the drawing fits its column.
@@ -119,7 +121,7 @@ def metrics(estimate: Estimate, level: float, name: str) -> str:
             values = np.array([interval.value for interval in intervals])
             errors = [[i.value - i.low for i in intervals], [i.high - i.value for i in intervals]]
             canvas.axes.bar(at, values, width * 0.9, color=COLOURS[ranker], label=NAMES[ranker])
-            canvas.axes.errorbar(at, values, yerr=np.maximum(errors, 0), fmt="none", ecolor="#0f172a", elinewidth=1, capsize=2)
+            canvas.axes.errorbar(at, values, yerr=_whiskers(errors), fmt="none", ecolor="#0f172a", elinewidth=1, capsize=2)
         canvas.axes.set_xticks(np.arange(len(RANKING)), [LABELS[metric] for metric in RANKING])
         every = [v for ranker in rankers for v in (estimate.value[ranker][m] for m in RANKING) if np.isfinite(v)]
         if every:
@@ -138,7 +140,7 @@ def lifts(estimate: Estimate, bases: Sequence[str], level: float, name: str) -> 
                 lift = estimate.lift("model", base, metric, level)
                 error = [[100 * (lift.value - lift.low)], [100 * (lift.high - lift.value)]]
                 canvas.axes.errorbar(
-                    [100 * lift.value], [y], xerr=np.maximum(error, 0), fmt="o", color=COLOURS[base], capsize=3, markersize=5
+                    [100 * lift.value], [y], xerr=_whiskers(error), fmt="o", color=COLOURS[base], capsize=3, markersize=5
                 )
                 labels.append((y, f"{LABELS[metric]} over {NAMES[base].removeprefix('XGBoost').strip(', ') or base}"))
                 y -= 1
@@ -148,6 +150,11 @@ def lifts(estimate: Estimate, bases: Sequence[str], level: float, name: str) -> 
         canvas.axes.set_xlabel("relative lift, %")
         canvas.axes.grid(axis="y", visible=False)
     return canvas.svg
+
+
+def _whiskers(errors: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """Lengths of error bars; none where there is no interval."""
+    return np.maximum(np.nan_to_num(errors, nan=0.0, posinf=0.0, neginf=0.0), 0)
 
 
 def positions(

@@ -1,5 +1,7 @@
 """The self-contained HTML report, and the Markdown summary."""
 
+import math
+import re
 from importlib import resources
 from typing import Any
 
@@ -8,7 +10,8 @@ import numpy as np
 
 from tritower.evaluation import plots
 from tritower.evaluation.disagreements import Disagreement
-from tritower.evaluation.estimate import METRICS, RANKING, Estimate, Interval
+from tritower.evaluation.estimate import METRICS, RANKING, Estimate
+from tritower.evaluation.intervals import Interval
 from tritower.evaluation.rows import Rows
 
 TITLES = {
@@ -51,6 +54,7 @@ EXPLANATIONS = {
         "favour rankers that resemble it. Read the figures as a check, not as the verdict."
     ),
 }
+NOT_JUDGED = "cannot be judged"
 _NAMES = {**plots.LABELS, "log_loss": "log loss", "calibration_error": "calibration error"}
 
 
@@ -74,9 +78,9 @@ def table(estimate: Estimate, level: float) -> list[dict[str, Any]]:
         for metric in METRICS:
             value = estimate.value[ranker][metric]
             cell = {"value": f"{value:.4f}", "range": ""}
-            if metric in estimate.replicate_R[ranker]:
+            if metric in estimate.without_U[ranker]:
                 interval = estimate.interval(ranker, metric, level)
-                cell["range"] = f"{interval.low:.4f} to {interval.high:.4f}"
+                cell["range"] = NOT_JUDGED if interval.reason else f"{interval.low:.4f} to {interval.high:.4f}"
             cells.append(cell)
         rows.append({"name": plots.NAMES[ranker], "colour": plots.COLOURS[ranker], "cells": cells})
     return rows
@@ -100,8 +104,9 @@ def slice_context(
         "explanation": EXPLANATIONS[name],
         "size": (
             f"{estimate.rows:,} impressions, {estimate.requests:,} searches, {estimate.clicks:,} clicks, "
-            f"{estimate.users:,} users."
+            f"{estimate.users:,} users, worth {estimate.effective_users():,.0f} of equal weight."
         ),
+        "reason": estimate.reason,
         "columns": [_NAMES[metric] for metric in METRICS],
         "table": table(estimate, level),
         "lift_columns": [_NAMES[metric] for metric in RANKING],
@@ -112,8 +117,10 @@ def slice_context(
 
 def verdict(name: str, estimate: Estimate, bases: list[str], level: float) -> list[str]:
     """The result in plain words, one line per base and one about the distance to the best possible ranking."""
-    lines = []
     where = _WHERE[name]
+    if estimate.reason:
+        return [f"It cannot be judged which ranker is better {where}: {estimate.reason}."]
+    lines = []
     for base in bases:
         lifts = {metric: estimate.lift("model", base, metric, level) for metric in ("auc", "map@1", "map@3")}
         sure = [lift.low > 0 for lift in lifts.values()]
@@ -124,16 +131,15 @@ def verdict(name: str, estimate: Estimate, bases: list[str], level: float) -> li
             else "is not clearly apart from" if not any(sure) and not any(worse)
             else "is partly ahead of"
         )  # fmt: skip
-        figures = ", ".join(
-            f"{plots.LABELS[m]} {percent(v.value)} ({percent(v.low)} to {percent(v.high)})" for m, v in lifts.items()
-        )
+        figures = ", ".join(f"{plots.LABELS[m]} {percent(v.value)} ({_range(v)})" for m, v in lifts.items())
         lines.append(f"The triple tower {word} {plots.NAMES[base]} {where}: {figures}.")
     if "oracle" in estimate.value and "baseline" in estimate.value:
         share = estimate.share("model", "baseline", "oracle", "auc", level)
-        lines.append(
-            f"It covers {100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f}) of the AUC between XGBoost "
-            "on standard features and the best possible ranking."
-        )
+        if not share.reason:
+            lines.append(
+                f"It covers {100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f}) of the AUC between "
+                "XGBoost on standard features and the best possible ranking."
+            )
     return lines
 
 
@@ -181,11 +187,15 @@ def browser_context(
     return {"rival": plots.NAMES[rival], "won": shown(won), "lost": shown(lost)}
 
 
-def markdown(verdict_lines: list[str], estimates: dict[str, Estimate], level: float) -> str:
-    """A short summary: the verdict and one table per slice."""
-    lines = ["# Evaluation", "", *[f"{line}\n" for line in verdict_lines]]
+def markdown(context: dict[str, Any], estimates: dict[str, Estimate], level: float) -> str:
+    """A short summary: warnings, notes, the verdict and one table per slice; `context` is that of the report."""
+    warnings = [f"**Warning.** {_plain(line)}" for line in context["warnings"]]
+    above = [*warnings, *map(_plain, context["notes"]), *context["verdict"]]
+    lines = ["# Evaluation", "", *[f"{line}\n" for line in above]]
     for name, estimate in estimates.items():
-        lines += [f"## {TITLES[name]}", "", "| ranker | " + " | ".join(_NAMES[m] for m in METRICS) + " |"]
+        lines += [f"## {TITLES[name]}", ""]
+        lines += [f"Cannot be judged: {estimate.reason}.", ""] if estimate.reason else []
+        lines += ["| ranker | " + " | ".join(_NAMES[m] for m in METRICS) + " |"]
         lines += ["|---|" + "---|" * len(METRICS)]
         lines += [
             f"| {row['name']} | " + " | ".join(cell["value"] for cell in row["cells"]) + " |" for row in table(estimate, level)
@@ -196,7 +206,17 @@ def markdown(verdict_lines: list[str], estimates: dict[str, Estimate], level: fl
 
 def _lift_cell(lift: Interval) -> dict[str, str]:
     sign = "up" if lift.low > 0 else "down" if lift.high < 0 else ""
-    return {"value": percent(lift.value), "range": f"{percent(lift.low)} to {percent(lift.high)}", "sign": sign}
+    value = percent(lift.value) if math.isfinite(lift.value) else "-"
+    return {"value": value, "range": _range(lift), "sign": sign, "reason": lift.reason}
+
+
+def _range(lift: Interval) -> str:
+    return NOT_JUDGED if lift.reason else f"{percent(lift.low)} to {percent(lift.high)}"
+
+
+def _plain(text: str) -> str:
+    """Text in Markdown as it stands: its own signs mean nothing there."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", " ".join(text.split()))
 
 
 def rates_by_position(position_N: Any, clicked_N: Any, most: int = 25) -> Any:

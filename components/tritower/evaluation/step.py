@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tritower import logs, storage
+from tritower import logs, manifest, storage, telltale
 from tritower.errors import DataError
-from tritower.evaluation import auc, disagreements, document, examination, gate, inputs, plots, slices
+from tritower.evaluation import auc, disagreements, document, examination, gate, inputs, plausible, plots, slices, visitors
 from tritower.evaluation import report as pages
 from tritower.evaluation.config import EvaluationConfig
 from tritower.evaluation.estimate import Estimate, estimate
@@ -26,7 +26,8 @@ _ORDER = ("randomised", "ipw", "logged")
 class _Judged:
     """Everything the report shows.
 
-    `measured_P` and `learned_P` are the examination curves measured on randomised rows and learned by the model.
+    `measured_P` and `learned_P` are the examination curves measured on randomised rows and learned by the model. `warnings` say
+    what is too good to be true, `notes` what a reader must know besides: the run's remark, and searches without a known user.
     """
 
     parts: dict[str, Rows]
@@ -35,6 +36,8 @@ class _Judged:
     decision: gate.Decision
     measured_P: npt.NDArray[np.float64] | None
     learned_P: npt.NDArray[np.float64] | None
+    warnings: list[str]
+    notes: list[str]
 
 
 def run(
@@ -65,9 +68,11 @@ def run(
             `ipw` (logged clicks weighted by inverse examination, where positions are known) and `redrawn` (with `truth`:
             every search, clicks drawn anew from the true probabilities as if all jobs were examined). Each holds rows,
             requests, clicks, users, the metrics of each ranker, `intervals`, and the lifts `lift` (over the baseline),
-            `lift_cos`, `lift_full`, `lift_champion`: relative, as a fraction, with the ends of the interval. `deciding` names
-            the slice that the gate looked at, `gate` its word and reasons, `slices` the kinds of search, `roc` points of the
-            model's ROC curve, `examination` and `examination_learned` the two curves.
+            `lift_cos`, `lift_full`, `lift_champion`: relative, as a fraction, with the ends of the interval. With too few users
+            or clicks the ends are null, and `cannot_be_judged` says why. `deciding` names the slice that the gate
+            looked at, `gate` its word and reasons, `slices` the kinds of search, `roc` points of the model's ROC curve,
+            `examination` and `examination_learned` the two curves, `warnings` what is too good to be true, `notes` what else a
+            reader must know, `shared_users` the ids that are no user, and the share of their searches.
         report: HTML file to write.
         summary: Markdown file to write, if any.
 
@@ -82,14 +87,20 @@ def run(
     given |= {"baseline_full": scores_baseline_full} if scores_baseline_full else {}
     with tempfile.TemporaryDirectory(prefix="champion-") as temporary:
         given |= {"champion": _here(scores_champion, Path(temporary))} if str(scores_champion) else {}
+        manifest.check(dataset, features, *given.values())
         rows = _read(Path(dataset), Path(features), truth, split, {name: Path(folder) for name, folder in given.items()})
+    rows, shared = _apart(rows, Path(dataset))
+    told = _telling(Path(features), split, config)
+    notes = [config.remark] * bool(config.remark) + [_of_nobody(shared)] * bool(shared["users"])
     measured_P = examination.from_randomised(*inputs.shown(Path(features)), config.propensity_floor)
-    judged = _judge(rows, measured_P, inputs.examination(Path(scores)), config)
+    judged = _judge(rows, measured_P, inputs.examination(Path(scores)), told, notes, config)
+    for warning in judged.warnings:
+        _log.warning("%s", warning)
     with logs.phase(_log, "judge kinds of search") as counts:
         basis = "redrawn" if truth else judged.deciding
         kinds = _kinds(judged, basis, Path(dataset), Path(features), config)
         counts["slices"] = len(kinds)
-    content = _content(judged, kinds, basis, config)
+    content = _content(judged, kinds, basis, config) | {"shared_users": shared}
     storage.write_json(metrics, content)
     with logs.phase(_log, "report"):
         context = _page(judged, kinds, basis, Path(dataset), truth, config)
@@ -97,7 +108,7 @@ def run(
             temporary.write_text(pages.html(context), encoding="utf-8")
         if str(summary):
             with storage.atomic_file(summary) as temporary:
-                temporary.write_text(pages.markdown(context["verdict"], judged.estimates, config.level), encoding="utf-8")
+                temporary.write_text(pages.markdown(context, judged.estimates, config.level), encoding="utf-8")
     return document.flat(content)
 
 
@@ -139,10 +150,38 @@ def _read(dataset: Path, features: Path, truth: str, split: str, scores: dict[st
     return rows
 
 
+def _apart(rows: Rows, dataset: Path) -> tuple[Rows, dict[str, Any]]:
+    """The rows with a user of its own for each search under an id that many share, and what metrics.json says of these ids."""
+    ids = inputs.user_ids(dataset, np.unique(rows.user))
+    found = visitors.shared(rows, frozenset(user for user, user_id in ids.items() if visitors.stands_for_nobody(user_id)))
+    told = {"users": [ids[user] for user in found.users], "searches": found.searches, "share": found.share}
+    return visitors.apart(rows, found), told
+
+
+def _of_nobody(shared: dict[str, Any]) -> str:
+    return (
+        f"{shared['searches']:,} searches ({shared['share']:.1%}) have no known user: many people share their id. Each counts "
+        "as a user of its own, so an interval does not know which of them are one person's."
+    )
+
+
+def _telling(features: Path, split: str, config: EvaluationConfig) -> list[str]:
+    """A warning for each single column that is too good to be true."""
+    if config.suspicious_feature_auc == 1:
+        return []
+    with logs.phase(_log, "look for columns that tell the label") as counts:
+        names = inputs.feature_names(features)
+        counts["columns"] = len(names)
+        found = telltale.columns(features, names, [split], config.suspicious_feature_auc)
+    return [f"Too good to be true: the column {column}. {plausible.WHAT_TO_DO}" for column in found]
+
+
 def _judge(
     rows: Rows,
     measured_P: npt.NDArray[np.float64] | None,
     learned_P: npt.NDArray[np.float64] | None,
+    told: list[str],
+    notes: list[str],
     config: EvaluationConfig,
 ) -> _Judged:
     curve_P = measured_P if measured_P is not None else learned_P
@@ -173,6 +212,8 @@ def _judge(
         decision=gate.decide(estimates[deciding], plots.NAMES, config),
         measured_P=measured_P,
         learned_P=learned_P,
+        warnings=[*plausible.warnings(estimates, plots.NAMES, config), *told],
+        notes=notes,
     )
 
 
@@ -191,6 +232,8 @@ def _content(judged: _Judged, kinds: dict[str, Estimate], basis: str, config: Ev
     content |= {
         "deciding": judged.deciding,
         "gate": {"word": judged.decision.word(), "reasons": list(judged.decision.reasons)},
+        "warnings": judged.warnings,
+        "notes": judged.notes,
         "slices": {"basis": basis, **{name: document.part(value, config.level) for name, value in kinds.items()}},
         "examination": document.curve(judged.measured_P),
         "examination_learned": document.curve(judged.learned_P),
@@ -214,6 +257,8 @@ def _page(
         "title": "Does the triple tower rank better?",
         "subtitle": f"{len(np.unique(rows.request)):,} held-out searches, all later than those it was trained on.",
         "decision": judged.decision,
+        "warnings": judged.warnings,
+        "notes": judged.notes,
         "verdict": pages.verdict(judged.deciding, first, bases, config.level),
         "provenance": pages.PROVENANCE["truth" if truth else "real"],
         "level": f"{100 * config.level:g} %",
@@ -223,7 +268,8 @@ def _page(
         ],
         "kinds": pages.kinds_context(kinds, rival, basis, config.level),
         "browser": pages.browser_context(rows, rival, won, lost, searches, jobs),
-        "bootstrap": config.bootstrap,
+        "min_users": config.min_users,
+        "min_searches": config.min_searches,
         "bins": config.bins,
     }
 

@@ -5,11 +5,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tritower import logs
 from tritower.config import from_dict
 from tritower.errors import ConfigError, TritowerError
+
+if TYPE_CHECKING:
+    from tritower.features.audit import Report
 
 BEGIN, END = "<!-- features: begin -->", "<!-- features: end -->"
 
@@ -30,6 +33,7 @@ def main() -> int:
     run.add_argument("--config", default="{}", help="knobs as JSON")
     audit.add_argument("--rows", type=int, default=200, help="rows to recompute")
     audit.add_argument("--seed", type=int, default=0)
+    audit.add_argument("--limit", type=float, default=0.9, help="AUC from which one column is too good to be true")
     table = verbs.add_parser("table", help="print the table of all features")
     table.add_argument("--write", action="store_true", help="put it into the README of this package")
     arguments: dict[str, Any] = vars(parser.parse_args())
@@ -61,10 +65,15 @@ def _run(*, config: str, **places: str) -> int:
     return 0
 
 
-def _audit(**arguments: str | int) -> int:
+def _audit(**arguments: str | float) -> int:
     from tritower.features import audit
 
-    report = audit.run(**arguments)  # type: ignore[arg-type]
+    _print_audit(report := audit.run(**arguments))  # type: ignore[arg-type]
+    print("clean" if report.clean else "LEAK" if report.mismatches or report.leaking else "SUSPICIOUS")
+    return 0 if report.clean else 1
+
+
+def _print_audit(report: "Report") -> None:
     print(
         f"{report.rows} rows x {report.features} features recomputed by brute force: {len(report.mismatches)} features differ"
     )
@@ -73,10 +82,15 @@ def _audit(**arguments: str | int) -> int:
     print(f"{report.shuffled_rows} rows compared with later labels shuffled: {len(report.leaking)} features changed")
     for name in report.leaking:
         print(f"  {name}")
+    print(f"features and ids one by one against the clicks: {len(report.telling)} too good to be true")
+    for told in report.telling:
+        print(f"  {told}")
+    if report.telling:
+        print("  Are there ids that only clicked rows have, or a column that is written after the click? Mend the log.")
     if report.unknown:
-        print(f"not audited, unknown to tritower: {', '.join(report.unknown)}")
-    print("clean" if report.clean else "LEAK")
-    return 0 if report.clean else 1
+        print(f"not recomputed, unknown to tritower: {', '.join(report.unknown)}")
+    if report.unaudited:
+        print(f"not audited, no feature: {', '.join(report.unaudited)}")
 
 
 def _table(*, write: bool) -> int:

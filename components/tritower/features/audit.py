@@ -1,10 +1,14 @@
-"""Does any feature see the future? Two tests that users run on their own data.
+"""Does any feature see the future, or know the label? Three tests that users run on their own data.
 
 * Brute force: random rows of a features folder are recomputed from the whole log (`reference`) and compared.
 * Label shuffling: the labels of everything after a moment are shuffled and the features built anew. Rows up to that moment
   must come out the same: whoever knew a later label shows it here.
 
-Features that the folder has and tritower does not know are listed as not audited.
+* Telling columns: no single feature, and no number of an id, may separate clicked rows from others nearly perfectly. The first
+  two tests find faults of the features; this one finds those of the log, such as job ids that only clicked rows have.
+
+The first two tests leave out features that tritower does not know, and all tests the columns that are no feature: both are
+listed.
 """
 
 import dataclasses
@@ -19,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tritower import schema, storage
+from tritower import schema, storage, telltale
 from tritower.config import from_dict
 from tritower.errors import ArtifactError
 from tritower.features import lookup, source
@@ -28,9 +32,12 @@ from tritower.features.config import FeaturesConfig
 from tritower.features.entities import Entities
 from tritower.features.reference import Reference, Value
 from tritower.features.timeline import NO_TIME, Rows
+from tritower.telltale import Told
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 2e-5  # float32 sums of a few hundred products, and features are stored as float32
+TOO_GOOD = 0.9
+"""AUC of one column from which it is taken to tell the label; the best of the simulated logs reach .7."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +50,9 @@ class Report:
         mismatches: per feature, how many of those rows differ, and one of them as (row, stored, recomputed).
         shuffled_rows: rows compared after shuffling later labels.
         leaking: features that changed when only later labels did.
-        unknown: columns that tritower cannot recompute.
+        unknown: features that tritower cannot recompute.
+        telling: columns that tell the label by themselves.
+        unaudited: columns that no test looked at.
     """
 
     rows: int
@@ -52,11 +61,13 @@ class Report:
     shuffled_rows: int
     leaking: list[str]
     unknown: list[str]
+    telling: list[Told]
+    unaudited: list[str]
 
     @property
     def clean(self) -> bool:
         """Whether nothing was found."""
-        return not self.mismatches and not self.leaking
+        return not self.mismatches and not self.leaking and not self.telling
 
 
 def run(
@@ -67,8 +78,12 @@ def run(
     entities: str | Path | None = None,
     rows: int = 200,
     seed: int = 0,
+    limit: float = TOO_GOOD,
 ) -> Report:
     """Audit a features folder against the dataset it was built from.
+
+    Args:
+        limit: AUC from which a single column is too good to be true, .5 to 1.
 
     Raises:
         ArtifactError: the folder does not belong to this dataset.
@@ -88,6 +103,8 @@ def run(
         mismatches=_brute_force(Reference(tables, log, config, found), Path(features), names, rows, rng),
         **_shuffle(Builder(tables, config, found), log, Path(features), names, rng),
         unknown=[name for name in stored if name not in known],
+        telling=telltale.columns(Path(features), stored, schema.SPLITS, limit),
+        unaudited=[name for name in _columns(Path(features)) if name not in {*stored, *telltale.KEYS}],
     )
 
 
@@ -168,6 +185,15 @@ def _rows_in_order(features: Path, names: list[str]) -> Iterator[npt.NDArray[np.
             yield held[:, :65_536]
             held = held[:, 65_536:]
     yield held
+
+
+def _columns(features: Path) -> list[str]:
+    """The names of all columns of the folder's parts."""
+    for split in schema.SPLITS:
+        for part in storage.parquet_parts(features / split):
+            names: list[str] = pq.read_schema(part).names
+            return names
+    return []
 
 
 def _parts(features: Path, columns: list[str]) -> Iterator[pa.Table]:

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tritower import storage
+from tritower import __version__, storage
 from tritower.config import to_dict
 from tritower.errors import ArtifactError
 from tritower.features import counters, rings
@@ -176,12 +176,7 @@ class Saved:
         """
         self.folder = Path(folder)
         self.about = storage.read_json(self.folder / "state.json")
-        if self.about["version"] != VERSION or self.about["config"] != knobs(config):
-            raise ArtifactError(
-                f"the state was written with {self.about['config']}, this run has {knobs(config)}",
-                where=str(folder),
-                remedy="Use the same knobs, or build from the start without a state.",
-            )
+        _check(self.about, knobs(config), str(folder))
         self.last_ts: int = self.about["last_ts"]
         self.searches_counted = Counted.read(self.folder)
         self.jobs = self._table("jobs")
@@ -197,6 +192,25 @@ class Saved:
     def counted(self, request_ids: pa.Array) -> npt.NDArray[np.bool_]:
         """Which of the requests at the state's last instant it has counted."""
         return _in(request_ids, pa.array(self.about["last_requests"], pa.string()))
+
+
+def _check(about: dict[str, Any], own: dict[str, Any], where: str) -> None:
+    """Raise ArtifactError where a state is of another version than this code, or of other knobs; name what differs."""
+    if about.get("version") != VERSION:
+        raise ArtifactError(
+            f"the state has version {about.get('version')}, tritower {__version__} reads version {VERSION}",
+            where=where,
+            remedy="Run the version of tritower that wrote it, or build from the start without a state.",
+        )
+    theirs = about["config"]
+    differ = [name for name in sorted(own | theirs) if own.get(name) != theirs.get(name)]
+    if differ:
+        then, now = (", ".join(f"{name}={values.get(name)}" for name in differ) for values in (theirs, own))
+        raise ArtifactError(
+            f"the state was written with {then}, this run has {now}",
+            where=where,
+            remedy="Use the same knobs, or build from the start without a state.",
+        )
 
 
 def restore(builder: Builder, saved: Saved) -> None:

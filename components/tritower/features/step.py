@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tritower import schema, storage
+from tritower import manifest, schema, storage
 from tritower.batches import BatchKernel
 from tritower.config import to_dict
 from tritower.engine import Engine, open_engine
@@ -67,6 +67,7 @@ def run(
         DataError: the state reaches beyond the dataset, has counted all of it, or too many rows came late.
         ArtifactError: the state is of another version or has other knobs.
     """
+    manifest.check(dataset, embeddings, *(place for place in (candidates, entities) if place))
     with storage.atomic_directory(features) as out, _open_engine(config, out) as engine:
         with phase(logger, "read lookup tables") as counts, _fetched(previous) as earlier:
             seen = state.Saved(earlier, config) if earlier else None
@@ -123,7 +124,9 @@ def _fetched(previous: str | Path | None) -> Iterator[Path | None]:
     with tempfile.TemporaryDirectory() as scratch:
         is_here = storage.is_local(previous)
         folder = storage.local_path(previous) if is_here else storage.fetch_tree(previous, Path(scratch) / "state")
-        yield folder if (folder / "state.json").exists() else folder / "state"
+        folder = folder if (folder / "state.json").exists() else folder / "state"
+        manifest.check(folder)
+        yield folder
 
 
 def _builder(

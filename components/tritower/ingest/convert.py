@@ -1,11 +1,15 @@
-"""Columns of any source type into the schema's types, with a mask of the values that do not fit.
+"""Columns of any source type into the schema's types, with masks of the values that do not fit.
 
 A text source (CSV) gives binary columns, a JSON source gives text or what the JSON held, Parquet gives its own types. Each
-function takes an Arrow array and returns the converted array and a boolean array `bad`, true where a value is present but
-does not convert. Empty text counts as missing for every type but `string`.
+function takes an Arrow array and returns what `values.py` describes. Empty text counts as missing for every type but `string`.
+What each type accepts is the table in README.md; a test reads it.
 """
 
+import ast
+import csv
 import json
+import re
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -13,24 +17,41 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tritower.ingest import times
+from tritower.ingest.values import (
+    NONE_WORDS,
+    NULL_WORDS,
+    Converted,
+    all_bad,
+    blank_is_null,
+    converted,
+    mask,
+    says_none,
+    valid,
+    without,
+)
 from tritower.schema import Column, Type
 
-Converted = tuple[pa.Array, pa.Array]
-
-_TRUE = pa.array(["true", "t", "yes", "y", "1"])
-_FALSE = pa.array(["false", "f", "no", "n", "0"])
+_TRUE = pa.array(["true", "t", "yes", "y", "1", "1.0", "\x01"])  # the last one is how MySQL writes a BIT
+_FALSE = pa.array(["false", "f", "no", "n", "0", "0.0", "\x00"])
 _INTEGER = r"^[+-]?\d{1,18}(\.0*)?$"
-_TIME = r"^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?$"
-_ZONE = r"(Z|[+-]\d{2}:?\d{2})$"
-_EPOCH = r"^\d{9,17}$"
+_REAL = r"^-?\d+(\.\d*)?([eE][+-]?\d+)?$"
+_WHOLE_FLOAT = r"^(0|[1-9]\d{0,17})\.0$"
+_EXACT = {16: 2.0**11, 32: 2.0**24, 64: 2.0**53}  # up to where a float of so many bits holds every whole number
+_LONGEST_LIST = 100_000  # characters of a list written as text
 
 
 def convert(values: pa.Array, column: Column) -> Converted:
-    """Convert one column to its engine type: the schema's type, but a time as int64 microseconds; check its range."""
-    values, bad_text = _as_text_if_binary(values)
-    converted, bad = _CONVERTERS[column.type](values)
-    bad = pc.or_(bad, bad_text)
-    return converted, bad
+    """Convert one column to its engine type: the schema's type, but a time as int64 microseconds; its range is not checked."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    values = _plain(values)
+    if _is_binary(values.type):
+        values, bad = _decoded(values, ids=column.is_id)
+        if bad is not None:
+            found = _CONVERTERS[column.type](values, column)
+            return found._replace(bad=found.bad | bad)
+    return _CONVERTERS[column.type](values, column)
 
 
 def engine_type(type: Type) -> pa.DataType:
@@ -42,184 +63,193 @@ def engine_type(type: Type) -> pa.DataType:
 
 def clean_text(values: pa.Array) -> pa.Array:
     """Unicode NFC, white space collapsed to single blanks and trimmed."""
-    normal = pc.utf8_normalize(values, form="NFC")
-    return pc.utf8_trim_whitespace(pc.replace_substring_regex(normal, r"[\s\pZ]+", " "))
+    # Most texts are ASCII with single blanks, and need no more than trimming.
+    rest = pc.fill_null(pc.or_(pc.match_substring(values, "  "), pc.invert(pc.ascii_is_printable(values))), False)
+    if pc.any(rest).as_py():
+        normal = pc.utf8_normalize(values.filter(rest), form="NFC")
+        values = pc.replace_with_mask(values, rest, pc.replace_substring_regex(normal, r"[\s\pZ]+", " "))
+    return pc.utf8_trim_whitespace(values)
 
 
-def _as_text_if_binary(values: pa.Array) -> Converted:
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
+def _plain(values: pa.Array) -> pa.Array:
+    """Without encodings, extension types and 64-bit or view layouts, so that a type has one form."""
+    if isinstance(values.type, pa.BaseExtensionType):
+        values = values.storage
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if not (pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)):
-        if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
-            values = values.cast(pa.string())
-        return values, _none(values)
+    if pa.types.is_run_end_encoded(values.type):
+        values = pc.run_end_decode(values)
+    if pa.types.is_large_string(values.type) or pa.types.is_string_view(values.type):
+        values = values.cast(pa.string())
+    return values
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _decoded(values: pa.Array, *, ids: bool) -> tuple[pa.Array, Any]:
+    """Bytes as text, and the rows that are neither UTF-8 nor, among ids, a UUID; None where every row is text.
+
+    A UUID is told by its length, its version and its variant: its ninth byte begins no character, so no text is taken for one.
+    """
+    if pa.types.is_fixed_size_binary(values.type):
+        values = values.cast(pa.binary())
     try:
-        return values.cast(pa.string()), _none(values)
+        return values.cast(pa.string()), None
     except pa.ArrowInvalid:
-        texts = [_decode(value) for value in values.to_pylist()]
-        decoded = pa.array(texts, pa.string())
-        return decoded, pc.and_(values.is_valid(), decoded.is_null())
+        decoded = pa.array([_decode(value, ids) for value in values.to_pylist()], pa.string())
+        return decoded, valid(values) & ~valid(decoded)
 
 
-def _decode(value: bytes | None) -> str | None:
-    try:
-        return None if value is None else value.decode()
-    except UnicodeDecodeError:
+def _decode(value: bytes | None, ids: bool) -> str | None:
+    if value is None:
         return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        is_uuid = ids and len(value) == 16 and 0x10 <= value[6] < 0x90 and 0x80 <= value[8] < 0xC0
+        return str(uuid.UUID(bytes=value)) if is_uuid else None
 
 
-def _none(values: pa.Array) -> pa.Array:
-    return pa.array(np.zeros(len(values), bool))
-
-
-def _bad(before: pa.Array, after: pa.Array) -> pa.Array:
-    return pc.and_(before.is_valid(), after.is_null())
-
-
-def _blank_is_null(values: pa.Array) -> pa.Array:
-    if not pa.types.is_string(values.type):
-        return values
-    values = pc.utf8_trim_whitespace(values)
-    return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
-
-
-def _to_string(values: pa.Array) -> Converted:
+def _to_string(values: pa.Array, column: Column) -> Converted:
     kind = values.type
     if pa.types.is_string(kind):
-        return values, _none(values)
-    if pa.types.is_null(kind):
-        return values.cast(pa.string()), _none(values)
-    if pa.types.is_integer(kind):
-        return values.cast(pa.string()), _none(values)
-    if pa.types.is_floating(kind):  # pandas turns whole numbers with gaps into floats
-        whole, bad = _to_int64(values)
-        return whole.cast(pa.string()), bad
-    return pa.nulls(len(values), pa.string()), values.is_valid()
+        if column.is_id and mask(pc.ends_with(values, ".0")).any():  # pandas turns whole numbers with gaps into floats
+            whole = pc.match_substring_regex(values, _WHOLE_FLOAT)
+            values = pc.if_else(whole, pc.replace_substring(values, ".0", ""), values)
+        none = mask(pc.is_in(values, NULL_WORDS if column.is_id or column.name == "query" else NONE_WORDS))
+        return converted(without(values, none), none=none)
+    if pa.types.is_integer(kind) or pa.types.is_null(kind):
+        return converted(values.cast(pa.string()))
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        whole = _to_int64(values)
+        return whole._replace(values=whole.values.cast(pa.string()))
+    return all_bad(values, pa.string())
 
 
 def _to_int64(values: pa.Array) -> Converted:
-    values = _blank_is_null(values)
     kind = values.type
+    if pa.types.is_string(kind):
+        return _whole_text(blank_is_null(values))
+    if pa.types.is_uint64(kind):
+        return _cast_whole(values, values.fill_null(0).to_numpy() <= 2**63 - 1)
     if pa.types.is_integer(kind) or pa.types.is_null(kind):
-        whole = values.cast(pa.int64(), safe=False)
-    elif pa.types.is_floating(kind):
-        finite = pc.and_(pc.is_finite(values), pc.equal(pc.floor(values), values))
-        fits = pc.and_(finite, pc.less(pc.abs(values), 2.0**62))
-        whole = pc.if_else(fits, values, pa.scalar(None, kind)).cast(pa.int64())
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)  # NaN is how pandas writes a gap
-    elif pa.types.is_string(kind):
-        fits = pc.match_substring_regex(values, _INTEGER)
-        digits = pc.replace_substring_regex(values, r"\.0*$", "")
-        whole = pc.if_else(fits, digits, pa.scalar(None, pa.string())).cast(pa.int64())
-    else:
-        return pa.nulls(len(values), pa.int64()), values.is_valid()
-    return whole, _bad(values, whole)
+        return converted(values.cast(pa.int64()))
+    if pa.types.is_floating(kind):
+        number = values.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False)
+        gap = np.isnan(number)  # how pandas writes a gap
+        found = _cast_whole(values.cast(pa.float64()), np.abs(np.floor(number)) <= _EXACT[kind.bit_width], number)
+        return found._replace(bad=found.bad & ~gap)
+    if pa.types.is_decimal(kind):
+        return _cast_whole(values, mask(pc.equal(pc.floor(values), values)) & mask(pc.less(pc.abs(values), 10**18)))
+    return all_bad(values, pa.int64())
 
 
-def _to_integer(low: int, high: int, kind: pa.DataType) -> Callable[[pa.Array], Converted]:
-    def to_integer(values: pa.Array) -> Converted:
-        whole, bad = _to_int64(values)
-        fits = pc.and_(pc.greater_equal(whole, low), pc.less_equal(whole, high))
-        kept = pc.if_else(fits, whole, pa.scalar(None, pa.int64()))
-        return kept.cast(kind), pc.or_(bad, _bad(whole, kept))
+def _cast_whole(values: pa.Array, fits: Any, number: Any = None) -> Converted:
+    if number is not None:
+        with np.errstate(invalid="ignore"):
+            fits = fits & (np.floor(number) == number)
+    present = valid(values)
+    return converted(without(values, ~fits).cast(pa.int64()), bad=present & ~fits)
+
+
+def _whole_text(text: pa.Array) -> Converted:
+    fits = pc.match_substring_regex(text, _INTEGER)
+    digits = pc.replace_substring_regex(text, r"^\+|\.0*$", "")  # Arrow reads no plus sign
+    whole = pc.if_else(fits, digits, pa.scalar(None, pa.string())).cast(pa.int64())
+    left = valid(text) & ~valid(whole)
+    if not left.any():
+        return converted(whole)
+    none = left & says_none(text)
+    real = pc.if_else(pc.match_substring_regex(digits, _REAL), digits, pa.scalar(None, pa.string())).cast(pa.float64())
+    written = _to_int64(without(real, ~left))  # such as 1e3
+    whole = pc.coalesce(whole, written.values)
+    return converted(whole, bad=left & ~none & ~valid(whole), none=none)
+
+
+def _to_integer(low: int, high: int, kind: pa.DataType) -> Callable[[pa.Array, Column], Converted]:
+    def to_integer(values: pa.Array, column: Column) -> Converted:
+        found = _to_int64(values)
+        beyond = mask(pc.or_(pc.less(found.values, low), pc.greater(found.values, high)))
+        return found._replace(values=without(found.values, beyond).cast(kind), bad=found.bad | beyond)
 
     return to_integer
 
 
-def _to_bool(values: pa.Array) -> Converted:
+def _to_bool(values: pa.Array, column: Column) -> Converted:
     if pa.types.is_boolean(values.type):
-        return values, _none(values)
+        return converted(values)
     if not pa.types.is_string(values.type):
-        whole, bad = _to_int64(values)
-        kept = pc.if_else(pc.is_in(whole, pa.array([0, 1])), whole, pa.scalar(None, pa.int64()))
-        return kept.cast(pa.bool_()), pc.or_(bad, _bad(whole, kept))
-    text = pc.utf8_lower(_blank_is_null(values))
-    known = pc.or_(pc.is_in(text, _TRUE), pc.is_in(text, _FALSE))
-    truth = pc.if_else(known, pc.is_in(text, _TRUE), pa.scalar(None, pa.bool_()))
-    return truth, _bad(text, truth)
+        found = _to_int64(values)
+        beyond = valid(found.values) & ~mask(pc.is_in(found.values, pa.array([0, 1])))
+        return found._replace(values=without(found.values, beyond).cast(pa.bool_()), bad=found.bad | beyond)
+    text = pc.utf8_lower(blank_is_null(values))
+    true, false = mask(pc.is_in(text, _TRUE)), mask(pc.is_in(text, _FALSE))
+    left = valid(text) & ~(true | false)
+    none = left & says_none(text) if left.any() else left
+    return converted(pa.array(true, mask=~(true | false)), bad=left & ~none, none=none)
 
 
-def _to_time(values: pa.Array) -> Converted:
-    kind = values.type
-    if pa.types.is_timestamp(kind):
-        return values.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64()), _none(values)
-    if pa.types.is_date(kind):
-        return values.cast(pa.timestamp("us")).cast(pa.int64()), _none(values)
-    if not pa.types.is_string(kind):
-        whole, bad = _to_int64(values)
-        return _epoch(whole), bad
-    text = _blank_is_null(values)
-    nothing = pa.scalar(None, pa.string())
-    is_epoch = pc.match_substring_regex(text, _EPOCH)
-    epoch = _epoch(pc.if_else(is_epoch, text, nothing).cast(pa.int64()))
-    zoned = pc.match_substring_regex(text, r"\d{2}:\d{2}.*" + _ZONE)
-    plain = pc.if_else(zoned, nothing, pc.replace_substring_regex(text, r" ?UTC$", ""))
-    plain = pc.if_else(pc.match_substring_regex(plain, _TIME), plain, nothing)
-    local = pc.if_else(zoned, text, nothing)
-    times = pc.coalesce(_parse(plain, pa.timestamp("ns")), _parse(local, pa.timestamp("ns", tz="UTC")), epoch)
-    return times, _bad(text, times)
-
-
-def _epoch(whole: pa.Array) -> pa.Array:
-    """Seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by size, as microseconds."""
-    seconds = pc.if_else(pc.less(whole, 10**11), pc.multiply(whole, 1_000_000), whole)
-    seconds = pc.if_else(pc.and_(pc.greater_equal(whole, 10**11), pc.less(whole, 10**14)), pc.multiply(whole, 1_000), seconds)
-    return pc.if_else(pc.greater_equal(whole, 10**17), pc.divide(whole, 1_000), seconds)
-
-
-def _parse(text: pa.Array, kind: pa.DataType) -> pa.Array:
-    try:
-        return _micros(text.cast(kind))
-    except pa.ArrowInvalid:
-        return pa.array([_parse_one(value, kind) for value in text], pa.int64())
-
-
-def _parse_one(text: pa.Scalar, kind: pa.DataType) -> int | None:
-    try:
-        whole: int | None = _micros(pa.array([text.as_py()], pa.string()).cast(kind))[0].as_py()
-    except pa.ArrowInvalid:
-        return None
-    return whole
-
-
-def _micros(times: pa.Array) -> pa.Array:
-    return times.cast(pa.timestamp("us", tz=times.type.tz), safe=False).cast(pa.int64())
-
-
-def _to_strings(values: pa.Array) -> Converted:
-    kind = values.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return values.cast(pa.list_(pa.string())), _none(values)
+def _to_strings(values: pa.Array, column: Column) -> Converted:
+    kind, strings = values.type, pa.list_(pa.string())
     if pa.types.is_null(kind):
-        return values.cast(pa.list_(pa.string())), _none(values)
-    if not pa.types.is_string(kind):
-        return pa.nulls(len(values), pa.list_(pa.string())), values.is_valid()
-    text = _blank_is_null(values)
-    lists = pa.array([_split_list(value) for value in text.to_pylist()], pa.list_(pa.string()))
-    return lists, _bad(text, lists)
+        return converted(values.cast(strings))
+    if pa.types.is_string(kind):
+        text = blank_is_null(values)
+        none = says_none(text)
+        lists = pa.array([_split_list(value) for value in without(text, none).to_pylist()], strings)
+        return converted(lists, bad=valid(text) & ~none & ~valid(lists), none=none)
+    if pa.types.is_list(kind) and pa.types.is_string(kind.value_type) and not (values.values.null_count or values.offset):
+        return converted(values)
+    if not pa.types.is_nested(kind) or pa.types.is_struct(kind):
+        return all_bad(values, strings)
+    lists = pa.array([_texts(value) for value in values.to_pylist()], strings)
+    return converted(lists, bad=valid(values) & ~valid(lists))
+
+
+def _texts(value: Any) -> list[str] | None:
+    """The texts of a list, without its gaps; None when it holds anything else."""
+    if not isinstance(value, list):
+        return None
+    parts = [_decode(part, ids=False) if isinstance(part, bytes) else part for part in value if part is not None]
+    texts = [part for part in parts if isinstance(part, str)]
+    return texts if len(texts) == len(parts) else None
 
 
 def _split_list(text: str | None) -> list[str] | None:
-    """`["a", "b"]` as JSON, otherwise parts between `|`."""
-    if text is None:
+    """`["a", "b"]` as JSON, Python or numpy writes it, `{a,b}` as Postgres does, otherwise parts between `|`."""
+    if text is None or len(text) > _LONGEST_LIST:
         return None
+    if text.startswith("{") and text.endswith("}"):
+        parts = next(csv.reader([text[1:-1]], doublequote=False, escapechar="\\", skipinitialspace=True), [])
+        return [part for part in parts if part and part != "NULL"]
     if not text.startswith("["):
         return [part.strip() for part in text.split("|") if part.strip()]
-    try:
-        parts: Any = json.loads(text)
-    except json.JSONDecodeError:
-        return None
-    return parts if isinstance(parts, list) and all(isinstance(part, str) for part in parts) else None
+    for read in (json.loads, _python_list):
+        try:
+            return _texts(read(text))
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    return None
 
 
-_CONVERTERS: dict[Type, Callable[[pa.Array], Converted]] = {
+def _python_list(text: str) -> Any:
+    # numpy has no commas between its texts, and Python would join them.
+    return ast.literal_eval(re.sub(r"""(['"])\s+(['"])""", r"\1, \2", text))
+
+
+_CONVERTERS: dict[Type, Callable[[pa.Array, Column], Converted]] = {
     "string": _to_string,
     "int16": _to_integer(-(2**15), 2**15 - 1, pa.int16()),
     "int32": _to_integer(-(2**31), 2**31 - 1, pa.int32()),
-    "int64": _to_int64,
+    "int64": lambda values, column: _to_int64(values),
     "bool": _to_bool,
-    "timestamp": _to_time,
+    "timestamp": lambda values, column: times.to_micros(values),
     "list<string>": _to_strings,
 }

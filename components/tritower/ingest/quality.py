@@ -31,7 +31,7 @@ def measure(engine: Engine, counts: dict[str, dict[str, Any]]) -> dict[str, Any]
 
     Args:
         engine: holds `c_<table>` for every raw table, `u_impressions`, `s_requests` and `n_jobs`.
-        counts: rows by raw table: in, out, quarantined, deduplicated, reasons.
+        counts: rows by raw table: in, out, quarantined, deduplicated, merged, reasons, mended (by `column.what`).
     """
     return {
         "version": 1,

@@ -8,6 +8,7 @@ import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
+from tritower.drawable import any_script, drawable
 from tritower.ingest.quality import Finding
 
 _BLUE, _GREY, _RED = "#2b6cb0", "#a0aec0", "#c53030"
@@ -20,6 +21,7 @@ def page(measured: dict[str, Any], before: dict[str, Any] | None, findings: list
     )
     return template.render(
         counts=measured["counts"],
+        examples=measured["examples"],
         findings=sorted(findings, key=lambda finding: not finding.is_beyond),
         new_companies=measured.get("new_companies"),
         companies=measured["companies"],
@@ -40,7 +42,7 @@ def _days(measured: dict[str, Any], before: dict[str, Any] | None, value: Any) -
             places = [days.index(day["day"]) for day in run["days"]]
             axes.plot(places, [value(day) for day in run["days"]], color=colour, label=label, marker=".", linewidth=1)
     shown = range(0, len(days), max(1, len(days) // 8))
-    axes.set_xticks(list(shown), [days[place] for place in shown], fontsize=7)
+    axes.set_xticks(list(shown), [drawable(days[place]) for place in shown], fontsize=7)
     axes.set_ylim(bottom=0)
     axes.tick_params(axis="y", labelsize=7)
     if before:
@@ -56,10 +58,12 @@ def _missing(measured: dict[str, Any], before: dict[str, Any] | None) -> str:
     ]
     figure = Figure(figsize=(8, 0.18 * len(bars) + 0.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.barh([name for name, _, _ in bars], [share for _, share, _ in bars], color=_BLUE, height=0.6)
+    axes.barh([drawable(name) for name, _, _ in bars], [share for _, share, _ in bars], color=_BLUE, height=0.6)
     earlier = [(share, name) for name, _, share in bars if share is not None]
     if earlier:
-        axes.scatter([share for share, _ in earlier], [name for _, name in earlier], color=_RED, marker="|", label="before")
+        axes.scatter(
+            [share for share, _ in earlier], [drawable(name) for _, name in earlier], color=_RED, marker="|", label="before"
+        )
         axes.legend(fontsize=7)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -69,7 +73,7 @@ def _missing(measured: dict[str, Any], before: dict[str, Any] | None) -> str:
 
 def _svg(figure: Figure) -> str:
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "tritower"}):
+    with matplotlib.rc_context({"svg.hashsalt": "tritower", "svg.fonttype": "none"}), any_script():
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]

@@ -1,39 +1,27 @@
-"""Raw files into Arrow batches, whatever their format: CSV, JSON Lines or Parquet, plain or gzip, one file or a folder.
+"""Raw files into Arrow batches, whatever their format: CSV, JSON or Parquet, plain or compressed, one file or a folder.
 
 Nothing is converted here: CSV gives bytes, JSON and Parquet give what they hold. A row that cannot even be taken apart (a
-CSV row with too many fields, a line that is not JSON) is handed on as refused, with its number.
+CSV row with too many fields, a line that is not JSON) is handed on as refused, with its number. Every file that is pointed at
+is read or named as left out, and every line of it ends up in a row or among the refused.
 """
 
-import contextlib
-import csv
-import io
 import json
+import urllib.parse
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from tritower import storage
 from tritower.errors import DataError, SchemaError
+from tritower.ingest import csv_files, json_files, listing, parquet_files
+from tritower.ingest.listing import LeftOut
+from tritower.ingest.raw import RawBatch, Refused
 
-Format = Literal["csv", "jsonl", "parquet"]
-_SUFFIXES: dict[str, Format] = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".txt": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
-_SPLIT_ROWS = 1_000_000
-_BATCH_ROWS = 32_768
-_BLOCK_BYTES = 8 << 20
+__all__ = ["SPLIT_SCHEMA", "RawBatch", "Refused", "Source", "columns", "partition", "plan", "read"]
+
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 SPLIT_SCHEMA = pa.schema(
     {
@@ -41,6 +29,8 @@ SPLIT_SCHEMA = pa.schema(
         "file": pa.string(),
         "format": pa.string(),
         "partition": pa.string(),
+        "absent": pa.string(),
+        "wanted": pa.string(),
         "first": pa.int32(),
         "count": pa.int32(),
         "first_row": pa.int64(),
@@ -49,255 +39,108 @@ SPLIT_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refused:
-    """A row that could not be taken apart."""
+class Source:
+    """The pieces of a source that can be read on their own, in order, and the files that are not read.
 
-    row: int
-    reason: str
-    detail: str
-    record: str
+    A piece (SPLIT_SCHEMA) is a file, or for Parquet a run of row groups of about a million rows. `number` counts the files;
+    `partition` holds the `key=value` folders between the source and the file, `absent` the keys that a JSON object may lack
+    (true where another key has a value), `wanted` the columns that matter, all three as JSON.
+    """
 
-
-@dataclass(kw_only=True)
-class RawBatch:
-    """Columns as the source holds them, with each row's 0-based number in its file."""
-
-    table: pa.Table
-    rows: pa.Array
-    refused: list[Refused] = field(default_factory=list)
+    pieces: list[dict[str, Any]]
+    left_out: list[LeftOut]
 
 
-def plan(uri: str) -> pa.Table:
-    """The pieces of a source that can be read on their own, in order: SPLIT_SCHEMA.
+def plan(uri: str, wanted: frozenset[str]) -> Source:
+    """What there is to read at a location.
 
-    A piece is a file, or for Parquet a run of row groups of about a million rows. `partition` holds the `key=value` folders
-    between the source and the file as JSON; `number` counts the files.
+    Args:
+        uri: a file or a folder.
+        wanted: the source's names of the columns that matter.
 
     Raises:
         StorageError: nothing is there.
         DataError: no file of a known format, an empty file, or a Parquet file that is not whole.
     """
-    files = storage.list_files(uri)
-    known = [(file, _format(file)) for file in files]
-    if not any(kind for _, kind in known):
+    files, left_out = listing.list_source(uri)
+    if not files:
+        first = f": {left_out[0].file} ({left_out[0].reason})" if left_out else ""
         raise DataError(
-            "no CSV, JSON Lines or Parquet file", where=uri, remedy=f"Known endings: {', '.join(_SUFFIXES)}, also with .gz."
+            f"no CSV, JSON Lines or Parquet file{first}",
+            where=uri,
+            remedy=f"Known endings: {', '.join(listing.SUFFIXES)}, also with .gz, .bz2, .zst or .lz4.",
         )
-    pieces = [
-        {"number": number} | piece
-        for number, (file, kind) in enumerate(known)
-        if kind
-        for piece in _pieces(file, kind, _partition(uri, file))
-    ]
-    return pa.Table.from_pylist(pieces, schema=SPLIT_SCHEMA)
+    pieces: list[dict[str, Any]] = []
+    for number, (file, kind) in enumerate(files):
+        store, path = storage.filesystem(file)
+        if store.get_file_info(path).size == 0:
+            raise DataError("the file is empty", where=file, remedy="Export it again, or remove it from the folder.")
+        whole = {
+            "number": number,
+            "file": file,
+            "format": kind,
+            "partition": json.dumps(_partition(uri, file)),
+            "absent": "{}",
+            "wanted": json.dumps(sorted(wanted)),
+            "first": 0,
+            "count": 0,
+            "first_row": 0,
+        }
+        parts = parquet_files.pieces(file) if kind == "parquet" else [{}]
+        pieces += [whole | part for part in parts]
+    return Source(pieces=pieces, left_out=left_out)
 
 
 def columns(piece: dict[str, Any]) -> list[str]:
-    """The column names of a piece, folder names included.
+    """The column names of a piece's file, without those that its folders give.
 
     Raises:
-        DataError: the file is empty or its header is not UTF-8 text.
+        DataError: the file is empty, its header is not UTF-8 text, or it holds no JSON object.
+        SchemaError: a name occurs twice.
     """
-    store, path = storage.filesystem(piece["file"])
-    extra = list(json.loads(piece["partition"]))
-    if piece["format"] == "parquet":
-        with store.open_input_file(path) as stream:
-            names = list(pq.ParquetFile(stream).schema_arrow.names)
-    elif piece["format"] == "csv":
-        names = _csv_header(piece["file"])[0]
-    else:
-        names = _json_columns(piece["file"])
-    return names + [name for name in extra if name not in names]
+    file = piece["file"]
+    if piece["format"] == "csv":
+        return csv_files.columns(file)
+    if piece["format"] == "jsonl":
+        return json_files.columns(file, frozenset(json.loads(piece["wanted"])))
+    names = parquet_files.columns(file)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SchemaError(f"column {twice!r} occurs twice", where=file, remedy="Rename one of them, or drop it.")
+    return names
+
+
+def partition(piece: dict[str, Any]) -> dict[str, str | None]:
+    """The columns that a piece's folders give, and their values."""
+    found: dict[str, str | None] = json.loads(piece["partition"])
+    return found
 
 
 def read(piece: dict[str, Any]) -> Iterator[RawBatch]:
-    """The rows of a piece in file order, in batches of bounded size."""
-    readers = {"csv": _read_csv, "jsonl": _read_json, "parquet": _read_parquet}
-    constants = json.loads(piece["partition"])
-    for batch in readers[piece["format"]](piece):
-        for name, value in constants.items():
+    """The rows of a piece in file order, in batches of bounded size. A file's own column goes before that of its folder."""
+    wanted = frozenset(json.loads(piece["wanted"]))
+    batches: Iterator[RawBatch]
+    if piece["format"] == "csv":
+        batches = csv_files.read(piece["file"])
+    elif piece["format"] == "jsonl":
+        batches = json_files.read(piece["file"], json.loads(piece["absent"]), wanted)
+    else:
+        batches = parquet_files.read(piece, wanted)
+    for batch in batches:
+        for name, value in partition(piece).items():
             if name not in batch.table.column_names:
                 batch.table = batch.table.append_column(name, pa.array([value] * batch.table.num_rows, pa.string()))
         yield batch
 
 
-def _format(file: str) -> Format | None:
-    path = PurePosixPath(file)
-    suffix = PurePosixPath(path.stem).suffix if path.suffix in (".gz", ".bz2", ".zst") else path.suffix
-    return _SUFFIXES.get(suffix.lower())
-
-
-def _partition(root: str, file: str) -> str:
-    folders = file[len(root) :].strip("/").split("/")[:-1]
-    return json.dumps(dict(part.split("=", 1) for part in folders if "=" in part))
-
-
-def _pieces(file: str, kind: Format, partition: str) -> Iterator[dict[str, Any]]:
-    store, path = storage.filesystem(file)
-    whole = {"file": file, "format": kind, "partition": partition, "first": 0, "count": 0, "first_row": 0}
-    if store.get_file_info(path).size == 0:
-        raise DataError("the file is empty", where=file, remedy="Export it again, or remove it from the folder.")
-    if kind != "parquet":
-        yield whole
-        return
-    with _whole_parquet(file), store.open_input_file(path) as stream:
-        metadata = pq.ParquetFile(stream).metadata
-    first = rows = start = 0
-    for group in range(metadata.num_row_groups):
-        rows += metadata.row_group(group).num_rows
-        if rows >= _SPLIT_ROWS or group == metadata.num_row_groups - 1:
-            yield whole | {"first": first, "count": group + 1 - first, "first_row": start}
-            first, start, rows = group + 1, start + rows, 0
-
-
-@contextlib.contextmanager
-def _whole_parquet(file: str) -> Iterator[None]:
-    """Name the file that is not whole; what a store says about itself is another matter."""
-    with storage.reading(file):
-        try:
-            yield
-        except (pa.ArrowInvalid, OSError) as error:
-            if not isinstance(error, pa.ArrowInvalid) and not storage.is_local(file):
-                raise
-            raise DataError(
-                f"not a whole Parquet file: {str(error).splitlines()[0]}",
-                where=file,
-                remedy="It was cut short or damaged: copy it again.",
-            ) from None
-
-
-def _read_parquet(piece: dict[str, Any]) -> Iterator[RawBatch]:
-    store, path = storage.filesystem(piece["file"])
-    groups = list(range(piece["first"], piece["first"] + piece["count"]))
-    row = piece["first_row"]
-    with _whole_parquet(piece["file"]), store.open_input_file(path) as stream:
-        for batch in pq.ParquetFile(stream, pre_buffer=False).iter_batches(_BATCH_ROWS, row_groups=groups):
-            yield RawBatch(table=pa.Table.from_batches([batch]), rows=_count(row, batch.num_rows))
-            row += batch.num_rows
-
-
-def _count(start: int, length: int) -> pa.Array:
-    return pa.array(range(start, start + length), pa.int64())
-
-
-@contextlib.contextmanager
-def _open(file: str) -> Iterator[Any]:
-    store, path = storage.filesystem(file)
-    with storage.reading(file), store.open_input_stream(path, compression="detect") as stream:
-        yield stream
-
-
-def _csv_header(file: str) -> tuple[list[str], str]:
-    """The column names and the delimiter of a CSV file."""
-    with _open(file) as stream:
-        head = stream.read(1 << 16)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError("the file is UTF-16", where=file, remedy="Export it as UTF-8.")
-    try:
-        line = io.StringIO(head.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode()).readline().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise DataError("the header is not UTF-8", where=file, remedy="Export the file as UTF-8.") from None
-    if not line.strip():
-        raise DataError("the file has no header", where=file, remedy="Put the column names into the first line.")
-    delimiter = max(",;\t|", key=line.count)
-    names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter))]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise SchemaError(f"column {twice!r} occurs twice", where=file, remedy="Rename one of them.")
-    return names, delimiter
-
-
-def _read_csv(piece: dict[str, Any]) -> Iterator[RawBatch]:
-    names, delimiter = _csv_header(piece["file"])
-    bad_rows: list[Refused] = []
-
-    def refuse(row: Any) -> str:
-        detail = f"{row.actual_columns} fields, expected {row.expected_columns}"
-        # The header is row 1.
-        bad_rows.append(Refused(row=row.number - 2, reason="wrong_field_count", detail=detail, record=json.dumps(row.text)))
-        return "skip"
-
-    with _open(piece["file"]) as stream:
-        reader = pa_csv.open_csv(
-            stream,
-            read_options=pa_csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False, block_size=_BLOCK_BYTES),
-            parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse),
-            convert_options=pa_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.binary()), strings_can_be_null=False, check_utf8=False
-            ),
-        )
-        row, handed = 0, 0
-        for batch in reader:
-            numbers: list[int] = []
-            skipped = {refused.row for refused in bad_rows}
-            while len(numbers) < batch.num_rows:
-                if row not in skipped:
-                    numbers.append(row)
-                row += 1
-            yield RawBatch(table=pa.Table.from_batches([batch]), rows=pa.array(numbers, pa.int64()), refused=bad_rows[handed:])
-            handed = len(bad_rows)
-        if handed < len(bad_rows):
-            nothing = pa.table({name: pa.array([], pa.binary()) for name in names})
-            yield RawBatch(table=nothing, rows=pa.array([], pa.int64()), refused=bad_rows[handed:])
-
-
-def _json_lines(file: str) -> Iterator[bytes]:
-    with _open(file) as stream:
-        rest = b""
-        while block := stream.read(_BLOCK_BYTES):
-            *whole, rest = (rest + block).split(b"\n")
-            yield from whole
-        if rest:
-            yield rest
-
-
-def _json_columns(file: str) -> list[str]:
-    names: dict[str, None] = {}
-    for number, line in enumerate(_json_lines(file)):
-        try:
-            value = json.loads(line)
-        except ValueError:
+def _partition(root: str, file: str) -> dict[str, str | None]:
+    """The `key=value` folders between a source and a file, written as Hive does: percent signs decoded, a name for null."""
+    found: dict[str, str | None] = {}
+    for part in file[len(root.rstrip("/")) :].strip("/").split("/")[:-1]:
+        key, sign, value = (urllib.parse.unquote(text) for text in part.partition("="))
+        if not key or not sign:
             continue
-        if isinstance(value, dict):
-            names |= dict.fromkeys(value)
-        if number >= 1_000:
-            break
-    return list(names)
-
-
-def _read_json(piece: dict[str, Any]) -> Iterator[RawBatch]:
-    names = _json_columns(piece["file"])
-    records: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    refused: list[Refused] = []
-    for row, line in enumerate(_json_lines(piece["file"])):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-            if not isinstance(value, dict):
-                raise ValueError("not an object")
-            records.append(value)
-            numbers.append(row)
-        except ValueError as error:
-            text = line.decode(errors="backslashreplace")[:2_000]
-            refused.append(Refused(row=row, reason="not_json", detail=str(error), record=json.dumps(text)))
-        if len(records) + len(refused) >= _BATCH_ROWS:
-            yield _json_batch(names, records, numbers, refused)
-            records, numbers, refused = [], [], []
-    if records or refused:
-        yield _json_batch(names, records, numbers, refused)
-
-
-def _json_batch(names: list[str], records: list[dict[str, Any]], numbers: list[int], refused: list[Refused]) -> RawBatch:
-    arrays = [_json_array([record.get(name) for record in records]) for name in names]
-    return RawBatch(table=pa.Table.from_arrays(arrays, names), rows=pa.array(numbers, pa.int64()), refused=refused)
-
-
-def _json_array(values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        # Values of several types: as text, so that each is converted on its own.
-        texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-        return pa.array(texts, pa.string())
+        if key in found:
+            raise DataError(f"two folders give {key!r}", where=file, remedy="Keep one of them.")
+        found[key] = None if value == _NULL_PARTITION else value
+    return found

@@ -1,11 +1,10 @@
 """Raw jobs, impressions and users in; one clean, numbered, time-split dataset folder out."""
 
-import difflib
 import functools
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import pyarrow as pa
 from tritower import storage
 from tritower.config import to_dict
 from tritower.engine import Engine, open_engine
-from tritower.errors import DataError, QualityError, SchemaError
+from tritower.errors import DataError, QualityError
 from tritower.ingest import dataset as dataset_files
-from tritower.ingest import negatives, report, rows, sources, tables
+from tritower.ingest import ids, negatives, plan, refusals, repeats, report, rows, tables
 from tritower.ingest import quality as quality_measures
 from tritower.ingest.config import IngestConfig
 from tritower.logs import phase
@@ -65,15 +64,13 @@ def run(
     """
     uris = {"jobs": jobs, "impressions": impressions} | ({"users": users} if users else {})
     with storage.atomic_directory(dataset) as folder, _open_engine(config, folder) as engine:
-        plans = {name: _plan(RAW_TABLES[name], uri, config) for name, uri in uris.items()}
-        views = config.negatives > 0 or "clicked" not in plans["impressions"].columns
-        if views:
-            _log.info("every row is taken for a view: %s jobs are drawn for each", _drawn_per_view(config))
-        files = {name: _read(engine, RAW_TABLES[name], plan, views=views) for name, plan in plans.items()}
+        plans, views = _plans(uris, config)
+        files = {name: _read(engine, RAW_TABLES[name], found, config, views=views) for name, found in plans.items()}
         if not users:
             _no_users(engine)
         counts = _tables(engine, config, views=views)
-        _check_quality(engine, counts, config)
+        examples = _mended(engine, counts, files)
+        refusals.check(engine, counts, config, files)
         drawn = _drawn_per_view(config) if views else 0
         summary: dict[str, Any] = {"version": 1, "negatives": drawn, "counts": counts, "config": to_dict(config)}
         with phase(_log, "write") as seen:
@@ -82,7 +79,7 @@ def run(
             _add_up(summary)
             summary["fingerprint"] = dataset_files.fingerprint(folder)
             seen["rows"] = summary["tables"]["impressions"]
-        storage.write_json(folder / "quality.json", _judge(engine, counts, config, quality))
+        storage.write_json(folder / "quality.json", _judge(engine, counts, examples, config, quality))
         storage.write_json(folder / "dataset.json", summary)
         engine.close()
         shutil.rmtree(folder / ".scratch", ignore_errors=True)
@@ -97,86 +94,51 @@ def _open_engine(config: IngestConfig, folder: Path) -> Engine:
     return open_engine(config.engine, memory_limit=config.memory_limit, threads=config.threads, scratch=scratch)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What is to be read of one source: pieces as sources.plan, the columns that every file has, source name -> name."""
-
-    uri: str
-    pieces: pa.Table
-    columns: frozenset[str]
-    rename: dict[str, str]
+def _plans(uris: dict[str, str], config: IngestConfig) -> tuple[dict[str, plan.Plan], bool]:
+    """What is to be read, checked and said; whether the impressions are views."""
+    plans = {name: plan.make(RAW_TABLES[name], uri, config) for name, uri in uris.items()}
+    views = plan.is_views(plans["impressions"], config)
+    plan.announce(plans.values(), views=views, drawn=_drawn_per_view(config))
+    return {name: plan.finished(found, views=views) for name, found in plans.items()}, views
 
 
-def _plan(table: Table, uri: str, config: IngestConfig) -> _Plan:
-    """List the files of a source and check their columns."""
-    rename = {key.split(".", 1)[1]: name for key, name in (config.rename or {}).items() if key.split(".", 1)[0] == table.name}
-    pieces = sources.plan(uri)
-    common: set[str] | None = None
-    for piece in {piece["file"]: piece for piece in pieces.to_pylist()}.values():
-        present = {rename.get(name, name) for name in sources.columns(piece)}
-        _require(present, table, piece["file"], _may_lack(present, table, config))
-        common = present if common is None else common & present
-    return _Plan(uri=uri, pieces=pieces, columns=frozenset(common or ()), rename=rename)
-
-
-def _may_lack(present: set[str], table: Table, config: IngestConfig) -> tuple[str, ...]:
-    """The required columns that a log of views may do without; none where `clicked` is only misspelt."""
-    if table is not RAW_IMPRESSIONS:
-        return ()
-    misspelt = _nearest("clicked", present - set(table.names()))
-    is_views = config.negatives > 0 or ("clicked" not in present and not misspelt)
-    return rows.VIEWS_MAY_LACK if is_views else ()
-
-
-def _read(engine: Engine, table: Table, plan: _Plan, *, views: bool) -> list[str]:
+def _read(engine: Engine, table: Table, source: plan.Plan, config: IngestConfig, *, views: bool) -> list[str]:
     """Check every row of a source into `c_<table>`; return its files by number."""
     with phase(_log, f"read {table.name}") as seen:
-        engine.register(f"plan_{table.name}", plan.pieces)
+        engine.register(f"plan_{table.name}", source.as_table())
         kernel = functools.partial(
-            rows.check_rows, table=table.name, rename=plan.rename, views=views and table is RAW_IMPRESSIONS
+            rows.check_rows,
+            table=table.name,
+            rename=source.rename,
+            views=views and table is RAW_IMPRESSIONS,
+            skew_us=round(config.max_click_skew_s * 1_000_000),
+            longest=config.max_text_characters,
         )
         read = engine.map_batches(f"c_{table.name}", f"SELECT * FROM plan_{table.name}", kernel, rows.checked_schema(table))
         if not read and table is not RAW_USERS:
-            raise DataError("no rows", where=plan.uri, remedy="Check the export.")
+            raise DataError("no rows", where=source.uri, remedy="Check the export.")
         seen["rows"] = read
-    files = dict(zip(plan.pieces["number"].to_pylist(), plan.pieces["file"].to_pylist(), strict=True))
+    files = {piece["number"]: piece["file"] for piece in source.pieces}
     return [files.get(number, "") for number in range(max(files, default=-1) + 1)]
-
-
-def _require(present: set[str], table: Table, file: str, optional: tuple[str, ...]) -> None:
-    for column in table.columns:
-        if column.required and column.name not in present and column.name not in optional:
-            near = _nearest(column.name, present - set(table.names()))
-            hint = f"Did you mean {near!r}? " if near else f"It has: {', '.join(sorted(present))}. "
-            raise SchemaError(
-                f"column {column.name!r} is missing",
-                where=file,
-                remedy=f'{hint}Rename it in the source or by the knob rename ("{table.name}.<source name>": "{column.name}").',
-            )
-
-
-def _nearest(name: str, names: set[str]) -> str | None:
-    """The one of `names` that is most like `name` whatever its case and underscores; None when none is."""
-    plain = {other.lower().replace("_", ""): other for other in sorted(names)}
-    near = difflib.get_close_matches(name.replace("_", ""), plain, n=1, cutoff=0.6)
-    return plain[near[0]] if near else None
 
 
 def _no_users(engine: Engine) -> None:
     engine.register("c_users", rows.checked_schema(RAW_USERS).empty_table())
 
 
-def _tables(engine: Engine, config: IngestConfig, *, views: bool) -> dict[str, dict[str, int]]:
-    """Build every numbered table; return rows in, deduplicated and rows out by raw table."""
-    counts: dict[str, dict[str, int]] = {}
+def _tables(engine: Engine, config: IngestConfig, *, views: bool) -> dict[str, dict[str, Any]]:
+    """Build every numbered table; return by raw table: rows in, deduplicated, merged and out, and ids that were respelt."""
+    counts: dict[str, dict[str, Any]] = {}
     with phase(_log, "number jobs") as seen:
-        counts["jobs"] = {"deduplicated": tables.unique_rows(engine, RAW_JOBS)}
+        counts["jobs"] = {"deduplicated": repeats.unique_rows(engine, RAW_JOBS)}
         tables.number_jobs(engine, config.description_words)
         seen["rows"] = counts["jobs"]["out"] = _count(engine, "n_jobs")
     with phase(_log, "number requests") as seen:
+        repeated_users = repeats.unique_rows(engine, RAW_USERS)
+        respelt = ids.match(engine)
         tables.known_jobs(engine)
         if views:
-            counts["impressions"] = {"deduplicated": tables.unique_views(engine)}
+            counts["impressions"] = {"deduplicated": tables.unique_views(engine), "merged": 0}
             _draw(engine, config)
             tables.keep_views(engine)
             tables.number_requests(engine)
@@ -184,17 +146,18 @@ def _tables(engine: Engine, config: IngestConfig, *, views: bool) -> dict[str, d
             counts["impressions"]["drawn"] = _count(engine, "drawn")
         else:
             tables.number_requests(engine)
-            counts["impressions"] = {"deduplicated": tables.unique_impressions(engine), "drawn": 0}
+            counts["impressions"] = repeats.unique_impressions(engine) | {"drawn": 0}
         counts["impressions"]["out"] = _count(engine, "u_impressions") - counts["impressions"]["drawn"]
         seen["rows"] = _count(engine, "n_requests")
     with phase(_log, "number users and texts") as seen:
-        counts["users"] = {"deduplicated": tables.unique_rows(engine, RAW_USERS), "out": _count(engine, "u_users")}
+        counts["users"] = {"deduplicated": repeated_users, "out": _count(engine, "u_users")}
         tables.number_users(engine)
         tables.number_texts(engine)
         tables.profile_lists(engine)
         seen["users"], seen["texts"] = _count(engine, "n_users"), _count(engine, "n_texts")
     for name, counted in counts.items():
         counted["in"] = _count(engine, f"c_{name}")
+        counted["mended"] = {f"{key}.respelt": rows for key, rows in respelt.items()} if name == "impressions" else {}
     return counts
 
 
@@ -226,28 +189,35 @@ def _count(engine: Engine, name: str) -> int:
     return int(engine.rows(f"SELECT count(*) AS n FROM {name}")[0]["n"])
 
 
-def _check_quality(engine: Engine, counts: dict[str, dict[str, Any]], config: IngestConfig) -> None:
-    """Count the refused rows by reason; stop when they are too many."""
-    for name, table in RAW_TABLES.items():
-        tables.quarantine(engine, table)
-        found = engine.rows(f"SELECT reason, count(*) AS n FROM q_{name} GROUP BY reason ORDER BY reason")
-        counts[name]["reasons"] = {row["reason"]: row["n"] for row in found}
-        counts[name]["quarantined"] = sum(row["n"] for row in found)
-        share = counts[name]["quarantined"] / max(1, counts[name]["in"])
-        if share > config.max_quarantined_share:
-            first = engine.rows(f"SELECT reason, detail FROM q_{name} ORDER BY seq LIMIT 1")[0]
-            raise QualityError(
-                f"{share:.1%} of the rows were refused, at most {config.max_quarantined_share:.1%} are allowed: "
-                + ", ".join(f"{reason} {n:,}" for reason, n in counts[name]["reasons"].items())
-                + f"; the first: {first['detail']}",
-                where=name,
-                remedy="Mend the source, or raise the knob max_quarantined_share.",
-            )
+def _mended(engine: Engine, counts: dict[str, dict[str, Any]], files: dict[str, list[str]]) -> dict[str, dict[str, str]]:
+    """Count the values that were not taken as they stand, and say so; return an example of each."""
+    examples: dict[str, dict[str, str]] = {}
+    for name in files:
+        found = refusals.mended(engine, name, files[name])
+        counts[name]["mended"] |= {code: mend.rows for code, mend in found.items()}
+        examples[name] = {code: mend.example for code, mend in found.items()}
+        counted = counts[name]["mended"]
+        if counted:
+            _log.info("%s, values mended: %s", name, ", ".join(f"{code} {rows:,}" for code, rows in counted.items()))
+        for code, mend in found.items():
+            if code.rpartition(".")[2] in refusals.UNREADABLE:
+                message = "%s: %s is taken for missing in %s of %s rows; the first: %s"
+                _log.warning(message, name, code, f"{mend.rows:,}", f"{counts[name]['in']:,}", mend.example)
+    merged = counts["impressions"]["merged"]
+    if merged:
+        _log.info("impressions, rows merged with another of the same request and job: %s", f"{merged:,}")
+    return examples
 
 
-def _judge(engine: Engine, counts: dict[str, dict[str, Any]], config: IngestConfig, quality: str | Path) -> dict[str, Any]:
+def _judge(
+    engine: Engine,
+    counts: dict[str, dict[str, Any]],
+    examples: dict[str, dict[str, str]],
+    config: IngestConfig,
+    quality: str | Path,
+) -> dict[str, Any]:
     """Measure the data, write the report, and stop when a measure is beyond its limit; return the measures."""
-    measured = quality_measures.measure(engine, counts)
+    measured = quality_measures.measure(engine, counts) | {"examples": examples}
     before = None
     if config.previous:
         before = _previous_measures(config.previous)
@@ -278,7 +248,7 @@ def _previous_measures(previous: str) -> dict[str, Any]:
 
 def _add_up(summary: dict[str, Any]) -> None:
     for name, counted in summary["counts"].items():
-        out = counted["out"] + counted["quarantined"] + counted["deduplicated"]
+        out = counted["out"] + counted["quarantined"] + counted["deduplicated"] + counted.get("merged", 0)
         assert counted["in"] == out, f"{name}: {counted['in']} rows in, {out} accounted for"
     shown = summary["counts"]["impressions"]
     assert summary["tables"]["impressions"] == shown["out"] + shown["drawn"]

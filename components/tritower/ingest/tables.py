@@ -1,7 +1,8 @@
 """The SQL of ingest, in the subset that every engine shares: from checked rows to numbered tables.
 
-Each function names tables in the engine. `c_*` are checked rows (rows.checked_schema), `late_*` the rows refused because of
-other rows, `n_*` the numbered tables that become the dataset.
+Each function names tables in the engine. `c_*` are checked rows (rows.checked_schema), `m_impressions` those with the ids as
+jobs and users spell them (ids.py), `u_*` rows said once (repeats.py), `late_*` the rows refused because of other rows, `n_*`
+the numbered tables that become the dataset.
 """
 
 import datetime
@@ -16,30 +17,6 @@ from tritower.ingest.convert import clean_text
 from tritower.schema import RAW_JOBS, RAW_USERS, Table, document_text
 
 _PLACE = ("city", "region", "country")
-
-
-def unique_rows(engine: Engine, table: Table) -> int:
-    """Split `c_<table>` by its key: `u_<table>` holds the first row of each key; return how many equal rows were dropped.
-
-    A later row of the same key that says something else goes to `late_<table>` as duplicate_id.
-    """
-    name, key = table.name, table.key[0]
-    every = ", ".join(table.names())
-    engine.keep(
-        f"again_{name}",
-        f"""SELECT c.seq, c.{key}, c.nth, c.nth_equal FROM (
-            SELECT seq, {key}, row_number() OVER (PARTITION BY {key} ORDER BY seq) AS nth,
-                   row_number() OVER (PARTITION BY {every} ORDER BY seq) AS nth_equal
-            FROM c_{name} WHERE reason IS NULL
-              AND {key} IN (SELECT {key} FROM c_{name} WHERE reason IS NULL GROUP BY {key} HAVING count(*) > 1)
-        ) c WHERE c.nth > 1""",
-    )
-    engine.sql(
-        f"late_{name}",
-        f"SELECT seq, 'duplicate_id' AS reason, concat('{key} = ', {key}) AS detail FROM again_{name} WHERE nth_equal = 1",
-    )
-    engine.sql(f"u_{name}", f"SELECT c.* FROM c_{name} c ANTI JOIN again_{name} a ON c.seq = a.seq WHERE c.reason IS NULL")
-    return int(engine.rows(f"SELECT count(*) AS n FROM again_{name} WHERE nth_equal > 1")[0]["n"])
 
 
 def number_jobs(engine: Engine, description_words: int) -> None:
@@ -88,7 +65,7 @@ def known_jobs(engine: Engine) -> None:
     """Name `k_impressions`: checked impressions whose job is known, with its number."""
     engine.sql(
         "k_impressions",
-        "SELECT c.*, j.job FROM c_impressions c JOIN n_jobs j ON c.job_id = j.job_id WHERE c.reason IS NULL",
+        "SELECT m.*, j.job FROM m_impressions m JOIN n_jobs j ON m.job_id = j.job_id WHERE m.reason IS NULL",
     )
 
 
@@ -119,7 +96,7 @@ def unique_views(engine: Engine) -> int:
 
 def keep_views(engine: Engine) -> None:
     """For views: cut `k_impressions` to the views that got their `drawn` jobs."""
-    engine.sql("all_impressions", "SELECT c.*, j.job FROM c_impressions c JOIN n_jobs j ON c.job_id = j.job_id")
+    engine.sql("all_impressions", "SELECT m.*, j.job FROM m_impressions m JOIN n_jobs j ON m.job_id = j.job_id")
     engine.sql(
         "k_impressions",
         "SELECT a.* FROM all_impressions a SEMI JOIN drawn d ON a.seq = d.seq",
@@ -130,7 +107,7 @@ def add_drawn(engine: Engine) -> None:
     """For views: `u_impressions` and `late_impressions` from the views and the jobs drawn for them."""
     engine.sql(
         "late_impressions",
-        f"""{_UNKNOWN_JOB} UNION ALL SELECT v.seq, 'too_few_negatives' AS reason,
+        f"""{UNKNOWN_JOB} UNION ALL SELECT v.seq, 'too_few_negatives' AS reason,
             'no other user viewed enough other jobs in the days after' AS detail
             FROM views v ANTI JOIN drawn d ON v.seq = d.seq""",
     )
@@ -142,65 +119,35 @@ def add_drawn(engine: Engine) -> None:
     )
 
 
-_UNKNOWN_JOB = """SELECT c.seq, 'unknown_job' AS reason, concat('job_id = ', c.job_id) AS detail
-    FROM c_impressions c ANTI JOIN n_jobs j ON c.job_id = j.job_id WHERE c.reason IS NULL"""
+UNKNOWN_JOB = """SELECT m.seq, 'unknown_job' AS reason, concat('job_id = ', m.job_id) AS detail
+    FROM m_impressions m ANTI JOIN n_jobs j ON m.job_id = j.job_id WHERE m.reason IS NULL"""
 
 
 def number_requests(engine: Engine) -> None:
     """`k_impressions` -> `n_requests` in time order and `i_impressions` with numbers for keys.
 
-    A request's user, query and place are those of its first row in the source; its time is its earliest.
+    A request's user, query and place are those of its first row in the source that has a query: some logs write it on one of
+    a search's rows only. Its time is its earliest.
     """
-    engine.keep("first_rows", "SELECT request_id, min(ts) AS ts, min(seq) AS seq FROM k_impressions GROUP BY request_id")
+    engine.keep(
+        "first_rows",
+        """SELECT request_id, min(ts) AS ts, coalesce(min(CASE WHEN query <> '' THEN seq END), min(seq)) AS seq
+        FROM k_impressions GROUP BY request_id""",
+    )
     engine.keep(
         "n_requests",
         f"""SELECT f.request_id, f.ts, c.user_id, c.query, {", ".join(f"c.{name}" for name in _PLACE)},
             coalesce(c.randomised, false) AS randomised
-        FROM first_rows f JOIN c_impressions c ON f.seq = c.seq""",
+        FROM first_rows f JOIN m_impressions c ON f.seq = c.seq""",
         order_by="ts, request_id",
         number="request",
     )
     engine.keep(
         "i_impressions",
         """SELECT r.request, k.job, k.seq, k.position, k.clicked, k.clicked_at,
-            (k.user_id <> r.user_id OR k.query <> r.query) AS conflict
+            (k.user_id <> r.user_id OR (k.query <> '' AND k.query <> r.query)) AS conflict
         FROM k_impressions k JOIN n_requests r ON k.request_id = r.request_id""",
     )
-
-
-def unique_impressions(engine: Engine) -> int:
-    """`i_impressions` -> `u_impressions`, one row per request and job; return how many equal rows were dropped.
-
-    Names `late_impressions`: unknown jobs, requests of two users or queries, and repeated rows that disagree.
-    """
-    same = "request, job, position, clicked, clicked_at"
-    engine.keep(
-        "again_impressions",
-        f"""SELECT w.seq, w.nth_equal FROM (
-            SELECT i.seq, row_number() OVER (PARTITION BY i.request, i.job ORDER BY i.seq) AS nth,
-                   row_number() OVER (PARTITION BY {", ".join("i." + name for name in same.split(", "))} ORDER BY i.seq)
-                       AS nth_equal
-            FROM i_impressions i
-            JOIN (SELECT request, job FROM i_impressions WHERE NOT conflict GROUP BY request, job HAVING count(*) > 1) d
-              ON i.request = d.request AND i.job = d.job
-            WHERE NOT i.conflict
-        ) w WHERE w.nth > 1""",
-    )
-    engine.sql(
-        "late_impressions",
-        f"""{_UNKNOWN_JOB}
-        UNION ALL
-        SELECT i.seq, 'request_conflict' AS reason, 'another user or query than the first row of the request' AS detail
-            FROM i_impressions i WHERE i.conflict
-        UNION ALL
-        SELECT a.seq, 'duplicate_id' AS reason, 'another row of the request and job says something else' AS detail
-            FROM again_impressions a WHERE a.nth_equal = 1""",
-    )
-    engine.sql(
-        "u_impressions",
-        """SELECT i.* FROM i_impressions i ANTI JOIN again_impressions a ON i.seq = a.seq WHERE NOT i.conflict""",
-    )
-    return int(engine.rows("SELECT count(*) AS n FROM again_impressions WHERE nth_equal > 1")[0]["n"])
 
 
 def number_users(engine: Engine) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tritower import logs
+from tritower import child, logs, manifest
 from tritower.config import from_dict
 from tritower.errors import TritowerError
 from tritower.ranker import session
@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     logs.setup()
     work = given.work or Path(tempfile.mkdtemp(prefix="ranker-"))
     try:
+        if not given.work:  # otherwise whoever started this process has checked them
+            manifest.check(given.features, given.embeddings)
         config = from_dict(RankerConfig, json.loads(given.config))
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -55,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
             logger.info("training done in %.1f s", time.perf_counter() - start)
     except TritowerError as error:
         logger.error("%s: %s", type(error).__name__, error)
+        child.report(error)
         return 1
     finally:
         if not given.work:

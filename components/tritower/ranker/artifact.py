@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tritower import storage
+from tritower import manifest, storage
 from tritower.config import from_dict, to_dict
-from tritower.errors import ArtifactError
+from tritower.errors import ArtifactError, StorageError
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel, examination
 from tritower.ranker.normaliser import Normaliser
@@ -84,12 +84,16 @@ def save(folder: Path, artifact: Artifact, metrics: Metrics) -> None:
 
 
 def load(folder: Path) -> Artifact:
-    """Read a model folder and check that its parts belong together.
+    """Read a model folder, and check that it is what was written and that its parts belong together.
 
     Raises:
-        StorageError: a file is missing or not JSON.
-        ArtifactError: weights, features and config do not fit each other.
+        StorageError: a file is missing, not JSON, or this user may not read it.
+        ArtifactError: the folder was changed; weights, features and config do not fit each other; a weight is not finite.
     """
+    return manifest.whole(folder, _load)
+
+
+def _load(folder: Path) -> Artifact:
     config = from_dict(RankerConfig, storage.read_json(folder / "config.json"), where=str(folder / "config.json"))
     names = storage.read_json(folder / "features.json")["features"]
     encoder = storage.read_json(folder / "encoder.json")
@@ -105,12 +109,23 @@ def load(folder: Path) -> Artifact:
             member.eval()
         if tensors:
             raise KeyError(f"no place for {min(tensors)}")
+    except PermissionError:
+        raise StorageError(
+            "this user may not read it", where=str(weights), remedy="Ask its owner for the right (chmod a+r)."
+        ) from None
     except (SafetensorError, FileNotFoundError, KeyError, RuntimeError) as error:
         raise ArtifactError(
             f"the weights do not fit the model's config and features: {str(error).splitlines()[0]}",
             where=str(weights),
             remedy="Train again, or restore the whole folder from one training.",
         ) from error
+    for number, member in enumerate(members):
+        if broken := next((name for name, value in member.state_dict().items() if not value.isfinite().all()), ""):
+            raise ArtifactError(
+                f"the weights {broken!r} of network {number + 1} are not finite",
+                where=str(weights),
+                remedy="Train again with a lower learning_rate, or restore the whole folder from one training.",
+            )
     if len(normaliser.knot_FK) != len(names):
         raise ArtifactError(
             f"{len(normaliser.knot_FK)} normalised features, {len(names)} names",

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tritower import storage
-from tritower.errors import StorageError
+from tritower.errors import ArtifactError, StorageError
 
 _SLOTS = ("slot-0", "slot-1")
 
@@ -40,7 +40,7 @@ def load(root: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
                 state = storage.read_json(folder / "state.json")
                 if state["digest"] == _digest(folder / "tensors.safetensors"):
                     found.append((state, load_file(folder / "tensors.safetensors")))
-            except (StorageError, FileNotFoundError):
+            except (StorageError, ArtifactError, FileNotFoundError):
                 continue  # never written, or torn
     if not found:
         return None

@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from tritower import processes
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Place:
             return share_N
         mine = torch.from_numpy(share_N).to(self.device)
         whole = torch.empty(self.world * len(share_N), dtype=mine.dtype, device=self.device)
-        dist.all_gather_into_tensor(whole, mine)
+        _gather(whole, mine)
         return whole.cpu().numpy()
 
     def mean(self, value: float) -> float:
@@ -57,6 +61,9 @@ def joined(device: str) -> Iterator[Place]:
 
     Args:
         device: `auto`, `cpu` or `cuda`; nccl connects GPUs, gloo CPUs.
+
+    Raises:
+        StepError: not all processes have come in time; see `processes.start_timeout_s`.
     """
     rank, world, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -65,7 +72,7 @@ def joined(device: str) -> Iterator[Place]:
         torch.cuda.set_device(place.device)
     if world > 1:
         more: dict[str, Any] = {"device_id": place.device} if use_cuda else {}
-        dist.init_process_group("nccl" if use_cuda else "gloo", **more)
+        dist.init_process_group("nccl" if use_cuda else "gloo", store=_met(), rank=rank, world_size=world, **more)
     try:
         yield place
     finally:
@@ -73,7 +80,26 @@ def joined(device: str) -> Iterator[Place]:
             dist.destroy_process_group()
 
 
+# torch 2.13 gave the function another name, and warns at every call of the old one.
+_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+def _met() -> Any:
+    """The store by which the processes of torchrun know each other, when all of them are there.
+
+    The group itself would wait for as long as its slowest operation may take, half an hour.
+    """
+    limit = timedelta(seconds=processes.start_timeout_s())
+    world = int(os.environ["WORLD_SIZE"])
+    try:
+        store, rank, _ = next(rendezvous("env://", timeout=limit))
+        keys = [f"here/{other}" for other in range(world)]
+        store.set(keys[rank], "")
+        store.wait(keys, limit)
+    except dist.DistError as error:
+        raise processes.alone(world) from error
+    return store
 
 
 def multiplies_bf16(device: torch.device) -> bool:

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from tritower import logs, schema, storage
+from tritower import logs, manifest, schema, storage
+from tritower.errors import ArtifactError
 from tritower.ranker import artifact, launch, rows
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.scoring import Scorer
@@ -37,6 +39,7 @@ def train(
     """
     features, model = Path(features), Path(model)
     failures = model.with_name(f"{model.name}.failures")
+    manifest.check(features, embeddings)
     rows.load_embeddings(Path(embeddings))
     with logs.phase(logger, f"train in {config.processes} process(es)"):
         launch.run(features=features, embeddings=Path(embeddings), model=model, failures=failures, config=config)
@@ -55,7 +58,19 @@ def score(*, features: str | Path, embeddings: str | Path, model: str | Path, sc
     Raises:
         ArtifactError: the features or the embeddings are not those the model was trained with.
     """
+    manifest.check(features, embeddings)
     return {"rows": float(_score(Path(features), Path(embeddings), Path(model), Path(scores), rows.splits(Path(features))))}
+
+
+def _check_finite(score_N: NDArray[np.float32], batch: pa.RecordBatch, model: Path, split: str) -> None:
+    broken_N = ~np.isfinite(score_N)
+    if broken_N.any():
+        first = batch.column("row")[int(broken_N.argmax())]
+        raise ArtifactError(
+            f"{broken_N.sum():,} of {len(score_N):,} scores are not finite, first that of row {first} of {split}",
+            where=str(model),
+            remedy="The embeddings or the model are damaged: embed again, or restore or train the model again.",
+        )
 
 
 def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: list[str]) -> int:
@@ -79,6 +94,7 @@ def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: 
                     )
                     text_N2 = [np.asarray(batch.column(name)) for name in ("query_text", "document_text")]
                     score_N = scorer.score(text_N2[0], text_N2[1], feature_NF, *extras)
+                    _check_finite(score_N, batch, model, split)
                     columns = [batch.column("row"), batch.column("request"), pa.array(score_N)]
                     writer.write_batch(pa.record_batch(columns, schema=schema.SCORES.arrow()))
                     total += batch.num_rows

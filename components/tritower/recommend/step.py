@@ -14,7 +14,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tritower import logs, storage, threads
+from tritower import logs, manifest, storage, threads
+from tritower.embedded import read_parquet
 from tritower.errors import DataError
 from tritower.recommend import clicks as past
 from tritower.recommend import retrieve, sample
@@ -48,6 +49,7 @@ def candidates(
     """
     threads.cap_libraries()
     source = Path(dataset)
+    manifest.check(dataset, embeddings)
     with logs.phase(logger, "choose searches") as counts:
         requests = _chosen_requests(source, config)
         counts["searches"] = requests.num_rows
@@ -111,6 +113,7 @@ def run(
     Raises:
         DataError: the scores are not those of these candidates.
     """
+    manifest.check(dataset, candidates, scores)
     with logs.phase(logger, "rank candidates") as counts, duckdb.connect(config={"threads": threads.chosen()}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         _register(connection, Path(dataset), Path(candidates), Path(scores))
@@ -166,7 +169,7 @@ def _register(connection: duckdb.DuckDBPyConnection, dataset: Path, candidates: 
         "scores": [str(scores / "candidates.parquet")],
     }
     for name, files in views.items():
-        connection.read_parquet(files).create_view(name)
+        connection.sql(f"SELECT * FROM {read_parquet(files)}").create_view(name)
     connection.execute(
         "CREATE TEMP TABLE scored AS SELECT candidates.request, candidates.job, scores.score "
         "FROM candidates JOIN scores USING (row, request)"
@@ -183,6 +186,9 @@ def _check_scores(connection: duckdb.DuckDBPyConnection, where: str) -> None:
             where=where,
             remedy="Score the features of these very candidates.",
         )
+    ((broken,),) = connection.execute("SELECT count(*) FROM scores WHERE score IS NULL OR NOT isfinite(score)").fetchall()
+    if broken:
+        raise DataError(f"{broken:,} of {found[0][2]:,} scores are not finite", where=where, remedy="Score again.")
 
 
 def _chosen_requests(dataset: Path, config: CandidatesConfig) -> pa.Table:
@@ -283,7 +289,8 @@ def _clicks(dataset: Path) -> past.Clicks:
     """Every click of the dataset in the order in which they were made."""
     parts = [str(part) for split in SPLITS for part in sorted((dataset / "impressions" / split).glob("*.parquet"))]
     columns = ["user", "job", "query_text", "ts", "clicked_at"]
-    table = ds.dataset(parts, schema=DATASET_IMPRESSIONS.arrow()).to_table(columns=columns, filter=pc.field("clicked"))
+    found = ds.dataset(parts, schema=DATASET_IMPRESSIONS.arrow(), partitioning=None)
+    table = found.to_table(columns=columns, filter=pc.field("clicked"))
     made = pc.coalesce(table["clicked_at"], table["ts"])
     table = table.append_column("made", made).sort_by("made")
     return past.Clicks(

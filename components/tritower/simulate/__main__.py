@@ -12,8 +12,8 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from tritower import child, logs
 from tritower import config as knobs
-from tritower import logs
 from tritower.errors import ConfigError, TritowerError
 from tritower.simulate.config import PRESETS, SimulateConfig
 
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
             _generate(arguments)
     except TritowerError as error:
         print(f"error: {error}", file=sys.stderr)
+        child.report(error)
         return 1
     return 0
 

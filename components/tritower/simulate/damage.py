@@ -6,14 +6,14 @@ Kinds, drawn with equal probability for a damaged row:
     unknown_job              job_id is not in the jobs table
     missing_user             user_id is null
     wrong_ts                 ts lies two centuries ahead
-    position_out_of_range    position is 0
+    position_out_of_range    position is 0, and so unknown
     click_before_impression  clicked, and clicked_at a minute before ts
     click_time_without_click not clicked, and yet with clicked_at
     duplicate                an equal copy follows the row
-    conflicting_duplicate    a copy with the opposite `clicked` follows the row
+    conflicting_duplicate    a copy without a click at the next position follows the row
 
 A damaged row replaces the row it was made from, which then has no entry in the truth table; the two duplicate kinds add a
-row instead, and the row they copy stays good.
+row instead, and the row they copy stays good. A row without a position is still a row.
 """
 
 from typing import Any
@@ -28,6 +28,7 @@ KINDS = (
     "missing_job", "unknown_job", "missing_user", "wrong_ts", "position_out_of_range", "click_before_impression",
     "click_time_without_click", "duplicate", "conflicting_duplicate",
 )  # fmt: skip
+_STILL_A_ROW = KINDS.index("position_out_of_range")
 _COPIES = (KINDS.index("duplicate"), KINDS.index("conflicting_duplicate"))
 _CENTURIES_US = 200 * 365 * 86_400_000_000
 _MINUTE_US = 60_000_000
@@ -41,8 +42,8 @@ def draw(seed: int, cell: NDArray[np.int64], share: float) -> NDArray[np.int8]:
 
 
 def in_truth(kind: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Rows that stay good: undamaged ones and those that are merely copied."""
-    return (kind < 0) | np.isin(kind, _COPIES)
+    """Rows that stay good: undamaged ones, those that are merely copied, and those that only lack their position."""
+    return (kind < 0) | np.isin(kind, (*_COPIES, _STILL_A_ROW))
 
 
 def apply(table: pa.Table, kind: NDArray[np.int8]) -> tuple[pa.Table, NDArray[np.int8]]:
@@ -86,11 +87,10 @@ def _spoil(columns: dict[str, Any], kind: NDArray[np.int8]) -> None:
     clicked_at = columns["clicked_at"].cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).copy()
     position[is_("position_out_of_range")] = 0
     early, stray, conflict = is_("click_before_impression"), is_("click_time_without_click"), is_("conflicting_duplicate")
-    clicked[early], clicked[stray] = True, False
-    clicked[conflict] = ~clicked[conflict]
+    clicked[early], clicked[stray], clicked[conflict] = True, False, False
+    position[conflict] += 1
     clicked_at[early] = ts[early] - _MINUTE_US
-    fresh = stray | (conflict & clicked)
-    clicked_at[fresh] = ts[fresh] + _MINUTE_US
+    clicked_at[stray] = ts[stray] + _MINUTE_US
     time = columns["ts"].type
     columns["job_id"] = pa.array(job, pa.string(), mask=is_("missing_job"))
     columns["user_id"] = pa.array(user, pa.string(), mask=is_("missing_user"))

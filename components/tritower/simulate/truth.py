@@ -61,7 +61,7 @@ def add(*, world: str | Path, recommendations: str | Path, out: str | Path, impr
     loaded = open_world(world)
     if impressions is not None:
         _same_world(loaded, Path(impressions))
-    table = pq.read_table(recommendations)
+    table = pq.read_table(recommendations, partitioning=None)
     values = relevance(loaded, table["request_id"].to_pylist(), table["job_id"].to_pylist())
     if "user_id" in table.column_names:
         _same_users(loaded, table, str(recommendations))

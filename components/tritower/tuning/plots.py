@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tritower.drawable import any_script, drawable
 from tritower.tuning.config import Parameter
 
 _STYLE: dict[Any, Any] = {
@@ -43,7 +44,8 @@ def _drawing(label: str, width: float, height: float) -> Iterator[Drawing]:
         drawing = Drawing(figure, figure.subplots())
         yield drawing
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        with any_script():
+            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\1{label}-", svg[svg.index("<svg") :])  # ids differ between drawings of a page
     drawing.svg = re.sub(r'(<svg [^>]*?)(?:height|width)="[^"]*"([^>]*?)(?:height|width)="[^"]*"', r"\1\2", svg, count=1)
@@ -70,7 +72,7 @@ def history(trials: Trials, untuned: float, metric: str, *, maximize: bool) -> s
             label="stopped early",
         )
         axes.axhline(untuned, color="#64748b", linestyle=":", label="defaults")
-        axes.set(xlabel="trial", ylabel=metric)
+        axes.set(xlabel="trial", ylabel=drawable(metric))
         axes.legend(loc="best", fontsize=9)
     return drawing.svg
 
@@ -96,12 +98,18 @@ def parallel(trials: Trials, space: Sequence[Parameter], metric: str, *, maximiz
             axes.axvline(at, color="#94a3b8", linewidth=1)
             for text, where in _ticks(parameter):
                 axes.annotate(
-                    text, (at, where), xytext=(4, 0), textcoords="offset points", fontsize=8, color="#475569", va="center"
+                    drawable(text, 30),
+                    (at, where),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    fontsize=8,
+                    color="#475569",
+                    va="center",
                 )
         axes.axvline(len(names), color="#94a3b8", linewidth=1)
         for text, where in ((f"{low:.4f}", 0.0), (f"{high:.4f}", 1.0)):
             axes.annotate(text, (len(names), where), xytext=(4, 0), textcoords="offset points", fontsize=8, va="center")
-        axes.set_xticks(range(len(names) + 1), [*names, metric], fontsize=9)
+        axes.set_xticks(range(len(names) + 1), [drawable(name) for name in (*names, metric)], fontsize=9)
         axes.set_yticks([])
         axes.set_xlim(-0.1, len(names) + 0.5)
         for side in ("left", "bottom"):

@@ -4,19 +4,18 @@ import contextlib
 import json
 import logging
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tritower.errors import StepError
+from tritower import processes
+from tritower.errors import StepError, TritowerError
 from tritower.tuning.config import TuningConfig
 
 _log = logging.getLogger(__name__)
 _POLL_S = 0.2
-_GRACE_S = 10.0
-_TAIL = 2000
+_TAIL, _TAIL_LINES = 1500, 5
 
 
 class Stopped(StepError):
@@ -55,9 +54,9 @@ def run(
     command = [_fill(part, filled) for part in config.command]
     values: list[float] = []
     deadline = time.monotonic() + config.trial_timeout_s
-    with log.open("wb") as output, _child(command, output) as child:
+    with log.open("wb") as output, processes.started(processes.program(*command), stdout=output, stderr=output) as child:
         while True:
-            code = child.poll()
+            code = child.popen.poll()
             for value in read(metrics, config.metric)[len(values) :]:
                 values.append(value)
                 if code is None and behind(len(values) - 1, value):
@@ -69,8 +68,8 @@ def run(
                     f"the trial took over {config.trial_timeout_s:g} s", where=str(folder), remedy="Raise trial_timeout_s."
                 )
             time.sleep(_POLL_S)
-    if code:
-        raise StepError(f"the trial ended with code {code}", where=str(folder), remedy=f"Last lines of its log:\n{_tail(log)}")
+        if code:
+            raise _failed(child.failure(), log)
     if not values:
         raise StepError(
             f"the trial reported no finite {config.metric}", where=str(metrics), remedy="Is `metric` the name it reports?"
@@ -99,20 +98,8 @@ def _fill(part: str, values: dict[str, str]) -> str:
     return part
 
 
-@contextlib.contextmanager
-def _child(command: list[str], output: object):  # type: ignore[no-untyped-def]
-    child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # type: ignore[call-overload]
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-def _tail(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace")[-_TAIL:]
+def _failed(error: TritowerError, log: Path) -> StepError:
+    """The error of a trial; the log goes with the trials' folder, so that its end is quoted."""
+    tail = log.read_text(encoding="utf-8", errors="replace")[-_TAIL:].strip().splitlines()[-_TAIL_LINES:]
+    remedy = f"{error.remedy} Last lines of its log: {' | '.join(tail)}"
+    return StepError(f"the trial failed: {type(error).__name__}: {error.problem}", where=error.where or str(log), remedy=remedy)

@@ -128,3 +128,20 @@ def test_a_missing_source_and_an_unknown_engine(engine: Engine, tmp_path: Path) 
         engine.register("t", tmp_path / "notes.txt")
     with pytest.raises(ConfigError, match="unknown engine 'ducks'"):
         open_engine("ducks")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "folder", ["clicked=true", "x=9", "a[x]b", "st*r", "q?m", "pc%20t", "ha#sh", "qu'ote", "{a,b}", "back\\slash"]
+)
+def test_paths_carry_no_meaning(tmp_path: Path, folder: str) -> None:
+    """Neither `key=value` folders nor the signs of patterns: files beside the one that is named are not read."""
+    table = pa.table({"x": [1, 2], "clicked": [False, True]})
+    for name in (folder, "axb", "star", "qum", "a", "b"):
+        (tmp_path / name).mkdir()
+        pq.write_table(table if name == folder else pa.table({"x": [0], "clicked": [True]}), tmp_path / name / "t.parquet")
+    with open_engine(scratch=tmp_path / folder / "scratch", threads=1) as engine:
+        engine.register("one", tmp_path / folder / "t.parquet")
+        engine.register("folder", tmp_path / folder)
+        engine.keep("kept", "SELECT * FROM one")
+        for name in ("one", "folder", "kept"):
+            assert engine.rows(f"SELECT * FROM {name} ORDER BY x") == table.to_pylist()

@@ -12,11 +12,13 @@ from tritower import schema
 EXAMINATION = np.array([1.0, 0.7, 0.5, 0.4, 0.3, 0.3, 0.25, 0.2])
 
 
-def write_log(root: Path, *, requests: int = 3000, seed: int = 0, random_share: float = 0.5, skill: float = 1.0) -> Path:
+def write_log(
+    root: Path, *, requests: int = 3000, seed: int = 0, random_share: float = 0.5, skill: float = 1.0, users: int = 400
+) -> Path:
     """Test requests of 8 jobs; scores are relevance blurred by noise: the model least, the baseline most."""
     rng = np.random.default_rng(seed)
     size = len(EXAMINATION)
-    users, jobs, queries = 400, 300, 60
+    jobs, queries = 300, 60
     request = np.repeat(np.arange(requests), size)
     user = rng.integers(0, users, requests)
     job = np.concatenate([rng.choice(jobs, size, replace=False) for _ in range(requests)])
@@ -40,6 +42,7 @@ def write_log(root: Path, *, requests: int = 3000, seed: int = 0, random_share: 
         folder = root / "features" / name
         folder.mkdir(parents=True)
         pq.write_table(keys.filter(pa.array(np.repeat(split == name, size))), folder / "part-0000.parquet")
+    (root / "features" / "features.json").write_text('{"features": []}')
     test = np.repeat(split == "test", size)
     for ranker, noise in (("model", 0.4 / skill), ("baseline", 1.5), ("baseline_cos", 1.0)):
         blurred = logit + rng.normal(scale=noise, size=len(logit))
@@ -76,6 +79,12 @@ def _write_dataset(folder, requests, jobs, users, queries, user, query, randomis
         "request": np.arange(requests), "request_id": [f"q{r}" for r in range(requests)], "ts": ts, "user": user,
         "query_text": query, "city": [f"City {r % 11}" for r in range(requests)], "randomised": randomised, "split": split,
     }  # fmt: skip
+    _write(
+        folder / "users.parquet",
+        schema.DATASET_USERS,
+        {"user": np.arange(users), "user_id": [f"u{u}" for u in range(users)]},
+        users,
+    )
     _write(folder / "requests.parquet", schema.DATASET_REQUESTS, values, requests)
     texts = queries + jobs
     flags = {"is_query": np.arange(texts) < queries, "is_title": np.arange(texts) >= queries}

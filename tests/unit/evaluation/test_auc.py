@@ -1,4 +1,4 @@
-"""AUC by radix sort: exact, ties half, and its weighted bootstrap."""
+"""AUC by radix sort: exact, ties half, and without each user."""
 
 import numpy as np
 import pytest
@@ -50,17 +50,33 @@ def test_a_score_that_is_no_probability_is_refused(bad):
         auc.auc(np.array([0.1, bad], np.float32), np.array([True, False]))
 
 
-def test_bootstrap_equals_repeating_each_users_rows():
+@pytest.mark.parametrize("reweighted", [False, True])
+def test_without_each_user_equals_leaving_out_its_rows(reweighted):
     rng = np.random.default_rng(1)
     score = np.round(rng.random(400), 2).astype(np.float32)  # many ties
-    clicked = rng.random(400) < score
+    clicked = rng.random(400) < score / 4
     user = rng.integers(0, 30, 400).astype(np.int32)
-    weight = rng.poisson(1.0, (30, auc.LANES)).astype(np.float32)
-    replicates = auc.bootstrap(auc.sort_with_user(score, clicked, user), weight)
-    for lane in range(auc.LANES):
-        times = weight[user, lane].astype(int)
-        repeated = np.repeat(np.arange(400), times)
-        assert replicates[lane] == pytest.approx(roc_auc_score(clicked[repeated], score[repeated]), abs=1e-9)
+    weight = clicked / rng.choice([1.0, 0.5, 0.3], 400) if reweighted else clicked.astype(float)
+
+    def by_pairs(chosen):
+        """All pairs of a row, as far as it counts as clicked, and a row, as far as it does not."""
+        difference = score[chosen][:, None].astype(np.float64) - score[chosen][None, :]
+        pairs = weight[chosen][:, None] * (1 - weight[chosen])[None, :]
+        return float((pairs * ((difference > 0) + 0.5 * (difference == 0))).sum() / pairs.sum())
+
+    if reweighted:
+        value, without = auc.reweighted_without_each(score, weight, user, 31)
+    else:
+        value, without = auc.without_each(score, clicked, user, 31)
+        assert value == auc.auc(score, clicked) == pytest.approx(roc_auc_score(clicked, score), abs=1e-12)
+    assert value == pytest.approx(by_pairs(np.ones(400, bool)), abs=1e-12)
+    np.testing.assert_allclose(without, [by_pairs(user != left) for left in range(31)], rtol=1e-9)
+
+
+def test_without_the_only_user_who_clicked_there_is_no_auc():
+    score, clicked = np.array([0.9, 0.1, 0.5], np.float32), np.array([True, False, False])
+    value, without = auc.without_each(score, clicked, np.array([0, 0, 1], np.int32), 2)
+    assert value == without[1] == 1.0 and np.isnan(without[0])
 
 
 def test_roc_runs_from_corner_to_corner_and_its_area_is_the_auc():

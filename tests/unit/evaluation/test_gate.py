@@ -8,14 +8,16 @@ from tritower.evaluation.estimate import RANKING, Estimate
 
 
 def known(**rankers):
-    """An estimate whose replicates are given: ranker -> (value, spread) for every metric, or a dict by metric."""
+    """An estimate of 101 users: ranker -> (value, half width of its interval) for every metric, or a dict by metric."""
     ladder = np.linspace(-1, 1, 101)
-    value, replicate = {}, {}
+    ladder /= np.sqrt(np.square(ladder).sum() * (1 - 1 / 101)) * 1.984
+    value, without = {}, {}
     for name, given in rankers.items():
         by_metric = given if isinstance(given, dict) else dict.fromkeys(RANKING, given)
         value[name] = {metric: centre for metric, (centre, _) in by_metric.items()}
-        replicate[name] = {metric: centre + spread * ladder for metric, (centre, spread) in by_metric.items()}
-    return Estimate(rows=1, requests=1, clicks=1, users=1, value=value, replicate_R=replicate)
+        without[name] = {metric: centre + half * ladder for metric, (centre, half) in by_metric.items()}
+    share = np.full(101, 1 / 101)
+    return Estimate(rows=900, requests=300, clicks=300, users=101, value=value, without_U=without, share_U=share)
 
 
 @pytest.mark.parametrize(

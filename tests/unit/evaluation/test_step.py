@@ -14,7 +14,9 @@ from tritower.errors import ArtifactError, DataError
 from tritower.evaluation import step
 from tritower.evaluation.config import EvaluationConfig
 
-QUICK = EvaluationConfig(bootstrap=100)
+from pipelines import show
+
+QUICK = EvaluationConfig()
 
 
 def run(root, out, *, truth=True, config=QUICK, **more):
@@ -60,6 +62,7 @@ def test_the_better_scores_come_out_better(result):
         assert lift["value"] == pytest.approx(auc["model"] / auc["baseline"] - 1)
         assert lift["low"] > 0
     assert numbers["randomised_auc"] == document["randomised"]["model"]["auc"]
+    assert numbers["judged"] == 1 and numbers["warnings"] == 0
     assert all(math.isfinite(value) for value in numbers.values())
 
 
@@ -196,6 +199,150 @@ def test_roc_points_are_finite_and_copied(result, tmp_path):
     assert json.loads((tmp_path / "roc.json").read_text())["tpr"] == tpr
 
 
+def with_user_ids(log, root, name):
+    """The same log with user ids `name(number)`, equal ids being one user."""
+    shutil.copytree(log, root)
+    number = np.unique([name(u) for u in range(400)], return_inverse=True)[1]
+    ids = [name(int(np.flatnonzero(number == n)[0])) for n in range(number.max() + 1)]
+    file = root / "dataset" / "users.parquet"
+    table = pq.read_table(file)[: len(ids)]
+    pq.write_table(table.set_column(1, "user_id", pa.array(ids)), file)
+    for file in [root / "dataset" / "requests.parquet", *(root / "features").glob("*/*.parquet")]:
+        table = pq.read_table(file)
+        user = pa.array(number[table["user"].to_numpy()], pa.int32())
+        pq.write_table(table.set_column(table.schema.get_field_index("user"), "user", user), file)
+    return root
+
+
+@pytest.mark.parametrize("name", ["guest", "7f3a"])
+def test_searches_under_one_id_are_counted_one_by_one(log, tmp_path, result, name):
+    """All searches of guests: intervals have a width, and a reader is told."""
+    _, document, text = run(with_user_ids(log, tmp_path / "log", lambda _: name), tmp_path)
+    assert document["shared_users"] == {"users": [name], "searches": 1500, "share": 1.0}
+    lift = document["randomised"]["lift"]["auc"]
+    assert lift["value"] == pytest.approx(result[2]["randomised"]["lift"]["auc"]["value"])
+    assert lift["low"] < lift["value"] < lift["high"]
+    for told in (*document["notes"], text, (tmp_path / "summary.md").read_text().replace("\\", "")):
+        assert "1,500 searches (100.0%) have no known user" in told
+
+
+def test_searches_of_guests_among_those_of_known_users(log, tmp_path):
+    _, document, _ = run(with_user_ids(log, tmp_path / "log", lambda u: "Anonymous" if u < 100 else f"u{u}"), tmp_path)
+    assert document["shared_users"]["users"] == ["Anonymous"] and 0.2 < document["shared_users"]["share"] < 0.3
+    assert document["logged"]["users"] > 400
+
+
+def test_three_users_cannot_be_judged_and_every_output_says_so(log, tmp_path):
+    root = with_user_ids(log, tmp_path / "log", lambda u: f"u{u % 3}")
+    numbers, document, text = run(root, tmp_path)
+    reason = "the clicks are those of 3 users, fewer than 20"
+    assert document["gate"] == {"word": "hold", "reasons": [f"Nothing can be judged: {reason}."]}
+    assert document["randomised"]["cannot_be_judged"] == reason
+    assert document["randomised"]["lift"]["auc"]["low"] is None and document["randomised"]["lift"]["auc"]["reason"] == reason
+    assert document["randomised"]["model"]["auc"] > 0.6 and document["randomised"]["lift"]["auc"]["value"] > 0
+    assert numbers["judged"] == 0 and numbers["randomised_auc"] > 0.6 and not any("lift" in name for name in numbers)
+    assert f"Cannot be judged: {reason}" in text and "nan" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL).lower()
+    summary = (tmp_path / "summary.md").read_text()
+    assert f"Cannot be judged: {reason}" in summary and "It cannot be judged which ranker is better" in summary
+    assert "[?]" in show.results(document) and f"Cannot be judged: {reason}." in show.results(document)
+
+
+def test_honest_logs_are_not_suspected(result):
+    assert result[2]["warnings"] == [] and result[2]["notes"] == []
+    assert "Too good to be true" not in result[3]
+
+
+def test_a_rival_that_knows_the_clicks_is_suspected_everywhere(log, tmp_path, caplog):
+    root = tmp_path / "log"
+    shutil.copytree(log, root)
+    clicked = pq.read_table(root / "features" / "test")["clicked"].to_numpy()
+    file = root / "baseline" / "test.parquet"
+    table = pq.read_table(file)
+    told = np.where(np.random.default_rng(0).random(len(table)) < 0.99, clicked, ~clicked) * 0.8 + 0.1
+    pq.write_table(table.set_column(2, "score", pa.array(told, pa.float32())), file)
+    numbers, document, text = run(root, tmp_path)
+    wanted = r"Too good to be true: AUC 0\.9\d+ of XGBoost, standard features on randomised searches"
+    assert re.match(wanted, document["warnings"][0]) and re.search(wanted, text) and re.search(wanted, caplog.text)
+    assert re.search(wanted, (tmp_path / "summary.md").read_text().replace("\\", ""))
+    assert re.search("WARNING: " + wanted, show.results(document))
+    assert len(document["warnings"]) == numbers["warnings"] == 2  # on randomised and on logged searches
+
+
+def test_a_model_that_knows_the_clicks_does_not_pass(log, tmp_path):
+    root = tmp_path / "log"
+    shutil.copytree(log, root)
+    clicked = pq.read_table(root / "features" / "test")["clicked"].to_numpy()
+    file = root / "model" / "test.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.set_column(2, "score", pa.array(clicked * 0.5 + 0.2, pa.float32())), file)
+    _, document, _ = run(root, tmp_path)
+    assert document["gate"]["word"] == "hold" and "too good to be true" in document["gate"]["reasons"][-1]
+    _, document, _ = run(root, tmp_path, config=EvaluationConfig(suspicious_auc=1))
+    assert document["gate"]["word"] == "pass"
+
+
+def test_better_than_the_truth_is_too_good(log, tmp_path):
+    """AUC far from 1, but above that of the true probabilities: a third of the clicks are known."""
+    root = tmp_path / "log"
+    shutil.copytree(log, root)
+    clicked = pq.read_table(root / "features" / "test")["clicked"].to_numpy()
+    file = root / "model" / "test.parquet"
+    table = pq.read_table(file)
+    known = clicked & (np.random.default_rng(0).random(len(table)) < 1 / 3)
+    pq.write_table(table.set_column(2, "score", pa.array(np.where(known, 0.99, table["score"]), pa.float32())), file)
+    _, document, _ = run(root, tmp_path)
+    assert ["than the true probabilities" in warning for warning in document["warnings"]] == [True]
+
+
+def test_a_column_that_knows_the_clicks_is_named(log, tmp_path):
+    root = tmp_path / "log"
+    shutil.copytree(log, root)
+    file = root / "features" / "test" / "part-0000.parquet"
+    table = pq.read_table(file)
+    clicked = table["clicked"].to_numpy()
+    noise = np.random.default_rng(1).normal(size=len(clicked))
+    for name, values in (("honest", noise + clicked), ("leak", 3 - clicked), ("seen", np.where(clicked, noise, np.nan))):
+        table = table.append_column(name, pa.array(values, pa.float32(), from_pandas=True))
+    pq.write_table(table, file)
+    (root / "features" / "features.json").write_text(
+        json.dumps({"features": [{"name": n} for n in ("honest", "leak", "seen")]})
+    )
+    _, document, text = run(root, tmp_path)
+    assert [re.search(r"column (\w+ \([\w ]+)", warning)[1] for warning in document["warnings"]] == [
+        "leak (its value alone has AUC 1",
+        "seen (whether it is missing has AUC 1",
+    ]
+    assert text.count("Too good to be true") == 2
+    _, document, _ = run(root, tmp_path, config=EvaluationConfig(suspicious_feature_auc=1))
+    assert document["warnings"] == []
+
+
+def test_a_remark_stands_on_every_output(log, tmp_path):
+    remark = "Smoke test: <b>nothing</b> is *judged*."
+    _, document, text = run(log, tmp_path, config=EvaluationConfig(remark=remark))
+    assert document["notes"] == [remark] and "Smoke test: &lt;b&gt;nothing" in text
+    assert r"Smoke test: \<b\>nothing" in (tmp_path / "summary.md").read_text()
+    assert show.results(document).startswith(f"Note: {remark}\n")
+
+
+def test_any_text_of_the_log_is_shown_as_text(log, tmp_path):
+    """Titles, queries and places with everything in them: one line each, escaped, cut."""
+    root = tmp_path / "log"
+    shutil.copytree(log, root)
+    nasty = ["$x$ \\ _a^b", "<script>alert(1)</script>", "one\ntwo\x1b[31m", "left\u202eright", "n" * 50_000, "", "👩‍👩‍👧 ممرض"]
+    for file, columns in (("jobs", ("title", "company", "city")), ("texts", ("value",)), ("requests", ("city", "region"))):
+        path = root / "dataset" / f"{file}.parquet"
+        table = pq.read_table(path)
+        for name in columns:
+            values = pa.array([nasty[i % len(nasty)] for i in range(len(table))])
+            table = table.set_column(table.schema.get_field_index(name), name, values)
+        pq.write_table(table, path)
+    _, document, text = run(root, tmp_path)
+    assert "<script" not in text and "&lt;script&gt;" in text and "$x$" in text and "one two [31m" in text
+    assert "\u202e" not in text and "\x1b" not in text and "n" * 300 not in text
+    assert any("alert(1)" in name.lower() for name in document["slices"])
+
+
 @pytest.mark.parametrize(("requests", "random_share"), [(10, 0.0), (24, 0.5), (24, 1.0)])
 def test_a_handful_of_searches_gives_a_result_not_a_crash(write, tmp_path, requests, random_share):
     write(tmp_path / "log", requests=requests, random_share=random_share)
@@ -212,3 +359,10 @@ def test_no_click_at_all_is_one_clear_error(write, tmp_path):
     pq.write_table(table.set_column(index, table.schema.field(index), [np.zeros(len(table), bool)]), file)
     with pytest.raises(DataError, match="no held-out search has a click"):
         run(tmp_path / "log", tmp_path / "out")
+
+
+def test_folders_named_like_columns_change_nothing(log, result, tmp_path):
+    odd = tmp_path / "clicked=true" / "request=7" / "[ab]"
+    shutil.copytree(log, odd)
+    _, metrics, _ = run(odd, tmp_path / "out")
+    assert metrics == result[2]

@@ -45,7 +45,49 @@ def test_honest_features_are_clean(folder: Path) -> None:
     assert report.clean, (report.mismatches, report.leaking)
     assert report.rows == 150
     assert report.shuffled_rows >= 200
-    assert report.unknown == []
+    assert report.unknown == [] and report.telling == []
+    assert {"row", "request", "ts", "position", "clicked", "randomised"} <= set(report.unaudited)
+    assert not {"job", "user", "job_ctr"} & set(report.unaudited)
+
+
+def with_telling_jobs(folder: Path, root: Path) -> Path:
+    """The same log where every job has two numbers: one of its clicked rows, one of the others."""
+    for name in ("requests", "users", "texts"):
+        (root / "dataset").mkdir(parents=True, exist_ok=True)
+        (root / "dataset" / f"{name}.parquet").write_bytes((folder / "dataset" / f"{name}.parquet").read_bytes())
+    (root / "dataset" / "dataset.json").write_text("{}")
+    jobs = pq.read_table(folder / "dataset" / "jobs.parquet")
+    twice = pa.concat_tables([jobs, jobs])
+    twice = twice.set_column(0, jobs.schema.field("job"), pa.array(np.arange(len(twice)), pa.int32()))
+    pq.write_table(twice, root / "dataset" / "jobs.parquet")
+    for split in schema.SPLITS:
+        table = pq.read_table(folder / "dataset" / "impressions" / split)
+        job = table.column("job").to_numpy() + len(jobs) * table.column("clicked").to_numpy(zero_copy_only=False)
+        table = table.set_column(table.schema.get_field_index("job"), "job", pa.array(job, pa.int32()))
+        (root / "dataset" / "impressions" / split).mkdir(parents=True)
+        pq.write_table(table, root / "dataset" / "impressions" / split / "part-00000.parquet")
+    return root
+
+
+def test_job_ids_that_only_clicked_rows_have_are_found(folder: Path, tmp_path: Path) -> None:
+    """No feature sees the future here, and yet the popularity of such an id is the label: the log is at fault."""
+    root = with_telling_jobs(folder, tmp_path / "log")
+    step.run(
+        dataset=root / "dataset", embeddings=folder / "embeddings", features=root / "features",
+        config=FeaturesConfig(history_clicks=4),
+    )  # fmt: skip
+    report = audit.run(dataset=root / "dataset", embeddings=folder / "embeddings", features=root / "features", rows=20)
+    assert not report.mismatches and not report.leaking and not report.clean
+    assert {"job", "job_ctr"} <= {told.column for told in report.telling}
+    assert report.telling[0].auc == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_missing_value_that_is_the_label_is_found(folder: Path, tmp_path: Path) -> None:
+    def leak(table: pa.Table) -> list[float | None]:
+        return [None if is_clicked else 0.5 for is_clicked in table.column("clicked").to_pylist()]
+
+    report = run(folder, copy_with(folder, tmp_path / "f", "title_partial", leak), rows=5)
+    assert ("title_partial", True, 1.0) in {(told.column, told.missing, told.auc) for told in report.telling}
 
 
 def test_a_counter_that_includes_its_own_click_is_found(folder: Path, tmp_path: Path) -> None:
@@ -117,6 +159,8 @@ def test_the_command_exits_1_on_a_leak(folder: Path, tmp_path: Path) -> None:
     assert found.returncode == 1, found.stderr
     assert "job_ctr: 20 rows" in found.stdout
     assert found.stdout.rstrip().endswith("LEAK")
+    assert "job_ctr (its value alone has AUC 1.0000 on the train rows)" in found.stdout
+    assert "not audited, no feature: row, request, ts" in found.stdout
     nothing = subprocess.run([*base, str(tmp_path)], capture_output=True, text=True, check=False)
     assert nothing.returncode == 2
     assert "does not exist" in nothing.stderr

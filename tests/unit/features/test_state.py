@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import tiny_dataset
-from tritower import schema
+from tritower import __version__, schema
 from tritower.errors import ArtifactError
 from tritower.features import catalogue, step
 from tritower.features.config import FeaturesConfig
@@ -108,11 +109,19 @@ def test_other_knobs_or_another_encoder_are_refused(whole: Path, tmp_path: Path)
     first = tiny_dataset.excerpt(whole, tmp_path / "first", 0, 40, seed=1)
     compute(first, tmp_path / "a")
     rest = tiny_dataset.excerpt(whole, tmp_path / "rest", 79, 80, seed=2)
-    with pytest.raises(ArtifactError, match="same knobs"):
+    with pytest.raises(ArtifactError) as caught:
         step.run(
             dataset=rest / "dataset", embeddings=rest / "embeddings", features=tmp_path / "b",
-            config=FeaturesConfig(), previous=tmp_path / "a",
+            config=replace(CONFIG, history_clicks=4), previous=tmp_path / "a",
         )  # fmt: skip
+    # What differs, and nothing else.
+    assert str(caught.value).startswith("the state was written with history_clicks=3, this run has history_clicks=4 (in ")
+    about = json.loads((tmp_path / "a/state/state.json").read_text())
+    for version in (about["version"] + 1, None):
+        shutil.copytree(tmp_path / "a", tmp_path / "other", dirs_exist_ok=True)
+        (tmp_path / "other/state/state.json").write_text(json.dumps(about | {"version": version}))
+        with pytest.raises(ArtifactError, match=rf"the state has version {version}, tritower {__version__} reads version 1"):
+            compute(rest, tmp_path / "b", previous=tmp_path / "other")
     encoder = json.loads((rest / "embeddings" / "encoder.json").read_text())
     (rest / "embeddings" / "encoder.json").write_text(json.dumps(encoder | {"hash": "another"}))
     with pytest.raises(ArtifactError, match="another encoder"):

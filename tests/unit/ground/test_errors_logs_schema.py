@@ -2,9 +2,14 @@
 
 import logging
 import pickle
+import shutil
+import subprocess
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tritower import errors, logs, schema
 
 
@@ -13,6 +18,58 @@ def test_a_message_has_problem_place_and_remedy() -> None:
     assert str(error) == "the column 'title' is missing (in jobs.csv). Add it."
     assert isinstance(error, ValueError)
     assert str(errors.StepError("it failed")) == "it failed"
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (("it failed.", "", "Try again."), "it failed. Try again."),
+        (("it failed..", "a.csv", "Try again.."), "it failed (in a.csv). Try again."),
+        (("ranker: ChildFailedError:", "", "See the log."), "ranker: ChildFailedError. See the log."),
+        (("is it there?", "", "Look."), "is it there? Look."),
+        (("it failed", "a.csv", "Did you mean 'b'?"), "it failed (in a.csv). Did you mean 'b'?"),
+        (("it failed ...", "", "The last one: it broke. Mend it. ."), "it failed. The last one: it broke. Mend it."),
+    ],
+)
+def test_a_message_ends_in_one_full_stop_at_most(parts: tuple[str, str, str], text: str) -> None:
+    problem, where, remedy = parts
+    assert str(errors.StepError(problem, where=where, remedy=remedy)) == text
+
+
+@given(problem=st.text(), where=st.text(), remedy=st.text())
+def test_a_message_is_one_printable_line_whatever_it_quotes(problem: str, where: str, remedy: str) -> None:
+    error = errors.DataError(problem, where=where, remedy=remedy)
+    assert str(error).isprintable() and not str(error).endswith("..")
+    again = errors.DataError(error.problem, where=error.where, remedy=error.remedy)
+    assert str(again) == str(error)  # nothing is escaped or cut twice
+
+
+def test_a_value_cannot_look_like_another_message() -> None:
+    title = "nurse'\nFakeError: nothing is wrong\x1b[2K\u202e\ud800"
+    error = errors.DataError(f"the title is {title!s}", where="row 7")
+    assert str(error) == r"the title is nurse'\nFakeError: nothing is wrong\x1b[2K\u202e\ud800 (in row 7)"
+
+
+def test_a_long_value_is_cut_and_counted() -> None:
+    error = errors.DataError("nurse " * 10_000)
+    assert len(str(error)) < 2100 and str(error).endswith("(60,000 characters)")
+
+
+def test_what_the_system_says_of_a_folder_is_its_first_fault(tmp_path: Path) -> None:
+    """shutil.copytree lists tuples; here the target is a file system of one page."""
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from/big").write_bytes(b"x" * 300_000)
+    (tmp_path / "from/small").write_bytes(b"x" * 300_000)
+    (tmp_path / "full").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "test", tmp_path / "full"]).returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        with pytest.raises(shutil.Error) as caught:
+            shutil.copytree(tmp_path / "from", tmp_path / "full/to")
+    finally:
+        subprocess.run(["umount", tmp_path / "full"], check=True)
+    told = str(errors.of_system(caught.value))
+    assert told.startswith(f"the disk is full (in {tmp_path}/full/to/") and told.endswith("Free space or write elsewhere.")
 
 
 def test_an_error_survives_the_way_from_a_worker_process() -> None:

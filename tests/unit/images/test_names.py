@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tritower import __version__
+from tritower.errors import StepError
 
 from pipelines.compiling import yaml_path
 from pipelines.containers import on_this_machine
@@ -29,6 +30,12 @@ def test_the_committed_pipeline_runs_in_what_was_built_last(built: Path) -> None
     assert {on_this_machine(image, built) for image in images} == {"tritower/base:0.1.0-abc", "reg.example/x/train:0.1.0-abc"}
 
 
+def test_a_run_keeps_the_images_that_it_began_with(built: Path) -> None:
+    on_this_machine(f"tritower/base:{__version__}", built)
+    built.write_text(json.dumps({"base": "tritower/base:later", "train": "tritower/train:later"}))
+    assert on_this_machine(f"tritower/train:{__version__}", built) == "reg.example/x/train:0.1.0-abc"
+
+
 def test_a_name_that_was_compiled_with_a_tag_stays(built: Path) -> None:
     for image in ("tritower/base:0.1.0-def", f"reg.example/base:{__version__}", "python:3.11-slim"):
         assert on_this_machine(image, built) == image
@@ -45,6 +52,14 @@ def test_the_environment_has_the_last_word(built: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TRITOWER_IMAGE_PREFIX", "reg.example/y/")
     assert on_this_machine("tritower/train:0.1.0-def", built) == "reg.example/y/train:7"
     assert on_this_machine("python:3.11-slim", built) == "python:3.11-slim"
+
+
+def test_a_torn_record_is_an_error_with_its_remedy(built: Path) -> None:
+    built.write_text(built.read_text()[:20])
+    with pytest.raises(
+        StepError, match=r"the record of built images cannot be read \(in .*built\.json\)\. Run `make images` again\."
+    ):
+        on_this_machine(f"tritower/base:{__version__}", built)
 
 
 def tag(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:

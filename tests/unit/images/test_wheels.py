@@ -81,12 +81,24 @@ def test_a_build_for_another_cuda_is_refused_by_what_it_needs(checkout: Path, in
     assert "needs nvidia-cublas-cu12, which the lock does not have" in done.stderr
 
 
-def test_two_builds_of_torch_are_one_too_many(checkout: Path, indexes: dict[str, str]) -> None:
+def test_two_builds_of_torch_are_one_too_many(checkout: Path, indexes: dict[str, str], tmp_path: Path) -> None:
     stocked(checkout, indexes, "cpu")
     (file,) = (checkout / "wheelhouse").glob("torch-*.whl")
     file.with_name(file.name.replace("+cpu", "")).write_bytes(file.read_bytes())
-    done = build(checkout, "wheelhouse", "train", TORCH_INDEX=indexes["cpu"])
+    done = built(checkout, engine(tmp_path / "docker", "28.0.0", buildx=True, images=("python:3.11-slim",)))
     assert re.search(r"^two builds of torch in .*: torch-\S+ and torch-\S+\. Remove one of them\.$", done.stderr)
+
+
+def test_a_wheel_whose_download_was_cut_is_taken_anew(checkout: Path, indexes: dict[str, str], tmp_path: Path) -> None:
+    stocked(checkout, indexes, "cpu")
+    file = checkout / "wheelhouse/filelock-4.0-py3-none-any.whl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-30])
+    done = built(checkout, engine(tmp_path / "docker", "28.0.0", buildx=True, images=("python:3.11-slim",)))
+    assert re.fullmatch(r"\S+/filelock-4\.0-\S+ is not whole: run `make wheelhouse` where there is a network\n", done.stderr)
+    done = filled(checkout, indexes, "cpu")
+    assert "filelock-4.0-py3-none-any.whl is not whole and is taken anew" in done.stdout
+    assert file.read_bytes() == whole
 
 
 def test_an_index_with_a_password_is_neither_shown_nor_kept(checkout: Path, indexes: dict[str, str]) -> None:
@@ -169,3 +181,31 @@ def test_without_docker_one_line_says_what_is_needed(checkout: Path, tmp_path: P
         done = build(checkout, verb, "base", PATH=str(tmp_path))
         assert done.returncode == 1
         assert re.fullmatch(r"docker is not installed\. Needed is Docker Engine 20\.10 .*\n", done.stderr)
+
+
+def test_an_engine_that_does_not_run_is_one_line_and_its_remedy(checkout: Path, tmp_path: Path) -> None:
+    docker = engine(tmp_path / "docker", "28.0.0", buildx=True)
+    program = (docker / "docker").read_text().replace('"info "|', '"info ") echo "Cannot connect" >&2; exit 1;;\n')
+    (docker / "docker").write_text(program)
+    done = built(checkout, docker)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no Docker engine answers: Cannot connect\nStart it (")
+
+
+def test_a_base_image_needs_root_and_debootstrap(checkout: Path, tmp_path: Path) -> None:
+    docker = engine(tmp_path / "docker", "28.0.0", buildx=True)
+    # The real user id alone: as root, the files stay readable.
+    program = (
+        "import os, runpy, sys; os.getuid() or os.setresuid({}, 0, 0); runpy.run_path('images/build.py', run_name='__main__')"
+    )
+    for user, said in (
+        (65534, "debootstrap needs root: "),
+        (0, "debootstrap is not installed. Needed is debootstrap (tried: "),
+    ):
+        if user == os.getuid() or os.getuid() == 0:
+            command = [sys.executable, "-c", f"import sys; sys.path[0] = 'images'; {program.format(user)}", "base-image"]
+            environment = os.environ | {"PATH": f"{docker}:{tmp_path / 'tools'}"}
+            built(checkout, docker)  # makes the folder of tools
+            done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 1
+            assert done.stderr.startswith(said), done.stderr

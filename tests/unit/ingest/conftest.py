@@ -104,6 +104,11 @@ class Log:
         rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
         return sorted(rows, key=lambda row: row["row"])
 
+    def mended(self, table: str = "impressions") -> dict[str, int]:
+        """column.what -> rows."""
+        counts: dict[str, Any] = json.loads((self.out / "quality.json").read_text())["counts"]
+        return dict(counts[table]["mended"])
+
     def reasons(self) -> dict[tuple[str, int], str]:
         """(file name, row) -> reason."""
         return {(Path(row["source"]).name, row["source_row"]): row["reason"] for row in self.table("quarantine")}

@@ -1,6 +1,7 @@
 """The two steps on a board small enough to work out by hand."""
 
 import datetime as dt
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,14 @@ def test_nothing_is_said_where_every_search_has_jobs(
     config = CandidatesConfig(recent_share=1.0)
     numbers = step.candidates(dataset=dataset, embeddings=embeddings, candidates=tmp_path / "c", config=config)
     assert numbers["searches_without_candidates"] == 0 and not caplog.records
+
+
+def test_folders_named_like_columns_change_nothing(dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "clicked=true" / "user=7" / "[ab]"
+    shutil.copytree(dataset, odd / "dataset")
+    answers = []
+    for place, root in ((tmp_path, dataset), (odd, odd / "dataset")):
+        places = scored(root, embeddings, place, [0.5, 0.5, 0.25, 0.75, 0, 0])
+        step.run(**places, recommendations=place / "r.parquet", config=RecommendConfig(top_k=3))
+        answers.append(pq.ParquetFile(place / "r.parquet").read())
+    assert answers[0].num_rows == 9 and answers[0].equals(answers[1])

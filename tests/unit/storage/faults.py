@@ -19,7 +19,7 @@ class Fault:
     """What happens to the next `times` requests that match.
 
     `kind`: status (answer `status`, nothing done), drop (hang up without an answer), stall (answer after `seconds`), cut (the
-    head and the first `share` of the body, then hang up).
+    head and the first `share` of the body, then hang up), unsized (the same without saying how long the body is).
     """
 
     kind: str
@@ -90,24 +90,27 @@ def proxy(upstream: str) -> Iterator[Proxy]:
                 connection.request(self.command, self.path, body, dict(self.headers))
                 answer = connection.getresponse()
                 content = answer.read()
-                self.answer(
-                    answer.status, dict(answer.getheaders()), content, fault.share if fault and fault.kind == "cut" else 1.0
-                )
+                share = fault.share if fault and fault.kind in ("cut", "unsized") else 1.0
+                sized = not fault or fault.kind != "unsized"
+                self.answer(answer.status, dict(answer.getheaders()), content, share, sized=sized)
             finally:
                 connection.close()
             if fault:
                 fault.then()
 
-        def answer(self, status: int, headers: dict[str, str], content: bytes, share: float = 1.0) -> None:
+        def answer(
+            self, status: int, headers: dict[str, str], content: bytes, share: float = 1.0, *, sized: bool = True
+        ) -> None:
             self.send_response_only(status)
             for name, value in headers.items():
                 if name.lower() not in ("transfer-encoding", "connection", "content-length"):
                     self.send_header(name, value)
             size = headers.get("Content-Length", headers.get("content-length", "0")) if self.command == "HEAD" else len(content)
-            self.send_header("Content-Length", str(size))
+            if sized:
+                self.send_header("Content-Length", str(size))
             self.end_headers()
             self.wfile.write(content[: int(len(content) * share)])
-            self.close_connection = share < 1.0
+            self.close_connection = share < 1.0 or not sized
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -252,21 +253,25 @@ def test_a_manifest_goes_with_a_copy_and_is_checked_there(s3: str, tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "home") == ["back", "out"]
 
 
-def test_a_reader_without_permission_is_told_so(tmp_path: Path) -> None:
-    with storage.atomic_directory(tmp_path / "out") as folder:
-        (folder / "x").write_text("1")
-    (tmp_path / "out" / "x").chmod(0o600)
+def test_a_reader_without_permission_is_told_so() -> None:
     code = (
         "import os, sys\nfrom tritower import errors, manifest, storage\n"
-        "os.setuid(65534) if os.getuid() == 0 else os.chmod(sys.argv[1] + '/x', 0)\n"
+        "if os.getuid() == 0:\n    os.setuid(65534)\n"
         "for act in (lambda: manifest.check(sys.argv[1]), lambda: storage.read_json(sys.argv[1] + '/x')):\n"
         "    try:\n        act()\n    except errors.StorageError as error:\n        print(error)\n"
     )
-    for place in (tmp_path, *tmp_path.parents[:3]):
-        with contextlib.suppress(PermissionError):
-            place.chmod(place.stat().st_mode | 0o055)
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True, check=True)
-    assert done.stdout.count(f"this user may not read it (in {tmp_path}/out/x). Ask its owner") == 2, done.stdout + done.stderr
+    # Another user's way into pytest's own folders is closed.
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        with storage.atomic_directory(f"{place}/out") as folder:
+            (folder / "x").write_text("1")
+        os.chmod(f"{place}/out/x", 0)
+        done = subprocess.run([sys.executable, "-c", code, f"{place}/out"], capture_output=True, text=True, check=False)
+        assert done.stdout.count(f"this user may not read it (in {place}/out/x). Ask its owner") == 2, done.stderr
+        os.chmod(f"{place}/out", 0)
+        done = subprocess.run([sys.executable, "-c", code, f"{place}/out"], capture_output=True, text=True, check=False)
+        assert f"this user may not read it (in {place}/out). Ask its owner" in done.stdout, done.stderr
+        os.chmod(f"{place}/out", 0o755)
 
 
 def test_an_input_that_may_not_be_read_is_not_the_output(tmp_path: Path) -> None:

@@ -74,6 +74,16 @@ def test_a_passing_fault_is_not_noticed(fault: Fault, object_: str, between: Pro
     assert again.times == 0
 
 
+def test_an_answer_that_does_not_say_its_length_is_read_to_the_listed_size(
+    object_: str, between: Proxy, tmp_path: Path
+) -> None:
+    """All answers without a length: the first and second end early, which only the listing can tell."""
+    between.faults += [Fault("unsized", path="/data$", times=2, share=0.4), Fault("unsized", path="/data$", share=1.0)]
+    assert storage.fetch(object_, tmp_path / "back").read_bytes() == DATA
+    assert between.count("GET", "/data$") == 3
+    assert all(fault.times == 0 for fault in between.faults)
+
+
 @pytest.mark.parametrize("kind", ["status", "drop"])
 def test_an_upload_survives_a_passing_fault(kind: str, s3: str, between: Proxy, tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(DATA * 3)  # three parts

@@ -1,0 +1,204 @@
+"""Starting other processes: they end with this one, and their failure is told in the class and words that it was raised with.
+
+`child.py` is what runs in them. Start them from a thread that outlives them: for the kernel the thread is the parent.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from tritower import child, errors
+from tritower.errors import ConfigError, StepError, TritowerError
+
+GRACE_S = 5.0
+"""Seconds between asking a process to end and ending it."""
+START_TIMEOUT = "TRITOWER_START_TIMEOUT_S"
+_START_TIMEOUT_S = 300.0
+
+
+class Process:
+    """A running child.
+
+    Args:
+        popen: the process, leader of a session of its own.
+        reports: folder that it may leave word in.
+    """
+
+    def __init__(self, popen: "subprocess.Popen[Any]", reports: Path) -> None:
+        self.popen, self.reports = popen, reports
+        self._lost = child.lost_to_memory()
+
+    def failure(self) -> TritowerError:
+        """Why it ended with another status than 0."""
+        return told(self.reports) or unsaid(self.popen.wait(), self._lost)
+
+
+def unsaid(code: int, lost: tuple[int, int] | None = None) -> StepError:
+    """What an exit status other than 0 means where the process left no word.
+
+    Args:
+        code: -n after signal n, or what a shell makes of it, 128 + n.
+        lost: `child.lost_to_memory` of before the process started, if it ran beside this one.
+    """
+    if code < 0 or code in (128 + signal.SIGKILL, 128 + signal.SIGTERM):
+        return child.killed(-code if code < 0 else code - 128, lost or child.lost_to_memory())
+    return StepError(f"the process ended with code {code} and left no word why", remedy="Its log may say more.")
+
+
+def told(reports: Path) -> TritowerError | None:
+    """The first failure that processes left word of: an error of ours before a death, a death before anything else."""
+    words: list[tuple[int, int, TritowerError]] = []
+    for file in reports.glob("*.json"):
+        word = json.loads(file.read_text(encoding="utf-8"))
+        kind: type[TritowerError] = getattr(errors, word["kind"])
+        # Where one of several processes dies, the others fail for want of it, with whatever error their library has.
+        rank = 2 if word["foreign"] else 1 if word["signal"] else 0
+        words.append((rank, word["time"], kind(word["problem"], where=word["where"], remedy=word["remedy"])))
+    return min(words, key=lambda item: item[:2])[2] if words else None
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    stdout: "int | IO[Any] | None" = None,
+    stderr: "int | IO[Any] | None" = None,
+    **more: Any,
+) -> Iterator[Process]:
+    """Start a command in a session of its own; it and what it left behind are ended with the block.
+
+    Args:
+        command: the program and its arguments; `module(...)` gives one for a module of ours.
+        environment: variables on top of this process's own.
+        more: further arguments of `subprocess.Popen`.
+    """
+    with tempfile.TemporaryDirectory(prefix="reports-", ignore_cleanup_errors=True) as reports:
+        own = {child.PARENT: str(os.getpid()), child.REPORTS: reports}
+        popen = subprocess.Popen(
+            command,
+            env=os.environ | dict(environment or {}) | own,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            **more,
+        )
+        try:
+            yield Process(popen, Path(reports))
+        finally:
+            end(popen)
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module as `python -m` does, tied to this process."""
+    return [sys.executable, "-m", "tritower.child", name, *arguments]
+
+
+def program(*command: str) -> list[str]:
+    """The command that runs any program, tied to this process."""
+    return [sys.executable, "-m", "tritower.child", "--exec", *command]
+
+
+def end(popen: "subprocess.Popen[Any]") -> None:
+    """End a leader of a session, and what is left of its group: by SIGTERM, after `GRACE_S` by SIGKILL."""
+    if popen.poll() is None:
+        _signal(popen.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            popen.wait(GRACE_S)
+    _signal(popen.pid, signal.SIGKILL)
+    popen.wait()
+    if popen.stdout:
+        popen.stdout.close()
+
+
+def _signal(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def torchrun(name: str, arguments: Sequence[str], *, processes: int, environment: Mapping[str, str] | None = None) -> None:
+    """Run a module in several processes of torchrun on this machine; what they print goes to standard error.
+
+    Static rendezvous without restarts: a failed process ends all at once. Every address is the loopback's, so that neither a
+    network nor a host name is needed.
+
+    Raises:
+        TritowerError: what the first process that failed raised.
+        StepError: it was killed, or nothing has started after TRITOWER_START_TIMEOUT_S seconds (300).
+    """
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}",
+        "--rdzv-backend=static", "--local-addr=127.0.0.1", "--master-addr=127.0.0.1", f"--master-port={_free_port()}",
+        "--max-restarts=0", "-m", "tritower.child", "--worker", name, *arguments,
+    ]  # fmt: skip
+    own = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", **_loopback(), **(environment or {})}
+    limit_s = start_timeout_s()
+    with started(program(*command), environment=own, stdout=2, stderr=2) as running:
+        late = threading.Event()
+
+        def look() -> None:
+            if len(list(running.reports.glob("*.started"))) < processes and running.popen.poll() is None:
+                late.set()
+                end(running.popen)
+
+        timer = threading.Timer(limit_s, look)
+        timer.daemon = True
+        timer.start()
+        try:
+            code = running.popen.wait()
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise StepError(
+                f"torchrun has not started {processes} process(es) of {name} within {limit_s:g} s",
+                where="torchrun",
+                remedy=f"Look at the load and the network of the machine, or raise {START_TIMEOUT}.",
+            )
+        if code:
+            raise running.failure()
+
+
+def alone(world: int) -> StepError:
+    """Some of the `world` processes that belong together have not come in time."""
+    return StepError(
+        f"not all of {world} processes have come within {start_timeout_s():g} s",
+        where="start of the process group",
+        remedy=f"Look at the logs of the others and at the network between them, or raise {START_TIMEOUT}.",
+    )
+
+
+def start_timeout_s() -> float:
+    """How long processes that belong together wait for each other at the start.
+
+    Raises:
+        ConfigError: TRITOWER_START_TIMEOUT_S is not a number above 0.
+    """
+    text = os.environ.get(START_TIMEOUT, "")
+    try:
+        value = float(text or _START_TIMEOUT_S)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{text!r} is not a number of seconds above 0", where=START_TIMEOUT, remedy="Correct the variable.")
+    return value
+
+
+def _loopback() -> dict[str, str]:
+    """Without a network gloo finds no address of this machine by its name; the loopback is there."""
+    names = [name for _, name in socket.if_nameindex()]
+    return {"GLOO_SOCKET_IFNAME": "lo"} if "lo" in names and "GLOO_SOCKET_IFNAME" not in os.environ else {}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,54 @@
+"""The process of each step of a local run: all that it starts ends with the run, and its error comes back as it was raised.
+
+`kfp.local` starts `sh -c 'python -m kfp.dsl.executor_main ...'`. Here the shell gives way to the interpreter, which runs KFP's
+module under `tritower.child`.
+"""
+
+import contextlib
+import functools
+import re
+import subprocess
+from collections.abc import Iterator
+
+from tritower import processes
+from tritower.errors import TritowerError
+
+_EXECUTOR = re.compile(r"(\S+) -m kfp\.dsl\.executor_main")
+_UNDER_CHILD = r"exec \1 -m tritower.child kfp.dsl.executor_main"
+
+
+@contextlib.contextmanager
+def steps(failures: list[TritowerError]) -> Iterator[None]:
+    """While the block runs, `kfp.local.SubprocessRunner` starts steps by `run`.
+
+    Args:
+        failures: gets the error of each step that fails.
+    """
+    from kfp.local import subprocess_task_handler
+
+    original = subprocess_task_handler.run_local_subprocess
+    subprocess_task_handler.run_local_subprocess = functools.partial(run, failures=failures)
+    try:
+        yield
+    finally:
+        subprocess_task_handler.run_local_subprocess = original
+
+
+def run(full_command: list[str], env_vars: dict[str, str] | None = None, *, failures: list[TritowerError]) -> int:
+    """Run a step's command to its end, its log on standard output; the exit status."""
+    command, pipe = processes.program(*under_child(full_command)), subprocess.PIPE
+    with processes.started(
+        command, environment=env_vars, stdout=pipe, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as step:
+        for line in step.popen.stdout or ():
+            print(line, end="")
+        print("\n")
+        code: int = step.popen.wait()
+        if code:
+            failures.append(step.failure())
+    return code
+
+
+def under_child(command: list[str]) -> list[str]:
+    """A command of KFP's whose shell is replaced by the interpreter that it starts, KFP's module under `tritower.child`."""
+    return [_EXECUTOR.sub(_UNDER_CHILD, part) for part in command]

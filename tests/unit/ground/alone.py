@@ -1,0 +1,13 @@
+"""A process that joins the others of a training, as the encoder and the ranker do."""
+
+import contextlib
+
+from tritower.encoder import distributed
+from tritower.errors import StepError
+from tritower.ranker import place
+
+with contextlib.suppress(StepError):
+    distributed.join()
+    raise AssertionError("the encoder's process joined nobody")
+with place.joined("cpu"):
+    pass
