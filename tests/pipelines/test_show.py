@@ -3,7 +3,7 @@
 import datetime as dt
 import io
 
-from pipelines import show
+from pipelines import knobs, show
 from pipelines.local import StepRun
 
 
@@ -57,3 +57,14 @@ def test_ranked_jobs() -> None:
     text = show.ranked_jobs([row | {"true_probability": 0.25}, row | {"rank": 2, "true_probability": None}])
     assert text.splitlines()[1].split() == ["score", "true"]
     assert [line.split()[-2:] for line in text.splitlines()[2:]] == [["0.500", "0.250"], ["0.500", "-"]]
+
+
+def test_the_preset_quick_says_that_its_figures_mean_nothing() -> None:
+    remark = knobs.gather("quick")["evaluation"]["remark"]
+    level = {"auc": 0.6, "map@1": 0.2, "map@3": 0.3}
+    slice_ = {"model": level, "baseline": level, "requests": 9, "clicks": 9, "cannot_be_judged": "there are 9 searches"}
+    slice_["lift"] = {metric: {"value": -0.17, "low": None, "high": None, "reason": "there are 9 searches"} for metric in level}
+    lines = show.results({"logged": slice_, "notes": [remark], "warnings": ["one\x1b[2J", "two"]}).splitlines()
+    assert lines[0] == "WARNING: one [2J" and lines[2] == "WARNING: two"
+    assert lines[4].startswith("Note: Smoke test (preset quick)")
+    assert lines[-1] == "  Cannot be judged: there are 9 searches." and lines[-2].split()[-2:] == ["-17.0%", "[?]"]
