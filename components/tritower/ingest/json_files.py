@@ -3,7 +3,6 @@
 import codecs
 import itertools
 import json
-import logging
 import re
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -12,10 +11,8 @@ import pyarrow as pa
 
 from tritower.errors import DataError
 from tritower.ingest import streams
-from tritower.ingest.parquet_files import plain
 from tritower.ingest.raw import BATCH_ROWS, BLOCK_BYTES, LONGEST_RECORD, SHOWN_CHARACTERS, RawBatch, Refused, shown
 
-_log = logging.getLogger(__name__)
 _SAMPLE = 1_000
 _DECODER = json.JSONDecoder()
 # Place, and the object or why there is none, with its text.
@@ -45,8 +42,8 @@ def _objects(file: str) -> Iterator[dict[str, Any]]:
     return (found for _, found in _values(file) if isinstance(found, dict))
 
 
-def read(file: str, absent: dict[str, str], wanted: frozenset[str]) -> Iterator[RawBatch]:
-    """The rows of a file in order; an object without a key of `absent` has it, true where the other key has a value.
+def read(file: str) -> Iterator[RawBatch]:
+    """The rows of a file in order.
 
     A row's number is that of its line, or of its object in the file where objects and lines are not the same.
 
@@ -56,25 +53,17 @@ def read(file: str, absent: dict[str, str], wanted: frozenset[str]) -> Iterator[
     records: list[dict[str, Any]] = []
     numbers: list[int] = []
     refused: list[Refused] = []
-    filled = dict.fromkeys(absent, 0)
     for row, found in _values(file):
         if isinstance(found, Refused):
             refused.append(found)
         else:
-            for name in absent:
-                if name not in found:
-                    found[name] = found.get(absent[name]) not in (None, "")
-                    filled[name] += 1
             records.append(found)
             numbers.append(row)
         if len(records) + len(refused) >= BATCH_ROWS:
-            yield _batch(records, numbers, refused, wanted)
+            yield _batch(records, numbers, refused)
             records, numbers, refused = [], [], []
     if records or refused:
-        yield _batch(records, numbers, refused, wanted)
-    for name, count in filled.items():
-        if count:
-            _log.info("%s: %d rows without %r: false, or true where they have %r", file, count, name, absent[name])
+        yield _batch(records, numbers, refused)
 
 
 def _values(file: str) -> Iterator[Found]:
@@ -286,7 +275,7 @@ class _Text:
 # ---------------------------------------------------------------------------------------------------- objects as columns
 
 
-def _batch(records: list[dict[str, Any]], numbers: list[int], refused: list[Refused], wanted: frozenset[str]) -> RawBatch:
+def _batch(records: list[dict[str, Any]], numbers: list[int], refused: list[Refused]) -> RawBatch:
     try:
         table = _table(records)
     except UnicodeEncodeError:
@@ -295,7 +284,7 @@ def _batch(records: list[dict[str, Any]], numbers: list[int], refused: list[Refu
         refused = refused + [found for found in broken if found is not None]
         numbers = [numbers[place] for place in kept]
         table = _table([records[place] for place in kept])
-    return RawBatch(table=plain(table, wanted), rows=pa.array(numbers, pa.int64()), refused=refused)
+    return RawBatch(table=table, rows=pa.array(numbers, pa.int64()), refused=refused)
 
 
 def _half_pair(record: dict[str, Any], row: int) -> Refused | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,11 +40,11 @@ def columns(file: str) -> list[str]:
     return names
 
 
-def read(piece: dict[str, Any], wanted: frozenset[str]) -> Iterator[raw.RawBatch]:
+def read(piece: dict[str, Any]) -> Iterator[raw.RawBatch]:
     """The rows of a piece, in batches that are bounded by rows and by bytes.
 
     A text that a dictionary holds once may stand in every row: texts come as dictionaries and are written out a few rows at a
-    time. Of the `wanted` columns, what no column of ours can be (structs, maps) comes as JSON text.
+    time.
     """
     groups = list(range(piece["first"], piece["first"] + piece["count"]))
     row = start = piece["first_row"]
@@ -53,8 +52,7 @@ def read(piece: dict[str, Any], wanted: frozenset[str]) -> Iterator[raw.RawBatch
         expected = sum(parquet.metadata.row_group(group).num_rows for group in groups)
         for batch in parquet.iter_batches(raw.BATCH_ROWS, row_groups=groups):
             for part in _bounded(batch):
-                table = plain(pa.Table.from_batches([part]), wanted)
-                yield raw.RawBatch(table=table, rows=raw.count_from(row, part.num_rows))
+                yield raw.RawBatch(table=pa.Table.from_batches([part]), rows=raw.count_from(row, part.num_rows))
                 row += part.num_rows
     if row - start != expected:
         raise DataError(f"{row - start} rows were read of {expected}", where=piece["file"], remedy="Copy the file again.")
@@ -77,25 +75,6 @@ def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         for at in coded:
             part = part.set_column(at, batch.schema.field(at).name, part.column(at).dictionary_decode())
         yield part
-
-
-def plain(table: pa.Table, wanted: frozenset[str]) -> pa.Table:
-    """The table with every `wanted` column of structs, maps or lists of these as JSON text."""
-    for place, field in enumerate(table.schema):
-        if field.name in wanted and _is_deep(field.type):
-            texts = [None if value is None else _json(value) for value in table.column(place).to_pylist()]
-            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
-    return table
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _is_deep(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return bool(pa.types.is_nested(kind.value_type))
-    return bool(pa.types.is_nested(kind))
 
 
 @contextlib.contextmanager

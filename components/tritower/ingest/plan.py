@@ -1,8 +1,6 @@
 """What is to be read of each source, and what the impressions are a log of: said before anything is read."""
 
-import dataclasses
 import difflib
-import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -97,28 +95,21 @@ def is_views(plan: Plan, config: IngestConfig) -> bool:
     return _CLICKED not in names and nearest(_CLICKED, names - set(plan.table.names())) is None
 
 
-def finished(plan: Plan, *, views: bool) -> Plan:
-    """The plan with its columns checked and, for impressions, with what a JSON object without `clicked` means: no click,
-    unless it has the time of one.
+def check(plan: Plan, *, views: bool) -> None:
+    """See that every file has the columns it needs. JSON objects may lack `clicked` where others have it: no click.
 
     Raises:
         SchemaError: a file lacks a required column.
     """
     of_impressions = plan.table is RAW_IMPRESSIONS
-    clicked = [file for file, names in plan.columns.items() if _CLICKED in names]
+    has_clicked = any(_CLICKED in names for names in plan.columns.values())
     formats = {piece["file"]: piece["format"] for piece in plan.pieces}
-    absent: dict[str, str] = {}
     optional: tuple[str, ...]
-    if of_impressions and clicked and not views:
-        source_name = {ours: name for name, ours in plan.rename.items()}
-        absent = {source_name.get(_CLICKED, _CLICKED): source_name.get("clicked_at", "clicked_at")}
     for file, names in plan.columns.items():
         optional = rows.VIEWS_MAY_LACK if of_impressions and views else ()
-        if absent and formats[file] == "jsonl":
+        if of_impressions and not views and has_clicked and formats[file] == "jsonl":
             optional = (_CLICKED,)
         _require(names, plan, file, optional)
-    pieces = [piece | {"absent": json.dumps(absent)} if piece["format"] == "jsonl" else piece for piece in plan.pieces]
-    return dataclasses.replace(plan, pieces=pieces)
 
 
 def _require(present: set[str], plan: Plan, file: str, optional: tuple[str, ...]) -> None:

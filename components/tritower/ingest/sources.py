@@ -29,7 +29,6 @@ SPLIT_SCHEMA = pa.schema(
         "file": pa.string(),
         "format": pa.string(),
         "partition": pa.string(),
-        "absent": pa.string(),
         "wanted": pa.string(),
         "first": pa.int32(),
         "count": pa.int32(),
@@ -43,15 +42,18 @@ class Source:
     """The pieces of a source that can be read on their own, in order, and the files that are not read.
 
     A piece (SPLIT_SCHEMA) is a file, or for Parquet a run of row groups of about a million rows. `number` counts the files;
-    `partition` holds the `key=value` folders between the source and the file, `absent` the keys that a JSON object may lack
-    (true where another key has a value), `wanted` the columns that matter, all three as JSON.
+    `partition` holds the `key=value` folders between the source and the file, `wanted` the columns that matter, both as JSON.
     """
 
     pieces: list[dict[str, Any]]
     left_out: list[LeftOut]
 
+    def as_table(self) -> pa.Table:
+        """The pieces as SPLIT_SCHEMA."""
+        return pa.Table.from_pylist(self.pieces, schema=SPLIT_SCHEMA)
 
-def plan(uri: str, wanted: frozenset[str]) -> Source:
+
+def plan(uri: str, wanted: frozenset[str] = frozenset()) -> Source:
     """What there is to read at a location.
 
     Args:
@@ -80,7 +82,6 @@ def plan(uri: str, wanted: frozenset[str]) -> Source:
             "file": file,
             "format": kind,
             "partition": json.dumps(_partition(uri, file)),
-            "absent": "{}",
             "wanted": json.dumps(sorted(wanted)),
             "first": 0,
             "count": 0,
@@ -118,14 +119,13 @@ def partition(piece: dict[str, Any]) -> dict[str, str | None]:
 
 def read(piece: dict[str, Any]) -> Iterator[RawBatch]:
     """The rows of a piece in file order, in batches of bounded size. A file's own column goes before that of its folder."""
-    wanted = frozenset(json.loads(piece["wanted"]))
     batches: Iterator[RawBatch]
     if piece["format"] == "csv":
         batches = csv_files.read(piece["file"])
     elif piece["format"] == "jsonl":
-        batches = json_files.read(piece["file"], json.loads(piece["absent"]), wanted)
+        batches = json_files.read(piece["file"])
     else:
-        batches = parquet_files.read(piece, wanted)
+        batches = parquet_files.read(piece)
     for batch in batches:
         for name, value in partition(piece).items():
             if name not in batch.table.column_names:

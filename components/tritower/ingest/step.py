@@ -99,7 +99,9 @@ def _plans(uris: dict[str, str], config: IngestConfig) -> tuple[dict[str, plan.P
     plans = {name: plan.make(RAW_TABLES[name], uri, config) for name, uri in uris.items()}
     views = plan.is_views(plans["impressions"], config)
     plan.announce(plans.values(), views=views, drawn=_drawn_per_view(config))
-    return {name: plan.finished(found, views=views) for name, found in plans.items()}, views
+    for found in plans.values():
+        plan.check(found, views=views)
+    return plans, views
 
 
 def _read(engine: Engine, table: Table, source: plan.Plan, config: IngestConfig, *, views: bool) -> list[str]:

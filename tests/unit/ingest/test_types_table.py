@@ -48,7 +48,7 @@ def read(path: Path, place: tuple[str, str]) -> list[str]:
     """Each row's value of the column as the table writes it, by ingest's own kernel on a real file."""
     name, column = place
     outcomes = []
-    for batch in rows.check_rows(iter(sources.plan(str(path)).to_batches()), table=name, rename={}):
+    for batch in rows.check_rows(iter(sources.plan(str(path)).as_table().to_batches()), table=name, rename={}):
         notes = zip(*(batch[field].to_pylist() for field in (column, "mended", "reason", "detail")), strict=True)
         for value, mended, reason, detail in notes:
             kinds = {code.rpartition(".")[2] for code in (mended or "").split(",") if code.startswith(f"{column}.")}
