@@ -114,6 +114,7 @@ def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], log: Path,
     assert pq.read_schema(tmp_path / "recommendations.parquet").equals(RECOMMENDATIONS.arrow())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], log: Path, tmp_path: Path) -> None:
     options = [part for name in ("jobs", "users") for part in (f"--{name}", log / f"{name}.parquet")]
@@ -161,6 +162,7 @@ def test_an_empty_input_is_named(log: Path, tmp_path: Path) -> None:
     assert done.stderr.strip().startswith("ingest: ") and "Error" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_data_and_pipeline_root_in_an_object_store_give_the_same(
     demo: tuple[Path, str], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -238,6 +238,7 @@ def test_a_run_beside_another_one_costs_it_nothing(pipeline: Path, again: Run, g
     assert again(config={"word": "other"}) == ALL
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_costs_no_entry(
     pipeline: Path, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,6 +120,7 @@ def test_compiling_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_compiling_in_an_environment_with_the_core_only(tmp_path: Path) -> None:
     """Makes that environment for real: a fresh one, kfp and tritower's core installed as constraints.txt says."""

@@ -89,9 +89,11 @@ def _opened(file: str, *, dictionaries: bool = False) -> Iterator[pq.ParquetFile
     with streams.readable(file):
         try:
             with store.open_input_file(path) as stream:
-                parquet = pq.ParquetFile(stream, pre_buffer=False)
+                # Old writers' times (INT96) have nanoseconds: as such they wrap round after 2262.
+                options: dict[str, Any] = {"pre_buffer": False, "coerce_int96_timestamp_unit": "us"}
+                parquet = pq.ParquetFile(stream, **options)
                 if dictionaries and (names := _texts(parquet)):
-                    parquet = pq.ParquetFile(stream, pre_buffer=False, metadata=parquet.metadata, read_dictionary=names)
+                    parquet = pq.ParquetFile(stream, **options, metadata=parquet.metadata, read_dictionary=names)
                 yield parquet
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, TritowerError) or (isinstance(error, OSError) and (error.errno or not storage.is_local(file))):

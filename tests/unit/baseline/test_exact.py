@@ -124,6 +124,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_rivals_are_equal_to_the_bit_on_every_kernel_and_any_number_of_threads(log, tmp_path):
     """A plain product of the library is not: without that the test would prove nothing."""
     runs = [

@@ -77,6 +77,7 @@ def test_a_second_day_computes_only_what_is_new(tiny_model: Path, tmp_path: Path
     assert info["new_texts"] == 12
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_matrix_of_one(
     dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

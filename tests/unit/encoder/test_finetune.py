@@ -108,6 +108,7 @@ def test_every_loss_and_source_of_negatives_learns(
     assert numbers["after_map_shown"] > numbers["before_map_shown"]
 
 
+@pytest.mark.slow
 def test_two_processes_reach_the_loss_and_weights_of_one(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
     numbers = run(dataset, tiny_model, tmp_path / "one", loss="triplet+ranking")
     out = tmp_path / "two"
@@ -122,6 +123,7 @@ def test_two_processes_reach_the_loss_and_weights_of_one(dataset: Path, tiny_mod
     assert max(np.abs(first[name] - second[name]).max() for name in first) < 2e-3
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_weights(
     dataset: Path, tiny_model: Path, tmp_path: Path, processes: ForkServerContext
 ) -> None:

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import tiny_dataset
-from tritower import __version__, schema
+from tritower import __version__, schema, storage
 from tritower.errors import ArtifactError
-from tritower.features import catalogue, step
+from tritower.features import catalogue, state, step
 from tritower.features.config import FeaturesConfig
 
 CONFIG = FeaturesConfig(batch_rows=40, history_clicks=3, history_searches=2, ctr_half_life_days=0.02)
@@ -120,7 +120,9 @@ def test_other_knobs_or_another_encoder_are_refused(whole: Path, tmp_path: Path)
     for version in (about["version"] + 1, None):
         shutil.copytree(tmp_path / "a", tmp_path / "other", dirs_exist_ok=True)
         (tmp_path / "other/state/state.json").write_text(json.dumps(about | {"version": version}))
-        with pytest.raises(ArtifactError, match=rf"the state has version {version}, tritower {__version__} reads version 1"):
+        (tmp_path / "other/state" / storage.MARK).unlink(missing_ok=True)
+        ours = f"tritower {__version__} reads version {state.VERSION}"
+        with pytest.raises(ArtifactError, match=f"the state has version {version}, {ours}"):
             compute(rest, tmp_path / "b", previous=tmp_path / "other")
     encoder = json.loads((rest / "embeddings" / "encoder.json").read_text())
     (rest / "embeddings" / "encoder.json").write_text(json.dumps(encoder | {"hash": "another"}))

@@ -107,7 +107,7 @@ def test_a_place_that_may_not_be_written(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written"):
         storage.write_json("/sys/tritower.json", 1)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="something else is in its place"):
         storage.write_json(tmp_path / "file" / "below.json", 1)
 
 

@@ -80,6 +80,7 @@ def test_a_trial_left_running_by_a_killed_search_is_not_counted(tmp_path):
     assert numbers["failed"] == 1
 
 
+@pytest.mark.slow
 def test_hopeless_trials_are_stopped_early(tmp_path):
     # Only `rate` is searched over a wide range, so most trials lie far below the median once some good ones are known.
     knobs = config(
