@@ -144,8 +144,7 @@ def listing(uri: str | Path) -> "list[tuple[str, FileInfo]]":
         (
             (prefix + entry.path, entry)
             for entry in found
-            if entry.type == FileType.File
-            and not any(part.startswith((".", "_")) for part in entry.path[len(path.rstrip("/")) :].split("/"))
+            if entry.type == FileType.File and not any(map(is_hidden, entry.path[len(path.rstrip("/")) :].split("/")))
         ),
         key=lambda one: one[0],
     )
@@ -157,6 +156,11 @@ def listing(uri: str | Path) -> "list[tuple[str, FileInfo]]":
         if bucket.type == FileType.NotFound:
             raise remote.no_bucket(uri)
     raise StorageError("nothing is there", where=str(uri), remedy="Check the spelling of the location.")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no data: `.name`, `_SUCCESS`; but `_day=3` is a partition."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
 def local_parquet_files(source: "str | Path | list[Path]", scratch: str | Path) -> list[Path]:

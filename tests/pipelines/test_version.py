@@ -62,3 +62,15 @@ def _versions_in(folder: Path) -> dict[str, str]:
     )
     versions: dict[str, str] = json.loads(done.stdout)
     return versions
+
+
+def test_a_partition_with_an_underscore_counts(tmp_path: Path) -> None:
+    part = tmp_path / "_day=3" / "part.csv"
+    part.parent.mkdir()
+    part.write_text("a\n1\n")
+    before = data_version(str(tmp_path))
+    part.write_text("a\n2\n")
+    after = data_version(str(tmp_path))
+    assert after != before
+    (tmp_path / "_SUCCESS").touch()
+    assert data_version(str(tmp_path)) == after

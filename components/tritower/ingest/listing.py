@@ -51,7 +51,7 @@ def list_source(uri: str) -> tuple[list[tuple[str, Format]], list[LeftOut]]:
     files: list[tuple[str, Format]] = []
     for file in sorted(found):
         parts = file[len(uri.rstrip("/")) :].strip("/").split("/")
-        hidden = next((part for part in parts if _is_hidden(part)), "") if not is_one else ""
+        hidden = next(filter(storage.is_hidden, parts), "") if not is_one else ""
         kind, reason = (None, f"{hidden!r} is a hidden name") if hidden else _format(file, is_one)
         if kind:
             files.append((file, kind))
@@ -61,10 +61,6 @@ def list_source(uri: str) -> tuple[list[tuple[str, Format]], list[LeftOut]]:
         else:
             left_out.append(LeftOut(file=file, reason=reason, is_marker=bool(_MARKER.fullmatch(parts[-1]))))
     return files, left_out
-
-
-def _is_hidden(part: str) -> bool:
-    return part.startswith(".") or (part.startswith("_") and "=" not in part)
 
 
 def _format(file: str, is_one: bool) -> tuple[Format | None, str]:
