@@ -38,17 +38,19 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _MARK = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)$")
 _START = re.compile(r"^Executing task '(.+)'$")
 _END = re.compile(r"^Task '(.+)' finished with status (SUCCESS|FAILURE)$")
+_WARNED = re.compile(r"^\[KFP Executor \S+ \S+ WARNING\]: (.+)$")
 _CACHED = re.compile(r"^Task (\S+) cache hit \(key=([0-9a-f]+)\)")
 
 
 @dataclass
 class StepRun:
-    """What became of one step. `numbers` are the metadata of its artifacts."""
+    """What became of one step. `numbers` are the metadata of its artifacts, `warnings` what its log warns of."""
 
     name: str
     status: str = "running"
     seconds: float = 0.0
     numbers: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     log: Path | None = None
 
 
@@ -204,6 +206,8 @@ class StepLog(io.TextIOBase):
             elif self._file and line.startswith("    "):
                 self._file.write(line[4:] + "\n")
                 self._file.flush()
+                if self._current and (warned := _WARNED.match(line[4:])):
+                    self._current.warnings.append(warned.group(1))
         return len(text)
 
     def failure(self, errors: Sequence[TritowerError]) -> StepError | None:

@@ -44,8 +44,11 @@ _WORTH = {
 }
 
 
+_WARNINGS = 5  # of a step; the others are in its log
+
+
 class Progress:
-    """One line per step, rewritten while it runs where a terminal is attached.
+    """One line per step, rewritten while it runs where a terminal is attached, and what the step warns of.
 
     Args:
         total: number of steps.
@@ -66,9 +69,11 @@ class Progress:
         self._count += 1
         took = "cached" if step.status == "cached" else f"{step.seconds:.1f} s"
         mark = "FAILED" if step.status == "failed" else numbers(step)
-        self._write(
-            ("\r\x1b[K" if self._is_terminal else "") + f"{self._label(step, self._count)} {took:>8}  {mark}".rstrip() + "\n"
-        )
+        lines = [f"{self._label(step, self._count)} {took:>8}  {mark}".rstrip()]
+        lines += [f"        Warning: {printable(line)}" for line in step.warnings[:_WARNINGS]]
+        if len(step.warnings) > _WARNINGS:
+            lines.append(f"        {len(step.warnings) - _WARNINGS} more warnings: {step.log}")
+        self._write(("\r\x1b[K" if self._is_terminal else "") + "".join(f"{line}\n" for line in lines))
 
     def _label(self, step: StepRun, count: int) -> str:
         return f"  {count:>2}/{self._total} {step.name:<19}"

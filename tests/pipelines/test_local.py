@@ -27,6 +27,7 @@ def test_steps_outputs_numbers_and_logs(pipeline: Path, tmp_path: Path, capsys: 
     assert [Path(path).read_text() for path in outcome.outputs.values()] == ["abab"]
     assert outcome.steps[0].numbers == {"letters": 4}
     assert outcome.steps[0].seconds > 0
+    assert [step.warnings for step in outcome.steps] == [["ab is short"], []]
     assert "doubling ab" in (tmp_path / "logs" / "double.log").read_text()
     assert "FAILURE" in (tmp_path / "logs" / "checked.log").read_text()
     assert capsys.readouterr().out == ""

@@ -16,7 +16,7 @@ def test_progress_without_and_with_a_terminal() -> None:
     steps = [
         StepRun(name="ingest", status="running"),
         StepRun(name="ingest", status="done", seconds=1.24, numbers={"impressions_out": 20000, "users_in": 1}),
-        StepRun(name="embed", status="cached", numbers={"texts": 5.0, "dim": 384}),
+        StepRun(name="embed", status="cached", numbers={"texts": 5.0, "dim": 384}, warnings=["one\x1b[31m", *"abcdef"]),
         StepRun(name="ranker", status="running"),
         StepRun(name="ranker", status="failed", seconds=61.0, numbers={"validation_auc": 0.5}),
     ]
@@ -28,6 +28,9 @@ def test_progress_without_and_with_a_terminal() -> None:
     assert plain.getvalue().splitlines() == [
         "   1/3 ingest                 1.2 s  impressions 20,000",
         "   2/3 embed                 cached  texts 5, dim 384",
+        "        Warning: one [31m",
+        *(f"        Warning: {letter}" for letter in "abcd"),
+        "        2 more warnings: None",
         "   3/3 ranker                61.0 s  FAILED",
     ]
     assert "ranker              ..." in terminal.getvalue()

@@ -12,6 +12,8 @@ def double(text: str, doubled: Output[Dataset]) -> None:
     from pathlib import Path
 
     logging.getLogger("toy").info("doubling %s", text)
+    if len(text) == 2:
+        logging.getLogger("toy").warning("%s is short\nand this is its second line", text)
     Path(doubled.path).write_text(text * 2)
     doubled.metadata["letters"] = len(text) * 2
 
