@@ -41,6 +41,7 @@ def run_until_a_step(out: Path, killed: set[str]) -> tuple[dict[str, str], str, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_demo_killed_in_each_step(tmp_path: Path) -> None:
     killed: set[str] = set()
     finished: set[str] = set()
