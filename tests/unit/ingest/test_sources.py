@@ -1,6 +1,7 @@
 """Which files are read and what they are a log of: nothing that is pointed at is left out without a word."""
 
 import bz2
+import datetime
 import gzip
 import json
 import logging
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tritower.errors import ConfigError, DataError, SchemaError, StorageError, TritowerError
-from tritower.ingest import csv_files, listing, sources
+from tritower.ingest import csv_files, listing, parquet_files, sources
 
 from .conftest import Log, at, impressions, save
 
@@ -321,3 +322,14 @@ def test_the_files_of_an_older_schema_are_json_too(log: Log) -> None:
     log.run(places={"impressions": str(folder)})
     assert log.shown() == expected
     assert json.loads((log.out / "dataset.json").read_text())["counts"]["impressions"]["in"] == 60
+
+
+def test_old_times_of_parquet_do_not_wrap_round(tmp_path: Path) -> None:
+    """INT96, as Spark and Impala wrote it: in nanoseconds 2300 is the year 1715."""
+    path = tmp_path / "old.parquet"
+    times = [datetime.datetime(2026, 1, 5, 0, 0, 54), datetime.datetime(2300, 6, 1)]  # noqa: DTZ001 - INT96 has no zone
+    table = pa.table({"expires_at": pa.array(times, pa.timestamp("us"))})
+    pq.write_table(table, path, use_deprecated_int96_timestamps=True)
+    (piece,) = parquet_files.pieces(str(path))
+    (batch,) = parquet_files.read({"file": str(path), **piece})
+    assert batch.table["expires_at"].to_pylist() == times
