@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -51,3 +52,8 @@ def progress(items: Iterable[T], *, name: str, total: int | None = None, unit: s
 
     bar: Iterable[T] = tqdm(items, desc=name, total=total, unit=unit, unit_scale=True, leave=False)
     return bar
+
+
+def moment(ts_us: int) -> str:
+    """A time in microseconds since 1970, as messages show it: to the second, in UTC."""
+    return f"{datetime.fromtimestamp(ts_us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"

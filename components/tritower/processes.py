@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -167,13 +168,32 @@ def torchrun(name: str, arguments: Sequence[str], *, processes: int, environment
             raise running.failure()
 
 
-def alone(world: int) -> StepError:
-    """Some of the `world` processes that belong together have not come in time."""
-    return StepError(
-        f"not all of {world} processes have come within {start_timeout_s():g} s",
-        where="start of the process group",
-        remedy=f"Look at the logs of the others and at the network between them, or raise {START_TIMEOUT}.",
-    )
+def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type[Exception]) -> Any:
+    """The store by which the processes of torchrun know each other, when all of them are there.
+
+    The group itself would wait for as long as its slowest operation may take, half an hour.
+
+    Args:
+        rendezvous: `torch.distributed.rendezvous.rendezvous`; torch itself is for the rooms that have it.
+        failure: what it and its store raise, `torch.distributed.DistError`.
+
+    Raises:
+        StepError: not all of them have come within `start_timeout_s`.
+    """
+    limit_s, world = start_timeout_s(), int(os.environ["WORLD_SIZE"])
+    limit = timedelta(seconds=limit_s)
+    try:
+        store, rank, _ = next(rendezvous("env://", timeout=limit))
+        keys = [f"here/{other}" for other in range(world)]
+        store.set(keys[rank], "")
+        store.wait(keys, limit)
+    except failure as error:
+        raise StepError(
+            f"not all of {world} processes have come within {limit_s:g} s",
+            where="start of the process group",
+            remedy=f"Look at the logs of the others and at the network between them, or raise {START_TIMEOUT}.",
+        ) from error
+    return store
 
 
 def start_timeout_s() -> float:

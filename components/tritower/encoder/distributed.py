@@ -1,8 +1,6 @@
 """The processes of torchrun, as far as the encoder needs them."""
 
 import os
-from datetime import timedelta
-from typing import Any
 
 import torch.distributed as dist
 from torch import cuda
@@ -25,10 +23,11 @@ def join() -> None:
     """Join torchrun's process group, where there is one: NCCL on GPUs, gloo on CPUs.
 
     Raises:
-        StepError: not all processes have come in time; see `processes.start_timeout_s`.
+        StepError: not all processes have come in time; see `processes.met`.
     """
     if world() > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda.is_available() else "gloo", store=_met(), rank=rank(), world_size=world())
+        store = processes.met(rendezvous, dist.DistError)
+        dist.init_process_group("nccl" if cuda.is_available() else "gloo", store=store, rank=rank(), world_size=world())
 
 
 def wait() -> None:
@@ -41,20 +40,3 @@ def leave() -> None:
     """Leave the group, where one was joined."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def _met() -> Any:
-    """The store by which the processes of torchrun know each other, when all of them are there.
-
-    The group itself would wait for as long as its slowest operation may take, half an hour.
-    """
-    limit = timedelta(seconds=processes.start_timeout_s())
-    size = int(os.environ["WORLD_SIZE"])
-    try:
-        store, number, _ = next(rendezvous("env://", timeout=limit))
-        keys = [f"here/{other}" for other in range(size)]
-        store.set(keys[number], "")
-        store.wait(keys, limit)
-    except dist.DistError as error:
-        raise processes.alone(size) from error
-    return store

@@ -10,7 +10,6 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from tritower.features.entities import Entities
 from tritower.features.requests import Requests
 from tritower.features.timeline import Rows
 from tritower.features.writer import Writer
-from tritower.logs import phase, progress
+from tritower.logs import moment, phase, progress
 
 logger = logging.getLogger(__name__)
 Batches = Iterator[tuple[str, pa.RecordBatch, Computed]]
@@ -207,7 +206,7 @@ class _Log:
         ends = max((ts for table in tables if (ts := table.last_ts()) is not None), default=now)
         if ends < now:
             raise DataError(
-                f"the state reaches to {_moment(now)}, the dataset only to {_moment(ends)}: it would see the future",
+                f"the state reaches to {moment(now)}, the dataset only to {moment(ends)}: it would see the future",
                 where=previous,
                 remedy="Continue from the state of the run before this dataset, or from none.",
             )
@@ -223,18 +222,18 @@ class _Log:
         if self.late:
             logger.warning(
                 "%d rows came late: they lie before %s, where the state ends, and no run has counted them; they are left out",
-                self.late, _moment(now),
+                self.late, moment(now),
             )  # fmt: skip
         if self.late > config.max_late_share * (self.late + fresh):
             raise DataError(
-                f"{self.late:,} rows came late: they lie before {_moment(now)}, where the state ends, and no run has counted "
+                f"{self.late:,} rows came late: they lie before {moment(now)}, where the state ends, and no run has counted "
                 f"them; {fresh:,} are new, and at most {config.max_late_share:.1%} may be late",
                 where=previous,
                 remedy="Build from the start without a state, continue from an older one, or raise the knob max_late_share.",
             )
         if not fresh and not is_history:
             raise DataError(
-                f"the state has counted every row of the dataset: both end {_moment(now)}",
+                f"the state has counted every row of the dataset: both end {moment(now)}",
                 where=previous,
                 remedy="Give a dataset with later rows, or continue from the state of the run before.",
             )
@@ -270,10 +269,6 @@ class _Log:
         fresh = np.ones(batch.num_rows, np.bool_)
         fresh[at_last] = ~self._seen.counted(self._requests.ids(requests))[where]
         return batch.filter(pa.array(fresh))
-
-
-def _moment(ts_us: int) -> str:
-    return f"{datetime.fromtimestamp(ts_us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _impressions(builder: Builder, log: _Log, static_features: tuple[BatchKernel, pa.Schema]) -> Batches:

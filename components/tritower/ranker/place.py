@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ def joined(device: str) -> Iterator[Place]:
         device: `auto`, `cpu` or `cuda`; nccl connects GPUs, gloo CPUs.
 
     Raises:
-        StepError: not all processes have come in time; see `processes.start_timeout_s`.
+        StepError: not all processes have come in time; see `processes.met`.
     """
     rank, world, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -72,7 +71,8 @@ def joined(device: str) -> Iterator[Place]:
         torch.cuda.set_device(place.device)
     if world > 1:
         more: dict[str, Any] = {"device_id": place.device} if use_cuda else {}
-        dist.init_process_group("nccl" if use_cuda else "gloo", store=_met(), rank=rank, world_size=world, **more)
+        store = processes.met(rendezvous, dist.DistError)
+        dist.init_process_group("nccl" if use_cuda else "gloo", store=store, rank=rank, world_size=world, **more)
     try:
         yield place
     finally:
@@ -83,23 +83,6 @@ def joined(device: str) -> Iterator[Place]:
 # torch 2.13 gave the function another name, and warns at every call of the old one.
 _gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-
-
-def _met() -> Any:
-    """The store by which the processes of torchrun know each other, when all of them are there.
-
-    The group itself would wait for as long as its slowest operation may take, half an hour.
-    """
-    limit = timedelta(seconds=processes.start_timeout_s())
-    world = int(os.environ["WORLD_SIZE"])
-    try:
-        store, rank, _ = next(rendezvous("env://", timeout=limit))
-        keys = [f"here/{other}" for other in range(world)]
-        store.set(keys[rank], "")
-        store.wait(keys, limit)
-    except dist.DistError as error:
-        raise processes.alone(world) from error
-    return store
 
 
 def multiplies_bf16(device: torch.device) -> bool:

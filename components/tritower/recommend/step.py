@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +79,9 @@ def _warn_unanswered(count: int, searches: retrieve.Searches, jobs: retrieve.Job
     known = jobs.expires_us_J[jobs.expires_us_J != _NEVER]
     reason = "no advert in them is open at the search's time"
     if not ((jobs.posted_us_J <= last) & (jobs.expires_us_J > first)).any():
-        reason = f"no advert is open at {_moment(last)}"
-        reason += f"; the last expired {_moment(int(known.max()))}" if len(known) else "; all are posted later"
+        reason = f"no advert is open at {logs.moment(last)}"
+        reason += f"; the last expired {logs.moment(int(known.max()))}" if len(known) else "; all are posted later"
     logger.warning("%d of %d searches get no recommendation: %s", count, len(searches.ts_us_S), reason)
-
-
-def _moment(ts_us: int) -> str:
-    return f"{datetime.fromtimestamp(ts_us // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def run(
