@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tritower
 import yaml
+from tritower import manifest
 from tritower.errors import StorageError
 
 _PACKAGE = Path(tritower.__file__).parent
@@ -107,7 +108,6 @@ def _content(path: Path) -> str:
 @functools.cache
 def _hash(path: str, *stamp: int) -> str:
     try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return manifest.digest(Path(path))
     except PermissionError:
         raise StorageError("this user may not read it", where=path, remedy="Ask its owner for the right to read it.") from None

@@ -5,7 +5,6 @@ the tensors: a slot torn by a crash in the middle of an upload does not match an
 folder or the URI of an object store.
 """
 
-import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tritower import storage
+from tritower import manifest, storage
 from tritower.errors import ArtifactError, StorageError
 
 _SLOTS = ("slot-0", "slot-1")
@@ -26,7 +25,7 @@ def save(root: str, number: int, tensors: dict[str, Tensor], state: dict[str, An
         folder = Path(scratch)
         file = folder / "tensors.safetensors"
         save_file({name: value.detach().contiguous().cpu() for name, value in tensors.items()}, file)
-        storage.write_json(folder / "state.json", state | {"number": number, "digest": _digest(file)})
+        storage.write_json(folder / "state.json", state | {"number": number, "digest": manifest.digest(file)})
         storage.upload_tree(folder, f"{root.rstrip('/')}/{_SLOTS[number % 2]}")
 
 
@@ -38,7 +37,7 @@ def load(root: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
             try:
                 folder = storage.fetch_tree(f"{root.rstrip('/')}/{slot}", Path(scratch) / slot)
                 state = storage.read_json(folder / "state.json")
-                if state["digest"] == _digest(folder / "tensors.safetensors"):
+                if state["digest"] == manifest.digest(folder / "tensors.safetensors"):
                     found.append((state, load_file(folder / "tensors.safetensors")))
             except (StorageError, ArtifactError, FileNotFoundError):
                 continue  # never written, or torn
@@ -52,8 +51,3 @@ def clear(root: str) -> None:
     """Remove a finished training's checkpoints where they are local; an object store's lifecycle rule sees to its own."""
     if storage.is_local(root):
         shutil.rmtree(storage.local_path(root), ignore_errors=True)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
