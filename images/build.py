@@ -41,7 +41,7 @@ LOCAL_BASES = {
 STEPS = ("tritower.ingest.step", "tritower.features.step", "tritower.recommend.step")
 SPARK_QUERY = """
 import pyarrow as pa
-from tritower.spark import SparkEngine
+from tritower.engines.spark import SparkEngine
 
 with SparkEngine(memory_limit="450MiB", threads=1) as engine:
     engine.register("t", pa.table({"x": [3, 1, 2]}))

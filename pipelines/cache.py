@@ -26,7 +26,7 @@ from typing import Any
 from kfp import dsl
 from kfp.local import cache as kfp_cache
 from tritower import manifest, storage
-from tritower.errors import TritowerError
+from tritower.errors import StorageError, TritowerError
 
 from pipelines import version
 
@@ -66,7 +66,7 @@ class StepCache(kfp_cache.LocalCache):  # type: ignore[misc]
         name = component_name.removeprefix("comp-")
         try:
             inputs = {place: _content(place) for place in sorted(set(self._places(arguments)))}
-        except OSError as error:
+        except (OSError, StorageError) as error:
             _warn(name, f"its input cannot be read: {error}")
             inputs = {"unknown": uuid.uuid4().hex}
         about = {"component": name, "code": self._versions.get(name, ""), "inputs": inputs}

@@ -1,8 +1,8 @@
 """A pipeline root in an object store, for `kfp.local`, which knows local folders only.
 
-As on a cluster, each step fetches its input artifacts from the store and sends its outputs there (`tritower.staging`, in the
-step's own subprocess or container), and artifacts are handed on by location. What stays on this machine is what `kfp.local`
-needs to follow the run: the executor output of each step (a few lines of JSON), the logs and the index of the cache.
+As on a cluster, each step fetches its input artifacts from the store and sends its outputs there (`tritower.storage.staging`,
+in the step's own subprocess or container), and artifacts are handed on by location. What stays on this machine is what
+`kfp.local` needs to follow the run: each step's executor output (a few lines of JSON), the logs and the index of the cache.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tritower import remote, storage
+from tritower import storage
+from tritower.storage import remote
 
 _OPTION = "--executor_input"
 
@@ -51,7 +52,7 @@ def _staged(original: Any, root: str, artifacts: Path) -> Any:
         result = wanted["outputs"]["outputFile"]
         wanted["outputs"] = _moved(wanted["outputs"], str(artifacts), root)
         command[at] = json.dumps(wanted)
-        handler.full_command = ["python3", "-m", "tritower.child", "tritower.staging", *command]
+        handler.full_command = ["python3", "-m", "tritower.child", "tritower.storage.staging", *command]
         status = original(handler)
         if status.name == "SUCCESS":
             storage.fetch(wanted["outputs"]["outputFile"], result)

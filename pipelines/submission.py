@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tritower import remote, storage
+from tritower import storage
 from tritower.errors import ConfigError, CredentialsError, StorageError
+from tritower.storage import remote
 
 from pipelines.version import data_version
 

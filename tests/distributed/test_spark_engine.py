@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tritower.engine import Engine, open_engine
+from tritower.engines.protocol import Engine, open_engine
+from tritower.engines.spark import SparkEngine
 from tritower.errors import DataError, StepError
-from tritower.spark import SparkEngine
 
 from tests.distributed.conftest import WITH_SPARK
 
@@ -170,7 +170,7 @@ _TOO_MUCH = """
 import sys
 import pyarrow as pa
 from tritower.errors import StepError
-from tritower.spark import SparkEngine
+from tritower.engines.spark import SparkEngine
 
 try:
     with SparkEngine(memory_limit=sys.argv[1], threads=1) as engine:

@@ -14,7 +14,7 @@ from tests.unit.ground import family
 pytestmark = WITH_SPARK
 QUERY = """
 import time
-from tritower.spark_session import find_session
+from tritower.engines.session import find_session
 
 session = find_session("512MiB", 1)
 session.range(2).mapInArrow(lambda batches: (time.sleep(600) or batch for batch in batches), "id long").collect()

@@ -266,7 +266,7 @@ def test_spark_starts_under_any_user_that_is_given_a_name(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    program = "from tritower.spark import SparkEngine\nprint(SparkEngine(threads=1).rows('SELECT 6 * 7 AS answer'))"
+    program = "from tritower.engines.spark import SparkEngine\nprint(SparkEngine(threads=1).rows('SELECT 6 * 7 AS answer'))"
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     arguments = runner_arguments(read_only=[])
     assert run_container(client, spark_image, ["python3", "-c", program], {}, **arguments) == 1

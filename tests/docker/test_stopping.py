@@ -78,5 +78,5 @@ def test_a_step_in_a_container_tells_its_own_error(tmp_path: Path) -> None:
     ):
         with pytest.raises(StepError) as caught:
             how = runner_arguments(read_only=[]) | {"mem_limit": "400m", "memswap_limit": "400m"}
-            local.run(pipeline, {"deed": deed, "folder": "/tmp"}, root=tmp_path / "root", containers=how)
+            local.run(pipeline, {"deed": deed, "folder": "/tmp"}, use_cache=False, root=tmp_path / "root", containers=how)
         assert str(caught.value).startswith(words)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tritower import schema, storage
-from tritower.batches import BatchKernel
-from tritower.engine import Engine
+from tritower.engines.batches import BatchKernel
+from tritower.engines.protocol import Engine
 from tritower.features.timeline import NO_TIME, Rows
 
 KEYS = schema.FEATURE_KEYS.names()

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from tritower import manifest, schema, storage
-from tritower.batches import BatchKernel
 from tritower.config import to_dict
-from tritower.engine import Engine, open_engine
+from tritower.engines.batches import BatchKernel
+from tritower.engines.protocol import Engine, open_engine
 from tritower.errors import DataError
 from tritower.features import catalogue, lookup, source, state, static
 from tritower.features.build import Builder, Computed

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tritower.engine import Engine
+from tritower.engines.protocol import Engine
 from tritower.errors import DataError
 from tritower.ingest import rows, tables
 from tritower.ingest.config import IngestConfig

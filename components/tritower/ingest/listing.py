@@ -1,6 +1,5 @@
 """The files of a source: which are read, in which format, and which are left out and why."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from pyarrow.fs import FileSelector, FileType
 from tritower import storage
 from tritower.errors import DataError, StorageError
 from tritower.ingest import streams
+from tritower.storage import walk
 
 Format = Literal["csv", "jsonl", "parquet"]
 SUFFIXES: dict[str, Format] = {
@@ -106,45 +106,16 @@ def _local(uri: str) -> tuple[list[str], list[LeftOut]]:
     top = storage.local_path(uri)
     if top.is_file():
         return [uri], []
-    seen: dict[Path, Path | None] = {}
-    left_out: list[LeftOut] = []
-    if top.is_dir():
-        _walk(top, seen, left_out)
-    names = [f"{uri.rstrip('/')}/{path.relative_to(top).as_posix()}" for path in seen.values() if path]
+    found = walk.below(top) if top.is_dir() else walk.Found()
+    for path in (*found.files, *(path for path, _ in found.left_out)):
+        _check_name(path)
+    for path, reason in found.left_out:
+        if reason == walk.NOWHERE:
+            raise StorageError(reason, where=str(path), remedy="Mend it or remove it.")
+    names = [f"{uri.rstrip('/')}/{path.relative_to(top).as_posix()}" for path in found.files]
     if not names:
         raise StorageError("nothing is there", where=uri, remedy="Check the spelling of the location.")
-    return names, left_out
-
-
-def _walk(top: Path, seen: dict[Path, Path | None], left_out: list[LeftOut]) -> None:
-    """Add real path -> path of every file under `top`; a folder's path is None. Links come last."""
-    links: list[Path] = []
-    for folder, folders, names in os.walk(top, onerror=_cannot_read):
-        seen[Path(folder).resolve()] = None
-        for path in (Path(folder, name) for name in sorted(folders + names)):
-            _check_name(path)
-            if path.is_symlink():
-                links.append(path)
-            elif path.is_file():
-                seen[path.resolve()] = path
-            elif not path.is_dir():
-                left_out.append(LeftOut(file=str(path), reason="it is no plain file"))
-    for link in sorted(links):
-        if not link.exists():
-            raise StorageError("the symbolic link leads nowhere", where=str(link), remedy="Mend it or remove it.")
-        real = link.resolve()
-        if real in seen or top.resolve().is_relative_to(real):
-            left_out.append(LeftOut(file=str(link), reason="a link to what is read already"))
-        elif real.is_dir():
-            _walk(link, seen, left_out)
-        else:
-            seen[real] = link
-
-
-def _cannot_read(error: OSError) -> None:
-    raise StorageError(
-        f"the folder cannot be read: {error.strerror}", where=str(error.filename), remedy="Check its permissions."
-    )
+    return names, [LeftOut(file=str(path), reason=reason) for path, reason in found.left_out]
 
 
 def _check_name(path: Path) -> None:

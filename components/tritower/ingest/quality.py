@@ -7,7 +7,7 @@ beyond its limit stops the step.
 from dataclasses import dataclass
 from typing import Any
 
-from tritower.engine import Engine
+from tritower.engines.protocol import Engine
 from tritower.ingest import tables
 from tritower.ingest.config import IngestConfig
 from tritower.schema import RAW_TABLES

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from tritower.engine import Engine
+from tritower.engines.protocol import Engine
 from tritower.errors import QualityError
 from tritower.ingest import rows, tables
 from tritower.ingest.config import IngestConfig

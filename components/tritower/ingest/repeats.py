@@ -1,6 +1,6 @@
 """Rows that say again what another row said: equal ones are dropped, clicks are merged, contradictions are refused."""
 
-from tritower.engine import Engine
+from tritower.engines.protocol import Engine
 from tritower.ingest.tables import UNKNOWN_JOB
 from tritower.schema import Table
 

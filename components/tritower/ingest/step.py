@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tritower import storage
 from tritower.config import to_dict
-from tritower.engine import Engine, open_engine
+from tritower.engines.protocol import Engine, open_engine
 from tritower.errors import DataError, QualityError
 from tritower.ingest import dataset as dataset_files
 from tritower.ingest import ids, negatives, plan, refusals, repeats, report, rows, tables

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from tritower.engine import Engine
+from tritower.engines.protocol import Engine
 from tritower.ingest import rows
 from tritower.ingest.convert import clean_text
 from tritower.schema import RAW_JOBS, RAW_USERS, Table, document_text

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tritower import logs, manifest, storage, threads
-from tritower.embedded import read_parquet
+from tritower.engines.duckdb import read_parquet
 from tritower.errors import DataError
 from tritower.recommend import clicks as past
 from tritower.recommend import retrieve, sample

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tritower import batches as module
-from tritower.batches import write_parquet
-from tritower.engine import Engine, open_engine
+from tritower.engines import batches as module
+from tritower.engines.batches import write_parquet
+from tritower.engines.protocol import Engine, open_engine
 from tritower.errors import ConfigError, StorageError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tritower.engine import open_engine
+from tritower.engines.protocol import open_engine
 from tritower.ingest import repeats, step
 from tritower.ingest.config import IngestConfig
 

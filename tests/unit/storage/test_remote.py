@@ -7,9 +7,10 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tritower import remote, storage
-from tritower.engine import open_engine
+from tritower import storage
+from tritower.engines.protocol import open_engine
 from tritower.errors import CredentialsError, StorageError
+from tritower.storage import remote
 
 from .conftest import s3_server
 

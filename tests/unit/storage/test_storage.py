@@ -120,6 +120,23 @@ def test_hidden_files_are_not_data(tmp_path: Path) -> None:
     assert os.fspath(storage.local_path(f"file://{tmp_path}/a.csv")) == f"{tmp_path}/a.csv"
 
 
+def test_a_file_that_many_links_lead_to_is_listed_once(tmp_path: Path) -> None:
+    """Two folders that link to each other and to themselves have 2^n names for a file n links deep."""
+    names = ("top/a.csv", "top/deep/b.csv", "other/c.csv", ".hidden/d.csv")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    top = tmp_path / "top"
+    links = {"self": ".", "deep/up": "../..", "deep/self": ".", "out": "../other", "again.csv": "a.csv", "lost": "nowhere"}
+    for link, target in links.items():
+        (top / link).symlink_to(target)
+    (tmp_path / "other" / "back").symlink_to(top)
+    assert storage.list_files(top) == [f"{top}/{name}" for name in ("a.csv", "deep/b.csv", "out/c.csv")]
+    assert storage.list_files(tmp_path) == [f"{tmp_path}/{name}" for name in ("other/c.csv", "top/a.csv", "top/deep/b.csv")]
+    (tmp_path / "way").symlink_to(top)
+    assert storage.list_files(tmp_path / "way")[0] == f"{tmp_path}/way/a.csv"
+
+
 def test_local_trees_are_copied(tmp_path: Path) -> None:
     (tmp_path / "in" / "sub").mkdir(parents=True)
     (tmp_path / "in" / "sub" / "x").write_text("1")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tritower.remote import Access, access, google, scheme, split
+from tritower.storage.remote import Access, access, google, scheme, split
 
 if TYPE_CHECKING:
     from minio import Minio

@@ -1,4 +1,4 @@
-"""The embedded engine: the protocol of `engine.py` on DuckDB, in this process, out of core, without a server."""
+"""The embedded engine: the protocol of `protocol.py` on DuckDB, in this process, out of core, without a server."""
 
 import contextlib
 import glob
@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritower import storage
-from tritower.batches import BATCH_ROWS, BatchKernel, GroupKernel, WritesStreams, ordered, rebatch, whole_groups, write_parquet
+from tritower.engines.batches import (
+    BATCH_ROWS,
+    BatchKernel,
+    GroupKernel,
+    WritesStreams,
+    ordered,
+    rebatch,
+    whole_groups,
+    write_parquet,
+)
 from tritower.errors import ConfigError, StorageError
 from tritower.threads import chosen
 

@@ -1,4 +1,4 @@
-"""The Spark engine: the protocol of `engine.py` on a Spark session (extra `spark`, Java 17).
+"""The Spark engine: the protocol of `protocol.py` on a Spark session (extra `spark`, Java 17).
 
 Where the session comes from, in this order: what spark-submit or the Spark Operator set up, a Spark Connect endpoint in
 SPARK_REMOTE, a master in TRITOWER_SPARK_MASTER (such as spark://host:7077), otherwise this machine.
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tritower import storage
-from tritower.batches import BATCH_ROWS, BatchKernel, GroupKernel, WritesStreams, ordered, rebatch
+from tritower.engines.batches import BATCH_ROWS, BatchKernel, GroupKernel, WritesStreams, ordered, rebatch
+from tritower.engines.session import broadcast_by_real_sizes, find_session, marked, spark_errors
 from tritower.errors import StorageError, TritowerError
-from tritower.spark_session import broadcast_by_real_sizes, find_session, marked, spark_errors
 
 if TYPE_CHECKING:
     import pyarrow as pa

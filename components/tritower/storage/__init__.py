@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritower import manifest, remote, transfer
+from tritower import manifest
 from tritower.atomic import directory as atomic_directory
 from tritower.atomic import exclusive
 from tritower.atomic import file as atomic_file
 from tritower.errors import StorageError
 from tritower.manifest import MARK
+from tritower.storage import remote, transfer, walk
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -125,7 +126,7 @@ def list_files(uri: str | Path) -> list[str]:
 
 def listing(uri: str | Path) -> "list[tuple[str, FileInfo]]":
     """What `list_files` finds, each with its size and time of modification; the reader of raw data and the version of data see
-    the same files.
+    the same files. Below a local folder, a file that several symbolic links lead to is listed once (see `walk`).
 
     Raises:
         StorageError: nothing is there, or the store cannot be reached.
@@ -139,7 +140,12 @@ def listing(uri: str | Path) -> "list[tuple[str, FileInfo]]":
         info = store.get_file_info(path)
         if info.type == FileType.File:
             return [(str(uri), info)]
-        found = store.get_file_info(FileSelector(path, recursive=True)) if info.type == FileType.Directory else []
+        if info.type != FileType.Directory:
+            found = []
+        elif is_local(uri):
+            found = store.get_file_info([str(file) for file in walk.below(Path(path)).files])
+        else:
+            found = store.get_file_info(FileSelector(path, recursive=True))
     files = sorted(
         (
             (prefix + entry.path, entry)

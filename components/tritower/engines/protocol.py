@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from tritower.batches import BatchKernel, GroupKernel
+from tritower.engines.batches import BatchKernel, GroupKernel
 from tritower.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -127,11 +127,11 @@ def open_engine(
             workers on other machines need a location that all of them reach.
     """
     if name == "duckdb":
-        from tritower.embedded import DuckDBEngine
+        from tritower.engines.duckdb import DuckDBEngine
 
         return DuckDBEngine(memory_limit=memory_limit, threads=threads, scratch=scratch)
     if name == "spark":
-        from tritower.spark import SparkEngine
+        from tritower.engines.spark import SparkEngine
 
         return SparkEngine(memory_limit=memory_limit, threads=threads, scratch=scratch)
     raise ConfigError(f"unknown engine {name!r}", where="engine", remedy="Use duckdb or spark.")

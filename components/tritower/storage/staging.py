@@ -1,6 +1,6 @@
 """Run one step whose artifacts are in an object store: fetch its inputs, run it, send its outputs.
 
-    python -m tritower.staging sh -c ... --executor_input '{...}' ...
+    python -m tritower.storage.staging sh -c ... --executor_input '{...}' ...
 
 KFP's launcher does this in a pod; here it is done wherever a step runs by itself, in a subprocess or in a container that sees
 nothing but the network. The step works in a scratch folder, whose paths stand in its executor input instead of the

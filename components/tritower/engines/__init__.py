@@ -1,0 +1,1 @@
+"""Relational engines behind one protocol: `protocol.open_engine` opens DuckDB (`duckdb`) or Spark (`spark`, `session`)."""
