@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tritower import manifest, schema, storage
+from tritower import schema, storage
 from tritower.config import to_dict
 from tritower.engines.batches import BatchKernel
 from tritower.engines.protocol import Engine, open_engine
@@ -30,6 +30,7 @@ from tritower.features.tables import FeatureTables
 from tritower.features.timeline import Rows
 from tritower.features.writer import Writer
 from tritower.logs import moment, phase, progress
+from tritower.storage import manifest
 
 logger = logging.getLogger(__name__)
 Batches = Iterator[tuple[str, pa.RecordBatch, Computed]]
