@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tritower import logs, manifest, storage, telltale
+from tritower import logs, storage, telltale
 from tritower.errors import DataError
 from tritower.evaluation import auc, disagreements, document, examination, gate, inputs, plausible, plots, slices, visitors
 from tritower.evaluation import report as pages
 from tritower.evaluation.config import EvaluationConfig
 from tritower.evaluation.estimate import Estimate, estimate
 from tritower.evaluation.rows import Rows
+from tritower.storage import manifest
 
 _log = logging.getLogger(__name__)
 _ORDER = ("randomised", "ipw", "logged")
