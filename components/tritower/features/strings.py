@@ -39,7 +39,7 @@ def normalise(texts: pa.Array) -> pa.Array:
 
 def words(texts: pa.Array) -> Words:
     """The texts of an array by their numbers."""
-    return lambda number_P: texts.take(pa.array(number_P)).to_pylist()  # type: ignore[no-any-return]
+    return lambda number_P: texts.take(pa.array(number_P)).to_pylist()
 
 
 class Cache:
