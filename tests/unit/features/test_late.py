@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import tiny_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from tritower import schema
@@ -16,6 +15,8 @@ from tritower.errors import DataError
 from tritower.features import step
 from tritower.features.config import FeaturesConfig
 from tritower.features.counted import DAY_US, Counted
+
+from tests.support import tiny_dataset
 
 CONFIG = FeaturesConfig(batch_rows=40)
 
