@@ -27,18 +27,22 @@ def from_dict(kind: type[T], values: Mapping[str, Any] | None, *, where: str = "
     `"[256, 128]"` a tuple; a mapping or JSON text a nested config. A field that is not given keeps its default.
 
     Args:
-        kind: a frozen dataclass whose `__post_init__` checks ranges.
+        kind: a frozen dataclass whose `__post_init__` checks ranges. A class variable `REMOVED` maps the names of knobs that
+            were taken out to what to do instead.
         values: knob name -> value; None means all defaults.
         where: named in the error; the class name when empty.
 
     Raises:
-        ConfigError: an unknown key (with the nearest known one), a value that does not convert, or a range error.
+        ConfigError: an unknown key (with the nearest known one) or a removed one, a value that does not convert, a range
+            error.
     """
     where = where or kind.__name__
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     converted: dict[str, Any] = {}
     for key, value in (values or {}).items():
+        if key in getattr(kind, "REMOVED", {}):
+            raise ConfigError(f"the knob {key!r} was taken out", where=where, remedy=kind.REMOVED[key])  # type: ignore[attr-defined]
         if key not in fields:
             raise ConfigError(f"unknown knob {key!r}", where=where, remedy=_suggest(key, list(fields)))
         converted[key] = _untext(hints[key], value, f"{where}.{key}")

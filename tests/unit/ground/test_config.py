@@ -1,7 +1,7 @@
 """The one door for outside values."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,8 @@ class Inner:
 
 @dataclass(frozen=True, kw_only=True)
 class Knobs:
+    REMOVED: ClassVar[dict[str, str]] = {"speed": "Give rate instead."}
+
     rows: int = 1
     rate: float = 0.5
     name: str = "a"
@@ -63,6 +65,7 @@ def test_values_convert_to_the_declared_type(values: dict[str, object] | None, e
     [
         ({"rowz": 1}, ["'rowz'", "Knobs", "Did you mean 'rows'?"]),
         ({"zzzzzz": 1}, ["'zzzzzz'", "Known knobs: inner, kind"]),
+        ({"speed": 1}, ["'speed' was taken out", "Knobs", "Give rate instead."]),
         ({"rows": "five"}, ["'five'", "Knobs.rows"]),
         ({"rows": 5.5}, ["5.5", "Knobs.rows"]),
         ({"rows": -1}, ["rows is -1", "Knobs.rows", "0 or more"]),
