@@ -1,9 +1,10 @@
 """Every knob of the ranker."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tritower.config import check
+from tritower.config import Removed, check
 
 _AT_LEAST_ONE = (
     "positions", "normaliser_rows", "epochs", "accumulate", "evaluations_per_epoch", "patience", "processes", "members",
@@ -34,9 +35,6 @@ class RankerConfig:
 
     product: bool = True
     """Give the head the element-wise product of the query and the document tower."""
-
-    gates: bool = False
-    """Scale each interaction feature by a factor that the query chooses."""
 
     cross_layers: int = 2
     """Cross layers (DCN V2) before the interaction tower; 0 = none. Two rank better at a third more time."""
@@ -169,6 +167,10 @@ class RankerConfig:
 
     log_every_s: float = 10.0
     """Seconds between log lines with loss and throughput, > 0."""
+
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        "gates": Removed("gates by query ranked no better over three seeds", off=False),
+    }
 
     def __post_init__(self) -> None:
         """Check ranges.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.crossing import CrossLayers, FeatureGates
+from tritower.ranker.crossing import CrossLayers
 from tritower.ranker.dropout import Dropout
 from tritower.ranker.extras import HashedKeys, PastClicks
 
@@ -108,7 +108,6 @@ class TripleTower(nn.Module):
         self.query_tower = TextTower(config, dim, config.query_tower, related=True)
         offered = 2 * dim if config.descriptions else dim
         self.document_tower = TextTower(config, offered, config.document_tower)
-        self.gates = FeatureGates(width, 2 * features) if config.gates else None
         self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
         self.hashed = HashedKeys(2, config.hash_buckets, config.hash_width) if config.hash_buckets else None
         self.past = PastClicks(dim, config.document_tower[-1], config.past_width) if config.past_clicks else None
@@ -177,7 +176,7 @@ class TripleTower(nn.Module):
         """Relevance logits (B,) from the first three parts of what the text towers tell, one row each."""
         query_BE, query_BH, query_BC = query
         document_BE, document_BH, document_BC = document
-        inputs = [self._crossed(query_BE, feature_BF)]
+        inputs = [self._crossed(feature_BF)]
         if query_BC.shape[1]:
             inputs.append(class_match(query_BC, document_BC))
         if self.hashed is not None:
@@ -194,12 +193,10 @@ class TripleTower(nn.Module):
             logit_B: Tensor = self.logit(hidden_BH.float()).squeeze(1)
         return logit_B
 
-    def _crossed(self, query_BE: Tensor, feature_BF: Tensor) -> Tensor:
+    def _crossed(self, feature_BF: Tensor) -> Tensor:
         missing_BF = torch.isnan(feature_BF)
         value_BF = torch.nan_to_num(feature_BF, nan=0.0)
         input_BF = torch.cat([value_BF, missing_BF.to(value_BF.dtype)], dim=1)
-        if self.gates is not None:
-            input_BF = self.gates(query_BE, input_BF)
         return input_BF if self.cross is None else self.cross(input_BF)
 
 

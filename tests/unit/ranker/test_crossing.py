@@ -1,17 +1,16 @@
-"""Cross layers, gates and the listwise loss by hand."""
+"""Cross layers and the listwise loss by hand."""
 
 import math
 
 import pytest
 import torch
-from tritower.ranker.crossing import CrossLayers, FeatureGates
+from tritower.ranker.crossing import CrossLayers
 from tritower.ranker.listwise import softmax_loss
 
 
-def test_cross_layers_and_gates_start_as_the_identity():
+def test_cross_layers_start_as_the_identity():
     value = torch.randn(4, 3)
     torch.testing.assert_close(CrossLayers(3, layers=2, rank=2)(value), value)
-    torch.testing.assert_close(FeatureGates(5, 3)(torch.randn(4, 5), value), value)
 
 
 def test_two_cross_layers_by_hand():
@@ -24,14 +23,6 @@ def test_two_cross_layers_by_hand():
     # x0 = [1, 3]: V x0 = 4, U 4 + b = [8, 1] -> x1 = [1*8 + 1, 3*1 + 3] = [9, 6]
     # V x1 = 15, U 15 + b = [30, 1] -> x2 = [1*30 + 9, 3*1 + 6] = [39, 9]
     assert cross(torch.tensor([[1.0, 3.0]])).tolist() == [[39.0, 9.0]]
-
-
-def test_gates_by_hand():
-    gates = FeatureGates(1, 2)
-    with torch.no_grad():
-        gates.linear.weight.copy_(torch.tensor([[math.log(3.0)], [-math.log(3.0)]]))
-    out = gates(torch.tensor([[1.0]]), torch.tensor([[10.0, 10.0]]))
-    torch.testing.assert_close(out, torch.tensor([[15.0, 5.0]]))  # 2 * 3/4 and 2 * 1/4
 
 
 def test_softmax_loss_by_hand():
