@@ -38,7 +38,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no cross layers": {"cross_layers": 0},
     "hashed keys, 4,096 buckets": {"hash_buckets": 4096},
     "attention over 8 past clicks": {"past_clicks": 8},
-    "listwise .1": {"listwise": 0.1},
     "position additive": {"position": "additive"},
     "position none": {"position": "none"},
     "dropout .1": {"dropout": 0.1},

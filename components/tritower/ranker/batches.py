@@ -42,7 +42,6 @@ class Batch:
     past_BH: Tensor
     position_B: Tensor
     clicked_B: Tensor
-    request_B: Tensor
     class_B: Tensor  # occupation class of each row's job; -1 = unknown
     class_J: Tensor  # of each distinct document
 
@@ -94,7 +93,6 @@ class Source:
             past_BH=past_BH,
             position_B=taken["position"].long(),
             clicked_B=taken["clicked"].float(),
-            request_B=taken["request"],
             class_B=class_B,
             class_J=class_B.new_full((len(document_J),), -1).scatter_(0, document_B, class_B),
         )

@@ -99,9 +99,6 @@ class RankerConfig:
     shuffle: Literal["rows", "requests"] = "requests"
     """Draw single rows, or whole searches (fewer distinct queries in a batch, so faster)."""
 
-    listwise: float = 0.0
-    """Weight of a softmax loss over each search beside the pointwise loss, >= 0; wants `shuffle` = requests."""
-
     members: int = 3
     """Networks trained one after the other from seeds `seed`, `seed` + 1, ...; the score is their mean probability, >= 1. The
     largest gain found for ranking, at a cost in proportion."""
@@ -170,6 +167,7 @@ class RankerConfig:
 
     FORMER: ClassVar[Mapping[str, str | Removed]] = {
         "gates": Removed("gates by query ranked no better over three seeds", off=False),
+        "listwise": Removed("a listwise loss ranked no better over three seeds", off=0.0),
     }
 
     def __post_init__(self) -> None:
@@ -189,13 +187,6 @@ class RankerConfig:
         )
         check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         check(0 <= self.average < 1, "average", self.average, "in [0, 1)")
-        check(self.listwise >= 0, "listwise", self.listwise, ">= 0")
-        check(
-            not self.listwise or self.shuffle == "requests",
-            "shuffle",
-            self.shuffle,
-            "'requests', which the listwise loss needs",
-        )
         check(0 <= self.warmup_share < 1, "warmup_share", self.warmup_share, "in [0, 1)")
         for name in _AT_LEAST_ONE:
             check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")

@@ -18,7 +18,6 @@ from tritower.errors import DataError, NonFiniteLossError
 from tritower.ranker import batches, checkpoint, heap, measure
 from tritower.ranker.batches import Batch
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.listwise import softmax_loss
 from tritower.ranker.network import ClickModel, Clicks
 from tritower.ranker.optimiser import FlatAdamW, rate
 from tritower.ranker.place import Place, multiplies_bf16
@@ -140,8 +139,6 @@ class Trainer:
         loss = click_loss(said.click_B, said.skip_B, batch.clicked_B)
         if said.query_QC is not None and said.document_JC is not None:
             loss = loss + self.config.occupation_weight * class_loss(said.query_QC, said.document_JC, batch)
-        if self.config.listwise:
-            loss = loss + self.config.listwise * softmax_loss(said.click_B, batch.clicked_B, batch.request_B)
         loss = loss / self.config.accumulate
         value = loss.item()
         if not math.isfinite(value):
