@@ -36,7 +36,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "text towers (256, 128)": {"query_tower": [256, 128], "document_tower": [256, 128]},
     "no product": {"product": False},
     "no cross layers": {"cross_layers": 0},
-    "hashed keys, 4,096 buckets": {"hash_buckets": 4096},
     "attention over 8 past clicks": {"past_clicks": 8},
     "position additive": {"position": "additive"},
     "position none": {"position": "none"},

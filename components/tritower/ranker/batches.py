@@ -1,7 +1,7 @@
 """Which rows make a batch, and a batch as tensors.
 
 Legend: B rows of a batch (of one process), Q distinct queries, J distinct documents, U distinct texts of past clicks, D
-embedding width (twice that for documents with descriptions), F features, C keys, H past clicks.
+embedding width (twice that for documents with descriptions), F features, H past clicks.
 
 Every batch is a function of (seed, epoch, step) alone: a resumed run, and a run on any number of processes, sees the same
 global batches.
@@ -37,7 +37,6 @@ class Batch:
     query_B: Tensor
     document_B: Tensor
     feature_BF: Tensor
-    key_BC: Tensor
     past_UD: Tensor
     past_BH: Tensor
     position_B: Tensor
@@ -48,7 +47,7 @@ class Batch:
     def inputs(self) -> tuple[Tensor, ...]:
         """The arguments of ClickModel.forward."""
         texts = self.query_QD, self.document_JD, self.query_B, self.document_B
-        return *texts, self.feature_BF, self.key_BC, self.past_UD, self.past_BH, self.position_B
+        return *texts, self.feature_BF, self.past_UD, self.past_BH, self.position_B
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -88,7 +87,6 @@ class Source:
             query_B=query_B,
             document_B=document_B,
             feature_BF=taken["feature"].float(),
-            key_BC=taken["key"].long(),
             past_UD=self.matrix_TD.index_select(0, past_U).float(),
             past_BH=past_BH,
             position_B=taken["position"].long(),

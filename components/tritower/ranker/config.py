@@ -8,12 +8,12 @@ from tritower.config import Removed, check
 
 _AT_LEAST_ONE = (
     "positions", "normaliser_rows", "epochs", "accumulate", "evaluations_per_epoch", "patience", "processes", "members",
-    "cross_rank", "hash_width", "past_width",
+    "cross_rank", "past_width",
 )  # fmt: skip
 _ABOVE_ZERO = ("text_scale", "position_rate", "learning_rate", "checkpoint_every_s", "log_every_s")
 _AT_LEAST_ZERO = (
     "weight_decay", "occupation_classes", "occupation_weight", "clip_norm", "threads", "seed", "checkpoint_every_steps",
-    "cross_layers", "hash_buckets", "past_clicks",
+    "cross_layers", "past_clicks",
 )  # fmt: skip
 
 
@@ -41,12 +41,6 @@ class RankerConfig:
 
     cross_rank: int = 16
     """Rank of the cross layers' matrices, >= 1."""
-
-    hash_buckets: int = 0
-    """Rows of each hashed embedding table, for company and occupation; 0 = none."""
-
-    hash_width: int = 8
-    """Width of these embeddings, >= 1."""
 
     past_clicks: int = 0
     """Last clicked titles that a document attends to; 0 = none. Needs `history_texts` in the features step."""
@@ -167,6 +161,8 @@ class RankerConfig:
 
     FORMER: ClassVar[Mapping[str, str | Removed]] = {
         "gates": Removed("gates by query ranked no better over three seeds", off=False),
+        "hash_buckets": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=0),
+        "hash_width": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=8),
         "listwise": Removed("a listwise loss ranked no better over three seeds", off=0.0),
     }
 

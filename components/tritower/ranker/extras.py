@@ -1,37 +1,12 @@
-"""Optional inputs of the interaction tower that are not plain features: hashed keys and the user's past clicks.
+"""An optional input of the interaction tower that is no plain feature: the user's past clicks.
 
-Legend: B rows, U distinct texts of past clicks, D width of a text embedding, H past clicks of a row, C keys of a row, A width
-of the attention.
+Legend: B rows, U distinct texts of past clicks, D width of a text embedding, H past clicks of a row, A width of the attention.
 """
 
 import math
 
 import torch
 from torch import Tensor, nn
-
-_MULTIPLIER = 2_654_435_761  # Knuth's multiplicative hash: consecutive keys fall into distant buckets
-
-
-class HashedKeys(nn.Module):
-    """A learned vector for each company and occupation, through a hash, so that new keys need no new weights.
-
-    Args:
-        keys: kinds of key, each with a table of its own.
-        buckets: rows of each table; two keys may share one.
-        width: of a vector.
-    """
-
-    def __init__(self, keys: int, buckets: int, width: int) -> None:
-        super().__init__()
-        self.buckets = buckets
-        self.tables = nn.ModuleList(nn.Embedding(buckets + 1, width) for _ in range(keys))
-        for table in self.tables:
-            nn.init.normal_(table.weight, std=0.01)  # type: ignore[arg-type]
-
-    def forward(self, key_BC: Tensor) -> Tensor:
-        """Vectors side by side (B, keys x width); -1 = unknown, which has a vector of its own."""
-        bucket_BC = torch.where(key_BC < 0, 0, key_BC * _MULTIPLIER % 2**32 % self.buckets + 1)
-        return torch.cat([table(bucket_BC[:, c]) for c, table in enumerate(self.tables)], dim=1)
 
 
 class PastClicks(nn.Module):

@@ -15,7 +15,7 @@ from torch.nn import functional
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.crossing import CrossLayers
 from tritower.ranker.dropout import Dropout
-from tritower.ranker.extras import HashedKeys, PastClicks
+from tritower.ranker.extras import PastClicks
 
 
 class ScaledLinear(nn.Linear):
@@ -109,13 +109,8 @@ class TripleTower(nn.Module):
         offered = 2 * dim if config.descriptions else dim
         self.document_tower = TextTower(config, offered, config.document_tower)
         self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
-        self.hashed = HashedKeys(2, config.hash_buckets, config.hash_width) if config.hash_buckets else None
         self.past = PastClicks(dim, config.document_tower[-1], config.past_width) if config.past_clicks else None
-        extra = (
-            2 * bool(classes)
-            + 2 * config.hash_width * bool(config.hash_buckets)
-            + 2 * config.past_width * bool(config.past_clicks)
-        )
+        extra = 2 * bool(classes) + 2 * config.past_width * bool(config.past_clicks)
         self.interaction_tower = Tower(2 * features + extra, config.interaction_tower, config.dropout)
         self.interaction_to_head = nn.Linear(config.interaction_tower[-1], head)
         self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
@@ -140,7 +135,6 @@ class TripleTower(nn.Module):
         query_B: Tensor,
         document_B: Tensor,
         feature_BF: Tensor,
-        key_BC: Tensor,
         past_UD: Tensor,
         past_BH: Tensor,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -152,7 +146,6 @@ class TripleTower(nn.Module):
             query_B: row of `query_QD` for each row of the batch.
             document_B: row of `document_JD` for each row of the batch.
             feature_BF: normalised features; NaN = missing.
-            key_BC: company and occupation numbers; -1 = unknown.
             past_UD: embeddings of the distinct titles that users clicked before.
             past_BH: row of `past_UD` for each past click; -1 = none.
         """
@@ -161,7 +154,7 @@ class TripleTower(nn.Module):
         # would have gradients that are put together again.
         query = tuple(part.index_select(0, query_B) for part in queries[:3])
         document = tuple(part.index_select(0, document_B) for part in documents[:3])
-        logit_B = self.join(query, document, feature_BF, key_BC, past_UD, past_BH)
+        logit_B = self.join(query, document, feature_BF, past_UD, past_BH)
         return logit_B, queries.log_UC, documents.log_UC
 
     def join(
@@ -169,7 +162,6 @@ class TripleTower(nn.Module):
         query: tuple[Tensor, ...],
         document: tuple[Tensor, ...],
         feature_BF: Tensor,
-        key_BC: Tensor,
         past_UD: Tensor,
         past_BH: Tensor,
     ) -> Tensor:
@@ -179,8 +171,6 @@ class TripleTower(nn.Module):
         inputs = [self._crossed(feature_BF)]
         if query_BC.shape[1]:
             inputs.append(class_match(query_BC, document_BC))
-        if self.hashed is not None:
-            inputs.append(self.hashed(key_BC))
         if self.past is not None:
             inputs.append(self.past(document_BE, past_UD, past_BH))
         interaction_BI = self.interaction_tower(torch.cat(inputs, dim=1))
@@ -245,13 +235,12 @@ class ClickModel(nn.Module):
         query_B: Tensor,
         document_B: Tensor,
         feature_BF: Tensor,
-        key_BC: Tensor,
         past_UD: Tensor,
         past_BH: Tensor,
         position_B: Tensor,
     ) -> Clicks:
         """Log probabilities of a click and of no click, and of the classes."""
-        logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF, key_BC, past_UD, past_BH)
+        logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF, past_UD, past_BH)
         bias_B = self.bias(position_B) if self.bias is not None else None
         return Clicks(*click_log_probabilities(logit_B, bias_B, kind=self.kind), *classes)
 

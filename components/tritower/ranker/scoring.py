@@ -38,7 +38,6 @@ class Scorer:
         query_N: NDArray[Any],
         document_N: NDArray[Any],
         feature_NF: NDArray[np.float32],
-        key_NC: NDArray[np.int32],
         past_NH: NDArray[np.int32],
         description_N1: NDArray[np.int32],
     ) -> NDArray[np.float32]:
@@ -48,7 +47,6 @@ class Scorer:
             query_N: text numbers of the queries.
             document_N: text numbers of the documents.
             feature_NF: raw features, NaN = missing.
-            key_NC: company and occupation numbers, -1 = unknown.
             past_NH: text numbers of past clicks, -1 = none.
             description_N1: text numbers of descriptions, -1 = none; no column for a model without descriptions.
         """
@@ -60,7 +58,6 @@ class Scorer:
             past_U, past_BH = distinct_past(torch.from_numpy(past_NH[part]))
             inputs = (
                 torch.from_numpy(feature_NF[part]),
-                torch.from_numpy(key_NC[part]).long(),
                 self.matrix_TD.index_select(0, past_U).float(),
                 past_BH,
             )

@@ -83,15 +83,9 @@ def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: 
     with storage.atomic_directory(scores) as out, logs.phase(logger, "score") as counts:
         for split in splits:
             with pq.ParquetWriter(out / f"{split}.parquet", schema.SCORES.arrow(), compression="zstd") as writer:
-                optional = rows.optional_columns(
-                    features / split, keys=loaded.config.hash_buckets > 0, past=past > 0, descriptions=described
-                )
+                optional = rows.optional_columns(features / split, past=past > 0, descriptions=described)
                 for batch, feature_NF in rows.stream(features / split, [*_KEYS, *optional], names):
-                    extras = (
-                        rows.key_numbers(batch),
-                        rows.past_texts(batch, past),
-                        rows.description_texts(batch, wanted=described),
-                    )
+                    extras = rows.past_texts(batch, past), rows.description_texts(batch, wanted=described)
                     text_N2 = [np.asarray(batch.column(name)) for name in ("query_text", "document_text")]
                     score_N = scorer.score(text_N2[0], text_N2[1], feature_NF, *extras)
                     _check_finite(score_N, batch, model, split)

@@ -26,7 +26,6 @@ def make(lengths: list[int], seed: int = 0, described: int = 0) -> Rows:
         clicked=random.random(n) < 0.5,
         randomised=random.random(n) < 0.5,
         feature=random.normal(size=(n, 3)).astype(np.float16),
-        key=random.integers(-1, 7, (n, 2)).astype(np.int32),
         past=random.integers(-1, 30, (n, 4)).astype(np.int32),
         occupation=random.integers(-1, 5, n).astype(np.int16),
     )

@@ -1,4 +1,4 @@
-"""Hashed keys and attention over past clicks: by hand, and through the whole step with real files."""
+"""Attention over past clicks, descriptions: by hand, and through the whole step with real files."""
 
 import math
 import shutil
@@ -14,22 +14,8 @@ import torch
 from tritower.errors import SchemaError
 from tritower.ranker import rows, session, step
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.extras import HashedKeys, PastClicks
+from tritower.ranker.extras import PastClicks
 from tritower.ranker.place import Place
-
-
-def test_hashed_keys_look_up_their_buckets():
-    hashed = HashedKeys(2, buckets=1, width=2)  # one bucket: every known key shares it
-    with torch.no_grad():
-        hashed.tables[0].weight.copy_(torch.tensor([[0.0, 1.0], [2.0, 3.0]]))
-        hashed.tables[1].weight.copy_(torch.tensor([[4.0, 5.0], [6.0, 7.0]]))
-    assert hashed(torch.tensor([[-1, 123456], [99, -1]])).tolist() == [[0.0, 1.0, 6.0, 7.0], [2.0, 3.0, 4.0, 5.0]]
-
-
-def test_hashing_spreads_consecutive_keys():
-    hashed = HashedKeys(1, buckets=64, width=8)
-    vectors = hashed(torch.arange(640)[:, None])
-    assert len(torch.unique(vectors, dim=0)) >= 60
 
 
 def test_past_clicks_by_hand():
@@ -54,21 +40,18 @@ def test_past_texts_are_cut_and_padded():
     assert rows.past_texts(batch, 0).shape == (4, 0)
 
 
-def test_a_network_with_both_trains_and_scores(log: Any, tmp_path: Path):
+def test_a_network_with_past_clicks_trains_and_scores(log: Any, tmp_path: Path):
     config = RankerConfig(
-        query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=1, batch_size=256, hash_buckets=16,
-        past_clicks=2, past_width=4,
+        query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=1, batch_size=256, past_clicks=2,
+        past_width=4,
     )  # fmt: skip
     with pytest.raises(SchemaError, match="history_texts"):
-        rows.optional_columns(log.features / "train", keys=True, past=True, descriptions=False)
+        rows.optional_columns(log.features / "train", past=True, descriptions=False)
     features = tmp_path / "features"
     for split in ("train", "validation"):
         table = pq.read_table(log.features / split)
         lists = [list(range(n % 4)) for n in range(table.num_rows)]
         table = table.append_column("history_texts", pa.array(lists, pa.list_(pa.int32())))
-        for name in rows.KEYS:
-            numbers = np.arange(table.num_rows) % 9
-            table = table.append_column(name, pa.array(numbers, pa.int32(), mask=numbers == 0))
         (features / split).mkdir(parents=True)
         pq.write_table(table, features / split / "part-00000.parquet")
     (features / "features.json").write_bytes((log.features / "features.json").read_bytes())
@@ -82,7 +65,7 @@ def test_a_network_with_both_trains_and_scores(log: Any, tmp_path: Path):
     train("model", config)
     numbers = step.score(features=features, embeddings=log.embeddings, model=tmp_path / "model", scores=tmp_path / "scores")
     assert numbers["rows"] == 8000.0
-    train("plain", replace(config, hash_buckets=0, past_clicks=0))
+    train("plain", replace(config, past_clicks=0))
     step.score(features=features, embeddings=log.embeddings, model=tmp_path / "plain", scores=tmp_path / "others")
     with_extras, without = (pq.read_table(tmp_path / name / "validation.parquet")["score"] for name in ("scores", "others"))
     assert not with_extras.equals(without)

@@ -20,7 +20,7 @@ from tritower.ranker.network import (
     examination,
 )
 
-NO_EXTRAS = (torch.empty(0), torch.empty(0), torch.empty(0))  # hashed keys and past clicks are off
+NO_EXTRAS = (torch.empty(0), torch.empty(0))  # past clicks are off
 TINY = RankerConfig(
     query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), text_scale=0.5, descriptions=False,
     occupation_classes=0,

@@ -47,7 +47,7 @@ def backward(model: ClickModel, seed: int) -> None:
     width = model.relevance.document_tower.tower[0].in_features
     query_QD, document_JD, feature_BF = (torch.randn(6, size, generator=random) for size in (4, width, 2))
     index, nothing = torch.arange(6), torch.empty(6, 0, dtype=torch.long)
-    said = model(query_QD, document_JD, index, index, feature_BF, nothing, query_QD[:0], nothing, index)
+    said = model(query_QD, document_JD, index, index, feature_BF, query_QD[:0], nothing, index)
     (said.click_B.sum() + said.query_QC.square().sum() + said.document_JC.square().sum()).backward()
 
 
