@@ -1,7 +1,7 @@
 """Which rows make a batch, and a batch as tensors.
 
-Legend: B rows of a batch (of one process), Q distinct queries, J distinct documents, U distinct texts of past clicks, D
-embedding width (twice that for documents with descriptions), F features, H past clicks.
+Legend: B rows of a batch (of one process), Q distinct queries, J distinct documents, D embedding width (twice that for
+documents with descriptions), F features.
 
 Every batch is a function of (seed, epoch, step) alone: a resumed run, and a run on any number of processes, sees the same
 global batches.
@@ -37,8 +37,6 @@ class Batch:
     query_B: Tensor
     document_B: Tensor
     feature_BF: Tensor
-    past_UD: Tensor
-    past_BH: Tensor
     position_B: Tensor
     clicked_B: Tensor
     class_B: Tensor  # occupation class of each row's job; -1 = unknown
@@ -46,8 +44,7 @@ class Batch:
 
     def inputs(self) -> tuple[Tensor, ...]:
         """The arguments of ClickModel.forward."""
-        texts = self.query_QD, self.document_JD, self.query_B, self.document_B
-        return *texts, self.feature_BF, self.past_UD, self.past_BH, self.position_B
+        return self.query_QD, self.document_JD, self.query_B, self.document_B, self.feature_BF, self.position_B
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -79,7 +76,6 @@ class Source:
         taken = {name: column.index_select(0, index) for name, column in self.columns.items()}
         query_Q, query_B = _distinct(taken["query"])
         document_J, document_B = _distinct(document_keys(taken["document"], taken["description"]))
-        past_U, past_BH = distinct_past(taken["past"])
         class_B = taken["occupation"].long()
         batch = Batch(
             query_QD=self.matrix_TD.index_select(0, query_Q).float(),
@@ -87,8 +83,6 @@ class Source:
             query_B=query_B,
             document_B=document_B,
             feature_BF=taken["feature"].float(),
-            past_UD=self.matrix_TD.index_select(0, past_U).float(),
-            past_BH=past_BH,
             position_B=taken["position"].long(),
             clicked_B=taken["clicked"].float(),
             class_B=class_B,
@@ -130,13 +124,6 @@ def _distinct(text_B: Tensor) -> tuple[Tensor, Tensor]:
     text_U, place_B = torch.unique(text_B, return_inverse=True)
     spare = -len(text_U) % _ROUND
     return torch.cat([text_U, text_U[-1:].expand(spare)]), place_B
-
-
-def distinct_past(past_BH: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct texts (U,) of past clicks and, for each click, its place among them (B, H); -1 = none."""
-    past_U, place_BH = torch.unique(past_BH, return_inverse=True)
-    none = int(len(past_U) > 0 and int(past_U[0]) < 0)
-    return past_U[none:], place_BH - none
 
 
 def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: str) -> Array:

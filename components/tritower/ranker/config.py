@@ -8,12 +8,12 @@ from tritower.config import Removed, check
 
 _AT_LEAST_ONE = (
     "positions", "normaliser_rows", "epochs", "accumulate", "evaluations_per_epoch", "patience", "processes", "members",
-    "cross_rank", "past_width",
+    "cross_rank",
 )  # fmt: skip
 _ABOVE_ZERO = ("text_scale", "position_rate", "learning_rate", "checkpoint_every_s", "log_every_s")
 _AT_LEAST_ZERO = (
     "weight_decay", "occupation_classes", "occupation_weight", "clip_norm", "threads", "seed", "checkpoint_every_steps",
-    "cross_layers", "past_clicks",
+    "cross_layers",
 )  # fmt: skip
 
 
@@ -41,12 +41,6 @@ class RankerConfig:
 
     cross_rank: int = 16
     """Rank of the cross layers' matrices, >= 1."""
-
-    past_clicks: int = 0
-    """Last clicked titles that a document attends to; 0 = none. Needs `history_texts` in the features step."""
-
-    past_width: int = 32
-    """Width of that attention, >= 1."""
 
     text_scale: float = 8.0
     """Factor on embeddings before the text towers, > 0. The entries of a unit vector of a few hundred dimensions are near 0.05,
@@ -163,6 +157,8 @@ class RankerConfig:
         "gates": Removed("gates by query ranked no better over three seeds", off=False),
         "hash_buckets": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=0),
         "hash_width": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=8),
+        "past_clicks": Removed("attention over past clicks ranked no better over three seeds", off=0),
+        "past_width": Removed("attention over past clicks ranked no better over three seeds", off=32),
         "listwise": Removed("a listwise loss ranked no better over three seeds", off=0.0),
     }
 

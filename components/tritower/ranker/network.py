@@ -15,7 +15,6 @@ from torch.nn import functional
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.crossing import CrossLayers
 from tritower.ranker.dropout import Dropout
-from tritower.ranker.extras import PastClicks
 
 
 class ScaledLinear(nn.Linear):
@@ -109,9 +108,7 @@ class TripleTower(nn.Module):
         offered = 2 * dim if config.descriptions else dim
         self.document_tower = TextTower(config, offered, config.document_tower)
         self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
-        self.past = PastClicks(dim, config.document_tower[-1], config.past_width) if config.past_clicks else None
-        extra = 2 * bool(classes) + 2 * config.past_width * bool(config.past_clicks)
-        self.interaction_tower = Tower(2 * features + extra, config.interaction_tower, config.dropout)
+        self.interaction_tower = Tower(2 * features + 2 * bool(classes), config.interaction_tower, config.dropout)
         self.interaction_to_head = nn.Linear(config.interaction_tower[-1], head)
         self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
         self.head = nn.Sequential(nn.ReLU(inplace=True), Dropout(config.dropout), Tower(head, config.head[1:], config.dropout))
@@ -135,8 +132,6 @@ class TripleTower(nn.Module):
         query_B: Tensor,
         document_B: Tensor,
         feature_BF: Tensor,
-        past_UD: Tensor,
-        past_BH: Tensor,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Relevance logits (B,) float32; log probabilities of the classes of queries (Q, C) and documents (J, C) or None.
 
@@ -146,15 +141,13 @@ class TripleTower(nn.Module):
             query_B: row of `query_QD` for each row of the batch.
             document_B: row of `document_JD` for each row of the batch.
             feature_BF: normalised features; NaN = missing.
-            past_UD: embeddings of the distinct titles that users clicked before.
-            past_BH: row of `past_UD` for each past click; -1 = none.
         """
         queries, documents = self.query_tower(query_QD), self.document_tower(document_JD)
         # index_select: its gradient is 2.5 times as fast as that of indexing on a CPU. Part by part: slices of one wide table
         # would have gradients that are put together again.
         query = tuple(part.index_select(0, query_B) for part in queries[:3])
         document = tuple(part.index_select(0, document_B) for part in documents[:3])
-        logit_B = self.join(query, document, feature_BF, past_UD, past_BH)
+        logit_B = self.join(query, document, feature_BF)
         return logit_B, queries.log_UC, documents.log_UC
 
     def join(
@@ -162,18 +155,14 @@ class TripleTower(nn.Module):
         query: tuple[Tensor, ...],
         document: tuple[Tensor, ...],
         feature_BF: Tensor,
-        past_UD: Tensor,
-        past_BH: Tensor,
     ) -> Tensor:
         """Relevance logits (B,) from the first three parts of what the text towers tell, one row each."""
         query_BE, query_BH, query_BC = query
         document_BE, document_BH, document_BC = document
-        inputs = [self._crossed(feature_BF)]
+        input_BF = self._crossed(feature_BF)
         if query_BC.shape[1]:
-            inputs.append(class_match(query_BC, document_BC))
-        if self.past is not None:
-            inputs.append(self.past(document_BE, past_UD, past_BH))
-        interaction_BI = self.interaction_tower(torch.cat(inputs, dim=1))
+            input_BF = torch.cat([input_BF, class_match(query_BC, document_BC)], dim=1)
+        interaction_BI = self.interaction_tower(input_BF)
         sum_BH = query_BH + document_BH + self.interaction_to_head(interaction_BI)
         if self.product_to_head is not None:
             sum_BH = sum_BH + self.product_to_head(query_BE * document_BE)
@@ -235,12 +224,10 @@ class ClickModel(nn.Module):
         query_B: Tensor,
         document_B: Tensor,
         feature_BF: Tensor,
-        past_UD: Tensor,
-        past_BH: Tensor,
         position_B: Tensor,
     ) -> Clicks:
         """Log probabilities of a click and of no click, and of the classes."""
-        logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF, past_UD, past_BH)
+        logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF)
         bias_B = self.bias(position_B) if self.bias is not None else None
         return Clicks(*click_log_probabilities(logit_B, bias_B, kind=self.kind), *classes)
 

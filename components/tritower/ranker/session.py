@@ -141,7 +141,7 @@ def _prepare(
             for split in ("train", "validation"):
                 shutil.rmtree(work / split, ignore_errors=True)
                 rows.write(
-                    features / split, work / split, names=names, normaliser=fitted, past=config.past_clicks,
+                    features / split, work / split, names=names, normaliser=fitted,
                     descriptions=config.descriptions, class_K=class_K,
                 )  # fmt: skip
         place.barrier()

@@ -26,7 +26,6 @@ def make(lengths: list[int], seed: int = 0, described: int = 0) -> Rows:
         clicked=random.random(n) < 0.5,
         randomised=random.random(n) < 0.5,
         feature=random.normal(size=(n, 3)).astype(np.float16),
-        past=random.integers(-1, 30, (n, 4)).astype(np.int32),
         occupation=random.integers(-1, 5, n).astype(np.int16),
     )
 
@@ -69,9 +68,6 @@ def test_gather_returns_each_rows_own_texts_and_each_text_once():
     np.testing.assert_array_equal(batch.class_B, rows.occupation[index])
     assert batch.class_J[batch.document_B[3]] == rows.occupation[17]
     assert (batch.class_J[len(set(rows.document[index])) :] == -1).all()
-    none = rows.past[index] < 0
-    np.testing.assert_array_equal(batch.past_BH.numpy() < 0, none)
-    np.testing.assert_array_equal(batch.past_UD[batch.past_BH][~torch.from_numpy(none)], matrix_TD[rows.past[index]][~none])
     np.testing.assert_array_equal(batch.clicked_B, rows.clicked[index])
     np.testing.assert_array_equal(batch.position_B, rows.position[index])
 

@@ -20,7 +20,6 @@ from tritower.ranker.network import (
     examination,
 )
 
-NO_EXTRAS = (torch.empty(0), torch.empty(0))  # past clicks are off
 TINY = RankerConfig(
     query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), text_scale=0.5, descriptions=False,
     occupation_classes=0,
@@ -57,7 +56,7 @@ def test_triple_tower_by_hand():
     query_QD = torch.tensor([[2.0, 4.0]])  # halved -> [1.5, 4]
     document_JD = torch.tensor([[0.0, 0.0], [4.0, 2.0]])  # halved -> [0, 3], [3, 1]
     feature_BF = torch.tensor([[3.0, 1.0], [float("nan"), 1.0]])  # -> 3 + 2 = 5; 0 + 2 + 10 (first one missing) = 12
-    logits, *classes = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF, *NO_EXTRAS)
+    logits, *classes = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF)
     # Row 0: 1.5 + document[1] 1 + interaction 5 + product[1] 4 * 1 = 11.5; 0.5 * 11.5 - 1
     # Row 1: 1.5 + 3 + 12 + 4 * 3 = 28.5; the second hidden unit stays below 0 in both
     assert logits.tolist() == [4.75, 13.25]
@@ -83,7 +82,7 @@ def test_class_match_by_hand():
 def test_one_missing_value_differs_from_zero():
     tower, one = tiny(), torch.zeros(1, dtype=torch.long)
     args = torch.ones(1, 2), torch.ones(1, 2), one, one
-    missing, zero = (tower(*args, torch.tensor([[value, 0.0]]), *NO_EXTRAS)[0] for value in (float("nan"), 0.0))
+    missing, zero = (tower(*args, torch.tensor([[value, 0.0]]))[0] for value in (float("nan"), 0.0))
     assert missing != zero
 
 
@@ -99,8 +98,8 @@ def test_distinct_texts_give_what_repeated_texts_give():
     query_B, document_B = torch.tensor([0, 1, 1, 0]), torch.tensor([2, 0, 1, 1])
     rows = torch.arange(4)
     torch.testing.assert_close(
-        tower(query_QD, document_JD, query_B, document_B, feature_BF, *NO_EXTRAS)[0],
-        tower(query_QD[query_B], document_JD[document_B], rows, rows, feature_BF, *NO_EXTRAS)[0],
+        tower(query_QD, document_JD, query_B, document_B, feature_BF)[0],
+        tower(query_QD[query_B], document_JD[document_B], rows, rows, feature_BF)[0],
     )
 
 
