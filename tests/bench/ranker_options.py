@@ -35,7 +35,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "text towers (256, 128)": {"query_tower": [256, 128], "document_tower": [256, 128]},
     "no product": {"product": False},
     "no cross layers": {"cross_layers": 0},
-    "position additive": {"position": "additive"},
     "position none": {"position": "none"},
     "dropout .1": {"dropout": 0.1},
     "no moving average": {"average": 0.0},

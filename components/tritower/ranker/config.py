@@ -62,9 +62,9 @@ class RankerConfig:
     """Share of hidden units dropped in training, in [0, 1). 0.1 and 0.25 ranked no better than none and take a fifth more time:
     the moving average and early stopping are enough."""
 
-    position: Literal["product", "additive", "none"] = "product"
-    """How position bias enters training: click probability = examination x relevance (PAL, Guo et al. 2019), a term added to
-    the logit, or not at all. Scores leave it out."""
+    position: Literal["product", "none"] = "product"
+    """How position bias enters training: click probability = examination x relevance (PAL, Guo et al. 2019), or not at all.
+    Scores leave it out."""
 
     positions: int = 50
     """Positions with an examination weight of their own, >= 1; those further down share the last."""

@@ -214,7 +214,6 @@ class ClickModel(nn.Module):
     def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
         super().__init__()
         self.relevance = TripleTower(config, dim=dim, features=features)
-        self.kind = config.position
         self.bias = PositionBias(config.positions) if config.position != "none" else None
 
     def forward(
@@ -229,19 +228,16 @@ class ClickModel(nn.Module):
         """Log probabilities of a click and of no click, and of the classes."""
         logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF)
         bias_B = self.bias(position_B) if self.bias is not None else None
-        return Clicks(*click_log_probabilities(logit_B, bias_B, kind=self.kind), *classes)
+        return Clicks(*click_log_probabilities(logit_B, bias_B), *classes)
 
 
-def click_log_probabilities(logit_B: Tensor, bias_B: Tensor | None, *, kind: str) -> tuple[Tensor, Tensor]:
+def click_log_probabilities(logit_B: Tensor, bias_B: Tensor | None) -> tuple[Tensor, Tensor]:
     """Log probability of a click and of no click from relevance logits and position weights.
 
-    product: P = exp(min(bias, 0)) sigmoid(logit), an examination probability times the relevance;
-    additive: P = sigmoid(logit + bias); none: P = sigmoid(logit).
+    P = exp(min(bias, 0)) sigmoid(logit), an examination probability times the relevance; sigmoid(logit) without weights.
     """
-    if bias_B is None or kind == "none":
+    if bias_B is None:
         return functional.logsigmoid(logit_B), functional.logsigmoid(-logit_B)
-    if kind == "additive":
-        return functional.logsigmoid(logit_B + bias_B), functional.logsigmoid(-logit_B - bias_B)
     # The value is capped at 0 but the gradient passes, or a weight that once rose above 0 could never come back.
     examination_B = bias_B - functional.relu(bias_B).detach()
     click_B = examination_B + functional.logsigmoid(logit_B)

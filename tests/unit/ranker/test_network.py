@@ -112,23 +112,16 @@ def test_positions_beyond_the_last_share_its_weight_and_the_top_has_none():
 
 @given(st.floats(-12, 12), st.floats(-6, 0))
 def test_product_is_examination_times_relevance(logit: float, bias: float):
-    click, skip = click_log_probabilities(torch.tensor([logit]), torch.tensor([bias]), kind="product")
+    click, skip = click_log_probabilities(torch.tensor([logit]), torch.tensor([bias]))
     expected = math.exp(bias) / (1 + math.exp(-logit))
     assert float(click.exp()) == pytest.approx(expected, rel=1e-4)
     assert float(skip.exp()) == pytest.approx(1 - expected, rel=2e-3, abs=1e-6)
 
 
-@given(st.floats(-12, 12), st.floats(-3, 3))
-def test_additive_shifts_the_logit(logit: float, bias: float):
-    click, skip = click_log_probabilities(torch.tensor([logit]), torch.tensor([bias]), kind="additive")
-    assert float(click.exp()) == pytest.approx(1 / (1 + math.exp(-logit - bias)), rel=1e-4)
-    assert float(click.exp() + skip.exp()) == pytest.approx(1, rel=1e-5)
-
-
 def test_gradient_at_zero_weight_is_that_of_the_product():
     """At examination 1 and relevance s, d log P / d bias = 1 and d log(1 - P) / d bias = -s / (1 - s)."""
     logit, bias = torch.tensor([0.4]), torch.zeros(1, requires_grad=True)
-    click, skip = click_log_probabilities(logit, bias, kind="product")
+    click, skip = click_log_probabilities(logit, bias)
     (of_click,) = torch.autograd.grad(click, bias, retain_graph=True)
     (of_skip,) = torch.autograd.grad(skip, bias)
     assert float(of_click) == pytest.approx(1.0)
@@ -137,7 +130,7 @@ def test_gradient_at_zero_weight_is_that_of_the_product():
 
 def test_a_weight_above_zero_can_come_back():
     bias = torch.tensor([0.7], requires_grad=True)
-    click, skip = click_log_probabilities(torch.zeros(1), bias, kind="product")
+    click, skip = click_log_probabilities(torch.zeros(1), bias)
     assert float(click.detach().exp()) == pytest.approx(0.5)
     skip.backward()
     assert float(bias.grad) < 0
