@@ -38,7 +38,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "position none": {"position": "none"},
     "dropout .1": {"dropout": 0.1},
     "no moving average": {"average": 0.0},
-    "rows shuffled": {"shuffle": "rows"},
 }
 
 

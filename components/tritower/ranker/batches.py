@@ -126,19 +126,16 @@ def _distinct(text_B: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([text_U, text_U[-1:].expand(spare)]), place_B
 
 
-def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: str) -> Array:
-    """The order (N,) int32 of the rows in an epoch: `rows` shuffles rows, `requests` whole searches."""
+def epoch_order(rows: Rows, *, seed: int, epoch: int) -> Array:
+    """The order (N,) int32 of the rows in an epoch: whole searches are shuffled, so that a batch has fewer distinct queries."""
     random = np.random.default_rng([seed, epoch])
-    if shuffle == "rows":
-        order_N: Array = random.permutation(np.arange(len(rows), dtype=np.int32))
-        return order_N
     start_R = np.flatnonzero(np.diff(rows.request, prepend=-1))
     length_R = np.diff(start_R, append=len(rows))
     order_R = random.permutation(len(start_R))
     start_R, length_R = start_R[order_R], length_R[order_R]
     offset_N = np.arange(len(rows)) - np.repeat(np.cumsum(length_R) - length_R, length_R)
-    whole_N: Array = (np.repeat(start_R, length_R) + offset_N).astype(np.int32)
-    return whole_N
+    order_N: Array = (np.repeat(start_R, length_R) + offset_N).astype(np.int32)
+    return order_N
 
 
 def shard(order_N: Array, step: int, *, batch_size: int, rank: int, world: int) -> Array:

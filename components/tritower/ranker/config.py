@@ -84,9 +84,6 @@ class RankerConfig:
     batch_size: int = 2048
     """Rows of one optimiser step over all processes, >= 2; divisible by processes x `accumulate`."""
 
-    shuffle: Literal["rows", "requests"] = "requests"
-    """Draw single rows, or whole searches (fewer distinct queries in a batch, so faster)."""
-
     members: int = 3
     """Networks trained one after the other from seeds `seed`, `seed` + 1, ...; the score is their mean probability, >= 1. The
     largest gain found for ranking, at a cost in proportion."""
@@ -159,6 +156,7 @@ class RankerConfig:
         "hash_width": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=8),
         "past_clicks": Removed("attention over past clicks ranked no better over three seeds", off=0),
         "past_width": Removed("attention over past clicks ranked no better over three seeds", off=32),
+        "shuffle": Removed("whole searches are drawn; single rows ranked no better over three seeds", off="requests"),
         "listwise": Removed("a listwise loss ranked no better over three seeds", off=0.0),
     }
 

@@ -110,7 +110,7 @@ class Trainer:
             step = self.progress.step
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
-                order_N = batches.epoch_order(self.rows, seed=self.config.seed, epoch=epoch, shuffle=self.config.shuffle)
+                order_N = batches.epoch_order(self.rows, seed=self.config.seed, epoch=epoch)
             loss = self._backward_all(order_N, step)
             rate_now = self.optimiser.step(rate(step, self.steps, self.config.warmup_share))
             self.progress.step = step + 1

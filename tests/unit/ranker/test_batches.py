@@ -30,20 +30,18 @@ def make(lengths: list[int], seed: int = 0, described: int = 0) -> Rows:
     )
 
 
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=30), st.sampled_from(["rows", "requests"]), st.integers(0, 3))
-def test_an_epoch_has_every_row_once(lengths: list[int], shuffle: str, epoch: int):
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=30), st.integers(0, 3))
+def test_an_epoch_has_every_row_once(lengths: list[int], epoch: int):
     rows = make(lengths)
-    order = batches.epoch_order(rows, seed=1, epoch=epoch, shuffle=shuffle)
+    order = batches.epoch_order(rows, seed=1, epoch=epoch)
     np.testing.assert_array_equal(np.sort(order), np.arange(len(rows)))
-    if shuffle == "requests":
-        changes = np.count_nonzero(np.diff(rows.request[order]))
-        assert changes == len(lengths) - 1  # each search is one run
+    changes = np.count_nonzero(np.diff(rows.request[order]))
+    assert changes == len(lengths) - 1  # each search is one run
 
 
-@pytest.mark.parametrize("shuffle", ["rows", "requests"])
-def test_epochs_differ_and_repeat_by_seed(shuffle: str):
+def test_epochs_differ_and_repeat_by_seed():
     rows = make([3] * 40)
-    first, again, second = (batches.epoch_order(rows, seed=5, epoch=e, shuffle=shuffle) for e in (0, 0, 1))
+    first, again, second = (batches.epoch_order(rows, seed=5, epoch=e) for e in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, second)
 
