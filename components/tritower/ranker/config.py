@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from tritower.config import Removed, check
 
 _AT_LEAST_ONE = (
-    "positions", "normaliser_rows", "epochs", "accumulate", "evaluations_per_epoch", "patience", "processes", "members",
+    "positions", "normaliser_rows", "epochs", "evaluations_per_epoch", "patience", "processes", "members",
     "cross_rank",
 )  # fmt: skip
 _ABOVE_ZERO = ("text_scale", "position_rate", "learning_rate", "checkpoint_every_s", "log_every_s")
@@ -82,7 +82,7 @@ class RankerConfig:
     """Passes over train at most, >= 1; also the length of the learning-rate schedule."""
 
     batch_size: int = 2048
-    """Rows of one optimiser step over all processes, >= 2; divisible by processes x `accumulate`."""
+    """Rows of one optimiser step over all processes, >= 2; divisible by `processes`."""
 
     members: int = 3
     """Networks trained one after the other from seeds `seed`, `seed` + 1, ...; the score is their mean probability, >= 1. The
@@ -106,9 +106,6 @@ class RankerConfig:
 
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 = never."""
-
-    accumulate: int = 1
-    """Parts that each process cuts its share of a batch into, to save memory, >= 1."""
 
     monitor: Literal["log_loss", "auc"] = "log_loss"
     """Validation figure that early stopping and the choice of the best weights look at, position bias included."""
@@ -157,6 +154,7 @@ class RankerConfig:
         "past_clicks": Removed("attention over past clicks ranked no better over three seeds", off=0),
         "past_width": Removed("attention over past clicks ranked no better over three seeds", off=32),
         "shuffle": Removed("whole searches are drawn; single rows ranked no better over three seeds", off="requests"),
+        "accumulate": Removed("a batch of this network needs no saving of memory; use more `processes`", off=1),
         "listwise": Removed("a listwise loss ranked no better over three seeds", off=0.0),
     }
 
@@ -184,10 +182,9 @@ class RankerConfig:
             check(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         for name in _AT_LEAST_ZERO:
             check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        parts = self.processes * self.accumulate
         check(
-            self.batch_size >= 2 and self.batch_size % parts == 0,
+            self.batch_size >= 2 and self.batch_size % self.processes == 0,
             "batch_size",
             self.batch_size,
-            f">= 2 and divisible by processes x accumulate = {parts}",
+            f">= 2 and divisible by processes = {self.processes}",
         )

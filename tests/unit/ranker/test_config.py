@@ -10,7 +10,7 @@ from tritower.ranker.config import RankerConfig
     ("knob", "value"),
     [
         ("dropout", 1.0), ("query_tower", ()), ("document_tower", (64,)), ("batch_size", 0), ("positions", 0),
-        ("accumulate", 3), ("learning_rate", 0.0), ("clip_norm", -1), ("position", "sideways"), ("warmup_share", 1),
+        ("batch_size", 1), ("learning_rate", 0.0), ("clip_norm", -1), ("position", "sideways"), ("warmup_share", 1),
     ],
 )  # fmt: skip
 def test_out_of_range(knob: str, value: object):

@@ -45,7 +45,7 @@ def one(log: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_learn_what_one_learns(log: Any, one: Path, tmp_path: Path):
     """Same global batches: only the order of float32 additions differs. Tolerance 1e-4 of the loss, 2e-3 of the weights."""
-    two = train(log, tmp_path, replace(SMALL, processes=2, accumulate=2))
+    two = train(log, tmp_path, replace(SMALL, processes=2))
     losses = [storage.read_json(model / "metrics.json")["validation_log_loss"] for model in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     weights = [load_file(model / "model.safetensors") for model in (one, two)]
