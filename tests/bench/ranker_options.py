@@ -36,7 +36,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "no product": {"product": False},
     "no cross layers": {"cross_layers": 0},
     "position none": {"position": "none"},
-    "dropout .1": {"dropout": 0.1},
     "no moving average": {"average": 0.0},
 }
 

@@ -58,10 +58,6 @@ class RankerConfig:
     occupation_weight: float = 0.1
     """Weight of that task's cross-entropies beside the click loss, >= 0."""
 
-    dropout: float = 0.0
-    """Share of hidden units dropped in training, in [0, 1). 0.1 and 0.25 ranked no better than none and take a fifth more time:
-    the moving average and early stopping are enough."""
-
     position: Literal["product", "none"] = "product"
     """How position bias enters training: click probability = examination x relevance (PAL, Guo et al. 2019), or not at all.
     Scores leave it out."""
@@ -129,7 +125,7 @@ class RankerConfig:
     """CPU threads of each process; 0 = OMP_NUM_THREADS where set, else 1: the matrices are small, use more `processes`."""
 
     seed: int = 17
-    """Seed of weights, order and dropout, >= 0."""
+    """Seed of weights and order, >= 0."""
 
     tensorboard: str = ""
     """Folder for TensorBoard's event files; empty = none."""
@@ -155,6 +151,7 @@ class RankerConfig:
         "past_width": Removed("attention over past clicks ranked no better over three seeds", off=32),
         "shuffle": Removed("whole searches are drawn; single rows ranked no better over three seeds", off="requests"),
         "accumulate": Removed("a batch of this network needs no saving of memory; use more `processes`", off=1),
+        "dropout": Removed("it ranked no better than the moving average and early stopping alone", off=0.0),
         "listwise": Removed("a listwise loss ranked no better over three seeds", off=0.0),
     }
 
@@ -173,7 +170,6 @@ class RankerConfig:
             self.document_tower,
             f"whose last width is {self.query_tower[-1]} as in query_tower, or switch `product` off",
         )
-        check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         check(0 <= self.average < 1, "average", self.average, "in [0, 1)")
         check(0 <= self.warmup_share < 1, "warmup_share", self.warmup_share, "in [0, 1)")
         for name in _AT_LEAST_ONE:

@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.crossing import CrossLayers
-from tritower.ranker.dropout import Dropout
 
 
 class ScaledLinear(nn.Linear):
@@ -30,13 +29,13 @@ class ScaledLinear(nn.Linear):
 
 
 class Tower(nn.Sequential):
-    """Fully connected layers with ReLU and dropout after each; `scale` is a factor on the input."""
+    """Fully connected layers with ReLU after each; `scale` is a factor on the input."""
 
-    def __init__(self, width_in: int, widths: tuple[int, ...], dropout: float, scale: float = 1.0) -> None:
+    def __init__(self, width_in: int, widths: tuple[int, ...], scale: float = 1.0) -> None:
         layers: list[nn.Module] = []
         for number, width in enumerate(widths):
             linear = nn.Linear(width_in, width) if number or scale == 1 else ScaledLinear(width_in, width, scale)
-            layers += [linear, nn.ReLU(inplace=True), Dropout(dropout)]
+            layers += [linear, nn.ReLU(inplace=True)]
             width_in = width
         super().__init__(*layers)
 
@@ -51,7 +50,7 @@ class TextTower(nn.Module):
     def __init__(self, config: RankerConfig, dim: int, widths: tuple[int, ...], *, related: bool = False) -> None:
         super().__init__()
         classes = config.occupation_classes
-        self.tower = Tower(dim, widths, config.dropout, config.text_scale)
+        self.tower = Tower(dim, widths, config.text_scale)
         self.to_head = nn.Linear(widths[-1], config.head[0], bias=False)
         self.to_class = nn.Linear(widths[-1], classes) if classes else None
         # What an offered class is worth to a wish for another; at first they are not related.
@@ -108,10 +107,10 @@ class TripleTower(nn.Module):
         offered = 2 * dim if config.descriptions else dim
         self.document_tower = TextTower(config, offered, config.document_tower)
         self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
-        self.interaction_tower = Tower(2 * features + 2 * bool(classes), config.interaction_tower, config.dropout)
+        self.interaction_tower = Tower(2 * features + 2 * bool(classes), config.interaction_tower)
         self.interaction_to_head = nn.Linear(config.interaction_tower[-1], head)
         self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
-        self.head = nn.Sequential(nn.ReLU(inplace=True), Dropout(config.dropout), Tower(head, config.head[1:], config.dropout))
+        self.head = nn.Sequential(nn.ReLU(inplace=True), Tower(head, config.head[1:]))
         self.logit = nn.Linear(config.head[-1], 1)
         self.widths = [width, head, classes]
         self._reset_first_layer_of_head()

@@ -122,10 +122,7 @@ class Trainer:
 
     def _backward(self, order_N: NDArray[np.int32], step: int) -> float:
         """Gradients of one step; the loss."""
-        config, place = self.config, self.place
-        if config.dropout:
-            # Dropout depends on the step and the rank only, so a resumed run draws the same masks.
-            torch.manual_seed(hash((config.seed, step, place.rank)) & 0x7FFF_FFFF_FFFF)
+        place = self.place
         index_B = batches.shard(order_N, step % self.per_epoch, batch_size=self.batch_size, rank=place.rank, world=place.world)
         batch = self.train(index_B)
         with self.autocast:

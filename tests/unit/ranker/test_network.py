@@ -47,7 +47,7 @@ def tiny() -> TripleTower:
 
 
 def test_tower_is_relu_of_an_affine_map():
-    tower = Tower(2, (1,), dropout=0.0)
+    tower = Tower(2, (1,))
     fill(tower[0], [[2.0, -1.0]], [0.5])
     assert tower(torch.tensor([[1.0, 1.0], [0.0, 4.0]])).tolist() == [[1.5], [0.0]]
 
