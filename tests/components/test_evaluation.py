@@ -39,4 +39,6 @@ def test_writes_a_file_at_every_output_and_returns_the_gates_word(tmp_path, outp
 def test_signature_seen_by_kfp():
     spec = evaluation.component_spec
     assert spec.outputs["Output"].type == "String"
-    assert spec.inputs["scores_baseline_full"].optional and not spec.inputs["scores"].optional
+    rivals = {name for name, given in spec.inputs.items() if name.startswith("scores_") and given.optional}
+    assert rivals == {"scores_baseline", "scores_baseline_cos", "scores_baseline_full", "scores_champion"}
+    assert not spec.inputs["scores"].optional

@@ -30,7 +30,7 @@ def test_features_candidates_and_the_next_day(tmp_path: Path) -> None:
         return {kind: artifact(tmp_path / f"{name}-{kind}") for kind in ("features", "state", "metrics")}
 
     out = outputs("whole")
-    features.python_func(**data, **out, config={"batch_rows": 16.0})
+    features.python_func(**data, **out, config={"history_clicks": 16.0})
     assert out["metrics"].metadata["rows"] == 60
     assert json.loads(Path(out["metrics"].path).read_text())["rows"] == 60
 

@@ -53,10 +53,10 @@ def _prefetch(typing_context: Any, table: Any, row: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
         offset = builder.mul(arguments[1], builder.extract_value(array.strides, 0))
-        place = builder.gep(builder.bitcast(array.data, byte), [offset])
+        address = builder.gep(builder.bitcast(array.data, byte), [offset])
         kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        builder.call(function, [place, ir.Constant(flag, 1), ir.Constant(flag, 3), ir.Constant(flag, 1)])
+        builder.call(function, [address, ir.Constant(flag, 1), ir.Constant(flag, 3), ir.Constant(flag, 1)])
         return context.get_dummy_value()
 
     return types.none(table, types.int64), codegen

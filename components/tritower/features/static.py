@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tritower import storage
-from tritower.features import catalogue, counters, entities, lookup, similarity, source, strings
-from tritower.features.lookup import NO_DATE, Lookup
+from tritower.features import catalogue, counters, entities, similarity, source, strings
 from tritower.features.places import agree
+from tritower.features.tables import NO_DATE, FeatureTables
 from tritower.features.timeline import Rows
 
 Float32 = npt.NDArray[np.float32]
@@ -29,7 +29,7 @@ EPOCH_HOUR = 72  # 1970-01-01 was a Thursday: three days after Monday
 class Static:
     """The tables that these features gather from, prepared."""
 
-    def __init__(self, tables: Lookup, found: entities.Entities | None) -> None:
+    def __init__(self, tables: FeatureTables, found: entities.Entities | None) -> None:
         self.tables = tables
         self.layout = catalogue.static_layout(with_entities=found is not None)
         self._entities = found
@@ -118,7 +118,7 @@ def _opened(places: Places) -> _Opened:
         return storage.fetch_tree(location, Path(folder.name) / location.rpartition("/")[2])
 
     dataset = here(places.dataset)
-    tables = lookup.read(dataset, here(places.embeddings), here(places.requests) / "requests.parquet")
+    tables = FeatureTables.read(dataset, here(places.embeddings), here(places.requests) / "requests.parquet")
     counts = len(tables.texts), len(tables.jobs)
     found = entities.Entities.read(here(places.entities), dataset, *counts) if places.entities else None
     return _Opened(static=Static(tables, found), fetched=folder)

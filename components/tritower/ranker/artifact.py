@@ -18,12 +18,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tritower import manifest, storage
+from tritower import storage
 from tritower.config import from_dict, to_dict
 from tritower.errors import ArtifactError
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel, examination
 from tritower.ranker.normaliser import Normaliser
+from tritower.storage import manifest
 
 Metrics = dict[str, float]
 

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tritower import logs, manifest, schema, storage
+from tritower import logs, schema, storage
 from tritower.errors import ArtifactError
 from tritower.ranker import artifact, launch, rows
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.scoring import Scorer
+from tritower.storage import manifest
 
 logger = logging.getLogger(__name__)
 _KEYS = ["row", "request", "query_text", "document_text"]
