@@ -25,8 +25,9 @@ from typing import Any
 
 from kfp import dsl
 from kfp.local import cache as kfp_cache
-from tritower import manifest, storage
+from tritower import storage
 from tritower.errors import StorageError, TritowerError
+from tritower.storage import manifest
 
 from pipelines import version
 

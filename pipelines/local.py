@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import yaml
-from tritower import atomic
 from tritower.errors import StepError, StorageError, TritowerError, of_system
+from tritower.storage import atomic
 
 from pipelines import backend_inputs, children, kernels, staged
 from pipelines.containers import honest_exit_codes

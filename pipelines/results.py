@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from tritower import atomic, manifest, storage
+from tritower import storage
 from tritower.errors import ArtifactError, StorageError
+from tritower.storage import atomic, manifest
 
 NOTE = ".tritower-results.json"
 _LOCATION = re.compile(r"(?:s3|minio|gs|https?|file):/", re.IGNORECASE)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import tritower
 import yaml
-from tritower import manifest
 from tritower.errors import StorageError
+from tritower.storage import manifest
 
 _PACKAGE = Path(tritower.__file__).parent
 _ROOM = re.compile(r"from tritower\.(\w+) import")

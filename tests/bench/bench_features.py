@@ -211,8 +211,7 @@ def bench_strings() -> dict[str, Any]:
     columns = pa.array(queries), pa.array(titles)
 
     def ours() -> None:
-        corpus = strings.Corpus(*columns)
-        scorer = strings.PairScorer(corpus, ("token_set", "partial", "jaro_winkler"), right_from=len(queries))
+        scorer = strings.PairScorer(*map(strings.words, columns), ("token_set", "partial", "jaro_winkler"))
         for start in range(0, rows, BATCH):
             part = slice(start, start + BATCH)
             scorer.scores(left[part], right[part], np.empty((3, len(left[part])), np.float32))
@@ -243,7 +242,7 @@ def bench_history() -> dict[str, Any]:
     matrix = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     traits_3J = rng.integers(0, 500, (3, 20_000)).astype(np.int32)
     number = np.arange(20_000, dtype=np.int32)
-    jobs = history.Jobs(rings.Vectors(matrix.view(np.uint16), matrix[:0].view(np.uint16)), number, number, traits_3J)
+    jobs = history.Jobs(rings.Vectors(matrix.view(np.uint16), matrix[:0].view(np.uint16)), number, traits_3J)
 
     # The timeline is common to all groups and timed with the counters.
     line, batches = Timeline(), []
@@ -256,7 +255,7 @@ def bench_history() -> dict[str, Any]:
     def ours() -> None:
         past = history.History(40_000, clicks=16, half_life_days=14.0)
         for batch in batches:
-            past.read(batch, jobs, out_FN, np.empty((BATCH, 0), np.int32))
+            past.read(batch, jobs, out_FN)
 
     share = 20
 

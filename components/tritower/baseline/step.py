@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tritower import logs, manifest, schema, storage, threads
+from tritower import logs, schema, storage, threads
 from tritower.baseline import boost, exact, position, projection
 from tritower.baseline.config import BaselineConfig
 from tritower.baseline.rows import Derive, Source
 from tritower.config import to_dict
 from tritower.errors import ArtifactError, DataError
+from tritower.storage import manifest
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from tritower import manifest
 from tritower.errors import ArtifactError
+from tritower.storage import manifest
 
 LOG = logging.getLogger(__name__)
 # What decides a vector: weights, tokeniser, the chain of modules and their settings. Read-me files, exports and what a

@@ -19,12 +19,13 @@ from pyarrow import feather
 from sentence_transformers import SentenceTransformer
 
 from tritower import config as knobs
-from tritower import manifest, processes, storage, threads
+from tritower import processes, storage, threads
 from tritower.encoder import backends, distributed, embedding, finetuning, models, tables, training
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.errors import ArtifactError
 from tritower.logs import phase
+from tritower.storage import manifest
 
 LOG = logging.getLogger(__name__)
 

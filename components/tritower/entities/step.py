@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tritower import logs, manifest, schema, storage
+from tritower import logs, schema, storage
 from tritower.config import to_dict
 from tritower.entities import generic, lexicon, model
 from tritower.entities.combine import Combined, Guessed
 from tritower.entities.config import EntitiesConfig
 from tritower.entities.gazetteer import Gazetteer
 from tritower.entities.spans import LABELS, Finder
+from tritower.storage import manifest
 
 _LOG = logging.getLogger(__name__)
 _LABEL_NAMES = pa.array(LABELS)

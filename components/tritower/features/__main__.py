@@ -50,9 +50,9 @@ def _knobs(text: str) -> dict[str, Any]:
     try:
         knobs = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"not JSON: {error}", where="--config", remedy='Give knobs such as {"batch_rows": 65536}.') from None
+        raise ConfigError(f"not JSON: {error}", where="--config", remedy='Give knobs such as {"history_clicks": 32}.') from None
     if not isinstance(knobs, dict):
-        raise ConfigError("not a mapping", where="--config", remedy='Give knobs such as {"batch_rows": 65536}.')
+        raise ConfigError("not a mapping", where="--config", remedy='Give knobs such as {"history_clicks": 32}.')
     return knobs
 
 

@@ -26,11 +26,13 @@ import pyarrow.parquet as pq
 from tritower import schema, storage, telltale
 from tritower.config import from_dict
 from tritower.errors import ArtifactError
-from tritower.features import lookup, source
-from tritower.features.build import Builder
+from tritower.features import source
 from tritower.features.config import FeaturesConfig
 from tritower.features.entities import Entities
+from tritower.features.feature_state import FeatureState
 from tritower.features.reference import Reference, Value
+from tritower.features.state import MEANING
+from tritower.features.tables import FeatureTables
 from tritower.features.timeline import NO_TIME, Rows
 from tritower.telltale import Told
 
@@ -89,11 +91,12 @@ def run(
         ArtifactError: the folder does not belong to this dataset.
     """
     described = storage.read_json(Path(features) / "features.json")
-    config = from_dict(FeaturesConfig, described.get("config"))
-    tables = lookup.read(Path(dataset), Path(embeddings))
+    # Only the knobs that change values: a folder of an earlier version may name others.
+    config = from_dict(FeaturesConfig, {name: described["config"][name] for name in MEANING})
+    tables = FeatureTables.read(Path(dataset), Path(embeddings))
     found = Entities.read(entities, dataset, len(tables.texts), len(tables.jobs)) if entities else None
     log = read_log(Path(dataset))
-    known = Builder(tables, config, found).layout.names
+    known = FeatureState(tables, config, found).layout.names
     stored = [feature["name"] for feature in described["features"]]
     names = [name for name in stored if name in known]
     rng = np.random.default_rng(seed)
@@ -101,7 +104,7 @@ def run(
         rows=min(rows, len(log)),
         features=len(names),
         mismatches=_brute_force(Reference(tables, log, config, found), Path(features), names, rows, rng),
-        **_shuffle(Builder(tables, config, found), log, Path(features), names, rng),
+        **_shuffle(FeatureState(tables, config, found), log, Path(features), names, rng),
         unknown=[name for name in stored if name not in known],
         telling=telltale.columns(Path(features), stored, schema.SPLITS, limit),
         unaudited=[name for name in _columns(Path(features)) if name not in {*stored, *telltale.KEYS}],
@@ -114,7 +117,7 @@ def read_log(dataset: Path) -> Rows:
     parts = [
         source.rows(batch, counts=True, wanted=True, views_only=views_only)
         for split in schema.SPLITS
-        for batch in source.batches(dataset / "impressions" / split, 131_072)
+        for batch in source.batches(dataset / "impressions" / split)
     ]
     log = Rows.concat(parts)
     return dataclasses.replace(log, out=np.arange(len(log)))
@@ -147,7 +150,9 @@ def _brute_force(reference: Reference, features: Path, names: list[str], rows: i
     return differing
 
 
-def _shuffle(builder: Builder, log: Rows, features: Path, names: list[str], rng: np.random.Generator) -> dict[str, Any]:
+def _shuffle(
+    feature_state: FeatureState, log: Rows, features: Path, names: list[str], rng: np.random.Generator
+) -> dict[str, Any]:
     """Shuffle the labels at and after a moment in the middle of the log; rows up to it must not change."""
     moment = int(log.ts[len(log) // 2])
     later = np.flatnonzero(log.ts >= moment)
@@ -159,12 +164,12 @@ def _shuffle(builder: Builder, log: Rows, features: Path, names: list[str], rng:
     altered = dataclasses.replace(log, clicked_at=clicked_at)
     leaking: set[str] = set()
     compared = 0
-    where = [builder.layout.names.index(name) for name in names]
+    where = [feature_state.layout.names.index(name) for name in names]
     stored = _rows_in_order(features, names)
     size = 65_536
     for start in range(0, len(log), size):
         batch = altered.take(slice(start, start + size))
-        fresh_FN = builder.features(dataclasses.replace(batch, out=np.arange(len(batch)))).values_FN[where]
+        fresh_FN = feature_state.features(dataclasses.replace(batch, out=np.arange(len(batch)))).values_FN[where]
         rows = min(until - start, len(batch))
         if rows <= 0:
             break

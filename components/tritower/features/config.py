@@ -1,19 +1,21 @@
 """Knobs of the feature step."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tritower.config import check
+from tritower.config import Removed, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig:
-    """How counters decay, how long a history is remembered, how much is held in memory, what reads the rows."""
+    """How counters decay, how long a history is remembered, what reads the rows."""
 
-    batch_rows: int = 131_072
-    """Rows read, computed and written at a time. Memory grows by about 0.5 KiB per row. Range: 1 or more. Default: the
-    smallest size at which the cost per batch no longer shows."""
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        "batch_rows": Removed("rows are read 131,072 at a time", off=131_072),
+        "history_texts": Removed("the column was of no use to the ranker (docs/experiments.md)", off=0),
+    }
 
     ctr_half_life_days: float = 7.0
     """Days after which an event counts half in the decayed click-through rates. Above 0. Default: one week, the period of
@@ -29,10 +31,6 @@ class FeaturesConfig:
 
     history_searches: int = 8
     """How many of a user's latest searches are compared with the job. Range: 1 to 1,024. Default: about three visits."""
-
-    history_texts: int = 0
-    """How many of a user's latest clicks are also written as title text numbers (column `history_texts`, newest first), for
-    a ranker that reads histories itself. Range: 0 (no such column) to `history_clicks`. Default: 0, none needed."""
 
     prior_impressions: float = 20.0
     """The Beta prior before anything can be fitted: one click in this many impressions. Above 1. Default: the inverse of
@@ -66,11 +64,9 @@ class FeaturesConfig:
     """duckdb: this process; spark: a cluster (extra `spark`)."""
 
     def __post_init__(self) -> None:
-        check(self.batch_rows >= 1, "batch_rows", self.batch_rows, "of at least 1")
         check(self.ctr_half_life_days > 0, "ctr_half_life_days", self.ctr_half_life_days, "above 0")
         check(self.history_half_life_days > 0, "history_half_life_days", self.history_half_life_days, "above 0")
         check(1 <= self.history_clicks <= 1024, "history_clicks", self.history_clicks, "from 1 to 1,024")
-        check(0 <= self.history_texts <= self.history_clicks, "history_texts", self.history_texts, "from 0 to history_clicks")
         check(1 <= self.history_searches <= 1024, "history_searches", self.history_searches, "from 1 to 1,024")
         check(self.prior_impressions > 1, "prior_impressions", self.prior_impressions, "above 1")
         check(self.remembered_days >= 1, "remembered_days", self.remembered_days, "of at least 1")

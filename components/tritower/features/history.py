@@ -33,11 +33,10 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Jobs(NamedTuple):
-    """What is known of the jobs: the texts of document and title, and company, city and occupation (-1 = unknown)."""
+    """What is known of the jobs: the text of the document, and company, city and occupation (-1 = unknown)."""
 
     vectors: rings.Vectors
     document_J: Array
-    title_J: Array
     traits_3J: Array
 
 
@@ -71,17 +70,16 @@ class History:
         self.rings = rings.empty(users, clicks)
         self.half_life_us = half_life_days * DAY_US
 
-    def read(self, batch: Batch, jobs: Jobs, out_FN: Float32, past_NH: npt.NDArray[np.int32]) -> None:
+    def read(self, batch: Batch, jobs: Jobs, out_FN: Float32) -> None:
         """Fill in the rows that want features, and remember the batch's clicks.
 
         Args:
             batch: from `Timeline.start`.
             jobs: the job table.
             out_FN: columns `NAMES`, NaN before.
-            past_NH: for the title texts of the last clicks, newest first, -1 before; may have no columns.
         """
         self.rings = rings.reserve(self.rings, len(batch.clicks))
-        click_pass(self.rings, _events(batch, batch.rows.job, jobs), jobs, batch.first, self.half_life_us, out_FN, past_NH)
+        click_pass(self.rings, _events(batch, batch.rows.job, jobs), jobs, batch.first, self.half_life_us, out_FN)
 
 
 class Searches:
@@ -120,7 +118,7 @@ def _events(batch: Batch, item_N: npt.NDArray[np.int32], jobs: Jobs) -> Events:
 def _traits(item_SH: Array, slot: Any, count: Any, held: Any, traits_3J: Array, trait_4H: Array) -> None:
     """Company, city, occupation and number of the jobs in a ring."""
     for h in range(held):
-        job = item_SH[slot, rings.place(count, item_SH.shape[1], h)]
+        job = item_SH[slot, rings.column(count, item_SH.shape[1], h)]
         for trait in range(3):
             trait_4H[trait, h] = traits_3J[trait, job]
         trait_4H[3, h] = job
@@ -159,12 +157,10 @@ def _ring(past: rings.Rings, dims: int) -> rings.Open:
 
 
 @njit(cache=True)
-def click_pass(
-    past: rings.Rings, events: Events, jobs: Jobs, first: int, half_life_us: float, out_FN: Array, past_NH: Array
-) -> None:
+def click_pass(past: rings.Rings, events: Events, jobs: Jobs, first: int, half_life_us: float, out_FN: Array) -> None:
     """For each row from `first` on, remember the clicks strictly before it, then read."""
     matrix_TD, extra_XD = jobs.vectors.matrix_TD, jobs.vectors.extra_XD
-    document_J, title_J, traits_3J = jobs.document_J, jobs.title_J, jobs.traits_3J
+    document_J, traits_3J = jobs.document_J, jobs.traits_3J
     slot_U, count_S, item_SH, ts_SH, used_1 = past.slot_U, past.count_S, past.item_SH, past.ts_SH, past.used_1
     ts_N, user_N, job_N = events.ts_N, events.user_N, events.item_N
     document_N, out_N = events.document_N, events.out_N
@@ -204,10 +200,8 @@ def click_pass(
         centroid, best, last = rings.cosines(product_2H, which & 1, held, length, weight_H)
         out_FN[0, o], out_FN[1, o], out_FN[2, o] = centroid, best, last
         _shares(traits_3J, job_N[i], held, trait_4H, out_FN, o)
-        for h in range(min(held, past_NH.shape[1])):
-            past_NH[o, h] = title_J[item_SH[slot, rings.place(count, items, h)]]
         out_FN[7, o] = logged
-        out_FN[8, o] = (t - ts_SH[slot, rings.place(count, items, 0)]) / DAY_US
+        out_FN[8, o] = (t - ts_SH[slot, rings.column(count, items, 0)]) / DAY_US
 
 
 @njit(cache=True)
@@ -256,7 +250,7 @@ def search_pass(past: rings.Rings, events: Events, texts: Texts, first: int, hal
         if mine >= 0:
             same = 0
             for h in range(held):
-                same += query_T[item_SH[slot, rings.place(count, items, h)]] == mine
+                same += query_T[item_SH[slot, rings.column(count, items, h)]] == mine
             out_FN[3, o] = same / held
         out_FN[4, o] = np.log1p(count)
-        out_FN[5, o] = (t - ts_SH[slot, rings.place(count, items, 0)]) / DAY_US
+        out_FN[5, o] = (t - ts_SH[slot, rings.column(count, items, 0)]) / DAY_US

@@ -1,7 +1,7 @@
 """The features of one row by brute force, to check the fast pass against: every event is looked at for every row.
 
 Written for the reader: a mask says which events lie before the row's time, and each feature is a sum over that mask. Nothing is
-shared with the kernels but the tables that do not change in time (`lookup`). Too slow for anything but audits and tests.
+shared with the kernels but the tables that do not change in time (`tables`). Too slow for anything but audits and tests.
 
 Legend: N impressions of the log, K keys, P positions, H items, D dimensions.
 """
@@ -16,7 +16,7 @@ from rapidfuzz import distance, fuzz
 
 from tritower.features.config import FeaturesConfig
 from tritower.features.entities import GROUPS, LABELS, Entities
-from tritower.features.lookup import NO_DATE, Lookup
+from tritower.features.tables import NO_DATE, FeatureTables
 from tritower.features.timeline import Rows
 
 HOUR_US = 3_600_000_000
@@ -35,7 +35,7 @@ SCORERS: dict[str, Callable[[str, str], float]] = {
 class Reference:
     """Recomputes any row from the whole log."""
 
-    def __init__(self, tables: Lookup, log: Rows, config: FeaturesConfig, entities: Entities | None = None) -> None:
+    def __init__(self, tables: FeatureTables, log: Rows, config: FeaturesConfig, entities: Entities | None = None) -> None:
         self.tables = tables
         self.log = log
         self.config = config
@@ -124,18 +124,18 @@ class Reference:
         """Expected clicks by position from the events before `hour`."""
         default, positions = self.config.prior_impressions, self.config.positions
         mean = self.prior("job", hour)[0]
-        place = np.minimum(self.log.position, positions - 1)
+        position = np.minimum(self.log.position, positions - 1)
         shown, clicked, random = self.shown_before(hour), self.clicked_before(hour), self.log.randomised
         count = functools.partial(np.bincount, minlength=positions)
-        random_shown, random_clicks = count(place[shown & random]), count(place[clicked & random])
+        random_shown, random_clicks = count(position[shown & random]), count(position[clicked & random])
         if random_clicks.sum() >= 1000:
             overall = random_clicks.sum() / random_shown.sum()
             curve = (random_clicks + default * overall) / (random_shown + default)
         else:
-            curve = (count(place[clicked]) + 10) / (count(place[shown], weights=self._rate(shown)) + 10)
+            curve = (count(position[clicked]) + 10) / (count(position[shown], weights=self._rate(shown)) + 10)
         if not shown.any():
             return np.full(positions, mean)
-        scale = mean * shown.sum() / (count(place[shown]) * curve).sum()
+        scale = mean * shown.sum() / (count(position[shown]) * curve).sum()
         return np.asarray(np.minimum(1, scale * curve))
 
     def _rate(self, shown: Bool) -> Array:

@@ -85,7 +85,7 @@ def remember(slot_U: Array, count_S: Array, item_SH: Array, ts_SH: Array, used_1
 
 
 @njit(cache=True, forceinline=True)
-def place(count: Any, items: Any, h: Any) -> Any:
+def column(count: Any, items: Any, h: Any) -> Any:
     """Column of the h-th newest item of a ring of `items` that took `count`."""
     return (count - 1 - h) % items
 
@@ -104,10 +104,10 @@ def widen_ring(
     """
     items = item_SH.shape[1]
     held = min(count, items)
-    newest = ts_SH[slot, place(count, items, 0)]
+    newest = ts_SH[slot, column(count, items, 0)]
     sum_D[:] = 0.0
     for h in range(held):
-        at = place(count, items, h)
+        at = column(count, items, h)
         text = text_of[item_SH[slot, at]]
         if text < matrix_TD.shape[0]:
             widen(matrix_TD, text, vector_HD, h)

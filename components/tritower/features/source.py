@@ -16,6 +16,7 @@ from tritower.features.timeline import NO_TIME, Rows
 
 KEYS = schema.FEATURE_KEYS.names()
 COLUMNS = [*KEYS, "clicked_at"]
+BATCH_ROWS = 131_072  # the smallest size at which the cost per batch no longer shows; memory grows by about 0.5 KiB a row
 _TYPES = {field.name: field.type for field in schema.DATASET_IMPRESSIONS.arrow()}
 # As an engine hands rows out: a time is an integer of microseconds.
 SCHEMA = pa.schema([(name, pa.int64() if pa.types.is_timestamp(_TYPES[name]) else _TYPES[name]) for name in COLUMNS])
@@ -28,12 +29,11 @@ class Table:
         engine: where it is read.
         name: what it is called there.
         folder: its Parquet parts, written in that order.
-        batch_rows: rows at a time.
         since: rows before this time are left out, in microseconds; None for all rows.
     """
 
-    def __init__(self, engine: Engine, name: str, folder: str, batch_rows: int, since: int | None = None) -> None:
-        self._engine, self._name, self._batch_rows = engine, name, batch_rows
+    def __init__(self, engine: Engine, name: str, folder: str, since: int | None = None) -> None:
+        self._engine, self._name = engine, name
         engine.register(name, folder)
         late = "" if since is None else f" WHERE i.ts >= {since}"
         self._query = f"SELECT {', '.join(f'i.{column}' for column in COLUMNS)} FROM {name} i{late}"
@@ -58,15 +58,15 @@ class Table:
     def batches(self, kernel: BatchKernel | None = None, schema: pa.Schema = SCHEMA) -> Iterator[pa.RecordBatch]:
         """The rows in order as `SCHEMA`, or as `schema` where a kernel adds to them."""
         return self._engine.stream(
-            self._query, order_by="row", presorted=True, kernel=kernel, schema=schema, batch_rows=self._batch_rows
+            self._query, order_by="row", presorted=True, kernel=kernel, schema=schema, batch_rows=BATCH_ROWS
         )
 
 
-def batches(folder: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def batches(folder: Path) -> Iterator[pa.RecordBatch]:
     """The Parquet parts of a folder in order, without an engine."""
     for part in storage.parquet_parts(folder):
         with pq.ParquetFile(part) as file:
-            yield from file.iter_batches(batch_size=batch_rows, columns=COLUMNS)
+            yield from file.iter_batches(batch_size=BATCH_ROWS, columns=COLUMNS)
 
 
 def shows_views_only(dataset: Path) -> bool:

@@ -30,12 +30,12 @@ from tritower import __version__, storage
 from tritower.config import to_dict
 from tritower.errors import ArtifactError
 from tritower.features import counters, rings
-from tritower.features.build import Builder
 from tritower.features.config import FeaturesConfig
 from tritower.features.counted import Counted
-from tritower.features.lookup import Jobs, Lookup, Texts
+from tritower.features.feature_state import FeatureState
 from tritower.features.places import LEVELS as PLACE_LEVELS
 from tritower.features.strings import normalise
+from tritower.features.tables import FeatureTables, Jobs, Texts
 from tritower.features.timeline import Rows
 
 VERSION = 2
@@ -56,9 +56,9 @@ def knobs(config: FeaturesConfig) -> dict[str, Any]:
     return {name: value for name, value in to_dict(config).items() if name in MEANING}
 
 
-def save(folder: Path, builder: Builder, config: FeaturesConfig, counted: Counted) -> None:
-    """Write the state that `builder` has after its last row, run with the knobs `config`, into `folder`, which is empty."""
-    tables, state, line = builder.tables, builder.counters.state, builder.timeline
+def save(folder: Path, feature_state: FeatureState, config: FeaturesConfig, counted: Counted) -> None:
+    """Write what `feature_state` holds after its last row, run with the knobs `config`, into `folder`, which is empty."""
+    tables, state, line = feature_state.tables, feature_state.counters.state, feature_state.timeline
     queue = Rows.concat([line.impressions, line.clicks])
     about = {
         "version": VERSION, "config": knobs(config), "last_ts": int(line.last_ts), "clock": int(state.clock_1[0]),
@@ -68,12 +68,12 @@ def save(folder: Path, builder: Builder, config: FeaturesConfig, counted: Counte
     storage.write_json(folder / "state.json", about)
     np.savez(
         folder / "sums.npz", moments=state.moments_L4, tally=state.tally_P5, prior=state.prior_L2, curve=state.curve_P,
-        expected=builder.counters.expected_Q, rate=builder.counters.rate_Q,
+        expected=feature_state.counters.expected_Q, rate=feature_state.counters.rate_Q,
     )  # fmt: skip
     for level in range(len(counters.LEVELS)):
-        pq.write_table(_keys(builder, level), folder / f"counters-{counters.LEVELS[level]}.parquet", compression="zstd")
-    clicked = _save_rings(folder / "clicks.parquet", builder.history.rings, tables.user_ids, tables.jobs.ids)
-    searched = _save_rings(folder / "searches.parquet", builder.searches.rings, tables.user_ids, tables.texts.values)
+        pq.write_table(_keys(feature_state, level), folder / f"counters-{counters.LEVELS[level]}.parquet", compression="zstd")
+    clicked = _save_rings(folder / "clicks.parquet", feature_state.history.rings, tables.user_ids, tables.jobs.ids)
+    searched = _save_rings(folder / "searches.parquet", feature_state.searches.rings, tables.user_ids, tables.texts.values)
     jobs = np.unique(np.concatenate([clicked, queue.job]))
     texts = np.unique(np.concatenate([searched, queue.query, tables.jobs.document_J[jobs]]))
     pq.write_table(_queue_table(queue, len(line.impressions), tables), folder / "queue.parquet", compression="zstd")
@@ -83,7 +83,7 @@ def save(folder: Path, builder: Builder, config: FeaturesConfig, counted: Counte
     counted.write(folder)
 
 
-def _save_vectors(path: Path, tables: Lookup, texts: Array) -> None:
+def _save_vectors(path: Path, tables: FeatureTables, texts: Array) -> None:
     """Write the vectors of some texts, a few at a time."""
     dim = tables.matrix_TD.shape[1]
     with path.open("wb") as file:
@@ -93,12 +93,12 @@ def _save_vectors(path: Path, tables: Lookup, texts: Array) -> None:
             file.write(tables.vectors(texts[start : start + 8_192]).tobytes())
 
 
-def _keys(builder: Builder, level: int) -> pa.Table:
+def _keys(feature_state: FeatureState, level: int) -> pa.Table:
     """The counted keys of a level, by name."""
-    tables, table_KW = builder.tables, builder.counters.state.table_KW
-    start = int(builder.base_L[level])
+    tables, table_KW = feature_state.tables, feature_state.counters.state.table_KW
+    start = int(feature_state.base_L[level])
     if counters.LEVELS[level] == "query_occupation":
-        left, right = builder.pairs.pairs()
+        left, right = feature_state.pairs.pairs()
         block = table_KW[start : start + len(left)]
         used = np.flatnonzero((block[:, counters.SHOWN] > 0) | (block[:, counters.CLICKS] > 0))
         name, other = tables.texts.plain.take(pa.array(left[used])), tables.jobs.occupations.take(pa.array(right[used]))
@@ -131,7 +131,7 @@ def _save_rings(path: Path, past: rings.Rings, user_ids: pa.Array, items: pa.Arr
     return np.unique(item)
 
 
-def _queue_table(queue: Rows, impressions: int, tables: Lookup) -> pa.Table:
+def _queue_table(queue: Rows, impressions: int, tables: FeatureTables) -> pa.Table:
     request, where = np.unique(queue.request, return_inverse=True)
     return pa.table({
         "impression": np.arange(len(queue)) < impressions,
@@ -146,7 +146,7 @@ def _queue_table(queue: Rows, impressions: int, tables: Lookup) -> pa.Table:
     })  # fmt: skip
 
 
-def _job_table(tables: Lookup, jobs: Array) -> pa.Table:
+def _job_table(tables: FeatureTables, jobs: Array) -> pa.Table:
     own = tables.jobs
     places = {
         level: _take_or_null(pa.array(list(tables.places.number[level]), pa.string()), own.place_3J[i, jobs])
@@ -213,12 +213,12 @@ def _check(about: dict[str, Any], own: dict[str, Any], where: str) -> None:
         )
 
 
-def restore(builder: Builder, saved: Saved) -> None:
-    """Put a saved state into a fresh builder whose tables were extended by it."""
-    own, sums = builder.counters, np.load(saved.folder / "sums.npz", allow_pickle=False)
-    line, tables = builder.timeline, builder.tables
+def restore(feature_state: FeatureState, saved: Saved) -> None:
+    """Put a saved state into a fresh feature_state whose tables were extended by it."""
+    own, sums = feature_state.counters, np.load(saved.folder / "sums.npz", allow_pickle=False)
+    line, tables = feature_state.timeline, feature_state.tables
     for level, table in enumerate(saved.levels):
-        _restore_level(builder, level, table)
+        _restore_level(feature_state, level, table)
     state = own.state
     for target, name in (
         (state.moments_L4, "moments"),
@@ -229,8 +229,10 @@ def restore(builder: Builder, saved: Saved) -> None:
         target[:] = sums[name]
     state.clock_1[0], state.hour_1[0] = saved.about["clock"], saved.about["hour"]
     own.expected_Q, own.rate_Q = sums["expected"], sums["rate"]
-    builder.history.rings = _restore_rings(builder.history.rings, saved.clicks, tables.user_ids, tables.jobs.ids)
-    builder.searches.rings = _restore_rings(builder.searches.rings, saved.searches, tables.user_ids, tables.texts.values)
+    feature_state.history.rings = _restore_rings(feature_state.history.rings, saved.clicks, tables.user_ids, tables.jobs.ids)
+    feature_state.searches.rings = _restore_rings(
+        feature_state.searches.rings, saved.searches, tables.user_ids, tables.texts.values
+    )
     queue = saved.queue
     request = _find(queue.column("request_id"), pa.array(tables.past_requests, pa.string()))
     count = queue.num_rows
@@ -251,17 +253,17 @@ def restore(builder: Builder, saved: Saved) -> None:
     line.impressions, line.clicks, line.last_ts = rows.take(impression), rows.take(~impression), saved.last_ts
 
 
-def _restore_level(builder: Builder, level: int, table: pa.Table) -> None:
-    tables, start = builder.tables, int(builder.base_L[level])
+def _restore_level(feature_state: FeatureState, level: int, table: pa.Table) -> None:
+    tables, start = feature_state.tables, int(feature_state.base_L[level])
     if counters.LEVELS[level] == "query_occupation":
         left = _find(table.column("name"), tables.texts.plain)
-        number = builder.pairs.numbers(left, _find(table.column("other"), tables.jobs.occupations))
-        builder.counters.reserve(start + builder.pairs.used)
+        number = feature_state.pairs.numbers(left, _find(table.column("other"), tables.jobs.occupations))
+        feature_state.counters.reserve(start + feature_state.pairs.used)
     else:
         known = (tables.jobs.ids, tables.jobs.occupations, tables.jobs.companies, tables.texts.plain)[level]
         number = _find(table.column("name"), known).astype(np.int64)
     for w, what in enumerate(VALUES):
-        builder.counters.state.table_KW[start + number, w] = table.column(what).to_numpy()
+        feature_state.counters.state.table_KW[start + number, w] = table.column(what).to_numpy()
 
 
 def _restore_rings(past: rings.Rings, table: pa.Table, user_ids: pa.Array, items: pa.Array) -> rings.Rings:
@@ -283,7 +285,7 @@ def _find(words: Any, known: pa.Array) -> npt.NDArray[np.int32]:
     return np.asarray(pc.index_in(words, value_set=known).to_numpy(), np.int32)
 
 
-def extend(tables: Lookup, saved: Saved) -> Lookup:
+def extend(tables: FeatureTables, saved: Saved) -> FeatureTables:
     """The tables of a dataset with the names that only the state knows put behind.
 
     Raises:
@@ -323,7 +325,7 @@ def _more_texts(texts: Texts, saved: Saved, new_texts: Array) -> Texts:
     )
 
 
-def _more_jobs(tables: Lookup, saved: Saved) -> Jobs:
+def _more_jobs(tables: FeatureTables, saved: Saved) -> Jobs:
     jobs = tables.jobs
     ids = _union(jobs.ids, saved.jobs.column("job_id"), saved.levels[0].column("name"))
     companies = _union(jobs.companies, saved.jobs.column("company"), saved.levels[2].column("name"))

@@ -15,20 +15,22 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tritower import manifest, schema, storage
+from tritower import schema, storage
 from tritower.config import to_dict
 from tritower.engines.batches import BatchKernel
 from tritower.engines.protocol import Engine, open_engine
 from tritower.errors import DataError
-from tritower.features import catalogue, lookup, source, state, static
-from tritower.features.build import Builder, Computed
+from tritower.features import catalogue, source, state, static
 from tritower.features.config import FeaturesConfig
 from tritower.features.counted import Counted
 from tritower.features.entities import Entities
+from tritower.features.feature_state import Computed, FeatureState
 from tritower.features.requests import Requests
+from tritower.features.tables import FeatureTables
 from tritower.features.timeline import Rows
 from tritower.features.writer import Writer
 from tritower.logs import moment, phase, progress
+from tritower.storage import manifest
 
 logger = logging.getLogger(__name__)
 Batches = Iterator[tuple[str, pa.RecordBatch, Computed]]
@@ -66,32 +68,32 @@ def run(
         DataError: the state reaches beyond the dataset, has counted all of it, or too many rows came late.
         ArtifactError: the state is of another version or has other knobs.
     """
-    manifest.check(dataset, embeddings, *(place for place in (candidates, entities) if place))
+    manifest.check(dataset, embeddings, *(location for location in (candidates, entities) if location))
     with storage.atomic_directory(features) as out, _open_engine(config, out) as engine:
-        with phase(logger, "read lookup tables") as counts, _fetched(previous) as earlier:
+        with phase(logger, "read tables") as counts, _fetched(previous) as earlier:
             seen = state.Saved(earlier, config) if earlier else None
-            builder = _builder(Path(dataset), Path(embeddings), config, candidates, entities, seen)
-            counts["jobs"], counts["texts"] = len(builder.tables.jobs), len(builder.tables.texts)
-        log = _Log(engine, dataset, config, builder.tables.requests, seen)
+            feature_state = _feature_state(Path(dataset), Path(embeddings), config, candidates, entities, seen)
+            counts["jobs"], counts["texts"] = len(feature_state.tables.jobs), len(feature_state.tables.texts)
+        log = _Log(engine, dataset, config, feature_state.tables.requests, seen)
         log.check(str(previous), config, is_history=candidates is not None)
-        static_features = _static(engine, config, builder, log.place, embeddings, entities, candidates)
+        static_features = _static(engine, config, feature_state, log.location, embeddings, entities, candidates)
         passing: Batches
         if candidates:
-            waiting = source.Queue(_candidate_table(engine, config, candidates).batches(*static_features))
-            passing, rest = _candidates(builder, log, waiting), _later_candidates(builder, waiting)
+            waiting = source.Queue(_candidate_table(engine, candidates).batches(*static_features))
+            passing, rest = _candidates(feature_state, log, waiting), _later_candidates(feature_state, waiting)
         else:
-            passing, rest = _impressions(builder, log, static_features), iter(())
+            passing, rest = _impressions(feature_state, log, static_features), iter(())
         with phase(logger, "features") as counts:
-            with Writer(out, builder.layout.names, with_history=config.history_texts > 0) as writer:
+            with Writer(out, feature_state.layout.names) as writer:
                 _write(writer, passing)
                 # Before the candidates that lie after all events: the state is that of the log.
                 with storage.atomic_directory(state_to or out / "state") as folder:
-                    state.save(folder, builder, config, log.counted(config))
+                    state.save(folder, feature_state, config, log.counted(config))
                 _write(writer, rest)
                 for split in ["candidates"] if candidates else schema.SPLITS:
                     writer.empty(split)
             counts["rows"] = writer.rows
-        described = builder.layout.features
+        described = feature_state.layout.features
         about = {"version": 1, "config": to_dict(config), "features": [f.to_dict() for f in described]}
         storage.write_json(out / "features.json", about)
         engine.close()
@@ -128,27 +130,27 @@ def _fetched(previous: str | Path | None) -> Iterator[Path | None]:
         yield folder
 
 
-def _builder(
+def _feature_state(
     dataset: Path,
     embeddings: Path,
     config: FeaturesConfig,
     candidates: str | Path | None,
     entities: str | Path | None,
     seen: state.Saved | None,
-) -> Builder:
-    tables = lookup.read(dataset, embeddings, Path(candidates) / "requests.parquet" if candidates else None)
+) -> FeatureState:
+    tables = FeatureTables.read(dataset, embeddings, Path(candidates) / "requests.parquet" if candidates else None)
     tables = state.extend(tables, seen) if seen else tables
     found = Entities.read(entities, dataset, len(tables.texts), len(tables.jobs)) if entities else None
-    builder = Builder(tables, config, found)
+    feature_state = FeatureState(tables, config, found)
     if seen:
-        state.restore(builder, seen)
-    return builder
+        state.restore(feature_state, seen)
+    return feature_state
 
 
 def _static(
     engine: Engine,
     config: FeaturesConfig,
-    builder: Builder,
+    feature_state: FeatureState,
     dataset: str,
     embeddings: str | Path,
     entities: str | Path | None,
@@ -157,7 +159,7 @@ def _static(
     """The kernel of the features that need no history, and what it yields; in this process it shares the pass's tables."""
     tables: static.Static | static.Places
     if config.engine == "duckdb":
-        tables = builder.static
+        tables = feature_state.static
     else:
         tables = static.Places(
             dataset=dataset,
@@ -169,8 +171,8 @@ def _static(
     return functools.partial(static.compute, tables=tables), static.schema(layout)
 
 
-def _candidate_table(engine: Engine, config: FeaturesConfig, candidates: str | Path) -> source.Table:
-    return source.Table(engine, "candidates", f"{engine.shared(candidates)}/candidates", config.batch_rows)
+def _candidate_table(engine: Engine, candidates: str | Path) -> source.Table:
+    return source.Table(engine, "candidates", f"{engine.shared(candidates)}/candidates")
 
 
 class _Log:
@@ -179,13 +181,13 @@ class _Log:
     def __init__(
         self, engine: Engine, dataset: str | Path, config: FeaturesConfig, requests: Requests, seen: state.Saved | None
     ) -> None:
-        self.place = engine.shared(dataset)
+        self.location = engine.shared(dataset)
         self.skipped = self.late = 0
         self._views_only = source.shows_views_only(Path(dataset))
         self._requests, self._seen = requests, seen
         since = seen.last_ts if seen else None
         self._tables = {
-            split: source.Table(engine, f"impressions_{split}", f"{self.place}/impressions/{split}", config.batch_rows, since)
+            split: source.Table(engine, f"impressions_{split}", f"{self.location}/impressions/{split}", since)
             for split in schema.SPLITS
         }
 
@@ -271,13 +273,13 @@ class _Log:
         return batch.filter(pa.array(fresh))
 
 
-def _impressions(builder: Builder, log: _Log, static_features: tuple[BatchKernel, pa.Schema]) -> Batches:
+def _impressions(feature_state: FeatureState, log: _Log, static_features: tuple[BatchKernel, pa.Schema]) -> Batches:
     for split in schema.SPLITS:
         for batch in log.batches(split, *static_features):
-            yield split, source.keys(batch), builder.features(log.rows(batch, wanted=True), batch)
+            yield split, source.keys(batch), feature_state.features(log.rows(batch, wanted=True), batch)
 
 
-def _candidates(builder: Builder, log: _Log, waiting: source.Queue) -> Batches:
+def _candidates(feature_state: FeatureState, log: _Log, waiting: source.Queue) -> Batches:
     """Candidates in time order between the events of the log; events change the state and are not written."""
     for split in schema.SPLITS:
         for batch in log.batches(split):
@@ -285,13 +287,13 @@ def _candidates(builder: Builder, log: _Log, waiting: source.Queue) -> Batches:
             while len(events) and (now := waiting.until(int(events.ts[-1]))) is not None:
                 rows = source.rows(now, counts=False, wanted=True)
                 earlier = int(np.searchsorted(events.ts, rows.ts[-1], side="right"))
-                computed = builder.between(events.take(slice(0, earlier)), rows, now)
+                computed = feature_state.between(events.take(slice(0, earlier)), rows, now)
                 yield "candidates", source.keys(now), computed
                 events = events.take(slice(earlier, None))
-            builder.count(events)
+            feature_state.count(events)
 
 
-def _later_candidates(builder: Builder, waiting: source.Queue) -> Batches:
+def _later_candidates(feature_state: FeatureState, waiting: source.Queue) -> Batches:
     """Those after the last event."""
     while (now := waiting.until(None)) is not None:
-        yield "candidates", source.keys(now), builder.features(source.rows(now, counts=False, wanted=True), now)
+        yield "candidates", source.keys(now), feature_state.features(source.rows(now, counts=False, wanted=True), now)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tritower import schema
-from tritower.features.build import Computed
+from tritower.features.feature_state import Computed
 
 PART_ROWS = 4_000_000
 EXTRA = (("company_key", pa.int32()), ("occupation_key", pa.int32()), ("description_text", pa.int32()))
@@ -19,7 +19,7 @@ EXTRA = (("company_key", pa.int32()), ("occupation_key", pa.int32()), ("descript
 class Writer:
     """Appends batches of rows in order; `rows` and `missing` count what was written."""
 
-    def __init__(self, out: Path, names: list[str], *, with_history: bool) -> None:
+    def __init__(self, out: Path, names: list[str]) -> None:
         self.out = out
         self.rows = 0
         self.missing = 0
@@ -27,8 +27,6 @@ class Writer:
         self._stack = ExitStack()
         fields = [*schema.FEATURE_KEYS.arrow(), *(pa.field(name, pa.float32()) for name in names)]
         fields += [pa.field(name, kind) for name, kind in EXTRA]
-        if with_history:
-            fields.append(pa.field("history_texts", pa.list_(pa.int32())))
         self.schema = pa.schema(fields)
 
     def __enter__(self) -> "Writer":
@@ -43,8 +41,6 @@ class Writer:
         self.rows += keys.num_rows
         self.missing += sum(column.null_count for column in columns)
         columns += [_key(computed.company_N), _key(computed.occupation_N), _key(computed.description_N)]
-        if computed.past_NH.shape[1]:
-            columns.append(_lists(computed.past_NH))
         self._writer(split, keys.num_rows).write_table(pa.Table.from_arrays([*keys.columns, *columns], schema=self.schema))
 
     def empty(self, split: str) -> None:
@@ -68,9 +64,3 @@ class Writer:
 
 def _key(numbers: npt.NDArray[np.int32]) -> pa.Array:
     return pa.array(numbers, mask=numbers < 0)
-
-
-def _lists(past_NH: npt.NDArray[np.int32]) -> pa.Array:
-    held = past_NH >= 0
-    offsets = np.concatenate([[0], np.cumsum(held.sum(axis=1))]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(past_NH[held]))

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 
-from tritower import child, logs, manifest
+from tritower import child, logs
 from tritower.config import from_dict
 from tritower.errors import TritowerError
 from tritower.ranker import session
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.place import joined
+from tritower.storage import manifest
 
 logger = logging.getLogger(__name__)
 

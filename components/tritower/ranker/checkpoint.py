@@ -13,8 +13,9 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tritower import manifest, storage
+from tritower import storage
 from tritower.errors import ArtifactError, StorageError
+from tritower.storage import manifest
 
 _SLOTS = ("slot-0", "slot-1")
 

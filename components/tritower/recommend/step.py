@@ -13,13 +13,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tritower import logs, manifest, storage, threads
+from tritower import logs, storage, threads
 from tritower.engines.duckdb import read_parquet
 from tritower.errors import DataError
 from tritower.recommend import clicks as past
 from tritower.recommend import retrieve, sample
 from tritower.recommend.config import CandidatesConfig, RecommendConfig
 from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS, SPLITS
+from tritower.storage import manifest
 
 logger = logging.getLogger(__name__)
 

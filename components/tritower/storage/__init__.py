@@ -15,13 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tritower import manifest
-from tritower.atomic import directory as atomic_directory
-from tritower.atomic import exclusive
-from tritower.atomic import file as atomic_file
 from tritower.errors import StorageError
-from tritower.manifest import MARK
-from tritower.storage import remote, transfer, walk
+from tritower.storage import manifest, remote, transfer, walk
+from tritower.storage.atomic import directory as atomic_directory
+from tritower.storage.atomic import exclusive
+from tritower.storage.atomic import file as atomic_file
+from tritower.storage.manifest import MARK
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem

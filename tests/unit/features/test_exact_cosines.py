@@ -71,9 +71,9 @@ columns = {
 }
 rows = Rows(**{name: columns[name] for name in Rows.__dataclass_fields__})
 batch = Timeline().start(rows)
-jobs = history.Jobs(rings.Vectors(half, half[:0]), number, number, np.stack([number % 7] * 3))
+jobs = history.Jobs(rings.Vectors(half, half[:0]), number, np.stack([number % 7] * 3))
 out = np.full((9, n), np.nan, np.float32)
-history.History(20, clicks=16, half_life_days=2.0).read(batch, jobs, out, np.empty((n, 0), np.int32))
+history.History(20, clicks=16, half_life_days=2.0).read(batch, jobs, out)
 assert np.isfinite(out[:3]).any()
 print(hashlib.sha256(out.tobytes()).hexdigest())
 """

@@ -1,6 +1,7 @@
 """Rows that come after the state has moved on: told from those counted before, said, and refused when they are many."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +9,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import tiny_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from tritower import schema
 from tritower.errors import DataError
-from tritower.features import step
+from tritower.features import source, step
 from tritower.features.config import FeaturesConfig
 from tritower.features.counted import DAY_US, Counted
 
-CONFIG = FeaturesConfig(batch_rows=40)
+from tests.support import tiny_dataset
+
+CONFIG = FeaturesConfig()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_batches() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "BATCH_ROWS", 40)
+        yield
 
 
 def compute(source: Path, out: Path, config: FeaturesConfig = CONFIG, **more: object) -> dict[str, float]:
@@ -53,7 +62,7 @@ def test_late_rows_are_counted_apart_and_said(whole: Path, tmp_path: Path, caplo
     # The state hands its memory on: the day after, the same rows are as late as before.
     later = tiny_dataset.excerpt(whole, tmp_path / "second", 0, 79, seed=2)
     compute(later, tmp_path / "c", previous=tmp_path / "a")
-    numbers = compute(whole, tmp_path / "d", previous=tmp_path / "c", config=FeaturesConfig(batch_rows=40, max_late_share=1))
+    numbers = compute(whole, tmp_path / "d", previous=tmp_path / "c", config=FeaturesConfig(max_late_share=1))
     assert (numbers["rows_late"], numbers["rows"]) == (2 * 5, 5)
 
 

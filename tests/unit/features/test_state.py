@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import tiny_dataset
 from tritower import __version__, schema, storage
 from tritower.errors import ArtifactError
-from tritower.features import catalogue, state, step
+from tritower.features import catalogue, source, state, step
 from tritower.features.config import FeaturesConfig
 
-CONFIG = FeaturesConfig(batch_rows=40, history_clicks=3, history_searches=2, ctr_half_life_days=0.02)
+from tests.support import tiny_dataset
+
+CONFIG = FeaturesConfig(history_clicks=3, history_searches=2, ctr_half_life_days=0.02)
 NAMES = ["row", *catalogue.whole_layout(with_entities=False).names]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_batches() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "BATCH_ROWS", 40)
+        yield
 
 
 def compute(source: Path, out: Path, **more: object) -> dict[str, float]:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import tiny_dataset
 from tritower import schema
 from tritower.errors import ArtifactError, StorageError
-from tritower.features import catalogue, step
+from tritower.features import catalogue, source, step
 from tritower.features.config import FeaturesConfig
+
+from tests.support import tiny_dataset
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +63,14 @@ def test_counts_are_those_of_strictly_earlier_events(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_rows", [1, 7, 64])
-def test_batches_may_be_cut_anywhere(folder: Path, tmp_path: Path, batch_rows: int) -> None:
-    config = FeaturesConfig(batch_rows=batch_rows)
-    step.run(dataset=folder / "dataset", embeddings=folder / "embeddings", features=tmp_path / "f", config=config)
+def test_batches_may_be_cut_anywhere(folder: Path, tmp_path: Path, batch_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "BATCH_ROWS", batch_rows)
+    step.run(dataset=folder / "dataset", embeddings=folder / "embeddings", features=tmp_path / "f", config=FeaturesConfig())
     for split in schema.SPLITS:
         assert pq.read_table(tmp_path / "f" / split).equals(pq.read_table(folder / "features" / split))
 
 
-def test_candidates_see_the_same_history(folder: Path, tmp_path: Path) -> None:
+def test_candidates_see_the_same_history(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every impression offered as a candidate gets the features it has as an impression."""
     parts = [pq.read_table(folder / "dataset" / "impressions" / split) for split in schema.SPLITS]
     (tmp_path / "candidates" / "candidates").mkdir(parents=True)
@@ -77,9 +78,10 @@ def test_candidates_see_the_same_history(folder: Path, tmp_path: Path) -> None:
         pq.write_table(part, tmp_path / "candidates" / "candidates" / f"part-{i:05d}.parquet")
     pq.write_table(pq.read_table(folder / "dataset" / "requests.parquet"), tmp_path / "candidates" / "requests.parquet")
     for batch_rows in (11, 100_000):
+        monkeypatch.setattr(source, "BATCH_ROWS", batch_rows)
         step.run(
             dataset=folder / "dataset", embeddings=folder / "embeddings", features=tmp_path / "f",
-            config=FeaturesConfig(batch_rows=batch_rows), candidates=tmp_path / "candidates",
+            config=FeaturesConfig(), candidates=tmp_path / "candidates",
         )  # fmt: skip
         got = pq.read_table(tmp_path / "f" / "candidates").to_pylist()
         assert got == rows_of(folder / "features")

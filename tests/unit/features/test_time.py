@@ -6,42 +6,43 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tritower.features import lookup
 from tritower.features.audit import read_log, same
-from tritower.features.build import Builder
 from tritower.features.config import FeaturesConfig
+from tritower.features.feature_state import FeatureState
 from tritower.features.reference import Reference
+from tritower.features.tables import FeatureTables
 from tritower.features.timeline import NO_TIME, Rows
+
+from tests.support import tiny_dataset
 
 CONFIG = FeaturesConfig(history_clicks=3, history_searches=2, positions=4, ctr_half_life_days=0.05)
 MINUTE = tiny_dataset.MINUTE
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[lookup.Lookup, Rows]:
+def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureTables, Rows]:
     folder = tiny_dataset.build(tmp_path_factory.mktemp("tiny"))
-    return lookup.read(folder / "dataset", folder / "embeddings"), read_log(folder / "dataset")
+    return FeatureTables.read(folder / "dataset", folder / "embeddings"), read_log(folder / "dataset")
 
 
-def check_all(tables: lookup.Lookup, log: Rows, config: FeaturesConfig, rows: list[int]) -> None:
-    builder = Builder(tables, config)
-    got_FN, reference = builder.features(log).values_FN, Reference(tables, log, config)
+def check_all(tables: FeatureTables, log: Rows, config: FeaturesConfig, rows: list[int]) -> None:
+    feature_state = FeatureState(tables, config)
+    got_FN, reference = feature_state.features(log).values_FN, Reference(tables, log, config)
     for i in rows:
         expected = reference.row(i)
-        assert set(expected) >= set(builder.layout.names)
-        for f, name in enumerate(builder.layout.names):
+        assert set(expected) >= set(feature_state.layout.names)
+        for f, name in enumerate(feature_state.layout.names):
             got = None if np.isnan(got_FN[f, i]) else float(got_FN[f, i])
             assert same(got, expected[name]), (i, name, got, expected[name])
 
 
-def test_every_row_equals_brute_force(tables: tuple[lookup.Lookup, Rows]) -> None:
+def test_every_row_equals_brute_force(tables: tuple[FeatureTables, Rows]) -> None:
     check_all(*tables, CONFIG, list(range(len(tables[1]))))
 
 
-def test_the_randomised_slice_gives_the_curve(tables: tuple[lookup.Lookup, Rows]) -> None:
+def test_the_randomised_slice_gives_the_curve(tables: tuple[FeatureTables, Rows]) -> None:
     """More than 1,000 randomised clicks, so that the other estimate of the examination curve is used."""
     log = _random_log(np.random.default_rng(5), requests=60, per_request=90)
     log = dataclasses.replace(log, randomised=np.ones(len(log), np.bool_), clicked_at=log.ts + 7)
@@ -71,22 +72,22 @@ def _random_log(rng: np.random.Generator, *, requests: int, per_request: int = 3
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 60), max_size=4))
-def test_random_logs_equal_brute_force(tables: tuple[lookup.Lookup, Rows], seed: int, cuts: list[int]) -> None:
+def test_random_logs_equal_brute_force(tables: tuple[FeatureTables, Rows], seed: int, cuts: list[int]) -> None:
     """Random logs with ties and late clicks, fed in random batches."""
     log = _random_log(np.random.default_rng(seed), requests=20)
-    whole_FN = Builder(tables[0], CONFIG).features(log).values_FN
-    builder, parts = Builder(tables[0], CONFIG), []
+    whole_FN = FeatureState(tables[0], CONFIG).features(log).values_FN
+    feature_state, parts = FeatureState(tables[0], CONFIG), []
     edges = [0, *sorted(cuts), len(log)]
     for start, stop in itertools.pairwise(edges):
         part = log.take(slice(start, stop))
-        parts.append(builder.features(dataclasses.replace(part, out=np.arange(len(part)))).values_FN)
+        parts.append(feature_state.features(dataclasses.replace(part, out=np.arange(len(part)))).values_FN)
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole_FN)
     check_all(tables[0], log, CONFIG, [len(log) // 3, len(log) - 1])
 
 
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), at=st.integers(0, 59), shuffle=st.integers(0, 10**6))
-def test_the_future_changes_nothing(tables: tuple[lookup.Lookup, Rows], seed: int, at: int, shuffle: int) -> None:
+def test_the_future_changes_nothing(tables: tuple[FeatureTables, Rows], seed: int, at: int, shuffle: int) -> None:
     """Redraw every event at or after a moment t, and every click made at or after t: no feature at or before t changes."""
     log = _random_log(np.random.default_rng(seed), requests=20)
     rng = np.random.default_rng(shuffle)
@@ -109,20 +110,20 @@ def test_the_future_changes_nothing(tables: tuple[lookup.Lookup, Rows], seed: in
         clicked_at=clicked_at,
     )
     altered = dataclasses.replace(altered, clicked_at=np.where(altered.clicked_at < altered.ts, altered.ts, altered.clicked_at))
-    before = Builder(tables[0], CONFIG).features(log).values_FN[:, rows_at]
-    after = Builder(tables[0], CONFIG).features(altered).values_FN[:, rows_at]
+    before = FeatureState(tables[0], CONFIG).features(log).values_FN[:, rows_at]
+    after = FeatureState(tables[0], CONFIG).features(altered).values_FN[:, rows_at]
     np.testing.assert_array_equal(before, after)
 
 
-def test_rows_out_of_order_are_refused(tables: tuple[lookup.Lookup, Rows]) -> None:
+def test_rows_out_of_order_are_refused(tables: tuple[FeatureTables, Rows]) -> None:
     from tritower.errors import DataError
 
     log = tables[1]
     with pytest.raises(DataError, match="time order"):
-        Builder(tables[0], CONFIG).features(log.take(np.arange(len(log))[::-1]))
+        FeatureState(tables[0], CONFIG).features(log.take(np.arange(len(log))[::-1]))
 
 
-def test_the_decay_survives_decades(tables: tuple[lookup.Lookup, Rows], tmp_path: Path) -> None:
+def test_the_decay_survives_decades(tables: tuple[FeatureTables, Rows], tmp_path: Path) -> None:
     """A half-life of minutes over thirty years: the reference time moves and the rates stay finite and right."""
     log = _random_log(np.random.default_rng(3), requests=30)
     years = (np.arange(len(log)) // 30) * 10 * 365 * 24 * 60 * MINUTE

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tritower import atomic, manifest, storage
+from tritower import storage
 from tritower.errors import ArtifactError, StorageError
+from tritower.storage import atomic, manifest
 
 WRITER = """
 import sys, time
@@ -255,7 +256,7 @@ def test_a_manifest_goes_with_a_copy_and_is_checked_there(s3: str, tmp_path: Pat
 
 def test_a_reader_without_permission_is_told_so() -> None:
     code = (
-        "import os, sys\nfrom tritower import errors, manifest, storage\n"
+        "import os, sys\nfrom tritower import errors, storage\nfrom tritower.storage import manifest\n"
         "if os.getuid() == 0:\n    os.setuid(65534)\n"
         "for act in (lambda: manifest.check(sys.argv[1]), lambda: storage.read_json(sys.argv[1] + '/x')):\n"
         "    try:\n        act()\n    except errors.StorageError as error:\n        print(error)\n"

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from tritower.features import catalogue, counters, entities, history, rings
 from tritower.features.config import FeaturesConfig
-from tritower.features.lookup import Lookup
 from tritower.features.pairs import PairIndex
 from tritower.features.static import Static
+from tritower.features.tables import FeatureTables
 from tritower.features.timeline import Rows, Timeline
 
 Float32 = npt.NDArray[np.float32]
@@ -23,14 +23,13 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Computed:
-    """What is computed for N rows: the features by name, in the order of the layout; the keys of company and occupation and the
-    text of the description (-1 = unknown); and the title texts of the jobs the user clicked last, newest first (-1 = none)."""
+    """What is computed for N rows: the features by name, in the order of the layout; and the keys of company and
+    occupation and the text of the description (-1 = unknown)."""
 
     columns: dict[str, Float32]
     company_N: npt.NDArray[np.int32]
     occupation_N: npt.NDArray[np.int32]
     description_N: npt.NDArray[np.int32]
-    past_NH: npt.NDArray[np.int32]
 
     @property
     def values_FN(self) -> Float32:
@@ -38,17 +37,16 @@ class Computed:
         return np.stack(list(self.columns.values()))
 
 
-class Builder:
-    """The state of every group and the lookup tables; feed it rows in time order."""
+class FeatureState:
+    """The state of every group, and the tables that it reads; feed it rows in time order."""
 
-    def __init__(self, tables: Lookup, config: FeaturesConfig, found: entities.Entities | None = None) -> None:
+    def __init__(self, tables: FeatureTables, config: FeaturesConfig, found: entities.Entities | None = None) -> None:
         self.tables = tables
         self.layout = catalogue.whole_layout(with_entities=found is not None)
         self._from_history = catalogue.Layout(groups=catalogue.HISTORY)
         self._without_history = catalogue.static_layout(with_entities=found is not None)
         self.entities = found
         self.timeline = Timeline()
-        self.history_texts = config.history_texts
         jobs, users = tables.jobs, len(tables.home_3U[0])
         self.base_L = np.cumsum([0, len(jobs), len(jobs.occupations), len(jobs.companies), len(tables.texts.plain)])
         self.pairs = PairIndex()
@@ -62,7 +60,7 @@ class Builder:
         self.history = history.History(users, clicks=config.history_clicks, half_life_days=half_life_days)
         self.searches = history.Searches(users, searches=config.history_searches, half_life_days=half_life_days)
         traits_3J = np.stack([jobs.company_J, jobs.place_3J[0], jobs.occupation_J])
-        self.vectors = history.Jobs(rings.Vectors(tables.matrix_TD, tables.extra_XD), jobs.document_J, jobs.title_J, traits_3J)
+        self.vectors = history.Jobs(rings.Vectors(tables.matrix_TD, tables.extra_XD), jobs.document_J, traits_3J)
 
     @cached_property
     def static(self) -> Static:
@@ -71,21 +69,21 @@ class Builder:
 
     def features(self, rows: Rows, found: pa.RecordBatch | None = None) -> Computed:
         """The features of rows that all want them; `found` is what `static.compute` gave for them, if it was called."""
-        history_FN, past_NH = self._blank(len(rows))
-        self._stream(rows, history_FN, past_NH)
-        return self._computed(rows, found, history_FN, past_NH)
+        history_FN = self._blank(len(rows))
+        self._stream(rows, history_FN)
+        return self._computed(rows, found, history_FN)
 
     def count(self, events: Rows) -> None:
         """Take events into the state without reading any features."""
         if len(events):
-            self._stream(events, *self._blank(0))
+            self._stream(events, self._blank(0))
 
     def between(self, events: Rows, candidates: Rows, found: pa.RecordBatch | None = None) -> Computed:
         """The features of candidates that lie in time among `events`, which are counted; `found` as above."""
         both = Rows.concat([events, candidates])
-        history_FN, past_NH = self._blank(len(candidates))
-        self._stream(both.take(np.argsort(both.ts, kind="stable")), history_FN, past_NH)
-        return self._computed(candidates, found, history_FN, past_NH)
+        history_FN = self._blank(len(candidates))
+        self._stream(both.take(np.argsort(both.ts, kind="stable")), history_FN)
+        return self._computed(candidates, found, history_FN)
 
     def keys(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The counters' key of each row per level (L, N), -1 where unknown; new (query, occupation) pairs get one."""
@@ -101,23 +99,20 @@ class Builder:
         )
         return np.stack([np.where(key_N < 0, -1, key_N + base) for key_N, base in zip(own, self.base_L, strict=True)])
 
-    def _blank(self, rows: int) -> tuple[Float32, npt.NDArray[np.int32]]:
-        history_FN = np.full((len(self._from_history.names), rows), np.nan, np.float32)
-        return history_FN, np.full((rows, self.history_texts), -1, np.int32)
+    def _blank(self, rows: int) -> Float32:
+        return np.full((len(self._from_history.names), rows), np.nan, np.float32)
 
-    def _stream(self, rows: Rows, history_FN: Float32, past_NH: npt.NDArray[np.int32]) -> None:
+    def _stream(self, rows: Rows, history_FN: Float32) -> None:
         batch = self.timeline.start(rows)
         columns = self._from_history.columns
         keys_LN, keys_LC = self.keys(batch.rows), self.keys(batch.clicks)
         self.counters.reserve(int(self.base_L[-1]) + self.pairs.used)
         self.counters.read(batch, keys_LN, keys_LC, history_FN[columns("counters")])
-        self.history.read(batch, self.vectors, history_FN[columns("history")], past_NH)
+        self.history.read(batch, self.vectors, history_FN[columns("history")])
         self.searches.read(batch, self.vectors, self.tables.texts.plain_T, history_FN[columns("searches")])
         self.counters.finish(self.timeline.finish(batch))
 
-    def _computed(
-        self, rows: Rows, found: pa.RecordBatch | None, history_FN: Float32, past_NH: npt.NDArray[np.int32]
-    ) -> Computed:
+    def _computed(self, rows: Rows, found: pa.RecordBatch | None, history_FN: Float32) -> Computed:
         names = self._without_history.names
         static = self.static.features(rows) if found is None else [found.column(name).to_numpy() for name in names]
         columns = {**dict(zip(names, static, strict=True)), **dict(zip(self._from_history.names, history_FN, strict=True))}
@@ -126,5 +121,4 @@ class Builder:
             company_N=self.tables.jobs.company_J[rows.job],
             occupation_N=self.tables.jobs.occupation_J[rows.job],
             description_N=self.tables.jobs.description_J[rows.job],
-            past_NH=past_NH,
         )

@@ -23,6 +23,7 @@ from tritower.features.strings import normalise
 
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
+USER_COLUMNS = ["user_id", "interest_texts", "past_title_texts", "city", "region", "country"]
 NO_DATE = np.iinfo(np.int64).max
 
 
@@ -60,7 +61,7 @@ class Texts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lookup:
+class FeatureTables:
     """Everything a batch gathers from; numbers are those of the dataset.
 
     `requests` are those of the log, `searches` those that features are wanted for: the same, or those of candidates.
@@ -95,40 +96,42 @@ class Lookup:
         known: list[str] = self.requests.ids(requests[requests >= 0]).to_pylist()
         return [self.past_requests[-1 - r] for r in requests[requests < 0].tolist()] + known
 
+    @staticmethod
+    def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> "FeatureTables":
+        """Read what the pass needs, and no other column.
 
-def read(dataset: Path, embeddings: Path, requests: Path | None = None) -> Lookup:
-    """Read what the pass needs, and no other column.
+        Args:
+            dataset: the dataset folder.
+            embeddings: the embeddings folder.
+            requests: another requests table, for candidates.
 
-    Args:
-        dataset: the dataset folder.
-        embeddings: the embeddings folder.
-        requests: another requests table, for candidates.
-
-    Raises:
-        StorageError: a file is missing.
-        ArtifactError: the embeddings belong to another dataset.
-    """
-    texts = _texts(dataset / "texts.parquet")
-    codes = PlaceCodes()
-    jobs = _jobs(dataset / "jobs.parquet", texts, codes)
-    users = _table(dataset / "users.parquet", ["user_id", "interest_texts", "past_title_texts", "city", "region", "country"])
-    log = Requests(dataset / "requests.parquet", texts.remote_T, codes)
-    matrix_TD = _matrix(embeddings / "matrix.npy", len(texts))
-    return Lookup(
-        jobs=jobs,
-        texts=texts,
-        home_3U=codes.encode(users),
-        wanted=Lists.of(users.column("interest_texts"), texts.plain_T < 0),
-        past=Lists.of(users.column("past_title_texts"), texts.plain_T < 0),
-        user_ids=users.column("user_id").combine_chunks(),
-        places=codes,
-        encoder=str(storage.read_json(embeddings / "encoder.json").get("hash", "")),
-        requests=log,
-        searches=Requests(requests, texts.remote_T, codes) if requests else log,
-        past_requests=[],
-        extra_XD=np.empty((0, matrix_TD.shape[1]), np.uint16),
-        matrix_TD=matrix_TD,
-    )
+        Raises:
+            StorageError: a file is missing.
+            ArtifactError: the embeddings belong to another dataset.
+        """
+        texts = _texts(dataset / "texts.parquet")
+        codes = PlaceCodes()
+        jobs = _jobs(dataset / "jobs.parquet", texts, codes)
+        users = _table(
+            dataset / "users.parquet", ["user_id", "interest_texts", "past_title_texts", "city", "region", "country"]
+        )
+        log = Requests(dataset / "requests.parquet", texts.remote_T, codes)
+        matrix_TD = _matrix(embeddings / "matrix.npy", len(texts))
+        return FeatureTables(
+            jobs=jobs,
+            texts=texts,
+            home_3U=codes.encode(users),
+            wanted=Lists.of(users.column("interest_texts"), texts.plain_T < 0),
+            past=Lists.of(users.column("past_title_texts"), texts.plain_T < 0),
+            user_ids=users.column("user_id").combine_chunks(),
+            places=codes,
+            encoder=str(storage.read_json(embeddings / "encoder.json").get("hash", "")),
+            requests=log,
+            searches=Requests(requests, texts.remote_T, codes) if requests else log,
+            past_requests=[],
+            extra_XD=np.empty((0, matrix_TD.shape[1]), np.uint16),
+            matrix_TD=matrix_TD,
+        )
 
 
 def _texts(path: Path) -> Texts:

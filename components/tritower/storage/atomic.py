@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tritower import manifest
 from tritower.errors import StorageError, of_system
-from tritower.manifest import MARK
+from tritower.storage import manifest
+from tritower.storage.manifest import MARK
 
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EXDEV)
