@@ -12,6 +12,7 @@ _METRICS = {"auc": "AUC", "map@1": "mAP@1", "map@3": "mAP@3"}
 _RANKERS = {
     "oracle": "best possible (true probabilities)",
     "model": "triple tower",
+    "champion": "model in use",
     "baseline_full": "XGBoost, cosines, PCA, positions",
     "baseline_cos": "XGBoost, cosines",
     "baseline": "XGBoost",
@@ -25,6 +26,7 @@ _LIFTS = {
     "lift": "over XGBoost",
     "lift_cos": "over XGBoost, cosines",
     "lift_full": "over XGBoost, cosines, PCA, positions",
+    "lift_champion": "over the model in use",
 }
 # What is worth a reader's glance of each step's numbers, as far as the step reports it.
 _WORTH = {

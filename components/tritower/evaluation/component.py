@@ -12,31 +12,31 @@ def evaluation(
     dataset: Input[Dataset],
     features: Input[Dataset],
     scores: Input[Dataset],
-    scores_baseline: Input[Dataset],
-    scores_baseline_cos: Input[Dataset],
     report: Output[HTML],
     metrics: Output[Metrics],
     roc: Output[ClassificationMetrics],
     summary: Output[Markdown],
+    scores_baseline: Input[Dataset] = None,
+    scores_baseline_cos: Input[Dataset] = None,
     scores_baseline_full: Input[Dataset] = None,
-    scores_champion: str = "",
+    scores_champion: Input[Dataset] = None,
     truth: str = "",
     config: dict[str, Any] = {},
 ) -> str:
-    """Judge the model against the baselines on the held-out searches; the output is the gate's word, "pass" or "hold".
+    """Judge the model against its rivals on the held-out searches; the output is the gate's word, "pass" or "hold".
 
     Args:
         dataset: Output of the ingest step.
         features: Output of the features step.
         scores: Scores of the model.
-        scores_baseline: Scores of XGBoost on standard features.
-        scores_baseline_cos: Scores of XGBoost with the cosines.
-        scores_baseline_full: Scores of the strongest XGBoost, if it was trained.
-        scores_champion: Folder of the current champion's scores on the same features; empty when there is none.
         report: Self-contained HTML report with plots.
         metrics: Every metric, interval and lift; the file itself is JSON.
         roc: ROC curve of the model on the slice that decides.
         summary: The verdict and the main tables.
+        scores_baseline: Scores of XGBoost on standard features, if it was trained.
+        scores_baseline_cos: Scores of XGBoost with the cosines, if it was trained.
+        scores_baseline_full: Scores of the strongest XGBoost, if it was trained.
+        scores_champion: Scores of the model in use on the same rows, if there is one.
         truth: Path or URI of the simulator's truth table, if there is one.
         config: Knobs of EvaluationConfig.
     """
@@ -46,10 +46,11 @@ def evaluation(
 
     knobs = from_dict(EvaluationConfig, config, where="evaluation_config")
     places = {"metrics": metrics.path, "report": report.path, "summary": summary.path, "truth": truth, "config": knobs}
-    names = {"scores": scores, "scores_baseline": scores_baseline, "scores_baseline_cos": scores_baseline_cos}
-    inputs = {name: artifact.path for name, artifact in {**names, "dataset": dataset, "features": features}.items()}
-    full = scores_baseline_full.path if scores_baseline_full else ""
-    numbers = step.run(**inputs, **places, scores_baseline_full=full, scores_champion=scores_champion)
+    inputs = {"dataset": dataset.path, "features": features.path, "scores": scores.path}
+    rivals = {"baseline": scores_baseline, "baseline_cos": scores_baseline_cos, "baseline_full": scores_baseline_full}
+    rivals |= {"champion": scores_champion}
+    inputs |= {f"scores_{name}": rival.path for name, rival in rivals.items() if rival}
+    numbers = step.run(**inputs, **places)
     for name, value in numbers.items():
         metrics.log_metric(name, value)
     roc.log_roc_curve(*step.roc(metrics.path, copy=roc.path))

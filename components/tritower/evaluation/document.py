@@ -33,7 +33,7 @@ def part(value: Estimate, level: float) -> dict[str, Any]:
     for base, key in LIFTS.items():
         if base in value.value:
             document[key] = {metric: _ends(value.lift("model", base, metric, level)) for metric in RANKING}
-    if "oracle" in value.value:
+    if "oracle" in value.value and "baseline" in value.value:
         document["share_to_oracle"] = {
             metric: _ends(value.share("model", "baseline", "oracle", metric, level)) for metric in RANKING
         }

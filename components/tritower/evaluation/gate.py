@@ -25,8 +25,8 @@ def decide(value: Estimate, names: dict[str, str], config: EvaluationConfig) -> 
     """Judge the model against the champion where one was scored, else against every baseline.
 
     The gate opens when, against each opponent, the low end of the lift of `gate_metric` lies above `gate_min_lift` and no
-    other ranking metric is surely worse (the high end of its lift below 0). It holds where that lift cannot be judged, and
-    where the model's own AUC is too good to be true.
+    other ranking metric is surely worse (the high end of its lift below 0). It holds where that lift cannot be judged, where
+    there is no opponent, and where the model's own AUC is too good to be true.
 
     Args:
         value: the slice that decides.
@@ -35,6 +35,10 @@ def decide(value: Estimate, names: dict[str, str], config: EvaluationConfig) -> 
     if value.reason:
         return Decision(opens=False, reasons=(f"Nothing can be judged: {value.reason}.",))
     opponents = ["champion"] if "champion" in value.value else [name for name in BASELINES if name in value.value]
+    if not opponents:
+        return Decision(
+            opens=False, reasons=("There is nothing to compare with: neither a baseline nor a champion was scored.",)
+        )
     reasons, opens = [], True
     for base in opponents:
         lift = value.lift("model", base, config.gate_metric, config.level)

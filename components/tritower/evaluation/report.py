@@ -120,7 +120,7 @@ def verdict(name: str, estimate: Estimate, bases: list[str], level: float) -> li
     where = _WHERE[name]
     if estimate.reason:
         return [f"It cannot be judged which ranker is better {where}: {estimate.reason}."]
-    lines = []
+    lines = [] if bases else ["No other ranker was scored: whether the triple tower ranks better is not known."]
     for base in bases:
         lifts = {metric: estimate.lift("model", base, metric, level) for metric in ("auc", "map@1", "map@3")}
         sure = [lift.low > 0 for lift in lifts.values()]

@@ -1,7 +1,6 @@
 """The evaluation step: scores in, metrics, a report and the gate's word out."""
 
 import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,24 +45,25 @@ def run(
     dataset: str | Path,
     features: str | Path,
     scores: str | Path,
-    scores_baseline: str | Path,
-    scores_baseline_cos: str | Path,
     truth: str,
     metrics: str | Path,
     report: str | Path,
     config: EvaluationConfig,
+    scores_baseline: str | Path = "",
+    scores_baseline_cos: str | Path = "",
     scores_baseline_full: str | Path = "",
     scores_champion: str | Path = "",
     summary: str | Path = "",
     split: str = "test",
 ) -> dict[str, float]:
-    """Judge the model against the baselines, and against the champion if there is one, on the held-out searches.
+    """Judge the model against the rivals that were scored, any number of them, on the held-out searches.
 
     Args:
         dataset: the ingest step's folder; read for ids, places and titles.
         features: the features step's folder; read for the keys and labels of every row.
-        scores: the ranker's scores, and beside them each rival's on the same features, as `schema.SCORES` says.
-        scores_champion: folder or URI of the scores of the model in use, on the same features; empty where there is none.
+        scores: the ranker's scores, as `schema.SCORES` says.
+        scores_baseline: and its like: a rival's scores on the same rows; `scores_champion` are those of the model in use. Empty
+            where there is none.
         truth: path or URI of `schema.TRUTH`; empty where there is none.
         metrics: JSON file to write. One entry per slice: `randomised` (null without enough randomised searches), `logged`,
             `ipw` (logged clicks weighted by inverse examination, where positions are known) and `redrawn` (with `truth`:
@@ -84,12 +84,11 @@ def run(
         ArtifactError: scores and features do not belong together.
         DataError: there is nothing to judge.
     """
-    given = {"model": scores, "baseline": scores_baseline, "baseline_cos": scores_baseline_cos}
-    given |= {"baseline_full": scores_baseline_full} if scores_baseline_full else {}
-    with tempfile.TemporaryDirectory(prefix="champion-") as temporary:
-        given |= {"champion": _here(scores_champion, Path(temporary))} if str(scores_champion) else {}
-        manifest.check(dataset, features, *given.values())
-        rows = _read(Path(dataset), Path(features), truth, split, {name: Path(folder) for name, folder in given.items()})
+    rivals = {"baseline": scores_baseline, "baseline_cos": scores_baseline_cos, "baseline_full": scores_baseline_full}
+    rivals |= {"champion": scores_champion}
+    given = {"model": Path(scores)} | {name: Path(folder) for name, folder in rivals.items() if str(folder)}
+    manifest.check(dataset, features, *given.values())
+    rows = _read(Path(dataset), Path(features), truth, split, given)
     rows, shared = _apart(rows, Path(dataset))
     told = _telling(Path(features), split, config)
     notes = [config.remark] * bool(config.remark) + [_of_nobody(shared)] * bool(shared["users"])
@@ -127,11 +126,6 @@ def roc(metrics: str | Path, *, copy: str | Path) -> tuple[list[float], list[flo
 def gate_word(metrics: str | Path) -> str:
     """`pass` or `hold`, as `run` left it in its metrics file."""
     return str(storage.read_json(metrics)["gate"]["word"])
-
-
-def _here(folder: str | Path, temporary: Path) -> Path:
-    """A local folder as it is, a remote one copied."""
-    return storage.local_path(folder) if storage.is_local(folder) else storage.fetch_tree(folder, temporary / "scores")
 
 
 def _read(dataset: Path, features: Path, truth: str, split: str, scores: dict[str, Path]) -> Rows:
@@ -251,9 +245,8 @@ def _page(
     bases = [base for base in document.LIFTS if base in first.value]
     shown = [name for name in ("randomised", "ipw", "redrawn", "logged") if name in judged.estimates]
     rows = judged.parts[basis]
-    rival = max((base for base in bases if base != "champion"), key=lambda base: first.value[base]["ndcg@10"])
-    won, lost = disagreements.widest(rows, "model", rival, most=config.browse, seed=config.seed)
-    searches, jobs = _texts(dataset, rows, [*won, *lost])
+    strong = sorted((base for base in bases if base != "champion"), key=lambda base: -first.value[base]["ndcg@10"])
+    rival = next(iter(strong or bases), "")
     return {
         "title": "Does the triple tower rank better?",
         "subtitle": f"{len(np.unique(rows.request)):,} held-out searches, all later than those it was trained on.",
@@ -267,12 +260,18 @@ def _page(
             pages.slice_context(name, judged.estimates[name], bases, config.level, _drawings(judged, name, bases, config))
             for name in shown
         ],
-        "kinds": pages.kinds_context(kinds, rival, basis, config.level),
-        "browser": pages.browser_context(rows, rival, won, lost, searches, jobs),
+        "kinds": pages.kinds_context(kinds, rival, basis, config.level) if rival else {"rows": []},
+        "browser": _browser(rows, rival, dataset, config) if rival else {"won": [], "lost": []},
         "min_users": config.min_users,
         "min_searches": config.min_searches,
         "bins": config.bins,
     }
+
+
+def _browser(rows: Rows, rival: str, dataset: Path, config: EvaluationConfig) -> dict[str, Any]:
+    won, lost = disagreements.widest(rows, "model", rival, most=config.browse, seed=config.seed)
+    searches, jobs = _texts(dataset, rows, [*won, *lost])
+    return pages.browser_context(rows, rival, won, lost, searches, jobs)
 
 
 def _texts(dataset: Path, rows: Rows, found: list[disagreements.Disagreement]) -> tuple[dict[int, str], dict[int, str]]:
@@ -285,7 +284,7 @@ def _drawings(judged: _Judged, name: str, bases: list[str], config: EvaluationCo
     rows, value = judged.parts[name], judged.estimates[name]
     wide = [
         {"title": "Ranking metrics", "svg": plots.metrics(value, config.level, name)},
-        {"title": "Lift of the triple tower", "svg": plots.lifts(value, bases, config.level, name)},
+        *({"title": "Lift of the triple tower", "svg": plots.lifts(value, bases, config.level, name)} for _ in bases[:1]),
     ]
     if name == "ipw":  # the same rows as `logged`: their plots stand there
         return {"wide": wide, "plots": []}

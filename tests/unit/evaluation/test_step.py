@@ -19,13 +19,12 @@ from pipelines import show
 QUICK = EvaluationConfig()
 
 
-def run(root, out, *, truth=True, config=QUICK, **more):
+def run(root, out, *, truth=True, config=QUICK, rivals=("baseline", "baseline_cos"), **more):
     numbers = step.run(
         dataset=root / "dataset",
         features=root / "features",
         scores=root / "model",
-        scores_baseline=root / "baseline",
-        scores_baseline_cos=root / "baseline_cos",
+        **{f"scores_{name}": root / name for name in rivals},
         truth=str(root / "truth") if truth else "",
         metrics=out / "metrics.json",
         report=out / "report.html",
@@ -151,8 +150,34 @@ def test_without_random_searches_the_logged_ones_decide(write, tmp_path):
     assert document["deciding"] == "ipw" and document["examination_learned"] == learned["examination"]
 
 
+@pytest.mark.parametrize("rivals", [(), ("baseline_cos",), ("champion",), ("baseline", "baseline_cos", "baseline_full")])
+def test_any_number_of_rivals(log, result, tmp_path, rivals):
+    """The rivals that were scored are judged, as they are beside others; the model's own figures do not depend on them."""
+    root = tmp_path / "log"
+    root.mkdir()
+    for part in log.iterdir():
+        (root / part.name).symlink_to(part)
+    (root / "baseline_full").symlink_to(log / "baseline_cos")
+    (root / "champion").symlink_to(log / "baseline")
+    numbers, document, text = run(root, tmp_path, rivals=rivals)
+    _, _, other, _ = result
+    lifts = {"baseline": "lift", "baseline_cos": "lift_cos", "baseline_full": "lift_full", "champion": "lift_champion"}
+    for name in ("randomised", "logged"):
+        assert {key for key in document[name] if key.startswith("lift")} == {lifts[rival] for rival in rivals}
+        assert set(document[name]["intervals"]) == {"model", "oracle", *rivals}
+        for rival in ("model", "oracle", *rivals):
+            same = {"champion": "baseline", "baseline_full": "baseline_cos"}.get(rival, rival)
+            assert document[name][rival] == other[name][same]
+    assert any("lift" in name for name in numbers) == bool(rivals)
+    assert ("Kinds of search" in text) == ("Where the triple tower wins most" in text) == bool(rivals)
+    assert len(document["gate"]["reasons"]) == max(len(rivals), 1)
+    if not rivals:
+        assert document["gate"]["word"] == "hold" and "nothing to compare with" in document["gate"]["reasons"][0]
+        assert "is not known" in text and "triple tower" in show.results(document)
+
+
 def test_the_champion_is_the_one_to_beat(log, tmp_path):
-    _, document, _ = run(log, tmp_path, scores_champion=f"file://{log}/baseline")
+    _, document, _ = run(log, tmp_path, scores_champion=log / "baseline")
     assert document["randomised"]["lift_champion"] == document["randomised"]["lift"]
     assert "champion" in document["gate"]["reasons"][0] and len(document["gate"]["reasons"]) == 1
     _, document, _ = run(log, tmp_path, scores_champion=log / "model")
