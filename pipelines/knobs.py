@@ -10,22 +10,9 @@ from typing import Any
 from tritower.config import from_dict
 from tritower.errors import ConfigError, of_system
 
-PRESETS = Path(__file__).parent / "presets"
+from pipelines import steps
 
-# Step of the pipelines -> module and class of its knobs.
-CONFIGS = {
-    "ingest": ("tritower.ingest.config", "IngestConfig"),
-    "entities": ("tritower.entities.config", "EntitiesConfig"),
-    "finetune": ("tritower.encoder.config", "FinetuneConfig"),
-    "embed": ("tritower.encoder.config", "EmbedConfig"),
-    "features": ("tritower.features.config", "FeaturesConfig"),
-    "ranker": ("tritower.ranker.config", "RankerConfig"),
-    "baseline": ("tritower.baseline.config", "BaselineConfig"),
-    "baseline_full": ("tritower.baseline.config", "BaselineConfig"),
-    "evaluation": ("tritower.evaluation.config", "EvaluationConfig"),
-    "candidates": ("tritower.recommend.config", "CandidatesConfig"),
-    "recommend": ("tritower.recommend.config", "RecommendConfig"),
-}
+PRESETS = Path(__file__).parent / "presets"
 
 
 def gather(preset: str = "", settings: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
@@ -52,12 +39,13 @@ def gather(preset: str = "", settings: Iterable[str] = ()) -> dict[str, dict[str
 
 def check(step: str, values: Mapping[str, Any]) -> None:
     """Raise ConfigError unless the values are knobs of the step and in range."""
-    if step not in CONFIGS:
-        near = difflib.get_close_matches(step, CONFIGS, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Known steps: {', '.join(CONFIGS)}."
+    known = steps.configs()
+    if step not in known:
+        near = difflib.get_close_matches(step, known, n=1)
+        remedy = f"Did you mean {near[0]!r}?" if near else f"Known steps: {', '.join(known)}."
         raise ConfigError(f"there is no step {step!r}", where="knobs", remedy=remedy)
-    module, name = CONFIGS[step]
-    from_dict(getattr(importlib.import_module(module), name), values, where=step)
+    module = importlib.import_module(f"tritower.{known[step].room}.config")
+    from_dict(getattr(module, known[step].config), values, where=step)
 
 
 def arguments(knobs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
