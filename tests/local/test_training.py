@@ -47,7 +47,7 @@ def log(demo: tuple[Path, str]) -> Path:
     return folder
 
 
-def run(log: Path | str, root: Path | str, out: Path, *more: str, **inputs: Path) -> subprocess.CompletedProcess[str]:
+def run(log: Path | str, root: Path | str, out: Path, *more: str, **inputs: Path | str) -> subprocess.CompletedProcess[str]:
     names = {"jobs": "jobs.parquet", "impressions": "impressions", "users": "users.parquet", "truth": "truth"}
     places = {name: f"{log}/{part}" for name, part in names.items()} | inputs
     options = [part for name, place in places.items() for part in (f"--{name.replace('_', '-')}", place)]
@@ -214,12 +214,17 @@ def test_data_and_pipeline_root_in_an_object_store_give_the_same(
             assert done.returncode == 0, done.stdout + done.stderr
             again = run("s3://tritower/log", root, tmp_path / "again")
             assert "14 of them taken from the cache" in again.stdout
+            for part in ("model", "encoder"):
+                storage.upload_tree(demo[0] / part, f"s3://tritower/used/{part}")
+            used = {f"champion_{part}": f"s3://tritower/used/{part}" for part in ("model", "encoder")}
+            beside = run("s3://tritower/log", root, tmp_path / "beside", "--without", "baselines", **used)
+            assert beside.returncode == 0 and "Gate: hold" in beside.stdout, beside.stdout + beside.stderr
             here = {path.name for path in (kept / "artifacts").rglob("*") if path.is_file()}
         finally:
             shutil.rmtree(kept)
         sent = storage.list_files(root)
     assert storage.read_json(tmp_path / "out" / "metrics.json") == storage.read_json(demo[0] / "metrics.json")
-    assert len([name for name in sent if name.endswith("/executor_output.json")]) == 14
+    assert len([name for name in sent if name.endswith("/executor_output.json")]) == 14 + 4
     assert here == {"executor_output.json"}
     left = {path.suffix for path in (tmp_path / "scratch").rglob("*") if path.is_file()}
     assert not left & {".parquet", ".npy", ".safetensors", ".ubj"}
