@@ -2,8 +2,8 @@
 
 Legend: N rows, F features, K knots, S entries of a search table.
 
-The result is numpy.interp's to the bit where numpy's own C code rounds between a product and a sum (every x86-64 wheel); where it
-fuses the two, a double may differ in its last bit before it is rounded to float32.
+The result is numpy.interp's to the bit where numpy's own C code rounds between a product and a sum (every wheel for x86-64);
+where it fuses the two, a double may differ in its last bit before it is rounded to float32.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 _KNOTS = 65  # the most that a search of six halvings and one more step tells apart
 _SEARCH = 72  # with room for what the search asks for beyond the last knot
 _BLOCK = 128  # rows whose features stay in the nearest cache while one feature after the other is mapped
-_ONE, _TWO, _FOUR = np.uint64(1), np.uint64(2), np.uint64(4)
-_EIGHT, _SIXTEEN, _THIRTY_TWO = np.uint64(8), np.uint64(16), np.uint64(32)
+# Unsigned: numba asks of every signed index whether it counts from the end.
+_ONE, _TWO, _THREE, _FOUR, _FIVE = (np.uint64(n) for n in (1, 2, 3, 4, 5))
+_EIGHT, _SIXTEEN, _THIRTY_TWO = (np.uint64(n) for n in (8, 16, 32))
 
 
 class Maps(NamedTuple):
@@ -75,21 +76,22 @@ def column(feature_N, maps, f, out_N):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _few(search_S, feature):  # type: ignore[no-untyped-def]
-    """The last of up to 8 knots that is not above `feature`; 0 where all are. Written for conditional moves: no branch to guess."""
-    k = np.uint64(0)
-    k = k + _FOUR if search_S[k + _FOUR] <= feature else k
-    k = k + _TWO if search_S[k + _TWO] <= feature else k
-    return k + _ONE if search_S[k + _ONE] <= feature else k
+    """The last of up to 8 knots that is not above `feature`; 0 where all are.
+
+    Comparisons become numbers: the processor would guess a branch wrongly half of the time.
+    """
+    k = np.uint64(search_S[_FOUR] <= feature) << _TWO
+    k += np.uint64(search_S[k + _TWO] <= feature) << _ONE
+    return k + np.uint64(search_S[k + _ONE] <= feature)
 
 
 @numba.njit(cache=True, nogil=True)
 def _many(search_S, feature):  # type: ignore[no-untyped-def]
     """The same for up to 65 knots."""
-    k = np.uint64(0)
-    k = k + _THIRTY_TWO if search_S[k + _THIRTY_TWO] <= feature else k
-    k = k + _SIXTEEN if search_S[k + _SIXTEEN] <= feature else k
-    k = k + _EIGHT if search_S[k + _EIGHT] <= feature else k
-    k = k + _FOUR if search_S[k + _FOUR] <= feature else k
-    k = k + _TWO if search_S[k + _TWO] <= feature else k
-    k = k + _ONE if search_S[k + _ONE] <= feature else k
-    return k + _ONE if search_S[k + _ONE] <= feature else k
+    k = np.uint64(search_S[_THIRTY_TWO] <= feature) << _FIVE
+    k += np.uint64(search_S[k + _SIXTEEN] <= feature) << _FOUR
+    k += np.uint64(search_S[k + _EIGHT] <= feature) << _THREE
+    k += np.uint64(search_S[k + _FOUR] <= feature) << _TWO
+    k += np.uint64(search_S[k + _TWO] <= feature) << _ONE
+    k += np.uint64(search_S[k + _ONE] <= feature)
+    return k + np.uint64(search_S[k + _ONE] <= feature)
