@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tritower.config import from_dict
+from tritower.config import current_names, from_dict
 from tritower.errors import ConfigError, of_system
 
 PRESETS = Path(__file__).parent / "presets"
@@ -33,31 +33,50 @@ def gather(preset: str = "", settings: Iterable[str] = ()) -> dict[str, dict[str
 
     Args:
         preset: a name in `pipelines/presets/`, a TOML file, or empty for none. A table of the file is a step.
-        settings: texts `step.knob=value`; they override the preset.
+        settings: texts `step.knob=value`, or `step.group.knob=value` where knobs are nested; they override the preset.
 
     Raises:
         ConfigError: an unknown step or knob, or a value that does not fit.
     """
     knobs = _preset(preset) if preset else {}
+    chosen = {step: current_names(kind_of(step), values, where=step) for step, values in knobs.items()}
     for setting in settings:
         name, separator, value = setting.partition("=")
         step, dot, knob = name.strip().partition(".")
         if not (separator and dot and knob):
             raise ConfigError(f"{setting!r} is not a setting", where="--set", remedy="Write step.knob=value.")
-        knobs.setdefault(step, {})[knob] = value.strip()
-    for step, values in knobs.items():
+        _override(chosen.setdefault(step, {}), current_names(kind_of(step), {knob: value.strip()}, where=step))
+    for step, values in chosen.items():
         check(step, values)
-    return knobs
+    return chosen
 
 
-def check(step: str, values: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless the values are knobs of the step and in range."""
+def _override(values: dict[str, Any], others: dict[str, Any]) -> None:
+    for name, value in others.items():
+        if isinstance(value, dict) and isinstance(values.get(name), dict):
+            _override(values[name], value)
+        else:
+            values[name] = value
+
+
+def kind_of(step: str) -> type[Any]:
+    """The config class of a step.
+
+    Raises:
+        ConfigError: there is no such step.
+    """
     if step not in CONFIGS:
         near = difflib.get_close_matches(step, CONFIGS, n=1)
         remedy = f"Did you mean {near[0]!r}?" if near else f"Known steps: {', '.join(CONFIGS)}."
         raise ConfigError(f"there is no step {step!r}", where="knobs", remedy=remedy)
     module, name = CONFIGS[step]
-    from_dict(getattr(importlib.import_module(module), name), values, where=step)
+    kind: type[Any] = getattr(importlib.import_module(module), name)
+    return kind
+
+
+def check(step: str, values: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the values are knobs of the step and in range."""
+    from_dict(kind_of(step), values, where=step)
 
 
 def arguments(knobs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

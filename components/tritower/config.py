@@ -11,6 +11,7 @@ import json
 import math
 import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -20,6 +21,26 @@ from tritower.errors import ConfigError
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Removed:
+    """A knob that a config class no longer has, in its `FORMER` table.
+
+    Args:
+        why: what the error says of it.
+        off: the value at which it did nothing; given so, it is left out in silence, and old files go on to load.
+    """
+
+    why: str
+    off: Any
+
+    def is_off(self, value: Any) -> bool:
+        """Whether a value, text included, equals `off`."""
+        try:
+            return bool(TypeAdapter(type(self.off)).validate_python(value) == self.off)
+        except ValidationError:
+            return False
+
+
 def from_dict(kind: type[T], values: Mapping[str, Any] | None, *, where: str = "") -> T:
     """Build the config dataclass `kind` from plain values.
 
@@ -27,30 +48,57 @@ def from_dict(kind: type[T], values: Mapping[str, Any] | None, *, where: str = "
     `"[256, 128]"` a tuple; a mapping or JSON text a nested config. A field that is not given keeps its default.
 
     Args:
-        kind: a frozen dataclass whose `__post_init__` checks ranges. A class variable `REMOVED` maps the names of knobs that
-            were taken out to what to do instead.
+        kind: a frozen dataclass whose `__post_init__` checks ranges.
         values: knob name -> value; None means all defaults.
         where: named in the error; the class name when empty.
 
     Raises:
-        ConfigError: an unknown key (with the nearest known one) or a removed one, a value that does not convert, a range
-            error.
+        ConfigError: an unknown key (with the nearest known one), a knob that was removed, one that is given twice, a value that
+            does not convert, or a range error.
     """
     where = where or kind.__name__
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
-    converted: dict[str, Any] = {}
-    for key, value in (values or {}).items():
-        if key in getattr(kind, "REMOVED", {}):
-            raise ConfigError(f"the knob {key!r} was taken out", where=where, remedy=kind.REMOVED[key])  # type: ignore[attr-defined]
-        if key not in fields:
-            raise ConfigError(f"unknown knob {key!r}", where=where, remedy=_suggest(key, list(fields)))
-        converted[key] = _untext(hints[key], value, f"{where}.{key}")
+    given = current_names(kind, values or {}, where=where)
+    converted = {key: _untext(hints[key], value, f"{where}.{key}") for key, value in given.items()}
     try:
         config: T = _adapter(typing.cast("Any", kind)).validate_python(converted)
         return config
     except ValidationError as error:
         raise _readable(error, where) from None
+
+
+def current_names(kind: type[Any], values: Mapping[str, Any], *, where: str = "") -> dict[str, Any]:
+    """The values by field of `kind`: dotted names nested, former names replaced, removed knobs left out.
+
+    Raises:
+        ConfigError: an unknown key, a knob that was removed, or one that is given twice.
+    """
+    where = where or kind.__name__
+    hints = typing.get_type_hints(kind)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    former: Mapping[str, str | Removed] = getattr(kind, "FORMER", {})
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        now = key if key in fields else former.get(key, key)
+        if isinstance(now, Removed):
+            if not now.is_off(value):
+                raise ConfigError(f"the knob {key!r} was removed: {now.why}", where=where, remedy="Leave it out.")
+            continue
+        name, _, inner = now.partition(".")
+        if name not in fields or (inner and not dataclasses.is_dataclass(hints[name])):
+            raise ConfigError(f"unknown knob {key!r}", where=where, remedy=_suggest(key, _known(kind)))
+        given = {inner: value} if inner else value
+        found[name] = _joined(found[name], given, f"{where}.{name}") if name in found else given
+    return found
+
+
+def _joined(first: Any, second: Any, where: str) -> dict[str, Any]:
+    """Both parts of a nested config, one of which may be JSON text."""
+    if isinstance(first, Mapping) or isinstance(second, Mapping):
+        first, second = _mapping(first, where), _mapping(second, where)
+        if isinstance(first, Mapping) and isinstance(second, Mapping) and not set(first) & set(second):
+            return {**first, **second}
+    raise ConfigError("this is given twice", where=where, remedy="Give it once, under its present name.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -116,9 +164,20 @@ def _container(text: str, where: str, *, is_mapping: bool) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _known(kind: Any) -> list[str]:
+    """The knobs of a config class, those of nested ones dotted."""
+    hints = typing.get_type_hints(kind)
+    known = []
+    for field in dataclasses.fields(kind):
+        inner: Any = hints[field.name]
+        known += [f"{field.name}.{name}" for name in _known(inner)] if dataclasses.is_dataclass(inner) else [field.name]
+    return known
+
+
 def _suggest(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"Did you mean {near[0]!r}?" if near else f"Known knobs: {', '.join(sorted(known)) or 'none'}."
+    by_last = {name.rpartition(".")[2]: name for name in reversed(known)}
+    near = difflib.get_close_matches(key.rpartition(".")[2], by_last, n=1, cutoff=0.5)
+    return f"Did you mean {by_last[near[0]]!r}?" if near else f"Known knobs: {', '.join(sorted(known)) or 'none'}."
 
 
 def _readable(error: ValidationError, where: str) -> ConfigError:

@@ -49,7 +49,7 @@ def cases() -> list[dict]:
         matrix_TD, _ = rows.load_embeddings(folder / "embeddings")
         train = compare("ranker.train", data, few, matrix_TD, classes=len(class_K))
         plain = compare("ranker.train_plain", data, few, matrix_TD, classes=0)
-        source, order = batches.Source(data, matrix_TD), batches.epoch_order(data, seed=0, epoch=0, shuffle="requests")
+        source, order = batches.Source(data, matrix_TD), batches.epoch_order(data, seed=0, epoch=0)
         parts = np.split(order[: ROWS // BATCH * BATCH], ROWS // BATCH)
         rival = OfFrame(data, matrix_TD, ROWS // SHARE)
         loader = paired(

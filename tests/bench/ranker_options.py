@@ -24,7 +24,6 @@ from tritower.simulate import step as simulate
 from tritower.simulate.config import SimulateConfig
 
 METRICS = ("auc", "map@1", "map@3", "log_loss")
-STEPS = {"features": {"history_texts": 8}}
 OPTIONS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "three members": {"members": 3},
@@ -36,15 +35,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "text towers (256, 128)": {"query_tower": [256, 128], "document_tower": [256, 128]},
     "no product": {"product": False},
     "no cross layers": {"cross_layers": 0},
-    "gates by query": {"gates": True},
-    "hashed keys, 4,096 buckets": {"hash_buckets": 4096},
-    "attention over 8 past clicks": {"past_clicks": 8},
-    "listwise .1": {"listwise": 0.1},
-    "position additive": {"position": "additive"},
     "position none": {"position": "none"},
-    "dropout .1": {"dropout": 0.1},
     "no moving average": {"average": 0.0},
-    "rows shuffled": {"shuffle": "rows"},
 }
 
 
@@ -53,7 +45,7 @@ def prepared(folder: Path, impressions: int, seed: int) -> Job:
     raw = folder / "raw"
     if not raw.exists():
         simulate.run(out=raw, config=SimulateConfig(impressions=impressions, seed=seed, randomised_share=0.3))
-    job = Job(folder, raw, STEPS)
+    job = Job(folder, raw, {})
     job.prepare()
     return job
 

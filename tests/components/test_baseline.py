@@ -1,6 +1,5 @@
 """The `baseline` component as a plain call, with KFP's own artifacts."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,10 +8,7 @@ from kfp import dsl
 from tritower.baseline.component import baseline
 from tritower.errors import ConfigError
 
-_FILE = Path(__file__).parents[1] / "unit" / "baseline" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("baseline_log", _FILE)
-_LOG = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_LOG)
+from tests.support import baseline_log
 
 
 def call(root, out, **more):
@@ -27,7 +23,7 @@ def call(root, out, **more):
 
 
 def test_trains_scores_and_reports(tmp_path):
-    _LOG.write_log(tmp_path / "log")
+    baseline_log.write_log(tmp_path / "log")
     config = {"rounds": 10.0, "search_trials": "1", "threads": 1.0}  # as KFP and Katib send them
     artifacts = call(tmp_path / "log", tmp_path / "out", variant="cosines", config=config)
     assert (Path(artifacts["model"].path) / "model.ubj").is_file()

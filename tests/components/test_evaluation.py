@@ -1,6 +1,5 @@
 """The `evaluation` component as a plain call, with KFP's own artifacts."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,10 +7,7 @@ import pytest
 from kfp import dsl
 from tritower.evaluation.component import evaluation
 
-_FILE = Path(__file__).parents[1] / "unit" / "evaluation" / "conftest.py"
-_SPEC = importlib.util.spec_from_file_location("evaluation_log", _FILE)
-_LOG = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_LOG)
+from tests.support import evaluation_log
 
 
 @pytest.fixture
@@ -22,7 +18,7 @@ def outputs(tmp_path):
 
 
 def test_writes_a_file_at_every_output_and_returns_the_gates_word(tmp_path, outputs):
-    root = _LOG.write_log(tmp_path / "log", requests=600)
+    root = evaluation_log.write_log(tmp_path / "log", requests=600)
     names = {"scores": "model", "scores_baseline": "baseline", "scores_baseline_cos": "baseline_cos"}
     inputs = {name: dsl.Dataset(uri=str(root / folder)) for name, folder in names.items()}
     inputs |= {name: dsl.Dataset(uri=str(root / name)) for name in ("dataset", "features")}

@@ -1,6 +1,5 @@
 """The feature components called as plain functions."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +9,7 @@ import pytest
 from tritower.errors import ConfigError
 from tritower.features.component import features
 
-_spec = importlib.util.spec_from_file_location(
-    "tiny_dataset", Path(__file__).parents[1] / "unit" / "features" / "tiny_dataset.py"
-)
-assert _spec and _spec.loader
-tiny_dataset = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny_dataset)
+from tests.support import tiny_dataset
 
 
 def artifact(path: Path) -> SimpleNamespace:

@@ -8,7 +8,7 @@ from kfp.dsl import Dataset
 from tritower.recommend.component import candidates, recommend
 from tritower.schema import RECOMMENDATIONS, SCORES
 
-from tests.unit.recommend import board
+from tests.support import board
 
 
 def test_candidates_then_recommend(tmp_path: Path) -> None:

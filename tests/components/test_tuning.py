@@ -8,7 +8,7 @@ import yaml
 from kfp import compiler, dsl
 from tritower.tuning.component import tune
 
-TRAINER = Path(__file__).parents[1] / "unit" / "tuning" / "trainer.py"
+TRAINER = Path(__file__).parents[1] / "support" / "trainer.py"
 
 
 def test_returns_a_config_for_the_tuned_step(tmp_path):

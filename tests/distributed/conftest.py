@@ -4,10 +4,7 @@ import importlib.util
 import shutil
 from collections.abc import Iterator
 
-import boto3
 import pytest
-
-from tests.unit.storage.conftest import s3_server
 
 _HAS_SPARK = shutil.which("java") is not None and importlib.util.find_spec("pyspark") is not None
 WITH_SPARK = [
@@ -15,15 +12,6 @@ WITH_SPARK = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not _HAS_SPARK, reason="NOT RUN: the Spark engine needs Java 17 and the extra `spark`"),
 ]
-
-
-@pytest.fixture(scope="session")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An S3 server with a bucket."""
-    with s3_server(tmp_path_factory.mktemp("s3") / "log") as url:
-        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-        boto3.client("s3", endpoint_url=url, **keys).create_bucket(Bucket="bucket")
-        yield url
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.conftest import WITH_SPARK
-from tests.unit.ground import family
+from tests.support import family
 
 pytestmark = WITH_SPARK
 QUERY = """

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import docker
 import pyarrow.parquet as pq
 import pytest
@@ -26,7 +25,8 @@ from tritower.ingest.config import IngestConfig
 
 from pipelines import compiling, local
 from pipelines.containers import on_this_machine, run_container, runner_arguments, user_names
-from tests.unit.storage.conftest import s3_server
+from tests.support.s3 import client as s3_client
+from tests.support.s3 import s3_server
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
@@ -183,8 +183,7 @@ def test_containers_that_see_an_object_store_alone_give_the_same(
 
 
 def send(log: Path, url: str) -> None:
-    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-    s3 = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+    s3 = s3_client(url)
     s3.create_bucket(Bucket="tritower")
     for file in log.rglob("*.parquet"):
         s3.upload_file(str(file), "tritower", f"log/{file.relative_to(log)}")

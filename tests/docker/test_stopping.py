@@ -13,8 +13,7 @@ from tritower.errors import StepError
 
 from pipelines import local
 from pipelines.containers import on_this_machine, run_container, runner_arguments
-from tests.pipelines import stoppable
-from tests.unit.ground import family
+from tests.support import family, stoppable
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 RUN = """

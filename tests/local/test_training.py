@@ -11,7 +11,6 @@ import sys
 import uuid
 from pathlib import Path
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +19,7 @@ from tritower import storage
 from tritower.schema import RECOMMENDATIONS
 
 from pipelines import backend_inputs, compiling, running, staged
-from tests.unit.storage.conftest import s3_server
+from tests.support.s3 import client, s3_server
 
 ROOT = Path(__file__).parents[2]
 METRICS = {"auc", "map@1", "map@3"}
@@ -174,7 +173,7 @@ def test_data_and_pipeline_root_in_an_object_store_give_the_same(
     root = f"s3://tritower/runs/{uuid.uuid4().hex}"
     kept = ROOT / staged.folder(root, running.KEPT)
     with s3_server(tmp_path / "server.log") as url:
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1").create_bucket(Bucket="tritower")
+        client(url).create_bucket(Bucket="tritower")
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         for part in ("jobs.parquet", "users.parquet", "impressions", "truth"):
             storage.upload(log / part, f"s3://tritower/log/{part}")

@@ -21,8 +21,7 @@ from tritower.evaluation.component import evaluation
 from tritower.features.component import features
 
 from pipelines import backend_inputs, compiling, local
-from tests.pipelines import toy
-from tests.pipelines.test_staged import ROOT, store  # noqa: F401 - a fixture
+from tests.support import toy
 
 
 @dsl.component(base_image="tritower/base:0", install_kfp_package=False)
@@ -136,12 +135,11 @@ def test_a_dict_given_as_text_is_refused_before_anything_runs(compiled: Path, tm
     assert not (tmp_path / "root").exists()
 
 
-@pytest.mark.usefixtures("store")
-def test_artifacts_come_from_an_object_store(compiled: Path, tmp_path: Path) -> None:
-    outcome = local.run(compiled / "good.yaml", {}, root=tmp_path, store=ROOT, as_backend=True)
+def test_artifacts_come_from_an_object_store(compiled: Path, s3: str, tmp_path: Path) -> None:
+    outcome = local.run(compiled / "good.yaml", {}, root=tmp_path, store=s3, as_backend=True)
     got = facts(outcome, tmp_path / "got")
     assert (got["name"], got["files"], got["metadata"]["rows"]) == ("1", ["part"], 3.0)
-    assert not [name for name in storage.list_files(ROOT) if "executor-logs" in name]
+    assert not [name for name in storage.list_files(s3) if "executor-logs" in name]
 
 
 def test_the_mode_ends_with_the_run(compiled: Path, tmp_path: Path) -> None:

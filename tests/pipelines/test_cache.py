@@ -11,15 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from tritower import storage
 from tritower.errors import StepError
 
 from pipelines import cache, local
 from pipelines.version import data_version
-from tests.pipelines import chain
-from tests.unit.storage.conftest import s3_server
+from tests.support import chain
 
 STEPS = ("first", "second", "third")
 ALL = [("first", "cached"), ("second", "cached"), ("third", "cached")]
@@ -192,7 +190,7 @@ def test_a_torn_entry_is_a_miss(again: Run, tmp_path: Path, capsys: pytest.Captu
 @contextlib.contextmanager
 def process(pipeline: Path, root: Path, given: dict[str, Any], hangs_in: str = "") -> Iterator[subprocess.Popen[str]]:
     """A run in a process group of its own, killed at the end."""
-    command = [sys.executable, "-m", "tests.pipelines.chain", str(pipeline), str(root), json.dumps(given)]
+    command = [sys.executable, "-m", "tests.support.chain", str(pipeline), str(root), json.dumps(given)]
     environment = os.environ | {"CHAIN_HANGS_IN": hangs_in}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as child:
         try:
@@ -240,37 +238,37 @@ def test_a_run_beside_another_one_costs_it_nothing(pipeline: Path, again: Run, g
 
 @pytest.mark.slow
 def test_a_store_that_does_not_answer_costs_no_entry(
-    pipeline: Path, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pipeline: Path,
+    given: dict[str, Any],
+    s3: str,
+    endpoint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def run() -> list[tuple[str, str]]:
-        outcome = local.run(pipeline, given, root=tmp_path / "root", store="s3://pipelines/runs")
+        outcome = local.run(pipeline, given, root=tmp_path / "root", store=s3)
         return [(step.name, step.status) for step in outcome.steps if step.name in STEPS]
 
-    with s3_server(tmp_path / "server.log") as url:
-        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys).create_bucket(Bucket="pipelines")
-        for name, value in {"TRITOWER_S3_ENDPOINT": url, "TRITOWER_S3_RETRIES": "0"}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        assert run() == NONE
-        # The manifest of a folder goes with it.
-        store, _ = storage.filesystem("s3://pipelines/runs")
-        (entry,) = [
-            one for path in tmp_path.glob("root/cache/*.json") if (one := json.loads(path.read_text()))["component"] == "first"
-        ]
-        place = entry["outputs"]["made"]["uri"].removeprefix("s3://")
-        with store.open_input_stream(f"{place}/.tritower") as stream:
-            assert set(json.loads(stream.read())["files"]) == {"all", "sub/more"}
-        monkeypatch.setenv("TRITOWER_S3_ENDPOINT", "http://127.0.0.1:9")
-        with pytest.raises(StepError, match="the store does not answer"):
-            run()
-        assert "first is not taken from the cache: the store does not answer" in warnings(capsys)[0]
-        monkeypatch.setenv("TRITOWER_S3_ENDPOINT", url)
-        assert run() == ALL
-        store.delete_file(f"{place}/sub/more")
-        assert run() == NONE
-        assert f"s3://{place}/sub/more is not what the step wrote" in warnings(capsys)[0]
+    monkeypatch.setenv("TRITOWER_S3_RETRIES", "0")
+    assert run() == NONE
+    # The manifest of a folder goes with it.
+    store, _ = storage.filesystem(s3)
+    (entry,) = [
+        one for path in tmp_path.glob("root/cache/*.json") if (one := json.loads(path.read_text()))["component"] == "first"
+    ]
+    place = entry["outputs"]["made"]["uri"].removeprefix("s3://")
+    with store.open_input_stream(f"{place}/.tritower") as stream:
+        assert set(json.loads(stream.read())["files"]) == {"all", "sub/more"}
+    monkeypatch.setenv("TRITOWER_S3_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(StepError, match="the store does not answer"):
+        run()
+    assert "first is not taken from the cache: the store does not answer" in warnings(capsys)[0]
+    monkeypatch.setenv("TRITOWER_S3_ENDPOINT", endpoint)
+    assert run() == ALL
+    store.delete_file(f"{place}/sub/more")
+    assert run() == NONE
+    assert f"s3://{place}/sub/more is not what the step wrote" in warnings(capsys)[0]
 
 
 def test_nothing_is_left_among_the_temporary_files(

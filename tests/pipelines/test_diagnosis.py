@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 from tritower import storage
 from tritower.errors import JobFailed, LaunchError
 
 from pipelines import compiling, diagnosis, executor_logs, remote
-from tests.pipelines.kfp_api import Api, away, node_hash, served, tasks
-from tests.unit.storage.conftest import s3_server
+from tests.support.kfp_api import Api, away, node_hash, served, tasks
+from tests.support.s3 import client
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests/data/cases/backend_runs"
@@ -219,7 +218,7 @@ def test_wait_prints_the_steps_own_error_and_the_command_for_its_log(api: Api, b
 
 @pytest.mark.parametrize("answer", [None, "<!doctype html><title>Kubeflow</title>"])
 def test_without_a_log_at_the_api_the_one_in_the_store_is_read(
-    api: Api, backend: remote.Backend, answer: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: Api, backend: remote.Backend, endpoint: str, answer: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if answer:
         api.logs[EMBED] = answer
@@ -228,17 +227,15 @@ def test_without_a_log_at_the_api_the_one_in_the_store_is_read(
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(JobFailed, match=f"embed: its log is not to be had here .* {EMBED}"):
         backend.wait(keep(api, run))
-    with s3_server(tmp_path / "server.log") as url:
-        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys).create_bucket(Bucket="mlpipeline")
-        monkeypatch.setenv("MINIO_ENDPOINT", url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        for name, text in (("executor-logs", "an earlier attempt"), ("executor-logs-1", LOG), ("embeddings", "no log")):
-            (tmp_path / "log").write_text(text)
-            storage.upload(tmp_path / "log", f"minio://mlpipeline/v2/artifacts/training/run-1/embed/0a1b/{name}")
-        with pytest.raises(JobFailed) as caught:
-            backend.diagnose("run-1")
+    client(endpoint).create_bucket(Bucket="mlpipeline")
+    monkeypatch.setenv("MINIO_ENDPOINT", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for name, text in (("executor-logs", "an earlier attempt"), ("executor-logs-1", LOG), ("embeddings", "no log")):
+        (tmp_path / "log").write_text(text)
+        storage.upload(tmp_path / "log", f"minio://mlpipeline/v2/artifacts/training/run-1/embed/0a1b/{name}")
+    with pytest.raises(JobFailed) as caught:
+        backend.diagnose("run-1")
     assert f"embed: {SAYS} (in run run-1)" in str(caught.value)
 
 

@@ -7,7 +7,7 @@ import pytest
 from tritower.errors import StepError
 
 from pipelines import local
-from tests.pipelines import toy
+from tests.support import toy
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from tritower.errors import ConfigError, JobFailed, LaunchError
 
 from pipelines import compiling, remote
-from tests.pipelines import toy
-from tests.pipelines.kfp_api import Api, served
+from tests.support import toy
+from tests.support.kfp_api import Api, served
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.__main__ import main
-from tests.pipelines import stoppable
-from tests.unit.ground import family
+from tests.support import family, stoppable
 
 RUN = """
 import sys

@@ -7,14 +7,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 from tritower import storage
 from tritower.errors import ConfigError, StorageError
 
 from pipelines import compiling, submission, version
-from tests.pipelines.kfp_api import Api, node_hash, served, tasks
-from tests.unit.storage.conftest import bare, s3_server  # noqa: F401 - a fixture
+from tests.support.kfp_api import Api, node_hash, served, tasks
 
 ROOT = Path(__file__).parents[2]
 TRAINING, BATCH = (compiling.yaml_path(name) for name in ("training", "batch"))
@@ -86,21 +84,20 @@ def test_without_keys_the_version_is_the_time(place: str, reason: str) -> None:
     assert f"cannot be read from here: {reason}" in remark and f"--data-version {made}" in remark
 
 
-def test_with_keys_the_version_is_that_of_the_data(tmp_path: Path, bare: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_with_keys_the_version_is_that_of_the_data(
+    tmp_path: Path, bare: None, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "jobs.csv").write_text("job_id\n1\n")
-    places = {"jobs": "s3://bucket/jobs.csv", "users": ""}
-    with s3_server(tmp_path / "server.log") as url:
-        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys).create_bucket(Bucket="bucket")
-        monkeypatch.setenv("TRITOWER_S3_ENDPOINT", url)
-        assert submission.version(places)[0].startswith("unread-")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        # A location that is not there is a mistake, not a store without keys.
-        with pytest.raises(StorageError, match=r"nothing is there \(in s3://bucket/jobs\.csv\)\. .* Or give --data-version"):
-            submission.version(places)
-        storage.upload(tmp_path / "jobs.csv", "s3://bucket/jobs.csv")
-        assert submission.version(places) == (version.data_version("s3://bucket/jobs.csv", ""), "")
+    place = "s3://bucket/with-keys/jobs.csv"
+    monkeypatch.setenv("TRITOWER_S3_ENDPOINT", endpoint)
+    assert submission.version({"jobs": place, "users": ""})[0].startswith("unread-")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    # A location that is not there is a mistake, not a store without keys.
+    with pytest.raises(StorageError, match=rf"nothing is there \(in {place}\)\. .* Or give --data-version"):
+        submission.version({"jobs": place, "users": ""})
+    storage.upload(tmp_path / "jobs.csv", place)
+    assert submission.version({"jobs": place, "users": ""}) == (version.data_version(place, ""), "")
 
 
 @pytest.mark.usefixtures("bare")

@@ -1,19 +1,20 @@
 """Knobs of the feature step."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tritower.config import check
+from tritower.config import Removed, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig:
     """How counters decay, how long a history is remembered, what reads the rows."""
 
-    REMOVED: ClassVar[dict[str, str]] = {
-        "batch_rows": "Leave it out: rows are read 131,072 at a time.",
-        "history_texts": "Leave it out: the column was of no use to the ranker (docs/experiments.md).",
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        "batch_rows": Removed("rows are read 131,072 at a time", off=131_072),
+        "history_texts": Removed("the column was of no use to the ranker (docs/experiments.md)", off=0),
     }
 
     ctr_half_life_days: float = 7.0

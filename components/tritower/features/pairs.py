@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 Array = npt.NDArray[Any]
 EMPTY = -1
@@ -31,6 +29,12 @@ class PairIndex:
         self.used = _numbers(left_N, right_N, self.key_B, self.number_B, self.used, out_N)
         return out_N
 
+    def find(self, left_N: npt.NDArray[Any], right_N: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """The number of each pair, -1 where it has none; gives out no number."""
+        out_N = np.empty(len(left_N), np.int64)
+        _find(left_N, right_N, self.key_B, self.number_B, out_N)
+        return out_N
+
     def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The left and right side of every pair in the order of the numbers."""
         taken = self.key_B != EMPTY
@@ -45,28 +49,8 @@ class PairIndex:
         _numbers(left, right, self.key_B, self.number_B, 0, np.empty(len(left), np.int64))
 
 
-@intrinsic
-def _prefetch(typing_context: Any, table: Any, row: Any) -> Any:
-    """Ask for the cache line where a row of a C-contiguous table starts; has no effect on any value."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        offset = builder.mul(arguments[1], builder.extract_value(array.strides, 0))
-        address = builder.gep(builder.bitcast(array.data, byte), [offset])
-        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        builder.call(function, [address, ir.Constant(flag, 1), ir.Constant(flag, 3), ir.Constant(flag, 1)])
-        return context.get_dummy_value()
-
-    return types.none(table, types.int64), codegen
-
-
-prefetch: Any = _prefetch
-
-
 @njit(cache=True)
-def slot(key: Any, size: int) -> Any:
+def _slot(key: Any, size: int) -> Any:
     """Where a key's search starts; the multiplier is 2^64 over the golden ratio (Knuth's multiplicative hashing)."""
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(size - 1))
@@ -80,7 +64,7 @@ def _numbers(left_N: Array, right_N: Array, key_B: Array, number_B: Array, used:
             out_N[i] = -1
             continue
         key = (np.int64(left_N[i]) << 32) | np.int64(right_N[i])
-        at = slot(key, size)
+        at = _slot(key, size)
         while key_B[at] != EMPTY and key_B[at] != key:
             at = (at + 1) & (size - 1)
         if key_B[at] == EMPTY:
@@ -89,3 +73,18 @@ def _numbers(left_N: Array, right_N: Array, key_B: Array, number_B: Array, used:
             used += 1
         out_N[i] = number_B[at]
     return used
+
+
+@njit(cache=True)
+def _find(left_N: Array, right_N: Array, key_B: Array, number_B: Array, out_N: Array) -> None:
+    size = key_B.shape[0]
+    for i in range(left_N.shape[0]):
+        out_N[i] = -1
+        if left_N[i] < 0 or right_N[i] < 0:
+            continue
+        key = (np.int64(left_N[i]) << 32) | np.int64(right_N[i])
+        at = _slot(key, size)
+        while key_B[at] != EMPTY and key_B[at] != key:
+            at = (at + 1) & (size - 1)
+        if key_B[at] == key:
+            out_N[i] = number_B[at]

@@ -8,9 +8,10 @@ Legend: N rows, F features; `out_FN` is column by column, NaN = missing.
 
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,18 +27,32 @@ Float32 = npt.NDArray[np.float32]
 EPOCH_HOUR = 72  # 1970-01-01 was a Thursday: three days after Monday
 
 
+class Scorers(NamedTuple):
+    """The string scorers of query and title, query and company, profile and title."""
+
+    title: strings.PairScorer
+    company: strings.PairScorer
+    profile: strings.PairScorer
+
+    @staticmethod
+    def of(plain: strings.Words, companies: strings.Words, caches: Sequence[strings.Cache | None] = (None,) * 3) -> "Scorers":
+        """For texts and companies by number; `caches` are one for each scorer, None for a cache of its own."""
+        return Scorers(
+            strings.PairScorer(plain, plain, strings.TITLE_SCORERS, caches[0]),
+            strings.PairScorer(plain, companies, strings.COMPANY_SCORERS, caches[1]),
+            strings.PairScorer(plain, plain, strings.PROFILE_SCORERS, caches[2]),
+        )
+
+
 class Static:
     """The tables that these features gather from, prepared."""
 
-    def __init__(self, tables: FeatureTables, found: entities.Entities | None) -> None:
+    def __init__(self, tables: FeatureTables, found: entities.Entities | None, scorers: Scorers | None = None) -> None:
         self.tables = tables
         self.layout = catalogue.static_layout(with_entities=found is not None)
         self._entities = found
         self._level_U = found.user_levels(tables.past) if found else None
-        corpus = strings.Corpus(tables.texts.plain, tables.jobs.companies)
-        self._title = strings.PairScorer(corpus, strings.TITLE_SCORERS)
-        self._company = strings.PairScorer(corpus, strings.COMPANY_SCORERS, right_from=len(tables.texts.plain))
-        self._profile = strings.PairScorer(corpus, strings.PROFILE_SCORERS)
+        self._scorers = scorers or Scorers.of(strings.words(tables.texts.plain), strings.words(tables.jobs.companies))
 
     def open(self) -> "Static":
         """Itself."""
@@ -49,8 +64,8 @@ class Static:
         columns, jobs, matrix_TD = self.layout.columns, self.tables.jobs, self.tables.matrix_TD
         plain_T = self.tables.texts.plain_T
         title_N, document_N = jobs.title_J[rows.job], jobs.document_J[rows.job]
-        self._title.scores(plain_T[rows.query], plain_T[title_N], out_FN[columns("title")])
-        self._company.scores(plain_T[rows.query], jobs.company_J[rows.job], out_FN[columns("company")])
+        self._scorers.title.scores(plain_T[rows.query], plain_T[title_N], out_FN[columns("title")])
+        self._scorers.company.scores(plain_T[rows.query], jobs.company_J[rows.job], out_FN[columns("company")])
         self._profiles(rows, title_N, out_FN[columns("profile")])
         similarity.pair_cosine(rows.query, document_N, matrix_TD, plain_T, out_FN[columns("embedding")][0])
         self._places(rows, out_FN[columns("places")])
@@ -66,7 +81,7 @@ class Static:
             similarity.list_cosine(rows.user, title_N, lists.offset_U, lists.text_E, matrix_TD, plain_T, out_4N[f])
             left, right, row = similarity.explode(rows.user, title_N, lists.offset_U, lists.text_E)
             score = np.empty((1, len(row)), np.float32)
-            self._profile.scores(plain_T[left], plain_T[right], score)
+            self._scorers.profile.scores(plain_T[left], plain_T[right], score)
             similarity.fold_max(row, score[0], out_4N[f + 1])
 
     def _places(self, rows: Rows, out_8N: Float32) -> None:

@@ -1,12 +1,12 @@
-"""String similarity of query and title, query and company, over unique pairs.
+"""String similarity of query and title, query and company, profile and title: rapidfuzz's, once per distinct pair.
 
-The same query meets the same title again and again, so scores stay in a cache of fixed size, keyed by the pair of text numbers:
-a repeat costs one look-up, and memory does not grow with the data. A bucket of the cache is one line of the processor's.
-Scores are pure functions of the two texts: the cache changes nothing but the time.
+The same query meets the same title again and again, so scores stay in a cache of fixed size, keyed by the pair of text numbers.
+Scores are pure functions of the two texts: the cache changes nothing but the time, and memory does not grow with the data.
 
-Legend: N rows, S scorers, B buckets of the cache, V texts.
+Legend: N rows, P distinct pairs, S scorers, B entries of the cache.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,18 +16,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rapidfuzz import distance, fuzz, process
 
-from tritower.features import corpus, textual
-
-Array = npt.NDArray[Any]
-TITLE_SCORERS = textual.SCORERS
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+Words = Callable[[Int64], list[str]]
+TITLE_SCORERS = ("token_set", "token_sort", "partial", "jaro_winkler")
 COMPANY_SCORERS = ("token_set", "partial", "jaro_winkler")
 PROFILE_SCORERS = ("token_set",)
-EMPTY = -1
-LINE = 64  # bytes of a cache line
-_LIBRARY: dict[str, tuple[Callable[..., Any], float]] = {
-    "token_set": (fuzz.token_set_ratio, 0.01),
-    "token_sort": (fuzz.token_sort_ratio, 0.01),
-    "partial": (fuzz.partial_ratio, 0.01),
+UNNUMBERED = 1 << 30  # texts from this number on are known to one request only
+_SCORER: dict[str, tuple[Callable[..., Any], float]] = {
+    "token_set": (fuzz.token_set_ratio, 100.0),
+    "token_sort": (fuzz.token_sort_ratio, 100.0),
+    "partial": (fuzz.partial_ratio, 100.0),
     "jaro_winkler": (distance.JaroWinkler.normalized_similarity, 1.0),
 }
 
@@ -38,46 +37,76 @@ def normalise(texts: pa.Array) -> pa.Array:
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(lower, r"[^\p{L}\p{N}+#]+", " "))
 
 
-class Corpus:
-    """Normalised texts, cut up for scoring. Numbers are positions."""
+def words(texts: pa.Array) -> Words:
+    """The texts of an array by their numbers."""
+    return lambda number_P: texts.take(pa.array(number_P)).to_pylist()
 
-    def __init__(self, *columns: pa.Array) -> None:
-        self.texts = pa.concat_arrays(columns)
-        self.prepared = corpus.prepare(self.texts)
+
+class Cache:
+    """The scores of the pairs met last, 2^`bits` of them at most; several threads may share it."""
+
+    def __init__(self, scorers: int, bits: int = 18) -> None:
+        self._key_B = np.full(1 << bits, -1, np.int64)
+        self._score_BS = np.empty((1 << bits, scorers), np.float32)
+        self._shift = np.uint64(64 - bits)
+        self._lock = threading.Lock()
+
+    def get(self, key_P: Int64) -> tuple[Float32, npt.NDArray[np.bool_]]:
+        """The scores (P, S), and which of them are known."""
+        at_P = self._entry(key_P)
+        with self._lock:
+            return self._score_BS[at_P], self._key_B[at_P] == key_P
+
+    def put(self, key_P: Int64, score_PS: Float32) -> None:
+        """Remember scores, over those of other pairs where entries are taken."""
+        kept = key_P < UNNUMBERED << 32
+        at_P = self._entry(key_P[kept])
+        with self._lock:
+            self._score_BS[at_P], self._key_B[at_P] = score_PS[kept], key_P[kept]
+
+    def _entry(self, key_P: Int64) -> Int64:
+        """Knuth's multiplicative hashing: the multiplier is 2^64 over the golden ratio."""
+        return ((key_P.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> self._shift).astype(np.int64)
 
 
 class PairScorer:
-    """Scores pairs (left text, right text) of a corpus; 0 to 1, NaN where either text is empty."""
+    """Scores pairs (left text, right text); 0 to 1, NaN where either text is blank."""
 
-    def __init__(self, texts: Corpus, scorers: Sequence[str], *, right_from: int = 0, cache_bits: int = 18) -> None:
-        """Score with `scorers` (names of `textual.SCORERS`).
+    def __init__(self, left: Words, right: Words, scorers: Sequence[str], cache: Cache | None = None) -> None:
+        """Score with `scorers`, names of the token-set, token-sort and partial ratio and of Jaro and Winkler's similarity.
 
         Args:
-            texts: both sides' texts.
+            left, right: each side's texts by number.
             scorers: what to compute.
-            right_from: the position of the right side's number 0.
-            cache_bits: the cache has 2^cache_bits buckets of 64 bytes; an entry takes 8 + 4 S.
+            cache: to share; None for one of its own.
         """
-        self.corpus = texts
-        self.scorers = tuple(scorers)
-        self.wanted_S = np.array([textual.SCORERS.index(name) for name in scorers])
-        self.right_from = right_from
-        memory = np.full((LINE << cache_bits) // 4 + LINE // 4, EMPTY, np.int32)
-        skipped = -memory.ctypes.data % LINE // 4
-        self.key_BC = memory[skipped : skipped + (LINE << cache_bits) // 4].reshape(1 << cache_bits, LINE // 4)
-        self.score_BC = self.key_BC.view(np.float32)
+        self._left, self._right = left, right
+        self._scorers = [_SCORER[name] for name in scorers]
+        self._cache = cache or Cache(len(scorers))
 
-    def scores(self, left_N: npt.NDArray[np.int32], right_N: npt.NDArray[np.int32], out_SN: npt.NDArray[np.float32]) -> None:
+    def scores(self, left_N: npt.NDArray[np.int32], right_N: npt.NDArray[np.int32], out_SN: Float32) -> None:
         """Write the score of each pair, scorer by scorer, into `out_SN`; negative numbers give NaN."""
-        texts = self.corpus.prepared
-        if textual.score(texts, left_N, right_N, self.right_from, self.wanted_S, self.key_BC, self.score_BC, out_SN):
-            self._library_scores(left_N, right_N, out_SN)
+        known_N = (left_N >= 0) & (right_N >= 0)
+        out_SN[:] = np.nan
+        key_P, pair_N = np.unique((left_N[known_N].astype(np.int64) << 32) | right_N[known_N], return_inverse=True)
+        score_PS, found_P = self._cache.get(key_P)
+        if not found_P.all():
+            fresh_P = key_P[~found_P]
+            score_PS[~found_P] = fresh = self._score(fresh_P)
+            self._cache.put(fresh_P, fresh)
+        out_SN[:, known_N] = score_PS.T[:, pair_N]
 
-    def _library_scores(self, left_N: Array, right_N: Array, out_SN: npt.NDArray[np.float32]) -> None:
-        """Score by rapidfuzz what is marked as too long."""
-        for s, (scorer, scale) in enumerate(_LIBRARY[name] for name in self.scorers):
-            long = np.flatnonzero(out_SN[s] < 0)
-            pairs, where = np.unique(np.stack([left_N[long], right_N[long] + self.right_from]), axis=1, return_inverse=True)
-            left, right = (self.corpus.texts.take(pa.array(side)).to_pylist() for side in pairs)
-            values = process.cpdist(left, right, scorer=scorer, dtype=np.float32) * np.float32(scale)
-            out_SN[s, long] = values[where.ravel()]
+    def _score(self, key_P: Int64) -> Float32:
+        """(P, S), exact in float64 before it is rounded."""
+        left_P, right_P = key_P >> 32, key_P & 0xFFFFFFFF
+        right, out_PS = self._right(right_P), np.empty((len(key_P), len(self._scorers)), np.float32)
+        # The keys are sorted: a query against many titles is prepared once.
+        is_one = left_P[0] == left_P[-1]
+        left = self._left(left_P[:1] if is_one else left_P)
+        for s, (scorer, whole) in enumerate(self._scorers):
+            if is_one:
+                value_P = process.cdist(left, right, scorer=scorer, dtype=np.float64)[0]
+            else:
+                value_P = process.cpdist(left, right, scorer=scorer, dtype=np.float64)
+            out_PS[:, s] = value_P / whole
+        return out_PS

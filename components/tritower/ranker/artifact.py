@@ -9,6 +9,7 @@ metrics.json       validation figures, steps, seconds
 MODEL_CARD.md      the same for readers
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def load(folder: Path) -> Artifact:
 
 
 def _load(folder: Path) -> Artifact:
-    config = from_dict(RankerConfig, storage.read_json(folder / "config.json"), where=str(folder / "config.json"))
+    knobs = storage.read_json(folder / "config.json")
+    config = from_dict(RankerConfig, knobs, where=str(folder / "config.json"))
     names = storage.read_json(folder / "features.json")["features"]
     encoder = storage.read_json(folder / "encoder.json")
     members = [ClickModel(config, dim=int(encoder["dim"]), features=len(names)) for _ in range(config.members)]
@@ -103,6 +105,8 @@ def _load(folder: Path) -> Artifact:
     try:
         weights.open("rb").close()  # safetensors says that a file which may not be read is not there
         tensors = load_file(weights)
+        if "dropout" in knobs:
+            tensors = {_renumbered(name): value for name, value in tensors.items()}
         normaliser = Normaliser(tensors.pop("normaliser.knot").numpy(), tensors.pop("normaliser.value").numpy())
         for number, member in enumerate(members):
             prefix = f"{number}."
@@ -131,6 +135,12 @@ def _load(folder: Path) -> Artifact:
             remedy="Restore the whole folder from one training.",
         )
     return Artifact(config, names, encoder, normaliser, members)
+
+
+def _renumbered(name: str) -> str:
+    """The name of a weight of a version whose towers had a third module, dropout, beside each linear layer and its ReLU."""
+    name = re.sub(r"(tower|head\.2)\.(\d+)\.", lambda found: f"{found[1]}.{int(found[2]) // 3 * 2}.", name)
+    return name.replace(".head.2.", ".head.1.")
 
 
 def _card(artifact: Artifact, metrics: Metrics, seen: list[float]) -> str:

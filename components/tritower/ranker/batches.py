@@ -1,7 +1,7 @@
 """Which rows make a batch, and a batch as tensors.
 
-Legend: B rows of a batch (of one process), Q distinct queries, J distinct documents, U distinct texts of past clicks, D
-embedding width (twice that for documents with descriptions), F features, C keys, H past clicks.
+Legend: B rows of a batch (of one process), Q distinct queries, J distinct documents, D embedding width (twice that for
+documents with descriptions), F features.
 
 Every batch is a function of (seed, epoch, step) alone: a resumed run, and a run on any number of processes, sees the same
 global batches.
@@ -37,19 +37,14 @@ class Batch:
     query_B: Tensor
     document_B: Tensor
     feature_BF: Tensor
-    key_BC: Tensor
-    past_UD: Tensor
-    past_BH: Tensor
     position_B: Tensor
     clicked_B: Tensor
-    request_B: Tensor
     class_B: Tensor  # occupation class of each row's job; -1 = unknown
     class_J: Tensor  # of each distinct document
 
     def inputs(self) -> tuple[Tensor, ...]:
         """The arguments of ClickModel.forward."""
-        texts = self.query_QD, self.document_JD, self.query_B, self.document_B
-        return *texts, self.feature_BF, self.key_BC, self.past_UD, self.past_BH, self.position_B
+        return self.query_QD, self.document_JD, self.query_B, self.document_B, self.feature_BF, self.position_B
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -81,7 +76,6 @@ class Source:
         taken = {name: column.index_select(0, index) for name, column in self.columns.items()}
         query_Q, query_B = _distinct(taken["query"])
         document_J, document_B = _distinct(document_keys(taken["document"], taken["description"]))
-        past_U, past_BH = distinct_past(taken["past"])
         class_B = taken["occupation"].long()
         batch = Batch(
             query_QD=self.matrix_TD.index_select(0, query_Q).float(),
@@ -89,12 +83,8 @@ class Source:
             query_B=query_B,
             document_B=document_B,
             feature_BF=taken["feature"].float(),
-            key_BC=taken["key"].long(),
-            past_UD=self.matrix_TD.index_select(0, past_U).float(),
-            past_BH=past_BH,
             position_B=taken["position"].long(),
             clicked_B=taken["clicked"].float(),
-            request_B=taken["request"],
             class_B=class_B,
             class_J=class_B.new_full((len(document_J),), -1).scatter_(0, document_B, class_B),
         )
@@ -136,26 +126,16 @@ def _distinct(text_B: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([text_U, text_U[-1:].expand(spare)]), place_B
 
 
-def distinct_past(past_BH: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct texts (U,) of past clicks and, for each click, its place among them (B, H); -1 = none."""
-    past_U, place_BH = torch.unique(past_BH, return_inverse=True)
-    none = int(len(past_U) > 0 and int(past_U[0]) < 0)
-    return past_U[none:], place_BH - none
-
-
-def epoch_order(rows: Rows, *, seed: int, epoch: int, shuffle: str) -> Array:
-    """The order (N,) int32 of the rows in an epoch: `rows` shuffles rows, `requests` whole searches."""
+def epoch_order(rows: Rows, *, seed: int, epoch: int) -> Array:
+    """The order (N,) int32 of the rows in an epoch: whole searches are shuffled, so that a batch has fewer distinct queries."""
     random = np.random.default_rng([seed, epoch])
-    if shuffle == "rows":
-        order_N: Array = random.permutation(np.arange(len(rows), dtype=np.int32))
-        return order_N
     start_R = np.flatnonzero(np.diff(rows.request, prepend=-1))
     length_R = np.diff(start_R, append=len(rows))
     order_R = random.permutation(len(start_R))
     start_R, length_R = start_R[order_R], length_R[order_R]
     offset_N = np.arange(len(rows)) - np.repeat(np.cumsum(length_R) - length_R, length_R)
-    whole_N: Array = (np.repeat(start_R, length_R) + offset_N).astype(np.int32)
-    return whole_N
+    order_N: Array = (np.repeat(start_R, length_R) + offset_N).astype(np.int32)
+    return order_N
 
 
 def shard(order_N: Array, step: int, *, batch_size: int, rank: int, world: int) -> Array:

@@ -1,18 +1,19 @@
 """Every knob of the ranker."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tritower.config import check
+from tritower.config import Removed, check
 
 _AT_LEAST_ONE = (
-    "positions", "normaliser_rows", "epochs", "accumulate", "evaluations_per_epoch", "patience", "processes", "members",
-    "cross_rank", "hash_width", "past_width",
+    "positions", "normaliser_rows", "epochs", "evaluations_per_epoch", "patience", "processes", "members",
+    "cross_rank",
 )  # fmt: skip
 _ABOVE_ZERO = ("text_scale", "position_rate", "learning_rate", "checkpoint_every_s", "log_every_s")
 _AT_LEAST_ZERO = (
     "weight_decay", "occupation_classes", "occupation_weight", "clip_norm", "threads", "seed", "checkpoint_every_steps",
-    "cross_layers", "hash_buckets", "past_clicks",
+    "cross_layers",
 )  # fmt: skip
 
 
@@ -35,26 +36,11 @@ class RankerConfig:
     product: bool = True
     """Give the head the element-wise product of the query and the document tower."""
 
-    gates: bool = False
-    """Scale each interaction feature by a factor that the query chooses."""
-
     cross_layers: int = 2
     """Cross layers (DCN V2) before the interaction tower; 0 = none. Two rank better at a third more time."""
 
     cross_rank: int = 16
     """Rank of the cross layers' matrices, >= 1."""
-
-    hash_buckets: int = 0
-    """Rows of each hashed embedding table, for company and occupation; 0 = none."""
-
-    hash_width: int = 8
-    """Width of these embeddings, >= 1."""
-
-    past_clicks: int = 0
-    """Last clicked titles that a document attends to; 0 = none. Needs `history_texts` in the features step."""
-
-    past_width: int = 32
-    """Width of that attention, >= 1."""
 
     text_scale: float = 8.0
     """Factor on embeddings before the text towers, > 0. The entries of a unit vector of a few hundred dimensions are near 0.05,
@@ -72,13 +58,9 @@ class RankerConfig:
     occupation_weight: float = 0.1
     """Weight of that task's cross-entropies beside the click loss, >= 0."""
 
-    dropout: float = 0.0
-    """Share of hidden units dropped in training, in [0, 1). 0.1 and 0.25 ranked no better than none and take a fifth more time:
-    the moving average and early stopping are enough."""
-
-    position: Literal["product", "additive", "none"] = "product"
-    """How position bias enters training: click probability = examination x relevance (PAL, Guo et al. 2019), a term added to
-    the logit, or not at all. Scores leave it out."""
+    position: Literal["product", "none"] = "product"
+    """How position bias enters training: click probability = examination x relevance (PAL, Guo et al. 2019), or not at all.
+    Scores leave it out."""
 
     positions: int = 50
     """Positions with an examination weight of their own, >= 1; those further down share the last."""
@@ -96,13 +78,7 @@ class RankerConfig:
     """Passes over train at most, >= 1; also the length of the learning-rate schedule."""
 
     batch_size: int = 2048
-    """Rows of one optimiser step over all processes, >= 2; divisible by processes x `accumulate`."""
-
-    shuffle: Literal["rows", "requests"] = "requests"
-    """Draw single rows, or whole searches (fewer distinct queries in a batch, so faster)."""
-
-    listwise: float = 0.0
-    """Weight of a softmax loss over each search beside the pointwise loss, >= 0; wants `shuffle` = requests."""
+    """Rows of one optimiser step over all processes, >= 2; divisible by `processes`."""
 
     members: int = 3
     """Networks trained one after the other from seeds `seed`, `seed` + 1, ...; the score is their mean probability, >= 1. The
@@ -127,9 +103,6 @@ class RankerConfig:
     clip_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 = never."""
 
-    accumulate: int = 1
-    """Parts that each process cuts its share of a batch into, to save memory, >= 1."""
-
     monitor: Literal["log_loss", "auc"] = "log_loss"
     """Validation figure that early stopping and the choice of the best weights look at, position bias included."""
 
@@ -152,7 +125,7 @@ class RankerConfig:
     """CPU threads of each process; 0 = OMP_NUM_THREADS where set, else 1: the matrices are small, use more `processes`."""
 
     seed: int = 17
-    """Seed of weights, order and dropout, >= 0."""
+    """Seed of weights and order, >= 0."""
 
     tensorboard: str = ""
     """Folder for TensorBoard's event files; empty = none."""
@@ -170,6 +143,18 @@ class RankerConfig:
     log_every_s: float = 10.0
     """Seconds between log lines with loss and throughput, > 0."""
 
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        "gates": Removed("gates by query ranked no better over three seeds", off=False),
+        "hash_buckets": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=0),
+        "hash_width": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=8),
+        "past_clicks": Removed("attention over past clicks ranked no better over three seeds", off=0),
+        "past_width": Removed("attention over past clicks ranked no better over three seeds", off=32),
+        "shuffle": Removed("whole searches are drawn; single rows ranked no better over three seeds", off="requests"),
+        "accumulate": Removed("a batch of this network needs no saving of memory; use more `processes`", off=1),
+        "dropout": Removed("it ranked no better than the moving average and early stopping alone", off=0.0),
+        "listwise": Removed("a listwise loss ranked no better over three seeds", off=0.0),
+    }
+
     def __post_init__(self) -> None:
         """Check ranges.
 
@@ -185,15 +170,7 @@ class RankerConfig:
             self.document_tower,
             f"whose last width is {self.query_tower[-1]} as in query_tower, or switch `product` off",
         )
-        check(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
         check(0 <= self.average < 1, "average", self.average, "in [0, 1)")
-        check(self.listwise >= 0, "listwise", self.listwise, ">= 0")
-        check(
-            not self.listwise or self.shuffle == "requests",
-            "shuffle",
-            self.shuffle,
-            "'requests', which the listwise loss needs",
-        )
         check(0 <= self.warmup_share < 1, "warmup_share", self.warmup_share, "in [0, 1)")
         for name in _AT_LEAST_ONE:
             check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
@@ -201,10 +178,9 @@ class RankerConfig:
             check(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         for name in _AT_LEAST_ZERO:
             check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        parts = self.processes * self.accumulate
         check(
-            self.batch_size >= 2 and self.batch_size % parts == 0,
+            self.batch_size >= 2 and self.batch_size % self.processes == 0,
             "batch_size",
             self.batch_size,
-            f">= 2 and divisible by processes x accumulate = {parts}",
+            f">= 2 and divisible by processes = {self.processes}",
         )

@@ -1,9 +1,8 @@
-"""Optional parts of the interaction tower: cross layers and feature-wise gates.
+"""Cross layers before the interaction tower.
 
-Legend: B rows, Q distinct queries, F input features (values and masks), E width of the query tower's output, R rank.
+Legend: B rows, F input features (values and masks).
 """
 
-import torch
 from torch import Tensor, nn
 
 
@@ -29,21 +28,6 @@ class CrossLayers(nn.Module):
         for down, up in zip(self.down, self.up, strict=True):
             crossed_BF = input_BF * up(down(crossed_BF)) + crossed_BF
         return crossed_BF
-
-
-class FeatureGates(nn.Module):
-    """One factor in (0, 2) per feature, chosen by the query: which signals matter differs from search to search.
-
-    Feature-wise gating in the manner of squeeze-and-excitation (FiBiNET, Huang et al., RecSys 2019). Starts at 1.
-    """
-
-    def __init__(self, width_query: int, width: int) -> None:
-        super().__init__()
-        self.linear = _zero(nn.Linear(width_query, width))
-
-    def forward(self, query_BE: Tensor, input_BF: Tensor) -> Tensor:
-        """Gated features (B, F)."""
-        return 2 * torch.sigmoid(self.linear(query_BE)) * input_BF
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

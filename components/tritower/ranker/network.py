@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.crossing import CrossLayers, FeatureGates
-from tritower.ranker.dropout import Dropout
-from tritower.ranker.extras import HashedKeys, PastClicks
+from tritower.ranker.crossing import CrossLayers
 
 
 class ScaledLinear(nn.Linear):
@@ -31,13 +29,13 @@ class ScaledLinear(nn.Linear):
 
 
 class Tower(nn.Sequential):
-    """Fully connected layers with ReLU and dropout after each; `scale` is a factor on the input."""
+    """Fully connected layers with ReLU after each; `scale` is a factor on the input."""
 
-    def __init__(self, width_in: int, widths: tuple[int, ...], dropout: float, scale: float = 1.0) -> None:
+    def __init__(self, width_in: int, widths: tuple[int, ...], scale: float = 1.0) -> None:
         layers: list[nn.Module] = []
         for number, width in enumerate(widths):
             linear = nn.Linear(width_in, width) if number or scale == 1 else ScaledLinear(width_in, width, scale)
-            layers += [linear, nn.ReLU(inplace=True), Dropout(dropout)]
+            layers += [linear, nn.ReLU(inplace=True)]
             width_in = width
         super().__init__(*layers)
 
@@ -52,7 +50,7 @@ class TextTower(nn.Module):
     def __init__(self, config: RankerConfig, dim: int, widths: tuple[int, ...], *, related: bool = False) -> None:
         super().__init__()
         classes = config.occupation_classes
-        self.tower = Tower(dim, widths, config.dropout, config.text_scale)
+        self.tower = Tower(dim, widths, config.text_scale)
         self.to_head = nn.Linear(widths[-1], config.head[0], bias=False)
         self.to_class = nn.Linear(widths[-1], classes) if classes else None
         # What an offered class is worth to a wish for another; at first they are not related.
@@ -108,19 +106,11 @@ class TripleTower(nn.Module):
         self.query_tower = TextTower(config, dim, config.query_tower, related=True)
         offered = 2 * dim if config.descriptions else dim
         self.document_tower = TextTower(config, offered, config.document_tower)
-        self.gates = FeatureGates(width, 2 * features) if config.gates else None
         self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
-        self.hashed = HashedKeys(2, config.hash_buckets, config.hash_width) if config.hash_buckets else None
-        self.past = PastClicks(dim, config.document_tower[-1], config.past_width) if config.past_clicks else None
-        extra = (
-            2 * bool(classes)
-            + 2 * config.hash_width * bool(config.hash_buckets)
-            + 2 * config.past_width * bool(config.past_clicks)
-        )
-        self.interaction_tower = Tower(2 * features + extra, config.interaction_tower, config.dropout)
+        self.interaction_tower = Tower(2 * features + 2 * bool(classes), config.interaction_tower)
         self.interaction_to_head = nn.Linear(config.interaction_tower[-1], head)
         self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
-        self.head = nn.Sequential(nn.ReLU(inplace=True), Dropout(config.dropout), Tower(head, config.head[1:], config.dropout))
+        self.head = nn.Sequential(nn.ReLU(inplace=True), Tower(head, config.head[1:]))
         self.logit = nn.Linear(config.head[-1], 1)
         self.widths = [width, head, classes]
         self._reset_first_layer_of_head()
@@ -141,9 +131,6 @@ class TripleTower(nn.Module):
         query_B: Tensor,
         document_B: Tensor,
         feature_BF: Tensor,
-        key_BC: Tensor,
-        past_UD: Tensor,
-        past_BH: Tensor,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Relevance logits (B,) float32; log probabilities of the classes of queries (Q, C) and documents (J, C) or None.
 
@@ -153,16 +140,13 @@ class TripleTower(nn.Module):
             query_B: row of `query_QD` for each row of the batch.
             document_B: row of `document_JD` for each row of the batch.
             feature_BF: normalised features; NaN = missing.
-            key_BC: company and occupation numbers; -1 = unknown.
-            past_UD: embeddings of the distinct titles that users clicked before.
-            past_BH: row of `past_UD` for each past click; -1 = none.
         """
         queries, documents = self.query_tower(query_QD), self.document_tower(document_JD)
         # index_select: its gradient is 2.5 times as fast as that of indexing on a CPU. Part by part: slices of one wide table
         # would have gradients that are put together again.
         query = tuple(part.index_select(0, query_B) for part in queries[:3])
         document = tuple(part.index_select(0, document_B) for part in documents[:3])
-        logit_B = self.join(query, document, feature_BF, key_BC, past_UD, past_BH)
+        logit_B = self.join(query, document, feature_BF)
         return logit_B, queries.log_UC, documents.log_UC
 
     def join(
@@ -170,21 +154,14 @@ class TripleTower(nn.Module):
         query: tuple[Tensor, ...],
         document: tuple[Tensor, ...],
         feature_BF: Tensor,
-        key_BC: Tensor,
-        past_UD: Tensor,
-        past_BH: Tensor,
     ) -> Tensor:
         """Relevance logits (B,) from the first three parts of what the text towers tell, one row each."""
         query_BE, query_BH, query_BC = query
         document_BE, document_BH, document_BC = document
-        inputs = [self._crossed(query_BE, feature_BF)]
+        input_BF = self._crossed(feature_BF)
         if query_BC.shape[1]:
-            inputs.append(class_match(query_BC, document_BC))
-        if self.hashed is not None:
-            inputs.append(self.hashed(key_BC))
-        if self.past is not None:
-            inputs.append(self.past(document_BE, past_UD, past_BH))
-        interaction_BI = self.interaction_tower(torch.cat(inputs, dim=1))
+            input_BF = torch.cat([input_BF, class_match(query_BC, document_BC)], dim=1)
+        interaction_BI = self.interaction_tower(input_BF)
         sum_BH = query_BH + document_BH + self.interaction_to_head(interaction_BI)
         if self.product_to_head is not None:
             sum_BH = sum_BH + self.product_to_head(query_BE * document_BE)
@@ -194,12 +171,10 @@ class TripleTower(nn.Module):
             logit_B: Tensor = self.logit(hidden_BH.float()).squeeze(1)
         return logit_B
 
-    def _crossed(self, query_BE: Tensor, feature_BF: Tensor) -> Tensor:
+    def _crossed(self, feature_BF: Tensor) -> Tensor:
         missing_BF = torch.isnan(feature_BF)
         value_BF = torch.nan_to_num(feature_BF, nan=0.0)
         input_BF = torch.cat([value_BF, missing_BF.to(value_BF.dtype)], dim=1)
-        if self.gates is not None:
-            input_BF = self.gates(query_BE, input_BF)
         return input_BF if self.cross is None else self.cross(input_BF)
 
 
@@ -238,7 +213,6 @@ class ClickModel(nn.Module):
     def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
         super().__init__()
         self.relevance = TripleTower(config, dim=dim, features=features)
-        self.kind = config.position
         self.bias = PositionBias(config.positions) if config.position != "none" else None
 
     def forward(
@@ -248,27 +222,21 @@ class ClickModel(nn.Module):
         query_B: Tensor,
         document_B: Tensor,
         feature_BF: Tensor,
-        key_BC: Tensor,
-        past_UD: Tensor,
-        past_BH: Tensor,
         position_B: Tensor,
     ) -> Clicks:
         """Log probabilities of a click and of no click, and of the classes."""
-        logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF, key_BC, past_UD, past_BH)
+        logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF)
         bias_B = self.bias(position_B) if self.bias is not None else None
-        return Clicks(*click_log_probabilities(logit_B, bias_B, kind=self.kind), *classes)
+        return Clicks(*click_log_probabilities(logit_B, bias_B), *classes)
 
 
-def click_log_probabilities(logit_B: Tensor, bias_B: Tensor | None, *, kind: str) -> tuple[Tensor, Tensor]:
+def click_log_probabilities(logit_B: Tensor, bias_B: Tensor | None) -> tuple[Tensor, Tensor]:
     """Log probability of a click and of no click from relevance logits and position weights.
 
-    product: P = exp(min(bias, 0)) sigmoid(logit), an examination probability times the relevance;
-    additive: P = sigmoid(logit + bias); none: P = sigmoid(logit).
+    P = exp(min(bias, 0)) sigmoid(logit), an examination probability times the relevance; sigmoid(logit) without weights.
     """
-    if bias_B is None or kind == "none":
+    if bias_B is None:
         return functional.logsigmoid(logit_B), functional.logsigmoid(-logit_B)
-    if kind == "additive":
-        return functional.logsigmoid(logit_B + bias_B), functional.logsigmoid(-logit_B - bias_B)
     # The value is capped at 0 but the gradient passes, or a weight that once rose above 0 could never come back.
     examination_B = bias_B - functional.relu(bias_B).detach()
     click_B = examination_B + functional.logsigmoid(logit_B)

@@ -1,9 +1,8 @@
 """Training rows as memory-mapped arrays: a few integers and normalised float16 features per row, no text and no vector.
 
-Legend: N rows, F features, H past clicks. A folder holds query.npy, document.npy, request.npy (int32), position.npy (int16,
+Legend: N rows, F features. A folder holds query.npy, document.npy, request.npy (int32), position.npy (int16,
 0 = unknown), description.npy (int32 N x 1: text, -1 = none; N x 0 where not asked for), clicked.npy, randomised.npy (bool),
-feature.npy (float16 N x F, NaN = missing), key.npy (int32 N x 2: company and occupation, -1 = unknown), occupation.npy (int16:
-class, -1 = unknown) and past.npy (int32 N x H: texts of past clicks, -1 = none).
+feature.npy (float16 N x F, NaN = missing) and occupation.npy (int16: class, -1 = unknown).
 """
 
 import json
@@ -39,11 +38,10 @@ _TYPES = {
     "randomised": np.bool_,
     "occupation": np.int16,
 }
-_NAMES = (*_COLUMNS, "description", "feature", "key", "past", "occupation")
+_NAMES = (*_COLUMNS, "description", "feature", "occupation")
 _BATCH = 65_536
 _SMALL = 4096  # bytes; an empty array cannot be mapped
-KEYS = ("company_key", "occupation_key")
-PAST = "history_texts"
+OCCUPATION = "occupation_key"
 DESCRIPTION = "description_text"
 _NO_CLASSES = np.empty(0, np.int16)
 
@@ -60,8 +58,6 @@ class Rows:
     clicked: Array
     randomised: Array
     feature: Array
-    key: Array
-    past: Array
     occupation: Array
 
     def __len__(self) -> int:
@@ -108,30 +104,6 @@ def stream(split: Path, columns: list[str], names: list[str]) -> Iterator[tuple[
             yield batch.select(columns), feature_NF
 
 
-def optional_columns(split: Path, *, keys: bool, past: bool, descriptions: bool) -> list[str]:
-    """The columns that a network with hashed keys, past clicks or descriptions reads beside the features.
-
-    Raises:
-        SchemaError: the features step has not written one of them.
-    """
-    wanted = [*(KEYS if keys else ()), *((PAST,) if past else ()), *((DESCRIPTION,) if descriptions else ())]
-    present = pq.read_schema(storage.parquet_parts(split)[0]).names
-    missing = [name for name in wanted if name not in present]
-    if missing:
-        remedy = "Run the features step again, with `history_texts` where `past_clicks` is on, or switch off what needs them."
-        raise SchemaError(f"missing columns {missing}", where=str(split), remedy=remedy)
-    return wanted
-
-
-def key_numbers(batch: pa.RecordBatch) -> NDArray[np.int32]:
-    """Company and occupation (N, 2) of a record batch; -1 where unknown or not read."""
-    out_NC = np.full((batch.num_rows, len(KEYS)), -1, dtype=np.int32)
-    for c, name in enumerate(KEYS):
-        if name in batch.schema.names:
-            out_NC[:, c] = batch.column(name).fill_null(-1).to_numpy(zero_copy_only=False)
-    return out_NC
-
-
 def description_texts(batch: pa.RecordBatch, *, wanted: bool) -> NDArray[np.int32]:
     """The description's text (N, 1) of a record batch, -1 = none; (N, 0) where not wanted."""
     out_N1 = np.full((batch.num_rows, int(wanted)), -1, dtype=np.int32)
@@ -150,22 +122,9 @@ def described(split: Path) -> bool:
 def _class_numbers(batch: pa.RecordBatch, class_K: NDArray[np.int16]) -> NDArray[np.int16]:
     if not len(class_K):
         return np.full(batch.num_rows, -1, np.int16)
-    code_N = batch.column(KEYS[1]).fill_null(-1).to_numpy(zero_copy_only=False)
+    code_N = batch.column(OCCUPATION).fill_null(-1).to_numpy(zero_copy_only=False)
     known_N = (code_N >= 0) & (code_N < len(class_K))
     return np.where(known_N, class_K[np.where(known_N, code_N, 0)], -1).astype(np.int16)
-
-
-def past_texts(batch: pa.RecordBatch, most: int) -> NDArray[np.int32]:
-    """The newest `most` past clicks (N, most) of a record batch; -1 = none."""
-    out_NH = np.full((batch.num_rows, most), -1, dtype=np.int32)
-    if most and PAST in batch.schema.names:
-        lists = batch.column(PAST).fill_null([]) if batch.column(PAST).null_count else batch.column(PAST)
-        length_N = np.diff(lists.offsets.to_numpy())
-        row = np.repeat(np.arange(batch.num_rows), length_N)
-        place = np.arange(length_N.sum()) - np.repeat(np.cumsum(length_N) - length_N, length_N)
-        kept = place < most
-        out_NH[row[kept], place[kept]] = lists.flatten().to_numpy()[kept]
-    return out_NH
 
 
 def sample(split: Path, names: list[str], *, limit: int) -> NDArray[np.float32]:
@@ -183,11 +142,11 @@ def classes(split: Path, most: int) -> NDArray[np.int16]:
 
     Empty where the split has no occupations.
     """
-    if not most or "occupation_key" not in pq.read_schema(storage.parquet_parts(split)[0]).names:
+    if not most or OCCUPATION not in pq.read_schema(storage.parquet_parts(split)[0]).names:
         return np.empty(0, np.int16)
     # Part by part: a split holds far more rows than jobs.
-    parts = (pq.read_table(part, columns=["job", "occupation_key"]) for part in storage.parquet_parts(split))
-    code_J = _code_by_job(pa.concat_tables(map(_code_by_job, parts)))["occupation_key"].drop_null().to_numpy()
+    parts = (pq.read_table(part, columns=["job", OCCUPATION]) for part in storage.parquet_parts(split))
+    code_J = _code_by_job(pa.concat_tables(map(_code_by_job, parts)))[OCCUPATION].drop_null().to_numpy()
     count_K = np.bincount(code_J)
     kept = np.argsort(-count_K, kind="stable")[: min(most, np.count_nonzero(count_K))]
     class_K = np.full(len(count_K), -1, np.int16)
@@ -196,7 +155,7 @@ def classes(split: Path, most: int) -> NDArray[np.int16]:
 
 
 def _code_by_job(table: pa.Table) -> pa.Table:
-    return table.group_by("job").aggregate([("occupation_key", "min")]).rename_columns(["job", "occupation_key"])
+    return table.group_by("job").aggregate([(OCCUPATION, "min")]).rename_columns(["job", OCCUPATION])
 
 
 def write(
@@ -205,8 +164,6 @@ def write(
     *,
     names: list[str],
     normaliser: Normaliser,
-    keys: bool = False,
-    past: int = 0,
     descriptions: bool = False,
     class_K: NDArray[np.int16] = _NO_CLASSES,
 ) -> Rows:
@@ -219,8 +176,6 @@ def write(
     }
     for name, kind, width in (
         ("feature", np.float16, len(names)),
-        ("key", np.int32, len(KEYS)),
-        ("past", np.int32, past),
         ("description", np.int32, int(descriptions)),
     ):
         shape = (total, width)
@@ -229,9 +184,7 @@ def write(
         arrays[name] = np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=shape) if width else np.empty(shape, kind)
         if not width:
             np.save(file, arrays[name])
-    optional = optional_columns(split, keys=keys, past=past > 0, descriptions=descriptions)
-    if len(class_K) and KEYS[1] not in optional:
-        optional.append(KEYS[1])
+    optional = [*([DESCRIPTION] if descriptions else []), *([OCCUPATION] if len(class_K) else [])]
     start = 0
     for batch, feature_NF in stream(split, [*_COLUMNS.values(), *optional], names):
         stop = start + batch.num_rows
@@ -239,8 +192,6 @@ def write(
             values = batch.column(column)
             arrays[name][start:stop] = (values.fill_null(0) if values.null_count else values).to_numpy(zero_copy_only=False)
         arrays["feature"][start:stop] = normaliser.apply(feature_NF)
-        arrays["key"][start:stop] = key_numbers(batch)
-        arrays["past"][start:stop] = past_texts(batch, past)
         arrays["description"][start:stop] = description_texts(batch, wanted=descriptions)
         arrays["occupation"][start:stop] = _class_numbers(batch, class_K)
         start = stop

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tritower.ranker.artifact import Artifact
-from tritower.ranker.batches import distinct_past, document_keys, document_vectors, mapped
+from tritower.ranker.batches import document_keys, document_vectors, mapped
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import TripleTower
 
@@ -30,16 +30,14 @@ class Scorer:
 
     def __init__(self, artifact: Artifact, matrix_TD: NDArray[Any]) -> None:
         self.normaliser = artifact.normaliser
-        self.matrix_TD = mapped(matrix_TD)
-        self.members = [_Member(member.relevance, self.matrix_TD, artifact.config) for member in artifact.members]
+        texts_TD = mapped(matrix_TD)
+        self.members = [_Member(member.relevance, texts_TD, artifact.config) for member in artifact.members]
 
     def score(
         self,
         query_N: NDArray[Any],
         document_N: NDArray[Any],
         feature_NF: NDArray[np.float32],
-        key_NC: NDArray[np.int32],
-        past_NH: NDArray[np.int32],
         description_N1: NDArray[np.int32],
     ) -> NDArray[np.float32]:
         """Probability of a click at the top position (N,).
@@ -48,8 +46,6 @@ class Scorer:
             query_N: text numbers of the queries.
             document_N: text numbers of the documents.
             feature_NF: raw features, NaN = missing.
-            key_NC: company and occupation numbers, -1 = unknown.
-            past_NH: text numbers of past clicks, -1 = none.
             description_N1: text numbers of descriptions, -1 = none; no column for a model without descriptions.
         """
         document_N = document_keys(mapped(document_N), mapped(description_N1)).numpy()
@@ -57,15 +53,9 @@ class Scorer:
         out_N = np.empty(len(query_N), dtype=np.float32)
         for start in range(0, len(query_N), _CHUNK):
             part = slice(start, start + _CHUNK)
-            past_U, past_BH = distinct_past(torch.from_numpy(past_NH[part]))
-            inputs = (
-                torch.from_numpy(feature_NF[part]),
-                torch.from_numpy(key_NC[part]).long(),
-                self.matrix_TD.index_select(0, past_U).float(),
-                past_BH,
-            )
+            feature_BF = torch.from_numpy(feature_NF[part])
             with torch.inference_mode():
-                score_MB = [torch.sigmoid(member(query_N[part], document_N[part], inputs)) for member in self.members]
+                score_MB = [torch.sigmoid(member(query_N[part], document_N[part], feature_BF)) for member in self.members]
                 out_N[part] = torch.stack(score_MB).mean(0).numpy()
         return out_N
 
@@ -79,11 +69,11 @@ class _Member:
         self.queries = _Cache(tower.query_tower, functools.partial(vectors, described=False), width)
         self.documents = _Cache(tower.document_tower, functools.partial(vectors, described=config.descriptions), width)
 
-    def __call__(self, query_B: NDArray[Any], document_B: NDArray[Any], inputs: tuple[Tensor, ...]) -> Tensor:
+    def __call__(self, query_B: NDArray[Any], document_B: NDArray[Any], feature_BF: Tensor) -> Tensor:
         query, document = (
             torch.split(cached, self.tower.widths, 1) for cached in (self.queries(query_B), self.documents(document_B))
         )
-        return self.tower.join(query, document, *inputs)
+        return self.tower.join(query, document, feature_BF)
 
 
 class _Cache:

@@ -141,8 +141,8 @@ def _prepare(
             for split in ("train", "validation"):
                 shutil.rmtree(work / split, ignore_errors=True)
                 rows.write(
-                    features / split, work / split, names=names, normaliser=fitted, keys=config.hash_buckets > 0,
-                    past=config.past_clicks, descriptions=config.descriptions, class_K=class_K,
+                    features / split, work / split, names=names, normaliser=fitted,
+                    descriptions=config.descriptions, class_K=class_K,
                 )  # fmt: skip
         place.barrier()
         train_rows, validation = (rows.read(work / split) for split in ("train", "validation"))

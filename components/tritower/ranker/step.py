@@ -80,24 +80,18 @@ def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: 
     names = rows.feature_names(features)
     loaded.expect(names=names, encoder=encoder, where=str(features))
     scorer = Scorer(loaded, matrix_TD)
-    total, past, described = 0, loaded.config.past_clicks, loaded.config.descriptions
+    total, described = 0, loaded.config.descriptions
     with storage.atomic_directory(scores) as out, logs.phase(logger, "score") as counts:
         for split in splits:
             with pq.ParquetWriter(out / f"{split}.parquet", schema.SCORES.arrow(), compression="zstd") as writer:
-                optional = rows.optional_columns(
-                    features / split, keys=loaded.config.hash_buckets > 0, past=past > 0, descriptions=described
-                )
-                for batch, feature_NF in rows.stream(features / split, [*_KEYS, *optional], names):
-                    extras = (
-                        rows.key_numbers(batch),
-                        rows.past_texts(batch, past),
-                        rows.description_texts(batch, wanted=described),
-                    )
+                columns = [*_KEYS, *([rows.DESCRIPTION] if described else [])]
+                for batch, feature_NF in rows.stream(features / split, columns, names):
+                    description_N1 = rows.description_texts(batch, wanted=described)
                     text_N2 = [np.asarray(batch.column(name)) for name in ("query_text", "document_text")]
-                    score_N = scorer.score(text_N2[0], text_N2[1], feature_NF, *extras)
+                    score_N = scorer.score(text_N2[0], text_N2[1], feature_NF, description_N1)
                     _check_finite(score_N, batch, model, split)
-                    columns = [batch.column("row"), batch.column("request"), pa.array(score_N)]
-                    writer.write_batch(pa.record_batch(columns, schema=schema.SCORES.arrow()))
+                    scored = [batch.column("row"), batch.column("request"), pa.array(score_N)]
+                    writer.write_batch(pa.record_batch(scored, schema=schema.SCORES.arrow()))
                     total += batch.num_rows
         storage.write_json(out / "scores.json", {"model": "ranker", "examination": loaded.examination()})
         counts["rows"] = total

@@ -18,7 +18,6 @@ from tritower.errors import DataError, NonFiniteLossError
 from tritower.ranker import batches, checkpoint, heap, measure
 from tritower.ranker.batches import Batch
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.listwise import softmax_loss
 from tritower.ranker.network import ClickModel, Clicks
 from tritower.ranker.optimiser import FlatAdamW, rate
 from tritower.ranker.place import Place, multiplies_bf16
@@ -72,8 +71,7 @@ class Trainer:
         metrics_file: Path | None = None,
         failures: Path,
     ) -> None:
-        parts = place.world * config.accumulate
-        self.batch_size = min(config.batch_size, len(train)) // parts * parts
+        self.batch_size = min(config.batch_size, len(train)) // place.world * place.world
         if not self.batch_size or not len(validation):
             raise DataError(
                 f"{len(train)} rows to train on, {len(validation)} to validate",
@@ -111,8 +109,8 @@ class Trainer:
             step = self.progress.step
             if step // self.per_epoch != epoch:
                 epoch = step // self.per_epoch
-                order_N = batches.epoch_order(self.rows, seed=self.config.seed, epoch=epoch, shuffle=self.config.shuffle)
-            loss = self._backward_all(order_N, step)
+                order_N = batches.epoch_order(self.rows, seed=self.config.seed, epoch=epoch)
+            loss = self._backward(order_N, step)
             rate_now = self.optimiser.step(rate(step, self.steps, self.config.warmup_share))
             self.progress.step = step + 1
             self.scalars.step(step + 1, self.steps, rows=self.batch_size, loss=loss, rate=rate_now)
@@ -122,27 +120,16 @@ class Trainer:
                 saved_at = time.monotonic()
                 self._save()
 
-    def _backward_all(self, order_N: NDArray[np.int32], step: int) -> float:
+    def _backward(self, order_N: NDArray[np.int32], step: int) -> float:
         """Gradients of one step; the loss."""
-        config, place = self.config, self.place
-        if config.dropout:
-            # Dropout depends on the step and the rank only, so a resumed run draws the same masks.
-            torch.manual_seed(hash((config.seed, step, place.rank)) & 0x7FFF_FFFF_FFFF)
+        place = self.place
         index_B = batches.shard(order_N, step % self.per_epoch, batch_size=self.batch_size, rank=place.rank, world=place.world)
-        total = 0.0
-        for index in np.split(index_B, config.accumulate):
-            total += self._backward(self.train(index), step)
-        return total
-
-    def _backward(self, batch: Batch, step: int) -> float:
+        batch = self.train(index_B)
         with self.autocast:
             said: Clicks = self.model(*batch.inputs())
         loss = click_loss(said.click_B, said.skip_B, batch.clicked_B)
         if said.query_QC is not None and said.document_JC is not None:
             loss = loss + self.config.occupation_weight * class_loss(said.query_QC, said.document_JC, batch)
-        if self.config.listwise:
-            loss = loss + self.config.listwise * softmax_loss(said.click_B, batch.clicked_B, batch.request_B)
-        loss = loss / self.config.accumulate
         value = loss.item()
         if not math.isfinite(value):
             self._stop_non_finite(batch, step)

@@ -47,7 +47,6 @@ class Parameter:
 
 SPACE = (
     Parameter(name="learning_rate", kind="double", low=3e-4, high=5e-3, log=True),
-    Parameter(name="dropout", kind="double", low=0.0, high=0.4),
     Parameter(name="weight_decay", kind="double", low=1e-3, high=0.3, log=True),
     Parameter(name="batch_size", kind="categorical", choices=("1024", "2048", "4096", "8192")),
     Parameter(name="interaction_tower", kind="categorical", choices=("64,32", "128,64", "256,128", "256,128,64")),

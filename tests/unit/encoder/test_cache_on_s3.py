@@ -10,8 +10,6 @@ from tritower import storage
 from tritower.encoder import step
 from tritower.encoder.config import EmbedConfig
 
-from tests.unit.storage.conftest import bare, endpoint, s3  # noqa: F401
-
 
 def run(tiny: Path, folder: Path, texts: list[str], cache: str) -> tuple[np.ndarray, int]:
     folder.mkdir()
@@ -21,7 +19,7 @@ def run(tiny: Path, folder: Path, texts: list[str], cache: str) -> tuple[np.ndar
     return np.load(folder / "out" / "matrix.npy"), info["new_texts"]
 
 
-def test_a_second_run_takes_its_vectors_from_the_store(tiny_model: Path, tmp_path: Path, s3: str) -> None:  # noqa: F811
+def test_a_second_run_takes_its_vectors_from_the_store(tiny_model: Path, tmp_path: Path, s3: str) -> None:
     texts = [f"{trade} {word}" for trade in ("nurse", "cook") for word in ("wanted", "acme", "globex", "senior")]
     first, new = run(tiny_model, tmp_path / "one", texts, s3)
     assert new == 8

@@ -1,8 +1,6 @@
 """The gazetteer: what it finds, where, and that it does what the plain version of its rules does."""
 
-import importlib.util
 import time
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -12,10 +10,7 @@ from tritower.entities import corpus, lexicon
 from tritower.entities.gazetteer import Gazetteer
 from tritower.entities.spans import Span
 
-_spec = importlib.util.spec_from_file_location("entities_reference", Path(__file__).with_name("reference.py"))
-assert _spec and _spec.loader
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
+from tests.support import entity_rules as reference
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tiny_dataset
 from tritower import schema
 from tritower.errors import StorageError
 from tritower.features import audit, step
 from tritower.features.config import FeaturesConfig
+
+from tests.support import tiny_dataset
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tiny_dataset
 from tritower import schema
 from tritower.features import entities, step
 from tritower.features.audit import run as audit
 from tritower.features.config import FeaturesConfig
+
+from tests.support import tiny_dataset
 
 FOUND = [  # text, label, value; 0 and 1 are queries, 2 and 3 titles
     (0, "TITLE", "registered nurse"), (0, "SENIORITY", "senior"), (0, "PLACE", "texas"), (0, "COMPANY", "acme"),

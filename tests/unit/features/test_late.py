@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import tiny_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from tritower import schema
@@ -17,6 +16,8 @@ from tritower.errors import DataError
 from tritower.features import source, step
 from tritower.features.config import FeaturesConfig
 from tritower.features.counted import DAY_US, Counted
+
+from tests.support import tiny_dataset
 
 CONFIG = FeaturesConfig()
 

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import tiny_dataset
 from tritower import __version__, schema, storage
 from tritower.errors import ArtifactError
 from tritower.features import catalogue, source, state, step
 from tritower.features.config import FeaturesConfig
+
+from tests.support import tiny_dataset
 
 CONFIG = FeaturesConfig(history_clicks=3, history_searches=2, ctr_half_life_days=0.02)
 NAMES = ["row", *catalogue.whole_layout(with_entities=False).names]

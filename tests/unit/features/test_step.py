@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import tiny_dataset
 from tritower import schema
 from tritower.errors import ArtifactError, StorageError
 from tritower.features import catalogue, source, step
 from tritower.features.config import FeaturesConfig
+
+from tests.support import tiny_dataset
 
 
 @pytest.fixture(scope="module")

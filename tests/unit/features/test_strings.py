@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rapidfuzz import distance, fuzz
-from tritower.features import corpus, strings, textual
+from tritower.features import strings
 
 LIBRARY = (
     lambda a, b: fuzz.token_set_ratio(a, b) / 100,
@@ -42,36 +42,27 @@ def test_scores_equal_rapidfuzz(texts: list[str]) -> None:
     count = len(texts)
     left, right = (side.ravel() for side in np.meshgrid(np.arange(count), np.arange(count)))
     out_SN = np.empty((4, count * count), np.float32)
-    scorer = strings.PairScorer(strings.Corpus(pa.array(texts)), strings.TITLE_SCORERS, cache_bits=3)
+    words = strings.words(pa.array(texts))
+    scorer = strings.PairScorer(words, words, strings.TITLE_SCORERS, strings.Cache(4, bits=3))
     scorer.scores(left.astype(np.int32), right.astype(np.int32), out_SN)
     for i in range(count * count):
         for s, score in enumerate(LIBRARY):
             a, b = texts[left[i]], texts[right[i]]
-            assert out_SN[s, i] == np.float32(score(a, b)) or out_SN[s, i] == pytest.approx(score(a, b), abs=1e-6), (s, a, b)
-
-
-def test_long_texts_are_left_to_the_library() -> None:
-    """The kernel itself says which pairs it cannot do: those whose shorter text has more than 64 characters."""
-    prepared = corpus.prepare(pa.array(["q" * 64, "z" * 65, "q" * 200]))
-    out_SN = np.empty((3, 3), np.float32)
-    left, right = np.array([0, 1, 0]), np.array([1, 2, 2])
-    cache = np.full((8, 16), -1, np.int32)
-    assert textual.score(prepared, left, right, 0, np.arange(3), cache, cache.view(np.float32), out_SN)
-    assert (out_SN[:, 1] == -1).all()
-    assert (out_SN[:, [0, 2]] >= 0).all()
+            assert out_SN[s, i] == np.float32(score(a, b)), (s, a, b)
 
 
 def test_blank_and_unknown_texts_are_missing() -> None:
     """Repeats, collisions in a cache of 16 slots, blank and unknown texts, over several batches."""
     rng = np.random.default_rng(0)
     texts = ["", *(" ".join(rng.choice(["nurse", "rn", "java", "night", "sr"], 3)) for _ in range(40))]
-    scorer = strings.PairScorer(strings.Corpus(pa.array(texts)), ("partial",), right_from=1, cache_bits=4)
+    words = strings.words(pa.array(texts))
+    scorer = strings.PairScorer(words, strings.words(pa.array(texts[1:])), ("partial",), strings.Cache(1, bits=4))
     for _ in range(5):
         left, right = rng.integers(-1, 40, (2, 300)).astype(np.int32)
         out_SN = np.empty((1, 300), np.float32)
         scorer.scores(left, right, out_SN)
         for i in range(300):
-            if left[i] <= 0 or right[i] < 0:
+            if left[i] < 0 or right[i] < 0:
                 assert np.isnan(out_SN[0, i])
             else:
                 assert out_SN[0, i] == pytest.approx(fuzz.partial_ratio(texts[left[i]], texts[right[i] + 1]) / 100)

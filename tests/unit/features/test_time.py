@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritower.features.audit import read_log, same
@@ -15,6 +14,8 @@ from tritower.features.feature_state import FeatureState
 from tritower.features.reference import Reference
 from tritower.features.tables import FeatureTables
 from tritower.features.timeline import NO_TIME, Rows
+
+from tests.support import tiny_dataset
 
 CONFIG = FeaturesConfig(history_clicks=3, history_searches=2, positions=4, ctr_half_life_days=0.05)
 MINUTE = tiny_dataset.MINUTE

@@ -1,14 +1,11 @@
 """What a bench reports can be: a child's memory is its own, and nothing is beyond its limit."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
-_SPEC = importlib.util.spec_from_file_location("bench_timing", Path(__file__).parents[2] / "bench" / "timing.py")
-timing = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(timing)
+from tests.bench import timing
 
 
 def test_a_childs_peak_is_its_own_however_large_its_parent_is():

@@ -1,5 +1,6 @@
 """The one door for outside values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -17,8 +18,6 @@ class Inner:
 
 @dataclass(frozen=True, kw_only=True)
 class Knobs:
-    REMOVED: ClassVar[dict[str, str]] = {"speed": "Give rate instead."}
-
     rows: int = 1
     rate: float = 0.5
     name: str = "a"
@@ -27,6 +26,13 @@ class Knobs:
     widths: tuple[int, ...] = (1, 2)
     limit: float | None = None
     inner: Inner = field(default_factory=Inner)
+
+    FORMER: ClassVar[Mapping[str, str | config.Removed]] = {
+        "pace": "rate",
+        "depth": "inner.depth",
+        "noise": config.Removed("it changed nothing", off=0.0),
+        "order": config.Removed("one order is left", off="by size"),
+    }
 
     def __post_init__(self) -> None:
         config.check(self.rows >= 0, "rows", self.rows, "of 0 or more")
@@ -52,6 +58,9 @@ def test_an_int_arrives_as_int_float_or_text(given_value: object) -> None:
         ({"limit": "2"}, Knobs(limit=2.0)),
         ({"inner": {"depth": "4"}}, Knobs(inner=Inner(depth=4))),
         ({"inner": '{"depth": 4}'}, Knobs(inner=Inner(depth=4))),
+        ({"inner.depth": "4"}, Knobs(inner=Inner(depth=4))),
+        ({"depth": 4.0, "pace": 1}, Knobs(rate=1.0, inner=Inner(depth=4))),
+        ({"noise": "0", "order": "by size"}, Knobs()),
         ({"name": 7}, Knobs(name="7")),
         (None, Knobs()),
     ],
@@ -64,8 +73,7 @@ def test_values_convert_to_the_declared_type(values: dict[str, object] | None, e
     ("values", "fragments"),
     [
         ({"rowz": 1}, ["'rowz'", "Knobs", "Did you mean 'rows'?"]),
-        ({"zzzzzz": 1}, ["'zzzzzz'", "Known knobs: inner, kind"]),
-        ({"speed": 1}, ["'speed' was taken out", "Knobs", "Give rate instead."]),
+        ({"zzzzzz": 1}, ["'zzzzzz'", "Known knobs: inner.depth, kind"]),
         ({"rows": "five"}, ["'five'", "Knobs.rows"]),
         ({"rows": 5.5}, ["5.5", "Knobs.rows"]),
         ({"rows": -1}, ["rows is -1", "Knobs.rows", "0 or more"]),
@@ -73,6 +81,15 @@ def test_values_convert_to_the_declared_type(values: dict[str, object] | None, e
         ({"rate": "inf"}, ["Knobs.rate"]),
         ({"kind": "z"}, ["'z'", "Knobs.kind"]),
         ({"inner": {"dept": 4}}, ["'dept'", "Knobs.inner", "Did you mean 'depth'?"]),
+        ({"inner.dept": 4}, ["'dept'", "Knobs.inner", "Did you mean 'depth'?"]),
+        ({"dept": 4}, ["'dept'", "Knobs", "Did you mean 'inner.depth'?"]),
+        ({"rows.depth": 4}, ["unknown knob 'rows.depth'", "Did you mean 'inner.depth'?"]),
+        ({"depth": 4, "inner": '{"depth": 3}'}, ["given twice", "Knobs.inner"]),
+        ({"pace": 1, "rate": 1}, ["given twice", "Knobs.rate"]),
+        ({"depth": 4, "inner": 3}, ["Knobs.inner"]),
+        ({"noise": 0.1}, ["'noise' was removed: it changed nothing", "Knobs", "Leave it out"]),
+        ({"noise": "much"}, ["'noise' was removed"]),
+        ({"order": "by name"}, ["'order' was removed: one order is left"]),
         ({"inner": "deep"}, ["mapping", "Knobs.inner"]),
         ({"widths": "[1, 2"}, ["JSON", "Knobs.widths"]),
     ],

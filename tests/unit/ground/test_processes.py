@@ -12,9 +12,9 @@ import pytest
 from tritower import child, errors, processes
 from tritower.errors import ConfigError, DataError, StepError, StorageError
 
-from tests.unit.ground import family
+from tests.support import family
 
-WORKER = "tests.unit.ground.worker"
+WORKER = "tests.support.worker"
 NO_NETWORK = ["unshare", "-n", "-u", "sh", "-c", 'ip link set lo up && hostname nowhere && exec "$@"', "sh"]
 
 
@@ -206,7 +206,7 @@ def test_a_process_whose_fellows_do_not_come_gives_up(tmp_path: Path) -> None:
     """Rank 0 of two, and no rank 1: both rooms wait for a stated time only."""
     port = str(processes._free_port())
     environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = processes.module("tests.unit.ground.alone")
+    command = processes.module("tests.support.alone")
     with processes.started(command, environment=environment | {processes.START_TIMEOUT: "1"}, stderr=subprocess.DEVNULL) as one:
         assert one.popen.wait(60) == 1
         assert str(one.failure()).startswith("not all of 2 processes have come within 1 s (in start of the process group)")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pip
 import pytest
 
-from tests.unit.images.conftest import torch_release, wheel
+from tests.support.wheels import torch_release, wheel
 
 ROOT = Path(__file__).parents[3]
 # A Python whose virtual environments write down how they are called.

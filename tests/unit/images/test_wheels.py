@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tritower import __version__
 
-from tests.unit.images.conftest import torch_release, wheel
+from tests.support.wheels import torch_release, wheel
 
 # Answers as an engine that has the images in `$HERE/images`, and builds by adding to them.
 ENGINE = """#!/bin/sh

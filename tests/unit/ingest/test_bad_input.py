@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tritower.errors import ConfigError, CredentialsError, DataError, QualityError, SchemaError, StorageError, TritowerError
 
-from .conftest import Log, at, save
+from tests.support.ingest_log import Log, at, save
 
 
 def _drop(name: str) -> Callable[[Log], None]:

@@ -14,7 +14,7 @@ from tritower.errors import DataError, SchemaError
 from tritower.ingest import csv_files, csv_records
 from tritower.ingest.raw import Refused
 
-from .conftest import Log
+from tests.support.ingest_log import Log
 
 CASES = Path(__file__).parents[2] / "data" / "cases"
 

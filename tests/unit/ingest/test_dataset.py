@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from tritower import schema
 
-from .conftest import Log, at, jobs
+from tests.support.ingest_log import Log, at, jobs
 
 
 def test_every_table_has_its_schema(log: Log) -> None:

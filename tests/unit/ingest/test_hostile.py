@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tritower.ingest import parquet_files, raw
 
-from .conftest import Log, save
+from tests.support.ingest_log import Log, save
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

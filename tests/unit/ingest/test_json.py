@@ -12,7 +12,7 @@ from tritower.errors import DataError
 from tritower.ingest import json_files
 from tritower.ingest.raw import Refused
 
-from .conftest import Log, _plain
+from tests.support.ingest_log import Log, plain
 
 CASES = Path(__file__).parents[2] / "data" / "cases"
 NOTHING: frozenset[str] = frozenset()
@@ -202,7 +202,7 @@ def test_an_indented_log(log: Log) -> None:
     expected = log.shown()
     file = log.folder / "indented.json"
     file.write_text(
-        "\n".join(json.dumps({k: _plain(v) for k, v in row.items() if v is not None}, indent=2) for row in log.impressions)
+        "\n".join(json.dumps({k: plain(v) for k, v in row.items() if v is not None}, indent=2) for row in log.impressions)
     )
     log.run(places={"impressions": str(file)})
     assert log.shown() == expected

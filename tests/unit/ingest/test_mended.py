@@ -14,7 +14,7 @@ from tritower.errors import QualityError
 from tritower.ingest import step
 from tritower.ingest.config import IngestConfig
 
-from .conftest import Log, at
+from tests.support.ingest_log import Log, at
 
 CASES = Path(__file__).parents[2] / "data" / "cases"
 SUFFIXES = (".csv", ".jsonl", ".parquet")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritower.ingest.negatives import draw
 
-from .conftest import Log, at
+from tests.support.ingest_log import Log, at
 
 DAY = 86_400_000_000
 

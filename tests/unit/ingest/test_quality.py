@@ -9,7 +9,7 @@ from tritower.errors import QualityError
 from tritower.ingest import step
 from tritower.ingest.config import IngestConfig
 
-from .conftest import Log, at, save
+from tests.support.ingest_log import Log, at, save
 
 
 def _quality(log: Log) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tritower.engines.protocol import open_engine
 from tritower.ingest import repeats, step
 from tritower.ingest.config import IngestConfig
 
-from .conftest import Log, at
+from tests.support.ingest_log import Log, at
 
 CASES = Path(__file__).parents[2] / "data" / "cases"
 

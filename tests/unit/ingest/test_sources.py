@@ -16,7 +16,7 @@ import pytest
 from tritower.errors import ConfigError, DataError, SchemaError, StorageError, TritowerError
 from tritower.ingest import csv_files, listing, parquet_files, sources
 
-from .conftest import Log, at, impressions, save
+from tests.support.ingest_log import Log, at, impressions, save
 
 CASES = Path(__file__).parents[2] / "data" / "cases"
 RAW = CASES / "raw_errors"

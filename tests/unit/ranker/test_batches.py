@@ -26,26 +26,22 @@ def make(lengths: list[int], seed: int = 0, described: int = 0) -> Rows:
         clicked=random.random(n) < 0.5,
         randomised=random.random(n) < 0.5,
         feature=random.normal(size=(n, 3)).astype(np.float16),
-        key=random.integers(-1, 7, (n, 2)).astype(np.int32),
-        past=random.integers(-1, 30, (n, 4)).astype(np.int32),
         occupation=random.integers(-1, 5, n).astype(np.int16),
     )
 
 
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=30), st.sampled_from(["rows", "requests"]), st.integers(0, 3))
-def test_an_epoch_has_every_row_once(lengths: list[int], shuffle: str, epoch: int):
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=30), st.integers(0, 3))
+def test_an_epoch_has_every_row_once(lengths: list[int], epoch: int):
     rows = make(lengths)
-    order = batches.epoch_order(rows, seed=1, epoch=epoch, shuffle=shuffle)
+    order = batches.epoch_order(rows, seed=1, epoch=epoch)
     np.testing.assert_array_equal(np.sort(order), np.arange(len(rows)))
-    if shuffle == "requests":
-        changes = np.count_nonzero(np.diff(rows.request[order]))
-        assert changes == len(lengths) - 1  # each search is one run
+    changes = np.count_nonzero(np.diff(rows.request[order]))
+    assert changes == len(lengths) - 1  # each search is one run
 
 
-@pytest.mark.parametrize("shuffle", ["rows", "requests"])
-def test_epochs_differ_and_repeat_by_seed(shuffle: str):
+def test_epochs_differ_and_repeat_by_seed():
     rows = make([3] * 40)
-    first, again, second = (batches.epoch_order(rows, seed=5, epoch=e, shuffle=shuffle) for e in (0, 0, 1))
+    first, again, second = (batches.epoch_order(rows, seed=5, epoch=e) for e in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, second)
 
@@ -70,9 +66,6 @@ def test_gather_returns_each_rows_own_texts_and_each_text_once():
     np.testing.assert_array_equal(batch.class_B, rows.occupation[index])
     assert batch.class_J[batch.document_B[3]] == rows.occupation[17]
     assert (batch.class_J[len(set(rows.document[index])) :] == -1).all()
-    none = rows.past[index] < 0
-    np.testing.assert_array_equal(batch.past_BH.numpy() < 0, none)
-    np.testing.assert_array_equal(batch.past_UD[batch.past_BH][~torch.from_numpy(none)], matrix_TD[rows.past[index]][~none])
     np.testing.assert_array_equal(batch.clicked_B, rows.clicked[index])
     np.testing.assert_array_equal(batch.position_B, rows.position[index])
 

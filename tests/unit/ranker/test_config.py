@@ -9,8 +9,8 @@ from tritower.ranker.config import RankerConfig
 @pytest.mark.parametrize(
     ("knob", "value"),
     [
-        ("dropout", 1.0), ("query_tower", ()), ("document_tower", (64,)), ("batch_size", 0), ("positions", 0),
-        ("accumulate", 3), ("learning_rate", 0.0), ("clip_norm", -1), ("position", "sideways"), ("warmup_share", 1),
+        ("query_tower", ()), ("document_tower", (64,)), ("batch_size", 0), ("positions", 0),
+        ("batch_size", 1), ("learning_rate", 0.0), ("clip_norm", -1), ("position", "sideways"), ("warmup_share", 1),
     ],
 )  # fmt: skip
 def test_out_of_range(knob: str, value: object):

@@ -21,8 +21,7 @@ GOLDEN = Path(__file__).parents[2] / "golden/ranker_loss.json"
 CONFIG = RankerConfig(
     descriptions=False, text_scale=1.0,
     query_tower=(32, 16), document_tower=(32, 16), interaction_tower=(32,), head=(32,), epochs=4, batch_size=256,
-    precision="fp32", average=0.9, gates=True, cross_layers=1, listwise=0.1, seed=3, patience=99, occupation_classes=0,
-    dropout=0.1,
+    precision="fp32", average=0.9, cross_layers=1, seed=3, patience=99, occupation_classes=0,
 )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ from tritower.ranker.network import (
     examination,
 )
 
-NO_EXTRAS = (torch.empty(0), torch.empty(0), torch.empty(0))  # hashed keys and past clicks are off
 TINY = RankerConfig(
     query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), text_scale=0.5, descriptions=False,
     occupation_classes=0,
@@ -48,7 +47,7 @@ def tiny() -> TripleTower:
 
 
 def test_tower_is_relu_of_an_affine_map():
-    tower = Tower(2, (1,), dropout=0.0)
+    tower = Tower(2, (1,))
     fill(tower[0], [[2.0, -1.0]], [0.5])
     assert tower(torch.tensor([[1.0, 1.0], [0.0, 4.0]])).tolist() == [[1.5], [0.0]]
 
@@ -57,7 +56,7 @@ def test_triple_tower_by_hand():
     query_QD = torch.tensor([[2.0, 4.0]])  # halved -> [1.5, 4]
     document_JD = torch.tensor([[0.0, 0.0], [4.0, 2.0]])  # halved -> [0, 3], [3, 1]
     feature_BF = torch.tensor([[3.0, 1.0], [float("nan"), 1.0]])  # -> 3 + 2 = 5; 0 + 2 + 10 (first one missing) = 12
-    logits, *classes = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF, *NO_EXTRAS)
+    logits, *classes = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF)
     # Row 0: 1.5 + document[1] 1 + interaction 5 + product[1] 4 * 1 = 11.5; 0.5 * 11.5 - 1
     # Row 1: 1.5 + 3 + 12 + 4 * 3 = 28.5; the second hidden unit stays below 0 in both
     assert logits.tolist() == [4.75, 13.25]
@@ -83,7 +82,7 @@ def test_class_match_by_hand():
 def test_one_missing_value_differs_from_zero():
     tower, one = tiny(), torch.zeros(1, dtype=torch.long)
     args = torch.ones(1, 2), torch.ones(1, 2), one, one
-    missing, zero = (tower(*args, torch.tensor([[value, 0.0]]), *NO_EXTRAS)[0] for value in (float("nan"), 0.0))
+    missing, zero = (tower(*args, torch.tensor([[value, 0.0]]))[0] for value in (float("nan"), 0.0))
     assert missing != zero
 
 
@@ -99,8 +98,8 @@ def test_distinct_texts_give_what_repeated_texts_give():
     query_B, document_B = torch.tensor([0, 1, 1, 0]), torch.tensor([2, 0, 1, 1])
     rows = torch.arange(4)
     torch.testing.assert_close(
-        tower(query_QD, document_JD, query_B, document_B, feature_BF, *NO_EXTRAS)[0],
-        tower(query_QD[query_B], document_JD[document_B], rows, rows, feature_BF, *NO_EXTRAS)[0],
+        tower(query_QD, document_JD, query_B, document_B, feature_BF)[0],
+        tower(query_QD[query_B], document_JD[document_B], rows, rows, feature_BF)[0],
     )
 
 
@@ -113,23 +112,16 @@ def test_positions_beyond_the_last_share_its_weight_and_the_top_has_none():
 
 @given(st.floats(-12, 12), st.floats(-6, 0))
 def test_product_is_examination_times_relevance(logit: float, bias: float):
-    click, skip = click_log_probabilities(torch.tensor([logit]), torch.tensor([bias]), kind="product")
+    click, skip = click_log_probabilities(torch.tensor([logit]), torch.tensor([bias]))
     expected = math.exp(bias) / (1 + math.exp(-logit))
     assert float(click.exp()) == pytest.approx(expected, rel=1e-4)
     assert float(skip.exp()) == pytest.approx(1 - expected, rel=2e-3, abs=1e-6)
 
 
-@given(st.floats(-12, 12), st.floats(-3, 3))
-def test_additive_shifts_the_logit(logit: float, bias: float):
-    click, skip = click_log_probabilities(torch.tensor([logit]), torch.tensor([bias]), kind="additive")
-    assert float(click.exp()) == pytest.approx(1 / (1 + math.exp(-logit - bias)), rel=1e-4)
-    assert float(click.exp() + skip.exp()) == pytest.approx(1, rel=1e-5)
-
-
 def test_gradient_at_zero_weight_is_that_of_the_product():
     """At examination 1 and relevance s, d log P / d bias = 1 and d log(1 - P) / d bias = -s / (1 - s)."""
     logit, bias = torch.tensor([0.4]), torch.zeros(1, requires_grad=True)
-    click, skip = click_log_probabilities(logit, bias, kind="product")
+    click, skip = click_log_probabilities(logit, bias)
     (of_click,) = torch.autograd.grad(click, bias, retain_graph=True)
     (of_skip,) = torch.autograd.grad(skip, bias)
     assert float(of_click) == pytest.approx(1.0)
@@ -138,7 +130,7 @@ def test_gradient_at_zero_weight_is_that_of_the_product():
 
 def test_a_weight_above_zero_can_come_back():
     bias = torch.tensor([0.7], requires_grad=True)
-    click, skip = click_log_probabilities(torch.zeros(1), bias, kind="product")
+    click, skip = click_log_probabilities(torch.zeros(1), bias)
     assert float(click.detach().exp()) == pytest.approx(0.5)
     skip.backward()
     assert float(bias.grad) < 0

@@ -46,8 +46,8 @@ def backward(model: ClickModel, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     width = model.relevance.document_tower.tower[0].in_features
     query_QD, document_JD, feature_BF = (torch.randn(6, size, generator=random) for size in (4, width, 2))
-    index, nothing = torch.arange(6), torch.empty(6, 0, dtype=torch.long)
-    said = model(query_QD, document_JD, index, index, feature_BF, nothing, query_QD[:0], nothing, index)
+    index = torch.arange(6)
+    said = model(query_QD, document_JD, index, index, feature_BF, index)
     (said.click_B.sum() + said.query_QC.square().sum() + said.document_JC.square().sum()).backward()
 
 

@@ -24,7 +24,7 @@ from tritower.ranker.config import RankerConfig
 from tritower.ranker.place import Place
 
 SMALL = RankerConfig(
-    query_tower=(16,), document_tower=(16,), interaction_tower=(16,), head=(16,), dropout=0.0, epochs=2, batch_size=256,
+    query_tower=(16,), document_tower=(16,), interaction_tower=(16,), head=(16,), epochs=2, batch_size=256,
     precision="fp32", threads=1, log_every_s=1.0, members=1,
 )  # fmt: skip
 
@@ -45,7 +45,7 @@ def one(log: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_two_processes_learn_what_one_learns(log: Any, one: Path, tmp_path: Path):
     """Same global batches: only the order of float32 additions differs. Tolerance 1e-4 of the loss, 2e-3 of the weights."""
-    two = train(log, tmp_path, replace(SMALL, processes=2, accumulate=2))
+    two = train(log, tmp_path, replace(SMALL, processes=2))
     losses = [storage.read_json(model / "metrics.json")["validation_log_loss"] for model in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     weights = [load_file(model / "model.safetensors") for model in (one, two)]
@@ -54,7 +54,7 @@ def test_two_processes_learn_what_one_learns(log: Any, one: Path, tmp_path: Path
 
 
 def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: Path):
-    config = replace(SMALL, dropout=0.2, checkpoint_every_steps=3, checkpoints=str(tmp_path / "checkpoints"))
+    config = replace(SMALL, checkpoint_every_steps=3, checkpoints=str(tmp_path / "checkpoints"))
     torch.set_num_threads(1)
     session.train(
         features=log.features, embeddings=log.embeddings, model=tmp_path / "straight", work=tmp_path / "work",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.recommend import board
+from tests.support import board
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tritower.recommend import step
 from tritower.recommend.config import CandidatesConfig, RecommendConfig
 from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS, SCORES
 
-from tests.unit.recommend import board
+from tests.support import board
 
 
 def found(dataset: Path, embeddings: Path, out: Path, **knobs: object) -> dict[str, list[int]]:

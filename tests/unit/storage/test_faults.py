@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tritower import storage
 from tritower.errors import StorageError
 
-from .conftest import s3_server
-from .faults import Fault, Proxy, proxy
+from tests.support.faults import Fault, Proxy, proxy
+from tests.support.s3 import client, s3_server
 
 DATA = bytes(range(256)) * 20_000  # 5 MB: one request to fetch, one to send
 
@@ -123,8 +122,7 @@ def test_a_body_that_always_ends_early_is_never_taken_for_whole(object_: str, be
 def test_an_object_replaced_while_it_is_read_is_an_error(
     object_: str, s3: str, between: Proxy, endpoint: str, tmp_path: Path
 ) -> None:
-    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-    direct = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+    direct = client(endpoint)
 
     def replace() -> None:
         direct.put_object(Bucket="bucket", Key=f"{s3.removeprefix('s3://bucket/')}/data", Body=DATA[::-1])
@@ -161,8 +159,7 @@ def test_a_part_that_never_arrives_leaves_nothing(s3: str, between: Proxy, endpo
     between.faults.append(Fault("status", method="PUT", path="partNumber=2", times=1000))
     with pytest.raises(StorageError, match="the store failed"):
         storage.upload_tree(tmp_path / "tree", s3)
-    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-    direct = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+    direct = client(endpoint)
     prefix = s3.removeprefix("s3://bucket/")
     assert direct.list_objects_v2(Bucket="bucket", Prefix=prefix)["KeyCount"] == 0
     assert not direct.list_multipart_uploads(Bucket="bucket", Prefix=prefix).get("Uploads")
@@ -198,8 +195,7 @@ def test_a_private_ca(bare: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "a").write_text("1")
     with s3_server(tmp_path / "log", options=("-c", str(tmp_path / "server.pem"), "-k", str(tmp_path / "server.key"))) as url:
         url = url.replace("http://", "https://")
-        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1", verify=str(ca), **keys).create_bucket(Bucket="bucket")
+        client(url, verify=str(ca)).create_bucket(Bucket="bucket")
         monkeypatch.setenv("TRITOWER_S3_ENDPOINT", url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

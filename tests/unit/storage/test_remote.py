@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +11,7 @@ from tritower.engines.protocol import open_engine
 from tritower.errors import CredentialsError, StorageError
 from tritower.storage import remote
 
-from .conftest import s3_server
+from tests.support.s3 import client, s3_server
 
 
 @pytest.fixture
@@ -100,10 +99,7 @@ def test_without_credentials_the_variables_are_named(uri: str, variable: str, tm
 
 def test_wrong_keys_are_refused(bare: None, tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server(tmp_path / "log", INITIAL_NO_AUTH_ACTION_COUNT="1") as url:
-        client = boto3.client(
-            "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key="secret"
-        )
-        client.create_bucket(Bucket="bucket")  # the one action that is allowed to all
+        client(url).create_bucket(Bucket="bucket")  # the one action that is allowed to all
         monkeypatch.setenv("TRITOWER_S3_ENDPOINT", url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")

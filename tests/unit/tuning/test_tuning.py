@@ -11,7 +11,7 @@ from tritower.errors import ConfigError, StepError
 from tritower.tuning import plots, space, step, trial
 from tritower.tuning.config import SPACE, Parameter, TuningConfig
 
-TRAINER = Path(__file__).parent / "trainer.py"
+TRAINER = Path(__file__).parents[2] / "support" / "trainer.py"
 COMMAND = (sys.executable, str(TRAINER), "--model={model}", "--metrics={metrics}", "--config={config}", "--data={features}")
 RATE = Parameter(name="rate", kind="double", low=1e-4, high=1.0, log=True)
 WIDTH = Parameter(name="width", kind="categorical", choices=("64", "128,64"))

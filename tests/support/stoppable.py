@@ -27,9 +27,9 @@ def act(deed: str, folder: str, done: dsl.Input[Dataset], out: Output[Dataset]) 
 
     (Path(folder) / "step").write_text(str(os.getpid()))
     if deed == "train":
-        processes.torchrun("tests.unit.ground.worker", ["sleep", folder], processes=2)
+        processes.torchrun("tests.support.worker", ["sleep", folder], processes=2)
     elif deed == "refuse":
-        processes.torchrun("tests.unit.ground.worker", ["refuse", folder], processes=2)
+        processes.torchrun("tests.support.worker", ["refuse", folder], processes=2)
     elif deed == "sleep":
         time.sleep(600)
     elif deed == "forge":

@@ -1,6 +1,6 @@
 """A process of a training that trains nothing: it says that it is there and does what its first argument says.
 
-`python -m tests.unit.ground.worker DEED FOLDER`
+`python -m tests.support.worker DEED FOLDER`
 """
 
 import os

@@ -1,6 +1,6 @@
 """A pipeline of three steps with folders between them, to test the cache; run as a program, it is a process to be killed.
 
-python -m tests.pipelines.chain PIPELINE ROOT ARGUMENTS(JSON)
+python -m tests.support.chain PIPELINE ROOT ARGUMENTS(JSON)
 """
 
 import json

@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
 
 
@@ -35,13 +35,19 @@ def s3_server(log: Path, host: str = "127.0.0.1", options: tuple[str, ...] = (),
             process.wait()
 
 
+def client(endpoint: str, **options: Any) -> Any:
+    """boto3's client, past all that is ours."""
+    import boto3  # not for the many tests that need no store
+
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+    return boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys, **options)
+
+
 @pytest.fixture(scope="session")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with one bucket, for all tests of this process."""
     with s3_server(tmp_path_factory.mktemp("s3") / "log") as url:
-        client = boto3.client(
-            "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key="secret"
-        )
-        client.create_bucket(Bucket="bucket")
+        client(url).create_bucket(Bucket="bucket")
         yield url
 
 
@@ -56,7 +62,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def s3(bare: None, endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """An empty place on the server, reachable through the environment."""
+    """An empty folder on the server, reachable through the environment."""
     monkeypatch.setenv("TRITOWER_S3_ENDPOINT", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
