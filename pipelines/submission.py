@@ -41,7 +41,7 @@ def check_locations(pipeline: Path, locations: Mapping[str, str]) -> list[str]:
         if parameter in imported and not location.partition("://")[2].strip("/").partition("/")[2]:
             problem = "a whole bucket cannot be imported"
             raise ConfigError(problem, where=where, remedy="Give the folder that the training run wrote, as bucket/path.")
-        if parameter in imported and remote.scheme(location) == "s3":
+        if parameter in imported and storage.Location.parse(location).scheme == "s3":
             doubts.append(
                 f"{where}: the backend imports it only where its ConfigMap kfp-launcher names a provider for s3 (else: 'Invalid"
                 " region'). What a run wrote into the backend's own store is at minio://, as the artifact's page says."
@@ -96,7 +96,7 @@ def _check_remote(location: str) -> None:
     if not location or storage.is_local(location):
         return
     try:
-        if remote.scheme(location) != "gs":
+        if storage.Location.parse(location).scheme != "gs":
             remote.access(location)
     except CredentialsError:
         raise

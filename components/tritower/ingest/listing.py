@@ -10,7 +10,7 @@ from pyarrow.fs import FileSelector, FileType
 from tritower import storage
 from tritower.errors import DataError, StorageError
 from tritower.ingest import streams
-from tritower.storage import walk
+from tritower.storage import local
 
 Format = Literal["csv", "jsonl", "parquet"]
 SUFFIXES: dict[str, Format] = {
@@ -106,11 +106,11 @@ def _local(uri: str) -> tuple[list[str], list[LeftOut]]:
     top = storage.local_path(uri)
     if top.is_file():
         return [uri], []
-    found = walk.below(top) if top.is_dir() else walk.Found()
+    found = local.below(top) if top.is_dir() else local.Found()
     for path in (*found.files, *(path for path, _ in found.left_out)):
         _check_name(path)
     for path, reason in found.left_out:
-        if reason == walk.NOWHERE:
+        if reason == local.NOWHERE:
             raise StorageError(reason, where=str(path), remedy="Mend it or remove it.")
     names = [f"{uri.rstrip('/')}/{path.relative_to(top).as_posix()}" for path in found.files]
     if not names:

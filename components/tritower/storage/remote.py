@@ -19,17 +19,20 @@ Where a store is and who may use it comes from the environment, never from a par
     STORAGE_EMULATOR_HOST                                          `host:port` of a Google storage emulator
 
 A request that fails for the store's sake (no connection, no answer in time, HTTP 429 and 5xx, a body that ends early) is
-made again after 0.5, 1, 2, 4... seconds. Whole objects are moved by `transfer.py`.
+made again after 0.5, 1, 2, 4... seconds. Whole objects are moved by `objects.py`.
 """
 
+import contextlib
+import errno
 import functools
 import os
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tritower.errors import ConfigError, CredentialsError, StorageError
+from tritower.storage.location import Location, LocationLike
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -44,9 +47,7 @@ _SDK_VARIABLES = (
 _REFUSED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE", "EXPIRED_TOKEN",
             "HTTP response code 403", "HTTP status 403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch",
             "ExpiredToken", "InvalidToken", "PERMISSION_DENIED", "UNAUTHENTICATED", "Unauthenticated")  # fmt: skip
-# A user and password before the bucket (keys of AWS may hold slashes), or a key among query parameters.
-_LOGIN = re.compile(r"^(?:[^/@]*|[^/]*:.*)@")
-_KEY = re.compile(r"([?&][^=&]*(?:secret|password|passwd|token|access_?key|signature|credential)[^=&]*=)[^&]*", re.IGNORECASE)
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _NO_BUCKET = ("NO_SUCH_BUCKET", "NoSuchBucket", "Bucket does not exist")
 _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "SSL peer certificate", "curlCode: 60", "curlCode: 77")
 _SILENT = ("NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "timed out", "Connection refused", "curlCode: 28",
@@ -69,45 +70,32 @@ class Access:
     retries: int
 
 
-def scheme(uri: str | Path) -> str:
-    """`file`, `s3`, `minio` or `gs`.
-
-    Raises:
-        StorageError: another scheme, or credentials stand in the location; they are not repeated.
-    """
-    head, separator, rest = str(uri).partition("://")
-    if separator and head.lower() != "file" and (_LOGIN.search(rest) or _KEY.search(rest)):
-        shown = _KEY.sub(r"\1***", _LOGIN.sub("***@", rest))
-        raise StorageError(
-            "credentials stand in the location",
-            where=f"{head}://{shown}",
-            remedy="Locations are shown and logged: give keys by the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,"
-            " TRITOWER_SECRET_DIR), and replace those that were given here.",
-        )
-    name = head.lower() if separator else "file"
-    if name not in ("file", "s3", "minio", "gs"):
-        raise StorageError(f"unknown scheme {head!r}", where=str(uri), remedy="Use a path, file://, s3://, minio:// or gs://.")
-    return name
-
-
-def split(uri: str | Path) -> tuple[str, str]:
-    """Bucket and key of a remote location."""
-    bucket, _, key = str(uri).partition("://")[2].rstrip("/").partition("/")
-    return bucket, key
-
-
-def filesystem(uri: str | Path) -> "FileSystem":
+def filesystem(location: Location) -> "FileSystem":
     """The pyarrow file system of a remote location.
 
     Raises:
         CredentialsError: there are no credentials for it.
     """
-    return google() if scheme(uri) == "gs" else _s3(access(uri))
+    return google() if location.scheme == "gs" else _s3(access(location))
 
 
-def explained(error: OSError, uri: str | Path) -> OSError:
+@contextlib.contextmanager
+def reading(location: LocationLike) -> Iterator[None]:
+    """Turn what a store says when it cannot be read or written into an error of ours that names the location."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        place = Location.parse(location)
+        if error.errno in _FULL or place.is_local:
+            raise
+        raise _explained(error, place) from error
+
+
+def _explained(error: OSError, location: Location) -> OSError:
     """What a store said, as an error of ours that names the location and the remedy."""
-    text, where = str(error).splitlines()[0][:500], str(uri)
+    text, where = str(error).splitlines()[0][:500], str(location)
 
     def says(words: tuple[str, ...]) -> bool:
         return any(word in str(error) for word in words)
@@ -116,7 +104,7 @@ def explained(error: OSError, uri: str | Path) -> OSError:
         problem = f"the store refuses the credentials: {text}"
         return CredentialsError(problem, where=where, remedy="Check the keys and what they may do.")
     if says(_NO_BUCKET):
-        return no_bucket(uri)
+        return no_bucket(location)
     if says(_UNTRUSTED):
         problem = f"the store's certificate is not trusted: {text}"
         return StorageError(problem, where=where, remedy="Set AWS_CA_BUNDLE to the PEM file of the CA that signed it.")
@@ -126,26 +114,27 @@ def explained(error: OSError, uri: str | Path) -> OSError:
     return StorageError(f"the store failed: {text}", where=where, remedy="Check the endpoint and the network.")
 
 
-def no_bucket(uri: str | Path) -> StorageError:
+def no_bucket(location: Location) -> StorageError:
     """The error for a location whose bucket is not there."""
-    return StorageError("the bucket does not exist", where=str(uri), remedy="Check its name and the endpoint.")
+    return StorageError("the bucket does not exist", where=str(location), remedy="Check its name and the endpoint.")
 
 
-def access(uri: str | Path) -> Access:
+def access(location: LocationLike) -> Access:
     """How to reach the S3 store behind an s3:// or minio:// location, from the environment.
 
     Raises:
         CredentialsError: no credentials are set.
         StorageError: a minio:// location without an endpoint.
     """
+    place = Location.parse(location)
     names = ["TRITOWER_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]
-    if scheme(uri) == "minio":
+    if place.scheme == "minio":
         names.insert(0, "MINIO_ENDPOINT")
     endpoint = next((os.environ[name] for name in names if os.environ.get(name)), "")
-    if scheme(uri) == "minio" and not endpoint:
+    if place.scheme == "minio" and not endpoint:
         raise StorageError(
             "no endpoint is set for minio://",
-            where=str(uri),
+            where=str(place),
             remedy="Set MINIO_ENDPOINT, such as http://seaweedfs.kubeflow:9000.",
         )
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else "")
@@ -155,7 +144,7 @@ def access(uri: str | Path) -> Access:
     if not (mode or (key and secret) or any(os.environ.get(name) for name in _SDK_VARIABLES) or shared.exists()):
         raise CredentialsError(
             "no credentials for the object store",
-            where=str(uri),
+            where=str(place),
             remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or TRITOWER_SECRET_DIR to a mounted Secret with accesskey"
             " and secretkey (TRITOWER_S3_CREDENTIALS=anonymous for a public bucket, =instance for a machine's role).",
         )
@@ -193,12 +182,12 @@ def _number(variable: str, default: float) -> float:
     return value
 
 
-def environment(uri: str | Path) -> dict[str, str]:
+def environment(location: LocationLike) -> dict[str, str]:
     """The variables by which another process reaches the store of an s3:// or minio:// location as this one does.
 
     Files that variables name stay files: the other process needs them at the same path.
     """
-    how = access(uri)
+    how = access(location)
     names = ("AWS_REGION", "AWS_DEFAULT_REGION", "TRITOWER_S3_CREDENTIALS", "TRITOWER_S3_CA_FILE", "AWS_CA_BUNDLE",
              "TRITOWER_S3_TIMEOUT_S", "TRITOWER_S3_RETRIES", "TRITOWER_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL",
              "MINIO_ENDPOINT", *_SDK_VARIABLES)  # fmt: skip

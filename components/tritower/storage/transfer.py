@@ -1,178 +1,129 @@
-"""Whole objects to and from a store: downloads that go on where they were cut, uploads in parts.
+"""Copies between this machine and a location: whole or not at all, whatever the location is.
 
-A request that fails for the store's sake is made again after 0.5, 1, 2, 4... seconds (see `remote.py` for how often). An
-object appears under its name when its last byte has arrived, and a file is handed on only with every byte of its object.
-Memory is bounded by the parts in flight, not by the object.
+What arrives here takes its name when it is whole (`atomic.py`), and a folder is compared with the manifest that came with it
+(`manifest.py`). An upload that fails takes back what it had sent.
 """
 
 import contextlib
-import functools
-import logging
-import random
-import time
-from collections.abc import Callable, Iterator
+import shutil
+import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tritower.storage.remote import Access, access, google, scheme, split
-
-if TYPE_CHECKING:
-    from minio import Minio
-
-_log = logging.getLogger(__name__)
-_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 20.0
-_BLOCK_BYTES = 1 << 20
-_PASSING = (429, 500, 502, 503, 504)
+from tritower.errors import StorageError
+from tritower.storage import atomic, local, manifest, objects, remote
+from tritower.storage.listing import list_files
+from tritower.storage.location import Location, LocationLike
+from tritower.storage.manifest import MARK
 
 
-def objects(uri: str | Path) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """(key, function that downloads it to a path) for every object at or under a location; errors are OSError."""
-    bucket, key = split(uri)
-    if scheme(uri) == "gs":
-        yield from _google_objects(uri, key)
-        return
-    how = access(uri)
-    client = _minio(how)
-
-    def download(name: str, size: int | None, target: str) -> None:
-        with _minio_errors():
-            _download(client, bucket, name, target, listed=size, retries=how.retries)
-
-    with _minio_errors():
-        for found in client.list_objects(bucket, prefix=key, recursive=True):
-            name = str(found.object_name)
-            if not name.endswith("/") and (name == key or name.startswith(f"{key}/" if key else "")):
-                yield name, functools.partial(download, name, found.size)
-
-
-def _google_objects(uri: str | Path, key: str) -> Iterator[tuple[str, Callable[[str], None]]]:
-    from pyarrow.fs import FileSelector, FileType, LocalFileSystem, copy_files
-
-    store, path = google(), str(uri).partition("://")[2].rstrip("/")
-
-    def download(source: str, target: str) -> None:
-        copy_files(source, target, source_filesystem=store, destination_filesystem=LocalFileSystem())
-
-    info = store.get_file_info(path)
-    found = (
-        [info] if info.type == FileType.File else store.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
-    )
-    for entry in found:
-        if entry.type == FileType.File:
-            yield entry.path.partition("/")[2], functools.partial(download, entry.path)
-
-
-def writers(uri: str | Path) -> tuple[Callable[[str, Path], None], Callable[[str], None]]:
-    """(put(key, file), remove(key)) for the bucket of a location; errors are OSError."""
-    bucket, _ = split(uri)
-    if scheme(uri) == "gs":
-        from pyarrow.fs import LocalFileSystem, copy_files
-
-        store = google()
-
-        def put_google(name: str, file: Path) -> None:
-            copy_files(str(file), f"{bucket}/{name}", source_filesystem=LocalFileSystem(), destination_filesystem=store)
-
-        def remove_google(name: str) -> None:
-            store.delete_file(f"{bucket}/{name}")
-
-        return put_google, remove_google
-    client = _minio(access(uri))
-
-    def put(name: str, file: Path) -> None:
-        with _minio_errors():
-            client.fput_object(bucket, name, str(file))
-
-    def remove(name: str) -> None:
-        with _minio_errors():
-            client.remove_object(bucket, name)
-
-    return put, remove
-
-
-def _download(client: "Minio", bucket: str, key: str, target: str, *, listed: int | None, retries: int) -> None:
-    """Copy an object to a file; an answer that ends early is continued from where it was cut.
-
-    Args:
-        listed: bytes that the store's list of objects gives, for an answer that does not say its length.
+def fetch(location: LocationLike, path: str | Path) -> Path:
+    """Copy what is at a location to `path`: a file or object to a file, a folder to a folder; whole or not at all.
 
     Raises:
-        OSError: the object changed meanwhile.
-        HTTPError: the answers ended early more than `retries` times.
+        StorageError: nothing is there, the store cannot be reached, or the disk is full.
+        CredentialsError: the store refuses the credentials, or there are none.
     """
-    from urllib3.exceptions import HTTPError
-
-    with Path(target).open("wb") as file:
-        etag, failures = "", 0
-        while True:
-            response = client.get_object(bucket, key, offset=file.tell())
-            try:
-                if etag and response.headers.get("ETag") != etag:
-                    raise OSError(f"the object {key!r} was replaced while it was read")
-                etag = response.headers.get("ETag", "")
-                size = _size(response.headers.get("Content-Length"), file.tell(), listed, key)
-                for block in response.stream(_BLOCK_BYTES):
-                    file.write(block)
-                if file.tell() == size:
-                    return
-                raise HTTPError(f"the answer ended after {file.tell()} of {size} bytes")
-            except HTTPError as error:
-                failures += 1
-                if failures > retries:
-                    raise
-                _log.warning("%s/%s was cut after %d bytes, trying again: %s", bucket, key, file.tell(), error)
-                time.sleep(min(_BACKOFF_S * 2 ** (failures - 1), _LONGEST_BACKOFF_S) * random.uniform(0.5, 1))
-            finally:
-                response.close()
-                response.release_conn()
+    source = Location.parse(location)
+    if source.is_local:
+        if not source.local.is_file():
+            return fetch_tree(source, path)
+        with atomic.file(path) as temporary:
+            shutil.copyfile(source.local, temporary)
+        return Path(path)
+    with remote.reading(source):
+        one = next((download for name, download in objects.found(source) if name == source.key), None)
+    if one is None:
+        return fetch_tree(source, path)
+    with atomic.file(path) as temporary, remote.reading(source):
+        one(str(temporary))
+    return Path(path)
 
 
-def _size(length: str | None, start: int, listed: int | None, key: str) -> int:
-    """Bytes of a whole object, from the length of an answer that begins at `start`, else from the list of objects."""
-    if length is not None:
-        return start + int(length)
-    if listed is None:
-        raise OSError(f"neither the answer nor the list of objects says how long {key!r} is")
-    return listed
+def fetch_tree(location: LocationLike, path: str | Path) -> Path:
+    """Copy every object under a location into the local folder `path`, all or nothing; a single object keeps its name.
+
+    Raises:
+        StorageError: nothing is there, the store cannot be reached, or the disk is full.
+        CredentialsError: the store refuses the credentials, or there are none.
+    """
+    source = Location.parse(location)
+    with atomic.directory(path) as folder, remote.reading(source):
+        if source.is_local:
+            local.copy(source.local, folder)
+        else:
+            _download(source, folder)
+        if (folder / MARK).exists() and (folder / MARK).stat().st_size:  # it came with the files
+            manifest.check(folder, shown=str(source))
+    return Path(path)
 
 
-@functools.cache
-def _minio(how: Access) -> "Minio":
-    import urllib3
-    from minio import Minio
-    from minio.credentials.providers import AWSConfigProvider, ChainedProvider, IamAwsProvider
-
-    static = bool(how.access_key) or how.anonymous
-    pool = urllib3.PoolManager(
-        maxsize=10,  # minio sends the parts of a large object by several threads
-        timeout=urllib3.Timeout(connect=min(10.0, how.timeout_s), read=how.timeout_s),
-        # POST starts and ends an upload in parts: both may be sent twice.
-        retries=urllib3.Retry(
-            total=how.retries, backoff_factor=_BACKOFF_S, backoff_max=_LONGEST_BACKOFF_S, status_forcelist=_PASSING,
-            allowed_methods=None,
-        ),
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=how.ca_file or None,
-    )  # fmt: skip
-    return Minio(
-        how.endpoint or "s3.amazonaws.com",
-        access_key=how.access_key or None,
-        secret_key=how.secret_key or None,
-        session_token=how.session_token or None,
-        secure=how.secure,
-        region=how.region or None,
-        credentials=None if static else ChainedProvider([AWSConfigProvider(), IamAwsProvider()]),
-        http_client=pool,
-    )
+def _download(source: Location, folder: Path) -> None:
+    count = 0
+    for name, download in objects.found(source):
+        relative = name[len(source.key) :].lstrip("/") or name.rpartition("/")[2]
+        target = (folder / relative).resolve()
+        if not target.is_relative_to(folder.resolve()):
+            raise StorageError(f"the object {name!r} points outside its folder", where=str(source), remedy="Rename it.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        download(str(target))
+        count += 1
+    if not count:
+        raise StorageError("nothing is there", where=str(source), remedy="Check the spelling of the location.")
 
 
-@contextlib.contextmanager
-def _minio_errors() -> Iterator[None]:
-    """The minio client's errors as OSError, which is what pyarrow raises."""
-    from minio.error import MinioException
-    from urllib3.exceptions import HTTPError
+def local_parquet_files(location: "LocationLike | list[Path]", scratch: str | Path) -> list[Path]:
+    """The Parquet files of a location as local paths; what is remote is copied to a fresh folder under `scratch`.
 
-    try:
-        yield
-    except (MinioException, HTTPError, ValueError) as error:
-        raise OSError(str(error)) from error
+    Raises:
+        StorageError: there is none.
+    """
+    if isinstance(location, list):
+        return location
+    source = Location.parse(location)
+    if not source.is_local:
+        source = Location.parse(fetch_tree(source, Path(scratch) / f"fetched-{uuid.uuid4().hex[:8]}"))
+    files = [Location.parse(file).local for file in list_files(source) if file.endswith(".parquet")]
+    if not files:
+        raise StorageError("no Parquet files", where=str(source), remedy="Was the step before it run to its end?")
+    return files
+
+
+def upload_tree(path: str | Path, location: LocationLike) -> int:
+    """Copy a local file or every file under a local folder to below a location; return how many there were.
+
+    On an error the objects already sent are removed. A local location is replaced atomically.
+    """
+    source, target = Path(path), Location.parse(location)
+    if target.is_local:
+        fetch_tree(source, target.local)
+        return sum(file.is_file() and file.name != MARK for file in target.local.rglob("*"))
+    files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
+    root = source if source.is_dir() else source.parent
+    sent = _send([(file, file.relative_to(root).as_posix()) for file in files], target)
+    return sent - sum(file.name == MARK for file in files)
+
+
+def upload(path: str | Path, location: LocationLike) -> int:
+    """Copy a local file to exactly this remote location, or a folder to below it; return the number of files.
+
+    On an error the objects already sent are removed.
+    """
+    return upload_tree(path, location) if Path(path).is_dir() else _send([(Path(path), "")], Location.parse(location))
+
+
+def _send(files: list[tuple[Path, str]], target: Location) -> int:
+    """Send files to names below a remote location."""
+    sent: list[str] = []
+    put, remove = objects.writers(target)
+    with remote.reading(target):
+        try:
+            for file, relative in files:
+                name = "/".join(part for part in (target.key, relative) if part)
+                put(name, file)
+                sent.append(name)
+        except BaseException:
+            for name in sent:
+                with contextlib.suppress(OSError):
+                    remove(name)
+            raise
+    return len(sent)

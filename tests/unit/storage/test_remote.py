@@ -160,4 +160,4 @@ def test_credentials_in_a_location_are_refused_and_not_repeated(uri: str, shown:
             attempt()
         assert caught.value.where == shown and "cret@" not in str(caught.value) and "s3cret" not in str(caught.value)
     assert storage.local_path("file:///a@b/x?token=1") == Path("/a@b/x?token=1") and storage.is_local("file:///a@b/x?token=1")
-    assert remote.scheme("s3://bucket/key@home/x") == "s3"
+    assert storage.Location.parse("s3://bucket/key@home/x").key == "key@home/x"
