@@ -31,7 +31,7 @@ def run(*, features: Path, embeddings: Path, model: Path, failures: Path, config
             f"--config={json.dumps(to_dict(config))}", f"--work={work}",
         ]  # fmt: skip
         environment = {"OMP_NUM_THREADS": str(threads(config)), **ENVIRONMENT}
-        processes.torchrun("tritower.ranker", arguments, processes=config.processes, environment=environment)
+        processes.torchrun("tritower.ranker", arguments, processes=config.launch.processes, environment=environment)
 
 
 def threads(config: RankerConfig) -> int:
@@ -40,7 +40,7 @@ def threads(config: RankerConfig) -> int:
     The matrices are small: threads wait for each other more than they compute (on two busy cores two threads took ten times
     the CPU seconds of one). Processes scale instead.
     """
-    if config.threads:
-        return config.threads
+    if config.launch.threads:
+        return config.launch.threads
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdigit() else 1

@@ -67,7 +67,7 @@ class _Member:
         self.tower = tower
         width, vectors = sum(tower.widths), functools.partial(document_vectors, matrix_TD)
         self.queries = _Cache(tower.query_tower, functools.partial(vectors, described=False), width)
-        self.documents = _Cache(tower.document_tower, functools.partial(vectors, described=config.descriptions), width)
+        self.documents = _Cache(tower.document_tower, functools.partial(vectors, described=config.network.descriptions), width)
 
     def __call__(self, query_B: NDArray[Any], document_B: NDArray[Any], feature_BF: Tensor) -> Tensor:
         query, document = (

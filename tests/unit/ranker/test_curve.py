@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from tritower.ranker import curve
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig
 from tritower.ranker.network import ClickModel, examination
 
 
@@ -31,6 +31,6 @@ def test_too_few_clicks_or_one_position_say_nothing():
 
 
 def test_weights_start_on_the_curve():
-    model = ClickModel(RankerConfig(positions=4), dim=2, features=1)
+    model = ClickModel(NetworkConfig(positions=4), dim=2, features=1)
     model.bias.start_at(0.5)
     np.testing.assert_allclose(examination(model), [1, 2**-0.5, 3**-0.5, 0.5], rtol=1e-6)
