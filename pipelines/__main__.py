@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritower.errors import ConfigError
 
-from pipelines import top
+from pipelines import steps, top
 
 if TYPE_CHECKING:
     from pipelines import remote
@@ -42,9 +42,12 @@ def _compile(options: argparse.Namespace) -> int:
     if options.check:
         compiling.check_all()
         print("The compiled pipelines are what the source gives")
-        return 0
-    for path in compiling.compile_all():
-        print(path)
+    elif options.having or options.lacking:
+        for path in compiling.compile_variant("training", _parts("training", options), options.out):
+            print(path)
+    else:
+        for path in compiling.compile_all():
+            print(path)
     return 0
 
 
@@ -56,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     results = running.run(
         options.pipeline,
         _locations(options),
+        parts=_parts(options.pipeline, options),
         preset=options.preset,
         settings=options.set,
         engine=options.engine,
@@ -81,6 +85,7 @@ def _demo(options: argparse.Namespace) -> int:
         options.out,
         impressions=options.impressions,
         seed=options.seed,
+        parts=_parts("training", options),
         preset=options.preset,
         use_cache=not options.no_cache,
         as_backend=options.backend_inputs,
@@ -141,22 +146,29 @@ def _diagnose(options: argparse.Namespace) -> int:
 def _compiled(options: argparse.Namespace) -> Path:
     from pipelines import compiling, running
 
-    return compiling.for_engine(compiling.yaml_path(options.pipeline), options.engine, running.KEPT / "pipeline")
+    parts = _parts(options.pipeline, options)
+    return compiling.prepared(options.pipeline, running.KEPT / "pipeline", parts=parts, engine=options.engine)
+
+
+def _parts(pipeline: str, options: argparse.Namespace) -> frozenset[str]:
+    """The parts of the pipeline that are asked for; giving a location that a part needs asks for it."""
+    given = {part.name for part in steps.PARTS.values() if any(getattr(options, name, "") for name in part.locations)}
+    return steps.parts(pipeline, {*options.having, *given}, options.lacking)
 
 
 def _arguments(options: argparse.Namespace, locations: dict[str, str], version: str) -> dict[str, Any]:
     from pipelines import running
 
-    engine = options.engine
-    return running.arguments(options.pipeline, locations, options.preset, options.set, engine=engine, version=version)
+    how: dict[str, Any] = {"parts": _parts(options.pipeline, options), "engine": options.engine, "version": version}
+    return running.arguments(options.pipeline, locations, options.preset, options.set, **how)
 
 
 def _checked_locations(options: argparse.Namespace) -> dict[str, str]:
     """The locations of a run on a backend; a word on standard error about each that its pods may not be able to open."""
-    from pipelines import compiling, submission
+    from pipelines import submission
 
     locations = _locations(options)
-    for doubt in submission.check_locations(compiling.yaml_path(options.pipeline), locations):
+    for doubt in submission.check_locations(_compiled(options), locations):
         print(f"warning: {doubt}", file=sys.stderr)
     return locations
 
@@ -165,11 +177,15 @@ def _locations(options: argparse.Namespace) -> dict[str, str]:
     """The locations that the pipeline takes, each given where it needs one."""
     from pipelines import running
 
-    locations = {parameter: getattr(options, parameter) for parameter in running.PLANS[options.pipeline].locations}
-    for parameter in ("model", "encoder"):
+    parts = _parts(options.pipeline, options)
+    left_out = {name for part in steps.PARTS.values() if part.name not in parts for name in part.locations}
+    wanted = [name for name in running.PLANS[options.pipeline].locations if name not in left_out]
+    locations = {parameter: getattr(options, parameter) for parameter in wanted}
+    for parameter in ("model", "encoder", "champion_model", "champion_encoder"):
         if locations.get(parameter) == "":
-            problem = f"the pipeline {options.pipeline} needs a {parameter}"
-            raise ConfigError(problem, where=f"--{parameter}", remedy="Give the one that a training run made.")
+            problem = f"the pipeline {options.pipeline} needs a {parameter.replace('_', ' ')}"
+            where = f"--{parameter.replace('_', '-')}"
+            raise ConfigError(problem, where=where, remedy="Give the one that a training run made.")
     return locations
 
 
@@ -183,9 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description="Compile pipelines, run them, show the demo.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    command = commands.add_parser("compile", help="write pipelines/compiled/")
-    command.add_argument("--check", action="store_true", help="only compare with what is there; exit status 1 if it differs")
-    command.set_defaults(do=_compile)
+    _add_compile(commands.add_parser("compile", help="write pipelines/compiled/, or a variant of training elsewhere"))
 
     command = commands.add_parser("run", help="run a compiled pipeline on your files")
     where = command.add_mutually_exclusive_group(required=True)
@@ -205,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     _add(command, "--seed", "of the log (0)", 0, "N")
     _add(command, "--preset", "knobs: demo, quick, or a TOML file (demo)", "demo", "NAME")
     _add(command, "--out", "folder for everything (build/demo)", Path("build/demo"), "DIR")
+    _add_parts(command, needy=False)
     command.add_argument("--no-cache", action="store_true", help="make the log and run every step anew, store none for later")
     command.add_argument("--backend-inputs", action="store_true", help=_BACKEND_INPUTS)
     command.set_defaults(do=_demo)
@@ -231,6 +246,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_compile(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--check", action="store_true", help="only compare with what is there; exit status 1 if it differs")
+    _add_parts(command)
+    _add(command, "--out", "folder of a variant (build/pipelines)", Path("build/pipelines"), "DIR")
+    command.set_defaults(do=_compile)
+
+
 def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--pipeline", choices=("training", "batch"), default="training", help="which (training)")
     command.add_argument("--jobs", required=True, metavar="WHERE", help="adverts: file or folder, CSV, JSON Lines or Parquet")
@@ -239,10 +261,24 @@ def _add_data(command: argparse.ArgumentParser) -> None:
     _add(command, "--truth", "true probabilities of a simulated log (training)", "", "WHERE")
     _add(command, "--model", "a trained ranker (batch)", "", "WHERE")
     _add(command, "--encoder", "the text encoder that it was trained with (batch)", "", "WHERE")
+    _add(command, "--champion-model", "the ranker in use, for the gate to compare with (training)", "", "WHERE")
+    _add(command, "--champion-encoder", "the text encoder that it was trained with (training)", "", "WHERE")
     _add(command, "--previous-state", "the state that an earlier run handed back, to continue from", "", "WHERE")
     command.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="of ingest and features (duckdb)")
+    _add_parts(command)
     _add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")
     command.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="one knob; may be repeated")
+
+
+def _add_parts(command: argparse.ArgumentParser, *, needy: bool = True) -> None:
+    """Add the options that choose parts of training; `needy`: also those that need locations."""
+    for option, name, is_default in (("--with", "having", False), ("--without", "lacking", True)):
+        parts = [part for part in steps.PARTS.values() if part.is_default == is_default and (needy or not part.locations)]
+        text = "; ".join(f"{part.name}: {part.about}" for part in parts)
+        choices = [part.name for part in parts]
+        command.add_argument(
+            option, dest=name, action="append", default=[], choices=choices, help=f"a part of training: {text}"
+        )
 
 
 def _add_backend(command: argparse.ArgumentParser) -> None:

@@ -9,11 +9,15 @@ from typing import Any
 
 import yaml
 from kfp import compiler, dsl
+from tritower import storage
 from tritower.errors import ArtifactError
 
+from pipelines import batch, steps, training, wiring
 from pipelines.flavours import FLAVOURS, Flavour, compiling_for
 
 COMPILED = Path(__file__).parent / "compiled"
+WIRED: dict[str, Callable[..., Any]] = {"training": training.training, "batch": batch.batch}
+"""Pipeline name -> the function that wires it."""
 _NEUTRAL_IMAGE = "tritower"
 _BASE = re.compile(r"\bbase(?=:[^:/]*$)")
 _DEFAULT = re.compile(r"(?<=dict )\[Default: (\{.+\})\](?=\n)")
@@ -25,17 +29,53 @@ def yaml_path(name: str, flavour: Flavour = "kfp") -> Path:
 
 
 def compile_all(folder: Path = COMPILED) -> list[Path]:
-    """Write every pipeline in every flavour under `folder`; the same source always gives the same bytes."""
-    written = []
-    for flavour in FLAVOURS:
-        for name, wire in _pipelines().items():
-            path = folder / flavour / f"{name}.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with compiling_for(flavour):
-                compiler.Compiler().compile(dsl.pipeline(wire, name=name), str(path))
-            path.write_text(_DEFAULT.sub(_in_order, path.read_text(encoding="utf-8")), encoding="utf-8")
-            written.append(path)
-    return written
+    """Write every pipeline with its own parts, in every flavour, under `folder`; the same source gives the same bytes."""
+    return [
+        compile_one(folder / flavour / f"{name}.yaml", name, steps.parts(name), flavour)
+        for flavour in FLAVOURS
+        for name in WIRED
+    ]
+
+
+def compile_one(path: Path, name: str, parts: frozenset[str], flavour: Flavour = "kfp") -> Path:
+    """Write a pipeline with these parts to a file; it keeps its name, so that a backend's cache serves all variants."""
+    wired = wiring.pipeline(name, WIRED[name], parts)
+    with tempfile.TemporaryDirectory() as scratch:
+        compiled = Path(scratch) / path.name
+        with compiling_for(flavour):
+            compiler.Compiler().compile(dsl.pipeline(wired, name=name), str(compiled))
+        text = _DEFAULT.sub(_in_order, compiled.read_text(encoding="utf-8"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage.atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def compile_variant(name: str, parts: frozenset[str], folder: Path) -> list[Path]:
+    """Write a pipeline with these parts in every flavour: `folder/<flavour>/<variant>.yaml`."""
+    file = f"{variant(name, parts)}.yaml"
+    return [compile_one(folder / flavour / file, name, parts, flavour) for flavour in FLAVOURS]
+
+
+def prepared(name: str, folder: Path, *, parts: frozenset[str] | None = None, engine: str = "duckdb") -> Path:
+    """The compiled pipeline to run: what is kept, or a copy in `folder` where other parts or images are wanted.
+
+    Args:
+        name: training or batch.
+        folder: gets the copy.
+        parts: the parts that it has; None for the pipeline's own.
+        engine: duckdb or spark: which images the steps have that take an engine.
+    """
+    own = steps.parts(name)
+    if parts is None or parts == own:
+        return for_engine(yaml_path(name), engine, folder)
+    return for_engine(compile_one(folder / f"{variant(name, parts)}.yaml", name, parts), engine, folder / "spark")
+
+
+def variant(name: str, parts: frozenset[str]) -> str:
+    """A pipeline with these parts in a word, such as `training-champion-without-baselines`; its name where they are its own."""
+    own = steps.parts(name)
+    return "-".join([name, *sorted(parts - own), *(f"without-{part}" for part in sorted(own - parts))])
 
 
 def _in_order(default: re.Match[str]) -> str:
@@ -124,11 +164,3 @@ def canonical(path: Path) -> list[Any]:
 def _neutral(image: str) -> str:
     """`registry/path/base:tag` as `tritower/base`: which image it is stays part of the comparison."""
     return f"{_NEUTRAL_IMAGE}/{image.rsplit('/', 1)[-1].split(':')[0]}"
-
-
-def _pipelines() -> dict[str, Callable[..., Any]]:
-    """Pipeline name -> the function that wires it."""
-    from pipelines.batch import batch
-    from pipelines.training import training
-
-    return {"training": training, "batch": batch}

@@ -21,6 +21,7 @@ def run(
     *,
     impressions: int = 200_000,
     seed: int = 0,
+    parts: frozenset[str] | None = None,
     preset: str = "demo",
     use_cache: bool = True,
     as_backend: bool = False,
@@ -31,6 +32,7 @@ def run(
         out: folder for everything: metrics.json, report.html, recommendations.parquet, the log, artifacts.
         impressions: rows of the log.
         seed: of the log.
+        parts: the parts of the pipeline (`steps.parts`); None for its own.
         preset: knobs of the pipeline.
         use_cache: reuse a log and steps made earlier.
         as_backend: hand each step what a Kubeflow backend would.
@@ -47,7 +49,7 @@ def run(
         "users": str(log / "users.parquet"),
         "truth": str(log / "truth"),
     }
-    how: dict[str, Any] = {"preset": preset, "use_cache": use_cache, "as_backend": as_backend}
+    how: dict[str, Any] = {"parts": parts, "preset": preset, "use_cache": use_cache, "as_backend": as_backend}
     running.run("training", locations, root=out / "run", out=out, **how)
     metrics: dict[str, Any] = storage.read_json(out / "metrics.json")
     print(show.results(metrics))

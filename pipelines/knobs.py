@@ -10,22 +10,9 @@ from typing import Any
 from tritower.config import current_names, from_dict
 from tritower.errors import ConfigError, of_system
 
-PRESETS = Path(__file__).parent / "presets"
+from pipelines import steps
 
-# Step of the pipelines -> module and class of its knobs.
-CONFIGS = {
-    "ingest": ("tritower.ingest.config", "IngestConfig"),
-    "entities": ("tritower.entities.config", "EntitiesConfig"),
-    "finetune": ("tritower.encoder.config", "FinetuneConfig"),
-    "embed": ("tritower.encoder.config", "EmbedConfig"),
-    "features": ("tritower.features.config", "FeaturesConfig"),
-    "ranker": ("tritower.ranker.config", "RankerConfig"),
-    "baseline": ("tritower.baseline.config", "BaselineConfig"),
-    "baseline_full": ("tritower.baseline.config", "BaselineConfig"),
-    "evaluation": ("tritower.evaluation.config", "EvaluationConfig"),
-    "candidates": ("tritower.recommend.config", "CandidatesConfig"),
-    "recommend": ("tritower.recommend.config", "RecommendConfig"),
-}
+PRESETS = Path(__file__).parent / "presets"
 
 
 def gather(preset: str = "", settings: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
@@ -65,12 +52,13 @@ def kind_of(step: str) -> type[Any]:
     Raises:
         ConfigError: there is no such step.
     """
-    if step not in CONFIGS:
-        near = difflib.get_close_matches(step, CONFIGS, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Known steps: {', '.join(CONFIGS)}."
+    known = steps.configs()
+    if step not in known:
+        near = difflib.get_close_matches(step, known, n=1)
+        remedy = f"Did you mean {near[0]!r}?" if near else f"Known steps: {', '.join(known)}."
         raise ConfigError(f"there is no step {step!r}", where="knobs", remedy=remedy)
-    module, name = CONFIGS[step]
-    kind: type[Any] = getattr(importlib.import_module(module), name)
+    module = importlib.import_module(f"tritower.{known[step].room}.config")
+    kind: type[Any] = getattr(module, known[step].config)
     return kind
 
 

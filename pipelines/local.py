@@ -56,9 +56,9 @@ class StepRun:
 
 @dataclass
 class Outcome:
-    """A finished run: where the pipeline's output artifacts are, by name, and the steps in the order they ran."""
+    """A finished run: the pipeline's outputs by name, of an artifact its location; and the steps in the order they ran."""
 
-    outputs: dict[str, str]
+    outputs: dict[str, Any]
     steps: list[StepRun]
 
 
@@ -123,30 +123,19 @@ def run(
     """
     from kfp import components, local
 
-    from pipelines import cache
-
     backend_inputs.check_arguments(pipeline, arguments)
     _prepare(root)
-    tasks, failures = _tasks(pipeline), list[TritowerError]()
+    failures = list[TritowerError]()
     runner = local.SubprocessRunner(use_venv=False) if containers is None else local.DockerRunner(**containers)
-    artifacts = root / "artifacts"
-    kept = cache.StepCache(root / "cache", store or str(artifacts), step_versions(pipeline)) if use_cache else None
     component = components.load_component_from_file(str(pipeline))
-    place = staged.steps(store, artifacts) if store else contextlib.nullcontext()
-    given = backend_inputs.steps(pipeline, failures) if as_backend else contextlib.nullcontext()
-    same_kernels = kernels.as_in_the_images() if containers is None else contextlib.nullcontext()
     with (
         log_folder(root) as folder,
-        StepLog(root=root, logs=folder, tasks=tasks, report=report).attached() as log,
-        honest_exit_codes(failures),
-        children.steps(failures),
-        place,
-        given,
-        same_kernels,
-        cache.used(kept),
-        temporary_files(),
+        StepLog(root=root, logs=folder, tasks=tasks(pipeline), report=report).attached() as log,
+        _world(
+            pipeline, root, store, failures, in_containers=containers is not None, as_backend=as_backend, use_cache=use_cache
+        ),
     ):
-        local.init(runner=runner, pipeline_root=str(artifacts), enable_caching=use_cache)
+        local.init(runner=runner, pipeline_root=str(root / "artifacts"), enable_caching=use_cache)
         try:
             task = component(**arguments)
         except RuntimeError as error:
@@ -154,8 +143,39 @@ def run(
         except KeyboardInterrupt as stop:
             stop.add_note(log.how_to_go_on(use_cache=use_cache))
             raise
-    outputs = {name: artifact.uri for name, artifact in task.outputs.items()}
+    outputs = {name: getattr(output, "uri", output) for name, output in task.outputs.items()}
     return Outcome(outputs=outputs, steps=log.steps)
+
+
+@contextlib.contextmanager
+def _world(
+    pipeline: Path,
+    root: Path,
+    store: str,
+    failures: list[TritowerError],
+    *,
+    in_containers: bool,
+    as_backend: bool,
+    use_cache: bool,
+) -> Iterator[None]:
+    """While the block runs, `kfp.local` starts steps as a run wants them, and asks its cache; arguments as of `run`."""
+    from pipelines import cache
+
+    artifacts = root / "artifacts"
+    kept = cache.StepCache(root / "cache", store or str(artifacts), step_versions(pipeline)) if use_cache else None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(honest_exit_codes(failures))
+        stack.enter_context(children.steps(failures))
+        # What is entered last is called first: a backend's input is made before `staged` moves its locations.
+        if store:
+            stack.enter_context(staged.steps(store, artifacts))
+        if as_backend:
+            stack.enter_context(backend_inputs.steps(pipeline, failures))
+        if not in_containers:
+            stack.enter_context(kernels.as_in_the_images())
+        stack.enter_context(cache.used(kept))
+        stack.enter_context(temporary_files())
+        yield
 
 
 class StepLog(io.TextIOBase):
@@ -295,7 +315,7 @@ def _prepare(root: Path) -> None:
         raise of_system(error, where=str(root), verb="written") from error
 
 
-def _tasks(pipeline: Path) -> dict[str, tuple[str, str]]:
+def tasks(pipeline: Path) -> dict[str, tuple[str, str]]:
     """Task name -> (component name as kfp.local logs it, name to show) of a compiled pipeline."""
     spec = next(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
     return {

@@ -3,15 +3,14 @@
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tritower import storage
 from tritower.errors import ConfigError
 
-from pipelines import compiling, containers, knobs, local, results, show, staged
+from pipelines import compiling, containers, knobs, local, results, show, staged, steps
 from pipelines.version import data_version
 
 KEPT = Path("build/run")
@@ -22,18 +21,16 @@ KEPT = Path("build/run")
 class Plan:
     """What a pipeline takes and gives.
 
-    `locations` are its parameters that name files or folders, `results` the names that its outputs get, `knobs` those that its
-    own defaults set.
+    `locations` are its parameters that name files or folders, `results` the names that its artifacts get.
     """
 
     locations: tuple[str, ...]
     results: Mapping[str, str]
-    knobs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 PLANS = {
     "training": Plan(
-        locations=("jobs", "impressions", "users", "truth", "previous_state"),
+        locations=("jobs", "impressions", "users", "truth", "previous_state", "champion_model", "champion_encoder"),
         results={
             "metrics": "metrics.json",
             "report": "report.html",
@@ -46,7 +43,6 @@ PLANS = {
     "batch": Plan(
         locations=("jobs", "impressions", "users", "model", "encoder", "previous_state"),
         results={"recommendations": "recommendations.parquet", "state": "state"},
-        knobs={"candidates": {"split": "all", "latest_per_user": True, "answer_at": "end"}},
     ),
 }
 
@@ -55,6 +51,7 @@ def run(
     name: str,
     locations: Mapping[str, str],
     *,
+    parts: frozenset[str] | None = None,
     preset: str = "",
     settings: Iterable[str] = (),
     engine: str = "duckdb",
@@ -66,11 +63,12 @@ def run(
     network: str = "bridge",
     as_backend: bool = False,
 ) -> list[Path]:
-    """Execute a compiled pipeline here, show progress, and copy its results to `out`.
+    """Execute a compiled pipeline here, show progress, and copy its results to `out`; where they are there.
 
     Args:
         name: training or batch.
         locations: parameter -> file, folder or URI; empty where there is none.
+        parts: the parts of the pipeline (`steps.parts`); None for its own.
         preset: name or TOML file of knobs.
         settings: `step.knob=value` texts.
         engine: duckdb or spark, of ingest and features.
@@ -83,40 +81,48 @@ def run(
         network: with `docker` and a root in a store, the Docker network by which containers reach it.
         as_backend: hand each step what a Kubeflow backend would.
 
-    Returns:
-        The results.
-
     Raises:
         TritowerError: a knob or an input is wrong, or a step failed.
     """
     names = PLANS[name].results
     results.check(out, names.values())
     locations = {parameter: _absolute(location) for parameter, location in locations.items()}
-    values = arguments(name, locations, preset, settings, engine=engine)
+    values = arguments(name, locations, preset, settings, parts=parts, engine=engine)
     compiling.check_all()
-    store = "" if storage.is_local(root) else str(root).rstrip("/")
-    here = staged.folder(store, KEPT) if store else storage.local_path(root)
-    pipeline = compiling.yaml_path(name)
-    if docker:
-        pipeline = compiling.for_engine(pipeline, engine, here / "pipeline")
+    store, here = _places(root)
+    pipeline = compiling.prepared(name, here / "pipeline", parts=parts, engine=engine if docker else "duckdb")
     print(f"Running {pipeline.name} with data version {values['data_version']}; artifacts are in {root}")
     if store:
         print(f"Logs and the cache's index are in {here}")
-    users = [containers.user_names(here)] if docker and engine == "spark" else []
-    start = time.perf_counter()
-    outcome = local.run(
+    outputs = _execute(
         pipeline,
         values,
         root=here.absolute(),
         store=store,
         use_cache=use_cache,
-        containers=_container_arguments(locations, store, network, gpus=gpus, mounts=users) if docker else None,
+        containers=_container_arguments(locations, store, network, here, gpus=gpus, engine=engine) if docker else None,
         as_backend=as_backend,
-        report=show.Progress(len(_tasks(name)), sys.stdout),
     )
+    return results.deliver(out, {result: outputs[output] for output, result in names.items()})
+
+
+def _places(root: str | Path) -> tuple[str, Path]:
+    """The location in a store that gets the artifacts, empty where none does; and the folder that gets the rest."""
+    if storage.is_local(root):
+        return "", storage.local_path(root)
+    store = str(root).rstrip("/")
+    return store, staged.folder(store, KEPT)
+
+
+def _execute(pipeline: Path, values: Mapping[str, Any], **how: Any) -> dict[str, Any]:
+    """Run it as `local.run` does; tell of each step, of the whole, and what its outputs are that are no artifacts."""
+    start = time.perf_counter()
+    outcome = local.run(pipeline, values, **how, report=show.Progress(len(local.tasks(pipeline)), sys.stdout))
     cached = sum(step.status == "cached" for step in outcome.steps)
     print(f"{len(outcome.steps)} steps in {time.perf_counter() - start:.0f} s, {cached} of them taken from the cache\n")
-    return results.deliver(out, {result: outcome.outputs[output] for output, result in names.items()})
+    if "gate" in outcome.outputs:
+        print(f"Gate: {outcome.outputs['gate']}\n")
+    return outcome.outputs
 
 
 def arguments(
@@ -125,12 +131,14 @@ def arguments(
     preset: str,
     settings: Iterable[str],
     *,
+    parts: frozenset[str] | None = None,
     engine: str = "duckdb",
     version: str | None = None,
 ) -> dict[str, Any]:
     """The parameters of a pipeline.
 
     Args:
+        parts: the parts that it has; None for its own.
         engine: duckdb or spark, of ingest and features.
         version: the `data_version` to set; None to read the input for it.
 
@@ -139,37 +147,31 @@ def arguments(
     """
     settings = list(settings)
     chosen = knobs.gather(preset, settings)
-    known = set(_specification(name)["root"]["inputDefinitions"]["parameters"])
+    tables = steps.configs(steps.of(name, steps.parts(name) if parts is None else parts))
     for setting in settings:
         step = setting.split(".")[0].strip()
-        if f"{step}_config" not in known:
-            raise ConfigError(f"the pipeline {name} has no step {step!r}", where=f"--set {setting}", remedy="Leave it out.")
-    own = PLANS[name].knobs
-    values = knobs.arguments({step: {**own.get(step, {}), **chosen.get(step, {})} for step in own.keys() | chosen.keys()})
+        if step not in tables:
+            raise ConfigError(f"the pipeline {name} has no step {step!r}", where=f"--set {setting}", remedy=_remedy(name, step))
+    own = {table: step.preset[name] for table, step in tables.items() if name in step.preset}
+    changed = [table for table in tables if table in own or table in chosen]
+    values = knobs.arguments({table: {**own.get(table, {}), **chosen.get(table, {})} for table in changed})
     if version is None:
-        version = data_version(*(locations.get(parameter, "") for parameter in PLANS[name].locations))
-    return {
-        **locations,
-        "data_version": version,
-        "engine": engine,
-        **{key: value for key, value in values.items() if key in known},
-    }
+        # The cache of a run here knows the content behind a champion's locations: no reason to read the log again for it.
+        optional = {location for part in steps.PARTS.values() for location in part.locations}
+        version = data_version(*(locations.get(place, "") for place in PLANS[name].locations if place not in optional))
+    return {**locations, "data_version": version, "engine": engine, **values}
 
 
-def _tasks(name: str) -> dict[str, Any]:
-    tasks: dict[str, Any] = _specification(name)["root"]["dag"]["tasks"]
-    return tasks
-
-
-def _specification(name: str) -> dict[str, Any]:
-    specification: dict[str, Any] = next(yaml.safe_load_all(compiling.yaml_path(name).read_text(encoding="utf-8")))
-    return specification
+def _remedy(name: str, table: str) -> str:
+    parts = {step.part for step in steps.STEPS.values() if step.knobs == table and name in step.pipelines}
+    return f"Give it the part by --with {parts.pop()}, or leave the setting out." if parts else "Leave it out."
 
 
 def _container_arguments(
-    locations: Mapping[str, str], store: str, network: str, *, gpus: bool, mounts: Iterable[Any]
+    locations: Mapping[str, str], store: str, network: str, here: Path, *, gpus: bool, engine: str
 ) -> dict[str, Any]:
     """How containers run: what they read is mounted, and they have no network unless the root is in a store."""
+    mounts = [containers.user_names(here)] if engine == "spark" else []
     read_only = [Path(location) for location in locations.values() if location and "://" not in location]
     found = containers.runner_arguments(read_only=read_only, gpus=gpus)
     more = staged.container_arguments(store, network) if store else {"mounts": []}

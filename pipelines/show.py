@@ -6,6 +6,7 @@ from typing import Any, TextIO
 
 from tritower.drawable import printable
 
+from pipelines import steps
 from pipelines.local import StepRun
 
 _METRICS = {"auc": "AUC", "map@1": "mAP@1", "map@3": "mAP@3"}
@@ -28,24 +29,6 @@ _LIFTS = {
     "lift_full": "over XGBoost, cosines, PCA, positions",
     "lift_champion": "over the model in use",
 }
-# What is worth a reader's glance of each step's numbers, as far as the step reports it.
-_WORTH = {
-    "ingest": ("impressions_out", "jobs_out", "users_out", "requests", "impressions_quarantined"),
-    "entities": ("titles_covered", "queries_covered"),
-    "finetune": ("accepted", "clicks", "before_auc_shown", "after_auc_shown"),
-    "embed": ("texts", "dim"),
-    "features": ("rows", "features"),
-    "candidate_features": ("rows",),
-    "ranker": ("validation_auc", "epochs", "rows_per_second"),
-    "baseline": ("validation_auc", "rounds", "trials"),
-    "baseline_cos": ("validation_auc", "rounds", "trials"),
-    "baseline_full": ("validation_auc", "rounds", "trials"),
-    "candidates": ("searches", "candidates"),
-    "recommend": ("searches", "recommendations"),
-    "evaluation": ("randomised_auc", "logged_auc"),
-}
-
-
 _WARNINGS = 5  # of a step; the others are in its log
 
 
@@ -89,7 +72,7 @@ def numbers(step: StepRun) -> str:
     """The numbers of a step that are worth a glance, as text."""
     return ", ".join(
         f"{name.removesuffix('_out').replace('_', ' ')} {value(step.numbers[name])}"
-        for name in _WORTH.get(step.name, ())
+        for name in (steps.STEPS[step.name].shown if step.name in steps.STEPS else ())
         if name in step.numbers
     )
 

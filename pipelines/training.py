@@ -1,22 +1,16 @@
-"""The main pipeline: raw logs in; a trained ranker, its evaluation against two baselines and ranked jobs out."""
+"""The main pipeline: raw logs in; a trained ranker, its evaluation against its rivals and ranked jobs out."""
 
 from typing import Any, NamedTuple
 
 from kfp import dsl
-from tritower.baseline.component import baseline
-from tritower.encoder.component import embed, finetune
-from tritower.entities.component import entities
-from tritower.evaluation.component import evaluation
-from tritower.features.component import features
-from tritower.ingest.component import ingest
-from tritower.ranker.component import ranker, score
-from tritower.recommend.component import candidates, recommend
 
-from pipelines.flavours import opens_store
+from pipelines.wiring import Wiring
+
+_RIVALS = {"baseline": "standard", "baseline_cos": "cosines", "baseline_full": "full"}
 
 
 class Outputs(NamedTuple):
-    """What a run hands back."""
+    """What a run hands back; `gate` is "pass" or "hold"."""
 
     model: dsl.Model
     encoder: dsl.Model
@@ -24,9 +18,11 @@ class Outputs(NamedTuple):
     report: dsl.HTML
     recommendations: dsl.Dataset
     state: dsl.Dataset
+    gate: str
 
 
 def training(
+    wiring: Wiring,
     jobs: str,
     impressions: str,
     users: str = "",
@@ -34,17 +30,8 @@ def training(
     data_version: str = "",
     previous_state: str = "",
     engine: str = "duckdb",
-    ingest_config: dict[str, Any] = {},
-    entities_config: dict[str, Any] = {},
-    finetune_config: dict[str, Any] = {},
-    embed_config: dict[str, Any] = {},
-    features_config: dict[str, Any] = {},
-    ranker_config: dict[str, Any] = {},
-    baseline_config: dict[str, Any] = {},
-    baseline_full_config: dict[str, Any] = {},
-    evaluation_config: dict[str, Any] = {},
-    candidates_config: dict[str, Any] = {},
-    recommend_config: dict[str, Any] = {},
+    champion_model: str = "",
+    champion_encoder: str = "",
 ) -> Outputs:
     """Train, evaluate and apply a triple tower ranker on a job board's logs.
 
@@ -57,57 +44,30 @@ def training(
         previous_state: location of the `state` that an earlier run handed back; features continue from it, and impressions that
             it has counted are neither featurised nor trained on again. Empty to start from nothing.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
-        ingest_config: knobs of `tritower.ingest.config.IngestConfig`.
-        entities_config: knobs of `tritower.entities.config.EntitiesConfig`.
-        finetune_config: knobs of `tritower.encoder.config.FinetuneConfig`; `epochs` 0 keeps the base model.
-        embed_config: knobs of `tritower.encoder.config.EmbedConfig`.
-        features_config: knobs of `tritower.features.config.FeaturesConfig`.
-        ranker_config: knobs of `tritower.ranker.config.RankerConfig`.
-        baseline_config: knobs of `tritower.baseline.config.BaselineConfig`, for the first two baselines.
-        baseline_full_config: the same for the strongest one, which takes several times as long.
-        evaluation_config: knobs of `tritower.evaluation.config.EvaluationConfig`.
-        candidates_config: knobs of `tritower.recommend.config.CandidatesConfig`.
-        recommend_config: knobs of `tritower.recommend.config.RecommendConfig`.
+        champion_model: location of the model in use, which an earlier run made; the gate compares with it.
+        champion_encoder: location of the text encoder that the same run made.
     """
-    data = ingest(
-        jobs=jobs, impressions=impressions, users=users, data_version=data_version, engine=engine, config=ingest_config
-    )
-    opens_store(data)
+    data = wiring.add("ingest", jobs=jobs, impressions=impressions, users=users, data_version=data_version, engine=engine)
     dataset = data.outputs["dataset"]
-    found = entities(dataset=dataset, config=entities_config).outputs["entities"]
-    encoder = finetune(dataset=dataset, config=finetune_config).outputs["model"]
-    embeddings = embed(dataset=dataset, encoder=encoder, config=embed_config).outputs["embeddings"]
-    known = {"dataset": dataset, "embeddings": embeddings, "entities": found}
-    known |= {"previous_state": previous_state, "engine": engine, "config": features_config}
-    computed = features(**known)
-    opens_store(computed)
-    rows = computed.outputs["features"]
+    found = wiring.add("entities", dataset=dataset).outputs["entities"]
+    encoder = wiring.add("finetune", dataset=dataset).outputs["model"]
+    embeddings = wiring.add("embed", dataset=dataset, encoder=encoder).outputs["embeddings"]
+    known = {"dataset": dataset, "entities": found, "previous_state": previous_state, "engine": engine}
+    computed = wiring.add("features", embeddings=embeddings, **known)
+    rows = {"features": computed.outputs["features"], "embeddings": embeddings}
 
-    trained = ranker(features=rows, embeddings=embeddings, config=ranker_config)
-    rivals = {}
-    for name, variant, config in (
-        ("baseline", "standard", baseline_config),
-        ("baseline_cos", "cosines", baseline_config),
-        ("baseline_full", "full", baseline_full_config),
-    ):
-        rival = baseline(features=rows, embeddings=embeddings, variant=variant, config=config)
-        rival.set_display_name(name)
-        rivals[f"scores_{name}"] = rival.outputs["scores"]
-    judged = evaluation(
-        dataset=dataset,
-        features=rows,
-        scores=trained.outputs["scores"],
-        **rivals,
-        truth=truth,
-        config=evaluation_config,
+    trained = wiring.add("ranker", **rows, **_tuned(wiring, rows))
+    rivals = _baselines(wiring, rows)
+    chosen = wiring.add("candidates", dataset=dataset, embeddings=embeddings).outputs["candidates"]
+    candidate_rows = wiring.add("candidate_features", candidates=chosen, embeddings=embeddings, **known)
+    to_score = {"features": candidate_rows.outputs["features"], "embeddings": embeddings}
+    scored = wiring.add("score", **to_score, model=trained.outputs["model"])
+    best = wiring.add("recommend", dataset=dataset, candidates=chosen, scores=scored.outputs["scores"])
+    if "champion" in wiring.parts:
+        rivals["scores_champion"] = _champion(wiring, champion_model, champion_encoder, known)
+    judged = wiring.add(
+        "evaluation", dataset=dataset, features=rows["features"], scores=trained.outputs["scores"], truth=truth, **rivals
     )
-    opens_store(judged)
-
-    chosen = candidates(dataset=dataset, embeddings=embeddings, config=candidates_config).outputs["candidates"]
-    candidate_rows = features(candidates=chosen, **known)
-    opens_store(candidate_rows.set_display_name("candidate_features"))
-    scored = score(features=candidate_rows.outputs["features"], embeddings=embeddings, model=trained.outputs["model"])
-    best = recommend(dataset=dataset, candidates=chosen, scores=scored.outputs["scores"], config=recommend_config)
     return Outputs(
         model=trained.outputs["model"],
         encoder=encoder,
@@ -115,4 +75,29 @@ def training(
         report=judged.outputs["report"],
         recommendations=best.outputs["recommendations"],
         state=computed.outputs["state"],
+        gate=judged.outputs["Output"],
     )
+
+
+def _tuned(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
+    """The ranker's knobs as the search found them, those of the user's kept; nothing where there is no search."""
+    if "tune" not in wiring.parts:
+        return {}
+    return {"config": wiring.add("tune", **rows, fixed=wiring.configs["ranker"]).outputs["Output"]}
+
+
+def _baselines(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
+    """The baselines' scores as inputs of the evaluation."""
+    if "baselines" not in wiring.parts:
+        return {}
+    return {f"scores_{name}": wiring.add(name, **rows, variant=variant).outputs["scores"] for name, variant in _RIVALS.items()}
+
+
+def _champion(wiring: Wiring, model: str, encoder: str, known: dict[str, Any]) -> Any:
+    """The scores of the model in use, on features of its own encoder's embeddings."""
+    texts = dsl.importer(artifact_uri=encoder, artifact_class=dsl.Model).output
+    embeddings = wiring.add("champion_embed", dataset=known["dataset"], encoder=texts).outputs["embeddings"]
+    computed = wiring.add("champion_features", embeddings=embeddings, **known)
+    used = dsl.importer(artifact_uri=model, artifact_class=dsl.Model).output
+    rows = {"features": computed.outputs["features"], "embeddings": embeddings}
+    return wiring.add("champion", **rows, model=used).outputs["scores"]

@@ -47,11 +47,12 @@ def log(demo: tuple[Path, str]) -> Path:
     return folder
 
 
-def run(log: Path | str, root: Path | str, out: Path, **inputs: Path) -> subprocess.CompletedProcess[str]:
+def run(log: Path | str, root: Path | str, out: Path, *more: str, **inputs: Path | str) -> subprocess.CompletedProcess[str]:
     names = {"jobs": "jobs.parquet", "impressions": "impressions", "users": "users.parquet", "truth": "truth"}
     places = {name: f"{log}/{part}" for name, part in names.items()} | inputs
-    options = [part for name, place in places.items() for part in (f"--{name}", place)]
-    return call("pipelines", "run", "--local", *options, "--preset", "quick", "--backend-inputs", "--root", root, "--out", out)
+    options = [part for name, place in places.items() for part in (f"--{name.replace('_', '-')}", place)]
+    options += ["--preset", "quick", "--backend-inputs", "--root", root, "--out", out, *more]
+    return call("pipelines", "run", "--local", *options)
 
 
 @pytest.mark.timeout(600)
@@ -130,6 +131,37 @@ def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], log: Path,
     assert {row["ts"] for row in rows} == {max(searched["ts"].to_pylist()) + dt.timedelta(microseconds=1)}
 
 
+@pytest.mark.timeout(600)
+def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
+    demo: tuple[Path, str], log: Path, tmp_path: Path
+) -> None:
+    """The champion is the very model that the run trains, so it is equalled and not beaten."""
+    champion = {"champion_model": demo[0] / "model", "champion_encoder": demo[0] / "encoder"}
+    done = run(log, demo[0] / "run", tmp_path, "--without", "baselines", **champion)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "16/16" in done.stdout and "Gate: hold" in done.stdout and "over the model in use" in done.stdout
+    assert "10 of them taken from the cache" in done.stdout
+    metrics, before = (storage.read_json(folder / "metrics.json") for folder in (tmp_path, demo[0]))
+    for part in ("randomised", "logged"):
+        assert metrics[part]["champion"] == metrics[part]["model"] == before[part]["model"]
+        assert {name for name in metrics[part] if name.startswith(("baseline", "lift"))} == {"lift_champion"}
+    assert metrics["gate"]["word"] == "hold" and "champion" in metrics["gate"]["reasons"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_best_knobs_of_a_search_are_those_that_are_trained_with(demo: tuple[Path, str], log: Path, tmp_path: Path) -> None:
+    space = '[{"name": "learning_rate", "kind": "categorical", "choices": ["0.004", "0.005"]}]'
+    more = ["--with", "tune", "--without", "baselines", "--set", "tune.trials=1", "--set", f"tune.space={space}"]
+    done = run(log, demo[0] / "run", tmp_path, *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (best,) = (demo[0] / "run" / "artifacts").glob("*/tune/best")
+    found = storage.read_json(best)
+    config = storage.read_json(tmp_path / "model" / "config.json")
+    assert found["knobs"]["epochs"] == config["epochs"] == 1 and found["trials"] == 1
+    assert "learning_rate" not in found["knobs"] or config["learning_rate"] == float(found["knobs"]["learning_rate"])
+
+
 def test_bad_input_fails_at_once_with_one_clear_message(log: Path, tmp_path: Path) -> None:
     jobs = tmp_path / "jobs.parquet"
     pq.write_table(pq.read_table(log / "jobs.parquet").drop_columns(["title"]), jobs)
@@ -182,12 +214,17 @@ def test_data_and_pipeline_root_in_an_object_store_give_the_same(
             assert done.returncode == 0, done.stdout + done.stderr
             again = run("s3://tritower/log", root, tmp_path / "again")
             assert "14 of them taken from the cache" in again.stdout
+            for part in ("model", "encoder"):
+                storage.upload_tree(demo[0] / part, f"s3://tritower/used/{part}")
+            used = {f"champion_{part}": f"s3://tritower/used/{part}" for part in ("model", "encoder")}
+            beside = run("s3://tritower/log", root, tmp_path / "beside", "--without", "baselines", **used)
+            assert beside.returncode == 0 and "Gate: hold" in beside.stdout, beside.stdout + beside.stderr
             here = {path.name for path in (kept / "artifacts").rglob("*") if path.is_file()}
         finally:
             shutil.rmtree(kept)
         sent = storage.list_files(root)
     assert storage.read_json(tmp_path / "out" / "metrics.json") == storage.read_json(demo[0] / "metrics.json")
-    assert len([name for name in sent if name.endswith("/executor_output.json")]) == 14
+    assert len([name for name in sent if name.endswith("/executor_output.json")]) == 14 + 4
     assert here == {"executor_output.json"}
     left = {path.suffix for path in (tmp_path / "scratch").rglob("*") if path.is_file()}
     assert not left & {".parquet", ".npy", ".safetensors", ".ubj"}

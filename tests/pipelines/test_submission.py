@@ -135,6 +135,19 @@ def test_schedule_and_batch_need_none_either(api: Api) -> None:
     assert warning.startswith("warning: --model s3://b/model: ")
 
 
+def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
+    places = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--champion-model", "s3://b/model"]
+    places += ["--champion-encoder", "minio://b/e", "--without", "baselines"]
+    done = call(api, "schedule", "--cron", "0 30 3 * * *", *places)
+    assert done.returncode == 0, done.stderr
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith("warning: --champion-model s3://b/model: ")
+    made = api.kept["recurringruns"][done.stdout.strip()]
+    assert made["runtime_config"]["parameters"]["champion_encoder"] == "minio://b/e"
+    shown = {task["taskInfo"]["name"] for task in made["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()}
+    assert {"champion_embed", "champion_features", "champion"} < shown and "baseline" not in shown
+
+
 def test_a_local_path_is_refused_before_anything_is_sent(api: Api, tmp_path: Path) -> None:
     done = call(api, "submit", "--jobs", str(tmp_path), "--impressions", "s3://b/clicks", "--data-version", "1")
     assert done.returncode == 1 and f"cannot open a path of this machine (in --jobs {tmp_path})" in done.stderr

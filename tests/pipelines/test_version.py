@@ -45,7 +45,7 @@ def test_a_change_in_one_room_concerns_its_steps_only(tmp_path: Path) -> None:
     after = _versions_in(tmp_path)
     assert {name for name in before if before[name] != after[name]} == {"ranker", "score"}
 
-    (copy / "manifest.py").write_text((copy / "manifest.py").read_text() + "# new\n")
+    (copy / "errors.py").write_text((copy / "errors.py").read_text() + "# new\n")
     last = _versions_in(tmp_path)
     assert all(after[name] != last[name] for name in after)
 

@@ -1,0 +1,198 @@
+"""The steps of the pipelines: one entry each, and everything that is known of a step besides its wiring.
+
+What follows from an entry: the pipeline's parameter `<table>_config` and its description, the table of presets and `--set`,
+the name in logs and in a backend's pages, which steps get the object store's keys, and the numbers shown when a step has ended.
+A new step is an entry here and a line where it is wired (`training.py`, `batch.py`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tritower.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part of a pipeline that can be left out when compiling.
+
+    What is left out has no steps, no parameters and no tables of knobs.
+    """
+
+    name: str
+
+    about: str
+    """What it is, for a reader of `--help`."""
+
+    is_default: bool
+    """Whether the pipeline has it unless told otherwise."""
+
+    locations: tuple[str, ...] = ()
+    """Parameters of the pipeline that it needs: locations."""
+
+
+PARTS = {
+    part.name: part
+    for part in (
+        Part(name="baselines", about="three XGBoost rivals, a quarter of the time", is_default=True),
+        Part(name="tune", about="a search of the ranker's knobs before it is trained", is_default=False),
+        Part(
+            name="champion",
+            about="the model in use, scored on the same rows; the gate then compares with it",
+            is_default=False,
+            locations=("champion_model", "champion_encoder"),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a pipeline."""
+
+    name: str
+    """What a run calls it: letters, digits and underscores."""
+
+    room: str
+    """The package `tritower.<room>` that does the work."""
+
+    component: str
+    """The component in `tritower.<room>.component`."""
+
+    pipelines: tuple[str, ...] = ("training",)
+    """The pipelines that have it."""
+
+    part: str = ""
+    """The part of `PARTS` that it belongs to; empty where it is always there."""
+
+    config: str = ""
+    """The class of its knobs in `tritower.<room>.config`; empty where it has none."""
+
+    table: str = ""
+    """The table of its knobs in presets, which steps may share; empty for the step's name."""
+
+    about: str = ""
+    """What a reader must know of the knobs, after the name of their class."""
+
+    preset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Pipeline -> knobs that are the default there."""
+
+    opens_store: bool = False
+    """Whether it reads locations of the user's, and so needs the object store's address and keys."""
+
+    shown: tuple[str, ...] = ()
+    """The numbers that are worth a reader's glance, as far as the step reports them."""
+
+    @property
+    def knobs(self) -> str:
+        """The table of its knobs; empty where it has none."""
+        return (self.table or self.name) if self.config else ""
+
+
+_BOTH = ("training", "batch")
+
+
+def _baseline(name: str, *, table: str = "", about: str = "") -> Step:
+    return Step(
+        name=name,
+        room="baseline",
+        component="baseline",
+        part="baselines",
+        config="BaselineConfig",
+        table=table,
+        about=about,
+        shown=("validation_auc", "rounds", "trials"),
+    )
+
+
+STEPS = {
+    step.name: step
+    for step in (
+        Step(
+            name="ingest", room="ingest", component="ingest", pipelines=_BOTH, config="IngestConfig", opens_store=True,
+            shown=("impressions_out", "jobs_out", "users_out", "requests", "impressions_quarantined"),
+        ),
+        Step(
+            name="entities", room="entities", component="entities", pipelines=_BOTH, config="EntitiesConfig",
+            shown=("titles_covered", "queries_covered"),
+        ),
+        Step(
+            name="finetune", room="encoder", component="finetune", config="FinetuneConfig",
+            about="; `epochs` 0 keeps the base model", shown=("accepted", "clicks", "before_auc_shown", "after_auc_shown"),
+        ),
+        Step(
+            name="embed", room="encoder", component="embed", pipelines=_BOTH, config="EmbedConfig", shown=("texts", "dim"),
+        ),
+        Step(
+            name="features", room="features", component="features", config="FeaturesConfig", opens_store=True,
+            shown=("rows", "features"),
+        ),
+        Step(
+            name="tune", room="tuning", component="tune", part="tune", config="TuningConfig",
+            shown=("best", "untuned", "trials", "pruned", "failed"),
+        ),
+        Step(
+            name="ranker", room="ranker", component="ranker", config="RankerConfig",
+            shown=("validation_auc", "epochs", "rows_per_second"),
+        ),
+        _baseline("baseline", about=", for the first two baselines"),
+        _baseline("baseline_cos", table="baseline"),
+        _baseline("baseline_full", about=", for the strongest baseline, which takes several times as long"),
+        Step(
+            name="candidates", room="recommend", component="candidates", pipelines=_BOTH, config="CandidatesConfig",
+            preset={"batch": {"split": "all", "latest_per_user": True, "answer_at": "end"}}, shown=("searches", "candidates"),
+        ),
+        Step(
+            name="candidate_features", room="features", component="features", pipelines=_BOTH, config="FeaturesConfig",
+            table="features", opens_store=True, shown=("rows",),
+        ),
+        Step(name="score", room="ranker", component="score", pipelines=_BOTH),
+        Step(
+            name="recommend", room="recommend", component="recommend", pipelines=_BOTH, config="RecommendConfig",
+            shown=("searches", "recommendations"),
+        ),
+        Step(
+            name="champion_embed", room="encoder", component="embed", part="champion", config="EmbedConfig", table="embed",
+            shown=("texts", "dim"),
+        ),
+        Step(
+            name="champion_features", room="features", component="features", part="champion", config="FeaturesConfig",
+            table="features", opens_store=True, shown=("rows",),
+        ),
+        Step(name="champion", room="ranker", component="score", part="champion"),
+        Step(
+            name="evaluation", room="evaluation", component="evaluation", config="EvaluationConfig", opens_store=True,
+            shown=("randomised_auc", "logged_auc"),
+        ),
+    )
+}  # fmt: skip
+
+
+def parts(pipeline: str, having: Iterable[str] = (), lacking: Iterable[str] = ()) -> frozenset[str]:
+    """The parts of a pipeline: its own, with some that it does not have by itself, without some that it has.
+
+    Raises:
+        ConfigError: the pipeline has no such part.
+    """
+    known = {step.part for step in STEPS.values() if step.part and pipeline in step.pipelines}
+    having, lacking = set(having), set(lacking)
+    for part in sorted((having | lacking) - known):
+        remedy = f"Its parts: {', '.join(sorted(known))}." if known else "It has no parts to choose."
+        raise ConfigError(f"the pipeline {pipeline} has no part {part!r}", where=f"the pipeline {pipeline}", remedy=remedy)
+    for part in sorted(having & lacking):
+        raise ConfigError(f"the part {part!r} is asked for and left out", where=f"the pipeline {pipeline}", remedy="Choose.")
+    return frozenset({part for part in known if PARTS[part].is_default} | having) - lacking
+
+
+def of(pipeline: str, chosen: frozenset[str]) -> list[Step]:
+    """The steps of a pipeline that has these parts."""
+    return [step for step in STEPS.values() if pipeline in step.pipelines and (not step.part or step.part in chosen)]
+
+
+def configs(chosen: Iterable[Step] = tuple(STEPS.values())) -> dict[str, Step]:
+    """Table of knobs -> the first of these steps that has it."""
+    found: dict[str, Step] = {}
+    for step in chosen:
+        if step.knobs:
+            found.setdefault(step.knobs, step)
+    return found

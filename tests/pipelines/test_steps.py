@@ -1,0 +1,177 @@
+"""The registry of steps: everything that is compiled is in it, as it says, and nothing else needs to know a step."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tritower.errors import ConfigError
+
+from pipelines import __main__ as command_line
+from pipelines import compiling, knobs, running, steps
+
+ROOM = re.compile(r"from tritower\.(\w+) import step")
+ALL = frozenset(steps.PARTS)
+VARIANTS = {
+    "training": steps.parts("training"),
+    "training-champion-tune": ALL,
+    "training-without-baselines": steps.parts("training", lacking=["baselines"]),
+    "batch": steps.parts("batch"),
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[steps.Step], Path]:
+    """Pipeline, its steps by the registry, and where it is compiled."""
+    name, parts = request.param.split("-")[0], VARIANTS[request.param]
+    path = compiling.prepared(name, tmp_path_factory.mktemp("compiled"), parts=parts)
+    assert path.stem == request.param
+    return name, steps.of(name, parts), path
+
+
+def documents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    document, platform = yaml.safe_load_all(path.read_text())
+    return document, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def compiled_steps(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name shown -> task, importers left out."""
+    tasks, executors = document["root"]["dag"]["tasks"].values(), document["deploymentSpec"]["executors"]
+    label = {name: component["executorLabel"] for name, component in document["components"].items()}
+    return {
+        task["taskInfo"]["name"].replace("-", "_"): task
+        for task in tasks
+        if "container" in executors[label[task["componentRef"]["name"]]]
+    }
+
+
+def test_every_compiled_step_is_registered_with_its_room(variant: tuple[str, list[steps.Step], Path]) -> None:
+    _, expected, path = variant
+    document, _ = documents(path)
+    found = compiled_steps(document)
+    assert found.keys() == {step.name for step in expected}
+    for step in expected:
+        label = document["components"][found[step.name]["componentRef"]["name"]]["executorLabel"]
+        code = document["deploymentSpec"]["executors"][label]["container"]["command"][-1]
+        assert ROOM.findall(code) == [step.room] and f"def {step.component}(" in code
+
+
+def test_knobs_of_every_table_are_a_parameter_and_reach_the_steps(variant: tuple[str, list[steps.Step], Path]) -> None:
+    name, expected, path = variant
+    document, _ = documents(path)
+    parameters = document["root"]["inputDefinitions"]["parameters"]
+    tables = {step.knobs for step in expected} - {""}
+    assert {parameter.removesuffix("_config") for parameter in parameters if parameter.endswith("_config")} == tables
+    for step in expected:
+        taken = compiled_steps(document)[step.name].get("inputs", {}).get("parameters", {}).get("config")
+        if not step.knobs:
+            assert taken is None
+        elif step.name != "ranker" or "tune" not in {step.name for step in expected}:
+            assert taken == {"componentInputParameter": f"{step.knobs}_config"}
+        if step.config:
+            assert step.config in parameters[f"{step.knobs}_config"]["description"]
+            assert hasattr(importlib.import_module(f"tritower.{step.room}.config"), step.config)
+        assert parameters.get(f"{step.knobs}_config", {}).get("defaultValue", {}) == step.preset.get(name, {})
+
+
+def test_steps_that_read_locations_get_the_stores_keys(variant: tuple[str, list[steps.Step], Path]) -> None:
+    _, expected, path = variant
+    document, platform = documents(path)
+    found = compiled_steps(document)
+    labels = {name: document["components"][task["componentRef"]["name"]]["executorLabel"] for name, task in found.items()}
+    assert platform.keys() == {labels[step.name] for step in expected if step.opens_store}
+
+
+def test_the_best_knobs_reach_the_ranker_and_the_champions_scores_the_evaluation(tmp_path: Path) -> None:
+    document, _ = documents(compiling.prepared("training", tmp_path, parts=ALL))
+    found = compiled_steps(document)
+    best = found["ranker"]["inputs"]["parameters"]["config"]["taskOutputParameter"]
+    assert best == {"outputParameterKey": "Output", "producerTask": "tune"}
+    assert found["tune"]["inputs"]["parameters"]["fixed"] == {"componentInputParameter": "ranker_config"}
+    scores = found["evaluation"]["inputs"]["artifacts"]["scores_champion"]["taskOutputArtifact"]["producerTask"]
+    assert document["root"]["dag"]["tasks"][scores]["taskInfo"]["name"] == "champion"
+    needed = {name for name, one in document["root"]["inputDefinitions"]["parameters"].items() if not one.get("isOptional")}
+    assert needed == {"jobs", "impressions", "champion_model", "champion_encoder"}
+
+
+def test_the_gates_answer_is_an_output_of_the_pipeline() -> None:
+    document, _ = documents(compiling.yaml_path("training"))
+    (gate,) = document["root"]["dag"]["outputs"]["parameters"].items()
+    assert gate == ("gate", {"valueFromParameter": {"outputParameterKey": "Output", "producerSubtask": "evaluation"}})
+
+
+def test_a_step_is_named_where_it_is_registered_and_wired_and_nowhere_else() -> None:
+    """What a new step touches: an entry, and a line of wiring."""
+    named: dict[str, set[str]] = {name: set() for name in steps.STEPS}
+    for path in Path(steps.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and node.value in named:
+                named[node.value].add(path.stem)
+    in_show = {"baseline", "baseline_cos", "baseline_full", "champion", "score"}  # rankers of metrics.json, and a column
+    for name, places in named.items():
+        assert (
+            {"steps", *steps.STEPS[name].pipelines}
+            <= places
+            <= {"steps", *compiling.WIRED} | ({"show"} if name in in_show else set())
+        )
+
+
+def test_entries_agree_with_each_other() -> None:
+    for step in steps.STEPS.values():
+        assert step.part in {"", *steps.PARTS} and set(step.pipelines) <= compiling.WIRED.keys()
+        first = steps.configs()[step.knobs] if step.knobs else step
+        assert (first.room, first.config) == (step.room, step.config)
+        for values in step.preset.values():
+            knobs.check(step.knobs, values)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "having", "lacking", "message"),
+    [
+        ("batch", ["tune"], [], "the pipeline batch has no part 'tune'"),
+        ("training", ["rivals"], [], "Its parts: baselines, champion, tune"),
+        ("training", ["baselines"], ["baselines"], "asked for and left out"),
+    ],
+)
+def test_parts_that_are_not_there(pipeline: str, having: list[str], lacking: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        steps.parts(pipeline, having, lacking)
+
+
+def test_knobs_of_a_part_need_the_part() -> None:
+    with pytest.raises(ConfigError, match=r"no step 'tune'.*--with tune"):
+        running.arguments("training", {}, "", ["tune.trials=2"], version="v")
+    values = running.arguments("training", {}, "quick", ["tune.trials=2"], parts=ALL, version="v")
+    assert values["tune_config"] == {"trials": "2"} and values["baseline_config"] == {"search_trials": 0, "rounds": 50}
+    values = running.arguments("training", {}, "quick", [], parts=steps.parts("training", lacking=["baselines"]), version="v")
+    assert "baseline_config" not in values and values["ranker_config"] == {"epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--with", "champion"], "needs a champion model"),
+        (["--champion-model", "m"], "needs a champion encoder (in --champion-encoder)"),
+        (["--pipeline", "batch", "--champion-model", "m"], "the pipeline batch has no part 'champion'"),
+        (["--pipeline", "batch"], "needs a model (in --model)"),
+    ],
+)
+def test_wrong_command_lines(more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["run", "--local", "--jobs", "j", "--impressions", "i", *more]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_variant_is_written_where_one_says(tmp_path: Path) -> None:
+    arguments = ["compile", "--with", "tune", "--without", "baselines", "--out", str(tmp_path)]
+    assert command_line.main(arguments) == 0
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.yaml")} == {
+        "kfp/training-tune-without-baselines.yaml",
+        "vertex/training-tune-without-baselines.yaml",
+    }
+    for path in tmp_path.rglob("*.yaml"):
+        document = next(yaml.safe_load_all(path.read_text()))
+        assert document["pipelineInfo"]["name"] == "training"
+        assert "evaluation" in compiled_steps(document) and "baseline" not in compiled_steps(document)
