@@ -37,5 +37,5 @@ def test_flat_names_of_earlier_versions_are_read():
 
 
 def test_a_batch_must_be_shared_out_evenly():
-    with pytest.raises(ConfigError, match="RankerConfig.training.batch_size.*divisible by launch.processes = 3"):
+    with pytest.raises(ConfigError, match=r"RankerConfig.training.batch_size.*divisible by launch.processes = 3"):
         from_dict(RankerConfig, {"launch.processes": 3})
