@@ -47,8 +47,8 @@ def run(
     scores: str | Path,
     truth: str,
     metrics: str | Path,
-    report: str | Path,
     config: EvaluationConfig,
+    report: str | Path = "",
     scores_baseline: str | Path = "",
     scores_baseline_cos: str | Path = "",
     scores_baseline_full: str | Path = "",
@@ -74,7 +74,7 @@ def run(
             looked at, `gate` its word and reasons, `slices` the kinds of search, `roc` points of the model's ROC curve,
             `examination` and `examination_learned` the two curves, `warnings` what is too good to be true, `notes` what else a
             reader must know, `shared_users` the ids that are no user, and the share of their searches.
-        report: HTML file to write.
+        report: HTML file to write, if any; its drawings take most of the step's time on a small log.
         summary: Markdown file to write, if any.
 
     Returns:
@@ -102,13 +102,15 @@ def run(
         counts["slices"] = len(kinds)
     content = _content(judged, kinds, basis, config) | {"shared_users": shared}
     storage.write_json(metrics, content)
-    with logs.phase(_log, "report"):
-        context = _page(judged, kinds, basis, Path(dataset), truth, config)
-        with storage.atomic_file(report) as temporary:
-            temporary.write_text(pages.html(context), encoding="utf-8")
-        if str(summary):
-            with storage.atomic_file(summary) as temporary:
-                temporary.write_text(pages.markdown(context, judged.estimates, config.level), encoding="utf-8")
+    if str(report) or str(summary):
+        with logs.phase(_log, "report"):
+            context = _page(judged, kinds, basis, Path(dataset), truth, config)
+            if str(report):
+                with storage.atomic_file(report) as temporary:
+                    temporary.write_text(pages.html(context), encoding="utf-8")
+            if str(summary):
+                with storage.atomic_file(summary) as temporary:
+                    temporary.write_text(pages.markdown(context, judged.estimates, config.level), encoding="utf-8")
     return document.flat(content)
 
 
