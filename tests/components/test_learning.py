@@ -39,9 +39,10 @@ def redrawn_auc(folder: Path, scores: str) -> float:
 
 @pytest.mark.timeout(600)
 def test_the_triple_tower_learns_more_than_xgboost_on_standard_features(tmp_path: Path) -> None:
-    """Stock encoder, no entities; AUC of redrawn clicks on 200 test searches, against XGBoost without a search of its knobs.
+    """Stock encoder, no entities; AUC of redrawn clicks on some 200 test searches, against XGBoost without a search of its knobs.
 
-    MEASURED
+    With seeds 1, 2, 3 and 4 the rival had .683, .746, .726 and .753, the triple tower .721, .780, .746 and .776: a gain of .029 on
+    average, .020 at the least. The seed is the first; the margin leaves room for other processors.
     """
     log = {name: str(tmp_path / "log" / file) for name, file in (("jobs", "jobs.parquet"), ("users", "users.parquet"))}
     simulate.run(out=tmp_path / "log", config=BOARD)
