@@ -60,7 +60,7 @@ def judged(job: Job, seed: int) -> dict[str, Any]:
     for step, variant in VARIANTS.items():
         knobs = job.config(step, BaselineConfig, variant=variant, seed=BaselineConfig().seed + seed)
         job.step(f"{name} {step}", baseline.run, knobs, **read, model=f"{name}/{step}_model", scores=f"{name}/{step}_scores")
-    first = RankerConfig().seed
+    first = RankerConfig().training.seed
     knobs = job.config("ranker", RankerConfig, seed=first + 1000 * seed)  # members take the seeds that follow
     job.step(f"{name} ranker", ranker.train, knobs, **read, model=f"{name}/model", scores=f"{name}/scores")
     metrics = job.folder / name / "metrics.json"
@@ -68,7 +68,7 @@ def judged(job: Job, seed: int) -> dict[str, Any]:
         evaluation.run(
             dataset=job.folder / "dataset", features=job.folder / "features", scores=job.folder / name / "scores",
             **{f"scores_{step}": job.folder / name / f"{step}_scores" for step in VARIANTS}, truth=str(job.raw / "truth"),
-            metrics=metrics, report=job.folder / name / "report.html", config=job.config("evaluation", EvaluationConfig),
+            metrics=metrics, config=job.config("evaluation", EvaluationConfig),
         )  # fmt: skip
     document: dict[str, Any] = json.loads(metrics.read_text())
     return document

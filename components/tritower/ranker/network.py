@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig
 from tritower.ranker.crossing import CrossLayers
 
 
@@ -47,7 +47,7 @@ class TextTower(nn.Module):
     too, not once per row.
     """
 
-    def __init__(self, config: RankerConfig, dim: int, widths: tuple[int, ...], *, related: bool = False) -> None:
+    def __init__(self, config: NetworkConfig, dim: int, widths: tuple[int, ...], *, related: bool = False) -> None:
         super().__init__()
         classes = config.occupation_classes
         self.tower = Tower(dim, widths, config.text_scale)
@@ -55,6 +55,7 @@ class TextTower(nn.Module):
         self.to_class = nn.Linear(widths[-1], classes) if classes else None
         # What an offered class is worth to a wish for another; at first they are not related.
         self.relatedness_CC = nn.Parameter(torch.eye(classes)) if classes and related else None
+        self.widths = [widths[-1], config.head[0], classes]  # of output, share of the head and class weights
 
     def forward(self, text_UD: Tensor) -> "Told":
         """What the tower makes of each text."""
@@ -99,7 +100,7 @@ class TripleTower(nn.Module):
     text once; rows pick their results by index.
     """
 
-    def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
+    def __init__(self, config: NetworkConfig, *, dim: int, features: int) -> None:
         super().__init__()
         head, width = config.head[0], config.query_tower[-1]
         classes = config.occupation_classes
@@ -112,7 +113,6 @@ class TripleTower(nn.Module):
         self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
         self.head = nn.Sequential(nn.ReLU(inplace=True), Tower(head, config.head[1:]))
         self.logit = nn.Linear(config.head[-1], 1)
-        self.widths = [width, head, classes]
         self._reset_first_layer_of_head()
 
     def _reset_first_layer_of_head(self) -> None:
@@ -210,7 +210,7 @@ class PositionBias(nn.Module):
 class ClickModel(nn.Module):
     """Relevance and position bias together: what training sees; scoring keeps `relevance` only."""
 
-    def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
+    def __init__(self, config: NetworkConfig, *, dim: int, features: int) -> None:
         super().__init__()
         self.relevance = TripleTower(config, dim=dim, features=features)
         self.bias = PositionBias(config.positions) if config.position != "none" else None
