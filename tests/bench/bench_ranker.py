@@ -25,7 +25,7 @@ from tritower import schema, storage
 from tritower.ranker import batches, launch, normaliser, rows, training
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
-from tritower.ranker.place import Place
+from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.training import Trainer
 
 DIM, FEATURES, PER_REQUEST, BATCH = 384, 60, 15, 2048
@@ -81,7 +81,7 @@ def compare(name: str, data: rows.Rows, few: rows.Rows, matrix_TD: np.ndarray, *
     def epoch() -> None:
         model = ClickModel(config.network, dim=DIM, features=FEATURES)
         Trainer(
-            model, train=data, validation=few, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
+            model, train=data, validation=few, matrix_TD=matrix_TD, config=config, group=ProcessGroup(), checkpoints="",
             failures=Path(),
         ).run()  # fmt: skip
 

@@ -23,7 +23,7 @@ from tritower.ranker.artifact import Artifact
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.normaliser import Normaliser
-from tritower.ranker.place import Place
+from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.rows import Rows
 from tritower.ranker.training import Trainer
 
@@ -38,7 +38,7 @@ def train(
     work: Path,
     failures: Path,
     config: RankerConfig,
-    place: Place,
+    group: ProcessGroup,
     shared: bool = False,
     metrics_file: Path | None = None,
 ) -> None:
@@ -51,7 +51,7 @@ def train(
         work: folder for memory-mapped rows, emptied first.
         failures: folder for the batch of a loss that is not finite.
         config: the knobs.
-        place: this process among the others.
+        group: this process among the others.
         shared: all processes of this machine have the same `work`; one of them makes the rows, all map them.
         metrics_file: gets the validation figures of the first member as they come.
 
@@ -70,7 +70,7 @@ def train(
     config = replace(config, network=network)
     if not config.network.descriptions:
         logger.info("the document tower sees no descriptions: none are known, or they are switched off")
-    fitted, train_rows, validation = _prepare(features, work, names, class_K, config, place if shared else Place())
+    fitted, train_rows, validation = _prepare(features, work, names, class_K, config, group if shared else ProcessGroup())
     if config.network.position != "none" and not np.any(train_rows.position):
         # Examination and relevance could not be told apart.
         logger.info("no position is known: training without position bias")
@@ -79,13 +79,13 @@ def train(
     if not 0 < share < 1:
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
     start, cpu_start = time.perf_counter(), time.process_time()
-    school = _School(
-        train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), place=place, failures=failures,
+    ensemble = EnsembleTrainer(
+        train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), group=group, failures=failures,
         share=share, slope=_position_slope(train_rows) if config.network.position != "none" else None,
         data=_digest_of_data(names, train_rows, validation, rows.encoder_hash(encoder)),
     )  # fmt: skip
     trainers = [
-        school.teach(
+        ensemble.train_member(
             replace(config, training=replace(config.training, seed=config.training.seed + number)),
             f"member {number + 1} of {config.training.members}",
             metrics_file=metrics_file if number == 0 and not config.training.distil else None,
@@ -95,11 +95,11 @@ def train(
     kept = trainers
     if config.training.distil:
         own = replace(config, training=replace(config.training, seed=config.training.seed + config.training.members))
-        kept = [school.teach(own, "distilled network", teachers=trainers, metrics_file=metrics_file)]
+        kept = [ensemble.train_member(own, "distilled network", teachers=trainers, metrics_file=metrics_file)]
     seconds = time.perf_counter() - start
-    cpu_seconds = place.mean(time.process_time() - cpu_start) * place.world
+    cpu_seconds = group.mean(time.process_time() - cpu_start) * group.world_size
     figures = together(kept)
-    if place.rank == 0:
+    if group.rank == 0:
         everyone = trainers + kept if config.training.distil else trainers
         metrics = figures | _metrics(everyone, seconds, cpu_seconds)
         config = replace(config, training=replace(config.training, members=len(kept)))
@@ -107,7 +107,7 @@ def train(
         for trainer in everyone:
             if trainer.checkpoints:
                 checkpoint.clear(trainer.checkpoints)
-    place.barrier()
+    group.barrier()
 
 
 def together(trainers: list[Trainer]) -> dict[str, float]:
@@ -120,39 +120,39 @@ def together(trainers: list[Trainer]) -> dict[str, float]:
 
 
 def _prepare(
-    features: Path, work: Path, names: list[str], class_K: NDArray[np.int16], config: RankerConfig, place: Place
+    features: Path, work: Path, names: list[str], class_K: NDArray[np.int16], config: RankerConfig, group: ProcessGroup
 ) -> tuple[Normaliser, Rows, Rows]:
     with logs.phase(logger, "prepare rows") as counts:
         raw_NF = rows.sample(features / "train", names, limit=config.training.normaliser_rows)
         fitted = normaliser.fit(raw_NF, kind=config.training.normaliser)
-        if place.local_rank == 0:
+        if group.local_rank == 0:
             for split in ("train", "validation"):
                 shutil.rmtree(work / split, ignore_errors=True)
                 rows.write(
                     features / split, work / split, names=names, normaliser=fitted,
                     descriptions=config.network.descriptions, class_K=class_K,
                 )  # fmt: skip
-        place.barrier()
+        group.barrier()
         train_rows, validation = (rows.read(work / split) for split in ("train", "validation"))
         counts["train"], counts["validation"], counts["features"] = len(train_rows), len(validation), len(names)
     return fitted, train_rows, validation
 
 
 @dataclass(frozen=True, kw_only=True)
-class _School:
+class EnsembleTrainer:
     """What all networks of a session have in common; `share` of the rows is clicked, `slope` starts the position weights."""
 
     train: Rows
     validation: Rows
     matrix_TD: NDArray[Any]
     features: int
-    place: Place
+    group: ProcessGroup
     failures: Path
     share: float
     slope: float | None
     data: str
 
-    def teach(
+    def train_member(
         self, config: RankerConfig, name: str, *, teachers: Sequence[Trainer] = (), metrics_file: Path | None = None
     ) -> Trainer:
         """Train one network, on clicks or also on what `teachers` say of them."""
@@ -166,7 +166,7 @@ class _School:
         identity = hashlib.sha256(text.encode()).hexdigest()[:16]
         learned_from = replace(self.train, clicked=_taught(teachers, self.train)) if teachers else self.train
         trainer = Trainer(
-            network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, place=self.place,
+            network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, group=self.group,
             checkpoints=f"{config.launch.checkpoints.rstrip('/')}/{identity}" if config.launch.checkpoints else "",
             metrics_file=metrics_file, failures=self.failures,
         )  # fmt: skip
