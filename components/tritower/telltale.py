@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tritower import schema, storage
+from tritower.metrics import auc
 
 KEYS = ("job", "user", "query_text", "document_text")
 """Columns beside the features: numbers in the order of the raw log's ids and texts. A position is none of them: it may tell
@@ -56,20 +57,16 @@ def columns(features: Path, names: Iterable[str], splits: Iterable[str], limit: 
             told = {False: separation(value_N, clicked_N[known_N]) if _enough(clicked_N[known_N]) else 0.5}
             if name not in KEYS:
                 told[True] = separation(known_N.astype(np.float32), clicked_N)
-            found += [Told(column=name, split=split, missing=missing, auc=auc) for missing, auc in told.items() if auc >= limit]
+            found += [
+                Told(column=name, split=split, missing=missing, auc=area) for missing, area in told.items() if area >= limit
+            ]
     return sorted(found, key=lambda one: (-one.auc, one.column))
 
 
 def separation(value_N: npt.NDArray[np.float32], clicked_N: npt.NDArray[np.bool_]) -> float:
     """AUC of a value, ties half, or of its negative where that is above .5."""
-    order = np.argsort(value_N, kind="stable")
-    value_N, clicked_N = value_N[order], clicked_N[order]
-    start_T = np.flatnonzero(np.append(True, value_N[1:] != value_N[:-1]))
-    clicks_T = np.add.reduceat(clicked_N.astype(np.int64), start_T)
-    others_T = np.diff(np.append(start_T, len(value_N))) - clicks_T
-    below_T = np.cumsum(others_T) - others_T
-    auc = float((clicks_T * (below_T + 0.5 * others_T)).sum() / (clicks_T.sum() * others_T.sum()))
-    return max(auc, 1 - auc)
+    area = auc.auc(value_N, clicked_N)
+    return max(area, 1 - area)
 
 
 def sample(folder: Path, columns: list[str]) -> pa.Table:

@@ -5,7 +5,7 @@ import pandas as pd
 import polars as pl
 from sklearn.metrics import roc_auc_score
 from timing import paired
-from tritower.evaluation import auc, ranking
+from tritower.metrics import auc, ranking
 
 ROWS = 10_000_000
 PER_REQUEST = 10

@@ -11,10 +11,11 @@ import multiprocessing
 from pathlib import Path
 
 import numpy as np
-from tritower.evaluation import ranking, visitors
+from tritower.evaluation import visitors
 from tritower.evaluation.config import EvaluationConfig
 from tritower.evaluation.estimate import Estimate, estimate
 from tritower.evaluation.rows import Rows
+from tritower.metrics import ranking
 
 README = Path(__file__).parents[2] / "components/tritower/evaluation/README.md"
 BEGIN, END = "<!-- intervals: begin -->", "<!-- intervals: end -->"

@@ -30,8 +30,9 @@ def dataset(tmp_path: Path) -> Path:
     return folder
 
 
-def test_step_writes_every_entity_once_in_order(dataset: Path, tmp_path: Path) -> None:
-    numbers = step.run(dataset=dataset, entities=tmp_path / "entities", config=EntitiesConfig(rows_per_batch=2))
+def test_step_writes_every_entity_once_in_order(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "BATCH_ROWS", 2)
+    numbers = step.run(dataset=dataset, entities=tmp_path / "entities", config=EntitiesConfig())
     table = pq.read_table(tmp_path / "entities/entities.parquet")
     assert table.schema.equals(schema.ENTITIES.arrow())
     rows = table.to_pylist()
@@ -56,9 +57,10 @@ def test_step_writes_every_entity_once_in_order(dataset: Path, tmp_path: Path) -
     assert storage.read_json(tmp_path / "entities/entities.json")["counts"]["texts"] == 6
 
 
-def test_batches_do_not_change_the_result(dataset: Path, tmp_path: Path) -> None:
+def test_batches_do_not_change_the_result(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for rows in (1, 1000):
-        step.run(dataset=dataset, entities=tmp_path / str(rows), config=EntitiesConfig(rows_per_batch=rows))
+        monkeypatch.setattr(step, "BATCH_ROWS", rows)
+        step.run(dataset=dataset, entities=tmp_path / str(rows), config=EntitiesConfig())
     assert pq.read_table(tmp_path / "1/entities.parquet") == pq.read_table(tmp_path / "1000/entities.parquet")
 
 
@@ -76,5 +78,5 @@ def test_component_as_a_plain_call(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_config_is_checked() -> None:
-    with pytest.raises(ConfigError, match="rows_per_batch"):
-        EntitiesConfig(rows_per_batch=0)
+    with pytest.raises(ConfigError, match="spacy_model"):
+        EntitiesConfig(method="spacy")

@@ -214,7 +214,7 @@ def test_a_container_compiles_nothing_and_may_have_any_user(client: docker.Docke
     program = (
         "import os, time; start = time.process_time()\n"
         "import numpy as np\n"
-        "from tritower.evaluation import auc\n"
+        "from tritower.metrics import auc\n"
         "rows = np.random.rand(1000).astype('float32'), np.random.rand(1000) < 0.5, np.arange(1000, dtype='int32')\n"
         "auc.without_each(*rows, 1000)\n"
         "print(os.getuid(), 'CPU seconds', time.process_time() - start)"

@@ -13,11 +13,10 @@ from tritower import logs
 from tritower.baseline import exact, position
 from tritower.baseline.config import BaselineConfig
 from tritower.baseline.rows import Iterate, Source
+from tritower.metrics import examination
 from tritower.threads import chosen
 
 _log = logging.getLogger(__name__)
-MIN_CLICKS = 200
-"""Clicks on randomised rows below which position offsets are learned from the log instead."""
 _SPACE: dict[str, tuple[float, ...]] = {
     "max_depth": (4, 5, 6, 8, 10),
     "eta": (0.03, 0.05, 0.1, 0.2),
@@ -136,7 +135,7 @@ def search(train: Data, validation: Data, config: BaselineConfig) -> tuple[dict[
 
 
 def randomised_offsets(sources: Sequence[Source], config: BaselineConfig) -> npt.NDArray[np.float64] | None:
-    """Position offsets from rows shown in random order; None where they hold fewer than `MIN_CLICKS` clicks.
+    """Position offsets from rows shown in random order; None where they hold too few clicks.
 
     In random order the jobs at every position are alike, so click rates differ by position alone. On logged rows they also
     differ by what the logging policy knew and the features do not tell.
@@ -145,7 +144,7 @@ def randomised_offsets(sources: Sequence[Source], config: BaselineConfig) -> npt
     random_N, position_N, clicked_N = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     chosen = random_N.astype(np.bool_) & (position_N > 0)
     clicked_N, slot_N = clicked_N[chosen].astype(np.bool_), position.slots(position_N[chosen], config.position_cap)
-    if int(clicked_N.sum()) < MIN_CLICKS:
+    if not examination.enough(clicked_N):
         return None
     return position.offsets(np.zeros(len(slot_N)), slot_N, clicked_N, config.position_cap, prior=100.0)
 

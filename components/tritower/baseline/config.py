@@ -1,14 +1,19 @@
 """Knobs of the XGBoost baselines."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tritower.config import check
+from tritower.config import Removed, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig:
     """How one XGBoost rival is trained."""
+
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        "batch_rows": Removed("rows are read 131,072 at a time", off=131_072),
+    }
 
     variant: Literal["standard", "cosines", "full"] = "standard"
     """What the trees see. `standard`: every feature that needs no embedding (the published baseline). `cosines`: every
@@ -54,9 +59,6 @@ class BaselineConfig:
     position_cap: int = 50
     """Positions below this one on the page share its offset, 1 to 1000."""
 
-    batch_rows: int = 131_072
-    """Rows read at once, 1,024 or more: bounds the memory of reading and scoring."""
-
     threads: int = 0
     """Threads of XGBoost, 0 or more; 0 takes OMP_NUM_THREADS where set, else what the container or the machine has.
     The trees are the same with any number."""
@@ -77,6 +79,5 @@ class BaselineConfig:
         check(self.pca_rows >= 100, "pca_rows", self.pca_rows, "of at least 100")
         check(0 <= self.position_rounds <= 10, "position_rounds", self.position_rounds, "between 0 and 10")
         check(1 <= self.position_cap <= 1000, "position_cap", self.position_cap, "between 1 and 1000")
-        check(self.batch_rows >= 1024, "batch_rows", self.batch_rows, "of at least 1024")
         check(self.threads >= 0, "threads", self.threads, "of at least 0")
         check(self.seed >= 0, "seed", self.seed, "of at least 0")

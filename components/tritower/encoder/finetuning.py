@@ -198,7 +198,6 @@ def page(judge: Judge, before: Measured, after: Measured, training_facts: dict[s
         "randomised": judge.randomised,
         "documents": len(judge.data.document_M),
         "loss_plot": report.loss_plot(training_facts["losses"]),
-        "projection": config.projection,
-        "map_plot": report.map_plot(before.document_MD, after.document_MD, sample.group_M, config.projection),
+        "map_plot": report.map_plot(before.document_MD, after.document_MD, sample.group_M),
         "neighbours": report.neighbours(queries, documents, *sides),
     })  # fmt: skip

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score
 
 from tritower.encoder.triplets import Shown
+from tritower.metrics.auc import auc
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -65,8 +66,7 @@ def measure(data: HeldOut, vector_TD: Floats) -> dict[str, float]:
     document_MD = vector_TD[data.document_M]
     for rows in np.split(np.arange(len(shown.request_N)), edges):
         clicked = shown.clicked_N[rows]
-        won = cosine_N[rows][clicked][:, None] - cosine_N[rows][~clicked][None, :]
-        accuracy.append(((won > 0) + 0.5 * (won == 0)).mean())
+        accuracy.append(auc(cosine_N[rows], clicked))
         precision_shown.append(average_precision_score(clicked, cosine_N[rows]))
         wanted_M = np.isin(data.document_M, shown.document_N[rows][clicked])
         cosine_M = document_MD @ vector_TD[shown.query_N[rows[0]]]
@@ -74,7 +74,7 @@ def measure(data: HeldOut, vector_TD: Floats) -> dict[str, float]:
         recall_jobs.append(wanted_M[np.argsort(-cosine_M, kind="stable")[:10]].sum() / wanted_M.sum())
     return {
         "triplet_accuracy": float(np.mean(accuracy)),
-        "auc_shown": float(roc_auc_score(shown.clicked_N, cosine_N)),
+        "auc_shown": auc(cosine_N, shown.clicked_N),
         "map_shown": float(np.mean(precision_shown)),
         "map_jobs": float(np.mean(precision_jobs)),
         "recall@10_jobs": float(np.mean(recall_jobs)),

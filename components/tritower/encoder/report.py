@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from tritower.drawable import any_script, drawable, printable
 
@@ -57,13 +56,13 @@ def loss_plot(losses: Sequence[float]) -> str:
     return _svg(figure)
 
 
-def map_plot(before_MD: Floats, after_MD: Floats, group_M: Sequence[str], projection: str) -> str:
-    """Two maps side by side, one colour per group, as SVG; t-SNE starts from the PCA, so both maps are reproducible."""
+def map_plot(before_MD: Floats, after_MD: Floats, group_M: Sequence[str]) -> str:
+    """Two maps side by side, the first two principal components of each, one colour per group, as SVG."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     names = sorted(set(group_M))
-    for place, (title, vector_MD) in enumerate((("before", before_MD), ("after", after_MD)), start=1):
-        axes = figure.add_subplot(1, 2, place)
-        point_M2 = _project(vector_MD, projection)
+    for column, (title, vector_MD) in enumerate((("before", before_MD), ("after", after_MD)), start=1):
+        axes = figure.add_subplot(1, 2, column)
+        point_M2 = PCA(n_components=2, random_state=0).fit_transform(vector_MD)
         dots = []
         for number, name in enumerate(names):
             inside = np.asarray([group == name for group in group_M])
@@ -85,15 +84,6 @@ def neighbours(
         order_QM = np.argsort(-(query_QD @ document_MD.T), axis=1, kind="stable")[:, :top]
         found.append([[printable(documents[m]) for m in row] for row in order_QM])
     return [{"query": printable(query), "before": old, "after": new} for query, old, new in zip(queries, *found, strict=True)]
-
-
-def _project(vector_MD: Floats, projection: str) -> Floats:
-    flat: Floats
-    if projection == "tsne" and len(vector_MD) > 5:
-        flat = TSNE(perplexity=min(30.0, (len(vector_MD) - 1) / 3), init="pca", random_state=0).fit_transform(vector_MD)
-    else:
-        flat = PCA(n_components=2, random_state=0).fit_transform(vector_MD)
-    return flat
 
 
 def _svg(figure: Figure) -> str:

@@ -1,9 +1,10 @@
 """Knobs of the `entities` step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tritower.config import check
+from tritower.config import Removed, check
 
 Method = Literal["combined", "gazetteer", "ner", "spacy"]
 
@@ -11,6 +12,10 @@ Method = Literal["combined", "gazetteer", "ner", "spacy"]
 @dataclass(frozen=True, kw_only=True)
 class EntitiesConfig:
     """How entities are found."""
+
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        "rows_per_batch": Removed("texts are read 65,536 at a time", off=65_536),
+    }
 
     method: Method = "combined"
     """`combined`: phrase lookup, and the small NER in texts the lookup does not explain whole. `gazetteer` or `ner`: one of
@@ -25,9 +30,5 @@ class EntitiesConfig:
     companies: bool = True
     """Look for the employers of the dataset's own job table too (label COMPANY)."""
 
-    rows_per_batch: int = 65_536
-    """Texts read and recognised at a time; bounds the memory. At least 1."""
-
     def __post_init__(self) -> None:
         check(self.method != "spacy" or bool(self.spacy_model), "spacy_model", self.spacy_model, "that names a spaCy pipeline")
-        check(self.rows_per_batch >= 1, "rows_per_batch", self.rows_per_batch, "of at least 1")

@@ -21,6 +21,8 @@ from tritower.entities.spans import LABELS, Finder
 from tritower.storage import manifest
 
 _LOG = logging.getLogger(__name__)
+BATCH_ROWS = 65_536
+"""Texts read and recognised at a time, which bounds the memory."""
 _LABEL_NAMES = pa.array(LABELS)
 _LABEL_RANK = np.argsort(np.argsort(LABELS))
 
@@ -45,7 +47,7 @@ def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) ->
     with storage.atomic_directory(entities) as folder:
         with logs.phase(_LOG, "find entities") as counts:
             with pq.ParquetWriter(folder / "entities.parquet", schema.ENTITIES.arrow(), compression="zstd") as writer:
-                for batch in logs.progress(source.iter_batches(config.rows_per_batch), name="entities", unit="batches"):
+                for batch in logs.progress(source.iter_batches(BATCH_ROWS), name="entities", unit="batches"):
                     batch = batch.filter(_short(batch))
                     rows = table(batch, find)
                     writer.write_table(rows)

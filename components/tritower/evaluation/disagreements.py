@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tritower.evaluation import ranking
 from tritower.evaluation.rows import Rows
+from tritower.metrics import ranking
 
 TOP = 5
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritower.evaluation.estimate import METRICS, RANKING, Estimate
-from tritower.evaluation.intervals import Interval
+from tritower.metrics.intervals import Interval
 
 LIFTS = {"baseline": "lift", "baseline_cos": "lift_cos", "baseline_full": "lift_full", "champion": "lift_champion"}
 

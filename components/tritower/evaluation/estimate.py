@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tritower.evaluation import auc, calibration, examination, intervals, ranking
+from tritower.evaluation import calibration
 from tritower.evaluation.config import EvaluationConfig
-from tritower.evaluation.intervals import Figure, Interval
 from tritower.evaluation.rows import Rows
+from tritower.metrics import auc, examination, intervals, ranking
+from tritower.metrics.intervals import Figure, Interval
 
 RANKING = ("auc", "map@1", "map@3", "ndcg@10")
 METRICS = (*RANKING, "log_loss", "calibration_error")

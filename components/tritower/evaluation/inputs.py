@@ -186,8 +186,9 @@ def _score(folder: Path, split: str, row_N: npt.NDArray[np.int64]) -> npt.NDArra
             "the scores are of other rows than the features", where=str(file), remedy="Run the scoring step on these features."
         )
     score: npt.NDArray[np.float32] = table["score"].combine_chunks().to_numpy(zero_copy_only=False).astype(np.float32)
-    if not np.isfinite(score).all():
+    wrong_N = ~((score >= 0) & (score <= 1))  # NaN, too
+    if wrong_N.any():
         raise ArtifactError(
-            f"{(~np.isfinite(score)).sum():,} of {len(score):,} scores are not finite", where=str(file), remedy="Score again."
+            f"{wrong_N.sum():,} of {len(score):,} scores are no probability from 0 to 1", where=str(file), remedy="Score again."
         )
     return score

@@ -11,8 +11,8 @@ import numpy as np
 from tritower.evaluation import plots
 from tritower.evaluation.disagreements import Disagreement
 from tritower.evaluation.estimate import METRICS, RANKING, Estimate
-from tritower.evaluation.intervals import Interval
 from tritower.evaluation.rows import Rows
+from tritower.metrics.intervals import Interval
 
 TITLES = {
     "randomised": "Searches shown in random order",

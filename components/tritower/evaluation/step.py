@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from tritower import logs, storage, telltale
 from tritower.errors import DataError
-from tritower.evaluation import auc, disagreements, document, examination, gate, inputs, plausible, plots, slices, visitors
+from tritower.evaluation import disagreements, document, gate, inputs, plausible, plots, slices, visitors
 from tritower.evaluation import report as pages
 from tritower.evaluation.config import EvaluationConfig
 from tritower.evaluation.estimate import Estimate, estimate
 from tritower.evaluation.rows import Rows
+from tritower.metrics import auc, examination
 from tritower.storage import manifest
 
 _log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def run(
     rows, shared = _apart(rows, Path(dataset))
     told = _telling(Path(features), split, config)
     notes = [config.remark] * bool(config.remark) + [_of_nobody(shared)] * bool(shared["users"])
-    measured_P = examination.from_randomised(*inputs.shown(Path(features)), config.propensity_floor)
+    measured_P = examination.curve(*inputs.shown(Path(features)), config.propensity_floor)
     judged = _judge(rows, measured_P, inputs.examination(Path(scores)), told, notes, config)
     for warning in judged.warnings:
         _log.warning("%s", warning)

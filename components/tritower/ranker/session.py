@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from tritower import logs
 from tritower.config import to_dict
 from tritower.errors import DataError
-from tritower.ranker import artifact, checkpoint, curve, measure, preparation, rows
+from tritower.metrics import examination
+from tritower.ranker import artifact, checkpoint, measure, preparation, rows
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel
@@ -124,10 +125,7 @@ def together(trainers: list[Trainer]) -> dict[str, float]:
     sides = [trainer.predict(validation) for trainer in trainers]
     click_N, skip_N = (np.log(np.mean(np.exp(np.stack(side)), axis=0)) for side in zip(*sides, strict=True))
     clicked_N = np.asarray(validation.clicked)
-    return {
-        "validation_log_loss": measure.log_loss(click_N, skip_N, clicked_N),
-        "validation_auc": measure.auc(click_N, clicked_N),
-    }
+    return {f"validation_{name}": value for name, value in measure.figures(click_N, skip_N, clicked_N).items()}
 
 
 def _prepare(features: Path, work: Path, names: list[str], config: RankerConfig, place: Place) -> Prepared:
@@ -190,7 +188,7 @@ def _taught(teachers: Sequence[Trainer], train_rows: Rows) -> NDArray[np.float32
 
 def _position_slope(train_rows: Rows) -> float | None:
     randomised_N = np.asarray(train_rows.randomised)
-    found = curve.slope(np.asarray(train_rows.position)[randomised_N], np.asarray(train_rows.clicked)[randomised_N])
+    found = examination.slope(np.asarray(train_rows.position)[randomised_N], np.asarray(train_rows.clicked)[randomised_N])
     if found is not None:
         logger.info("position weights start at position ** -%.2f, from %d randomised rows", found, randomised_N.sum())
     return found

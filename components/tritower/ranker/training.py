@@ -154,10 +154,7 @@ class Trainer:
         click_N, skip_N = self.predict(self.validation)
         self.optimiser.weight_P.copy_(current_P)
         clicked_N = np.asarray(self.validation.clicked)
-        figures = {
-            "log_loss": measure.log_loss(click_N, skip_N, clicked_N),
-            "auc": measure.auc(click_N, clicked_N),
-        }
+        figures = measure.figures(click_N, skip_N, clicked_N)
         progress, monitor = self.progress, self.config.monitor
         sign = -1.0 if monitor == "log_loss" else 1.0
         better = not progress.best or sign * figures[monitor] > sign * progress.best[monitor]

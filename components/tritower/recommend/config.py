@@ -1,14 +1,20 @@
 """Knobs of the two steps of this room: `candidates` and `recommend`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from tritower.config import check
+from tritower.config import Removed, check
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidatesConfig:
     """Which searches are answered, and how many jobs are retrieved for each."""
+
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        "search_block": Removed("256 searches are compared with the jobs at a time", off=256),
+        "job_block": Removed("16,384 jobs are compared at a time", off=16_384),
+    }
 
     searches: int = 200
     """Number of searches drawn from the log; unused when `request_ids` is given. At least 1; 200 is a readable sample."""
@@ -36,18 +42,11 @@ class CandidatesConfig:
     candidates_per_search: int = 200
     """Jobs handed to the ranker for each search, at least 1. Fewer are given where fewer jobs are active."""
 
-    search_block: int = 256
-    """Searches compared with the jobs at once, at least 1; with `job_block` it bounds memory."""
-
-    job_block: int = 16_384
-    """Jobs compared at once, at least 1: 256 x 16,384 float32 similarities are 16 MiB."""
-
     def __post_init__(self) -> None:
         check(self.searches >= 1, "searches", self.searches, "of at least 1")
         check(0 < self.recent_share <= 1, "recent_share", self.recent_share, "above 0 and at most 1")
         check(self.seed >= 0, "seed", self.seed, "of at least 0")
-        for knob in ("candidates_per_search", "search_block", "job_block"):
-            check(getattr(self, knob) >= 1, knob, getattr(self, knob), "of at least 1")
+        check(self.candidates_per_search >= 1, "candidates_per_search", self.candidates_per_search, "of at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

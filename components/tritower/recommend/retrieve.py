@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 FUSION_CONSTANT = 60
+SEARCH_BLOCK, JOB_BLOCK = 256, 16_384
+"""Searches and jobs compared at a time, so that memory is bounded: one list's float32 similarities are then 16 MiB."""
 _DENSE = ("query", "city", "region", "profile", "history", "near", "lexical", "newest")
 
 Ints = NDArray[np.int64]
@@ -78,20 +80,18 @@ class Searches:
         )
 
 
-def retrieve(searches: Searches, jobs: Jobs, *, limit: int, search_block: int, job_block: int) -> Iterator[list[Ints]]:
+def retrieve(searches: Searches, jobs: Jobs, *, limit: int) -> Iterator[list[Ints]]:
     """The jobs of each search, best first, in blocks of searches.
 
     Args:
         limit: at most this many jobs per search.
-        search_block: searches compared at once.
-        job_block: jobs compared at once.
 
     Yields:
         For each block, one array of distinct job numbers per search.
     """
-    for start in range(0, len(searches.ts_us_S), search_block):
-        block = searches.part(start, start + search_block)
-        lists = _lists(block, jobs, limit, job_block)
+    for start in range(0, len(searches.ts_us_S), SEARCH_BLOCK):
+        block = searches.part(start, start + SEARCH_BLOCK)
+        lists = _lists(block, jobs, limit)
         yield [fuse([jobs_SK[i] for jobs_SK in lists], limit) for i in range(len(block.ts_us_S))]
 
 
@@ -118,12 +118,12 @@ def lexical_vectors(documents: list[str], queries: list[str]) -> tuple[sp.csr_ma
     return vectorizer.fit_transform(documents), vectorizer.transform(queries)
 
 
-def _lists(searches: Searches, jobs: Jobs, limit: int, job_block: int) -> list[Ints]:
+def _lists(searches: Searches, jobs: Jobs, limit: int) -> list[Ints]:
     count = len(searches.ts_us_S)
     best = {name: _empty(count, limit) for name in _DENSE}
     ts = searches.ts_us_S[:, None]
-    for start in range(0, len(jobs.posted_us_J), job_block):
-        part = slice(start, start + job_block)
+    for start in range(0, len(jobs.posted_us_J), JOB_BLOCK):
+        part = slice(start, start + JOB_BLOCK)
         is_active = (jobs.posted_us_J[part] <= ts) & (ts < jobs.expires_us_J[part])
         for name, score, mask in _scored(searches, jobs, part):
             best[name] = _merge(best[name], np.where(is_active & mask, score, -np.inf), start, limit)

@@ -251,13 +251,7 @@ def _inputs(dataset: Path, embeddings: Path, requests: pa.Table) -> tuple[retrie
 def _candidate_rows(
     requests: pa.Table, searches: retrieve.Searches, jobs: retrieve.Jobs, config: CandidatesConfig
 ) -> Iterator[pa.Table]:
-    found = retrieve.retrieve(
-        searches,
-        jobs,
-        limit=config.candidates_per_search,
-        search_block=config.search_block,
-        job_block=config.job_block,
-    )
+    found = retrieve.retrieve(searches, jobs, limit=config.candidates_per_search)
     row = search = 0
     for block in logs.progress(found, name="retrieve", unit="blocks"):
         count = [len(one) for one in block]

@@ -147,7 +147,7 @@ def test_randomised_rows_give_the_offsets_where_there_are_enough(write, tmp_path
     offsets = {}
     for name, limit in (("randomised", 200), ("alternating", 10**9)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tritower.baseline.boost.MIN_CLICKS", limit)
+            patch.setattr("tritower.metrics.examination.MIN_CLICKS", limit)
             _, description = run(tmp_path / "log", tmp_path / name, variant="full", rounds=30, search_trials=0)
         offsets[name] = np.array(description["position_offset"][1:5])
     root = tmp_path / "log" / "features" / "train"

@@ -1,10 +1,10 @@
-"""Intervals, lifts, calibration and the examination curve against known answers."""
+"""Intervals, lifts and calibration against known answers."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from tritower.evaluation import calibration, examination
+from tritower.evaluation import calibration
 from tritower.evaluation.config import EvaluationConfig
 from tritower.evaluation.estimate import Estimate, estimate
 from tritower.evaluation.rows import Rows
@@ -89,21 +89,6 @@ def test_true_probabilities_seen_through_examination_are_calibrated():
 def test_log_loss_by_hand():
     got = calibration.losses(np.array([0.5, 0.5], np.float32), np.array([1.0, 0.5]), np.array([True, False]))
     np.testing.assert_allclose(got, [np.log(2), -np.log(0.75)])
-
-
-def test_randomised_rows_recover_examination():
-    rng = np.random.default_rng(6)
-    true = np.array([1.0, 0.6, 0.4, 0.25])
-    position = rng.integers(1, 5, 60_000).astype(np.int16)
-    clicked = rng.random(60_000) < 0.3 * true[position - 1]
-    curve = examination.from_randomised(position, clicked, 0.01)
-    np.testing.assert_allclose(curve[1:], true, atol=0.03)
-    assert examination.at(curve, np.array([0, 1, 4, 9], np.int16)).tolist() == [1.0, 1.0, curve[4], curve[4]]
-
-
-def test_too_few_clicks_give_no_curve():
-    assert examination.from_randomised(np.ones(1000, np.int16), np.arange(1000) < 150, 0.01) is None
-    assert examination.from_randomised(np.empty(0, np.int16), np.empty(0, bool), 0.01) is None
 
 
 def test_inverse_examination_undoes_the_logged_order():

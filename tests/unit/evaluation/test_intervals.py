@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 from tritower.evaluation import estimate as module
-from tritower.evaluation import gate, intervals, plots
+from tritower.evaluation import gate, plots
 from tritower.evaluation.config import EvaluationConfig
 from tritower.evaluation.estimate import RANKING, estimate
-from tritower.evaluation.intervals import Figure
 from tritower.evaluation.rows import Rows
+from tritower.metrics import intervals
+from tritower.metrics.intervals import Figure
 
 from tests.bench import intervals as bench
 

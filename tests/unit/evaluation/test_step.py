@@ -207,6 +207,18 @@ def test_scores_of_other_rows_are_refused_and_nothing_is_written(log, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, np.nan, np.inf])
+def test_a_score_that_is_no_probability_is_refused(log, tmp_path, wrong):
+    root = tmp_path / "log"
+    shutil.copytree(log, root)
+    file = root / "baseline" / "test.parquet"
+    table = pq.read_table(file)
+    score = np.append(table["score"].to_numpy()[:-1], wrong)
+    pq.write_table(table.set_column(table.schema.get_field_index("score"), "score", pa.array(score, pa.float32())), file)
+    with pytest.raises(ArtifactError, match=r"1 of .* scores are no probability"):
+        run(root, tmp_path / "out")
+
+
 def test_the_truth_of_another_log_is_refused(log, tmp_path):
     root = tmp_path / "log"
     shutil.copytree(log, root)

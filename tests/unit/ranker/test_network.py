@@ -142,3 +142,9 @@ def test_examination_is_reported_relative_to_the_top():
         model.bias.weight.copy_(torch.tensor([0.0, 5.0, math.log(0.5), 0.3]))
     np.testing.assert_allclose(examination(model), [1.0, 0.5, 1.0], rtol=1e-6)
     assert examination(ClickModel(RankerConfig(position="none"), dim=2, features=1)) == []
+
+
+def test_weights_start_on_the_curve():
+    model = ClickModel(RankerConfig(positions=4), dim=2, features=1)
+    model.bias.start_at(0.5)
+    np.testing.assert_allclose(examination(model), [1, 2**-0.5, 3**-0.5, 0.5], rtol=1e-6)

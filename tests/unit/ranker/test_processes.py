@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 from tritower import schema, storage
 from tritower.config import to_dict
 from tritower.errors import ArtifactError, NonFiniteLossError
-from tritower.ranker import artifact, launch, measure, session, step
+from tritower.metrics.auc import auc
+from tritower.ranker import artifact, launch, session, step
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.place import Place
 
@@ -174,8 +175,8 @@ def test_the_step_writes_scores_that_rank(log: Any, trained: Path):
         assert table["row"].equals(keys["row"]) and table["request"].equals(keys["request"])
     score_N, relevance_N = table["score"].to_numpy(), log.relevance["test"]
     clicked_N = np.random.default_rng(3).random(len(score_N)) < relevance_N
-    best = measure.auc(relevance_N.astype(np.float32), clicked_N)
-    assert measure.auc(score_N, clicked_N) > 0.5 + 0.5 * (best - 0.5)
+    best = auc(relevance_N.astype(np.float32), clicked_N)
+    assert auc(score_N, clicked_N) > 0.5 + 0.5 * (best - 0.5)
     described = storage.read_json(trained / "scores/scores.json")
     assert described["model"] == "ranker" and described["examination"][0] == 1.0
     assert not (trained / "scores/train.parquet").exists()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
-from tritower.evaluation import ranking
+from tritower.metrics import ranking
 
 
 def judged(request, score, clicked, seed=0):
