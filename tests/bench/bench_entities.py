@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import timing
-from tritower.entities import corpus, lexicon, model, step
+from tritower.entities import corpus, lexicon, model, recognise
 from tritower.entities.combine import Combined, Guessed
 from tritower.entities.gazetteer import Gazetteer
 
@@ -33,7 +33,7 @@ def cases() -> list[dict[str, Any]]:
 
     def run(side: Any) -> None:
         for batch in table.to_batches(BATCH):
-            step.table(batch, side)
+            recognise.table(batch, side)
 
     return [
         timing.paired(

@@ -10,6 +10,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from pooling import pooled
 from steps import NAMES, Job
 from tritower import logs
 from tritower.simulate import step as simulate
@@ -36,33 +37,35 @@ def run_seed(seed: int, impressions: int, randomised_share: float, work: Path, c
     return job
 
 
-def pooled(parts: list[dict[str, float]]) -> dict[str, float]:
-    """Mean over seeds of a lift, with the 95 % interval of that mean: seeds are independent, their variances add."""
-    value = statistics.mean(part["value"] for part in parts)
-    half = sum(((part["high"] - part["low"]) / 2) ** 2 for part in parts) ** 0.5 / len(parts)
-    return {"value": value, "low": value - half, "high": value + half}
+def reaches(value: float | None, target: float) -> bool:
+    """Whether a figure is known and as high as its target."""
+    return value is not None and value >= target
 
 
 def summary(documents: list[dict[str, Any]]) -> dict[str, Any]:
     """Per slice the means over seeds and the pooled lifts; each target with the figure reached."""
     slices = {}
     for name in ("randomised", "redrawn", "logged", "ipw"):
-        parts = [document[name] for document in documents]
+        parts = [document.get(name) for document in documents]
+        if None in parts:  # too few searches in random order
+            continue
         slices[name] = {
             "mean": {r: {m: statistics.mean(p[r][m] for p in parts) for m in METRICS} for r in NAMES},
             "lift": {b: {m: pooled([p[key][m] for p in parts]) for m in METRICS} for b, key in LIFTS.items()},
             "share_to_oracle": {m: pooled([p["share_to_oracle"][m] for p in parts]) for m in METRICS},
             "calibration_error": statistics.mean(p["model"]["calibration_error"] for p in parts),
         }
+    if "randomised" not in slices:
+        raise SystemExit("A seed has too few searches in random order to judge: raise --impressions or --randomised-share.")
     part = slices["randomised"]
     share = part["share_to_oracle"]["auc"]["value"]
-    targets = {"share of the AUC from XGBoost standard to the oracle": (share, 0.75, share >= 0.75)}
+    targets = {"share of the AUC from XGBoost standard to the oracle": (share, 0.75, reaches(share, 0.75))}
     for metric, limit in LIMITS.items():
         value = part["lift"]["baseline"][metric]["value"]
-        targets[f"lift over XGBoost standard, {metric}"] = (value, limit, value >= limit)
+        targets[f"lift over XGBoost standard, {metric}"] = (value, limit, reaches(value, limit))
         rival = max(LIFTS, key=lambda name, metric=metric: part["mean"][name][metric])
         low = part["lift"][rival][metric]["low"]
-        targets[f"low end of the lift over {rival} (the strongest), {metric}"] = (low, 0.0, low > 0)
+        targets[f"low end of the lift over {rival} (the strongest), {metric}"] = (low, 0.0, low is not None and low > 0)
     decay = SimulateConfig().examination_decay
     curves = [document["examination_learned"][:10] for document in documents]
     error = max(abs(seen * position**decay - 1) for curve in curves for position, seen in enumerate(curve, 1))
@@ -102,7 +105,8 @@ def main() -> None:
         for metric in METRICS:
             print(f"{name:10s} {metric:6s} " + "  ".join(f"{r} {part['mean'][r][metric]:.4f}" for r in NAMES))
     for name, target in result["targets"].items():
-        print(f"{'met   ' if target['met'] else 'MISSED'} {name}: {target['reached']:.4f} (target {target['target']})")
+        reached = "cannot be judged" if target["reached"] is None else f"{target['reached']:.4f}"
+        print(f"{'met   ' if target['met'] else 'MISSED'} {name}: {reached} (target {target['target']})")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def variant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     name, parts = request.param.split("-")[0], VARIANTS[request.param]
     path = compiling.prepared(name, tmp_path_factory.mktemp("compiled"), parts=parts)
     assert path.stem == request.param
+    compiling.check_importers(path)
     return name, steps.of(name, parts), path
 
 

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _find(texts: Sequence[str]) -> None:
     import pyarrow as pa
 
-    from tritower.entities.step import finder
+    from tritower.entities.recognise import finder
 
     found = finder(EntitiesConfig()).columns(pa.array(texts))
     for text, spans in zip(texts, found.spans(len(texts)), strict=True):
@@ -56,7 +56,7 @@ def _find(texts: Sequence[str]) -> None:
 def _measure(given: argparse.Namespace) -> None:
     from tritower import vocabulary
     from tritower.entities import measure
-    from tritower.entities.step import finder
+    from tritower.entities.recognise import finder
 
     sets = {}
     if given.gold:

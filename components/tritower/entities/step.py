@@ -3,28 +3,22 @@
 import collections
 import functools
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tritower import logs, schema, storage
 from tritower.config import to_dict
-from tritower.entities import generic, lexicon, model
-from tritower.entities.combine import Combined, Guessed
 from tritower.entities.config import EntitiesConfig
-from tritower.entities.gazetteer import Gazetteer
-from tritower.entities.spans import LABELS, Finder
+from tritower.entities.recognise import finder, table
+from tritower.entities.spans import LABELS
 from tritower.storage import manifest
 
 _LOG = logging.getLogger(__name__)
 BATCH_ROWS = 65_536
 """Texts read and recognised at a time, which bounds the memory."""
-_LABEL_NAMES = pa.array(LABELS)
-_LABEL_RANK = np.argsort(np.argsort(LABELS))
 
 
 def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) -> dict[str, float]:
@@ -58,18 +52,6 @@ def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) ->
     return numbers
 
 
-def finder(config: EntitiesConfig, employers: Sequence[str] = ()) -> Finder:
-    """The recogniser that a config asks for."""
-    if config.method == "spacy":
-        return generic.Generic(config.spacy_model)
-    words = lexicon.default()
-    gazetteer = Gazetteer(words, lexicon.companies(words, employers))
-    if config.method == "gazetteer":
-        return gazetteer
-    recogniser = model.read(config.ner_model or None)
-    return Guessed(gazetteer, recogniser) if config.method == "ner" else Combined(gazetteer, recogniser)
-
-
 def _short(batch: pa.RecordBatch) -> pa.Array:
     """Which texts are more than a job's description, whose entities no feature reads."""
     flags = (batch.column(name) for name in ("is_query", "is_title", "is_document", "is_profile"))
@@ -80,24 +62,6 @@ def _employers(dataset: str | Path) -> list[str]:
     column = pq.read_table(Path(dataset) / "jobs.parquet", columns=["company"])["company"]
     names: list[str] = column.unique().drop_null().to_pylist()
     return sorted(names)
-
-
-def table(batch: pa.RecordBatch, find: Finder) -> pa.Table:
-    """The entities of a batch of texts (columns `text` and `value`) as rows of `schema.ENTITIES`, each once."""
-    found = find.columns(batch.column("value"))
-    order = np.lexsort((_LABEL_RANK[found.label_N], found.end_N, found.start_N, found.text_N))
-    # A span may be both an inner and an outer one: equal rows follow one another and all but one go.
-    found = found.take(order)
-    value_N = found.value_N.dictionary_encode().indices.to_numpy()
-    keys_5N = np.stack([found.text_N, found.start_N, found.end_N, found.label_N, value_N])
-    first_N = np.ones(len(order), np.bool_)
-    first_N[1:] = (keys_5N[:, 1:] != keys_5N[:, :-1]).any(axis=0)
-    found = found if first_N.all() else found.take(np.flatnonzero(first_N))
-    columns = {
-        "text": batch.column("text").take(pa.array(found.text_N)), "label": _LABEL_NAMES.take(pa.array(found.label_N)),
-        "value": found.value_N, "start": found.start_N, "end": found.end_N,
-    }  # fmt: skip
-    return pa.table(columns, schema=schema.ENTITIES.arrow())
 
 
 def _count(batch: pa.RecordBatch, rows: pa.Table, tally: collections.Counter[str]) -> None:

@@ -23,7 +23,7 @@ def evaluation(
     truth: str = "",
     config: dict[str, Any] = {},
 ) -> str:
-    """Judge the model against its rivals on the held-out searches; the output is the gate's word, "pass" or "hold".
+    """Judge the model against its rivals on the held-out searches; the output is the gate's verdict, "pass" or "hold".
 
     Args:
         dataset: Output of the ingest step.
@@ -54,4 +54,4 @@ def evaluation(
     for name, value in numbers.items():
         metrics.log_metric(name, value)
     roc.log_roc_curve(*step.roc(metrics.path, copy=roc.path))
-    return step.gate_word(metrics.path)
+    return step.verdict(metrics.path)

@@ -1,4 +1,19 @@
-"""metrics.json: what the step found, as plain values."""
+"""metrics.json: what the step found, as plain values.
+
+randomised, logged, ipw, redrawn   one entry per slice. `randomised` is null without enough randomised searches; `ipw` weighs
+                                   logged clicks by inverse examination, where positions are known; `redrawn` draws every
+                                   click anew from the true probabilities, where these are known. Each entry holds sizes, the
+                                   metrics of each ranker, `intervals`, and the lifts over each rival (`LIFTS`): relative, as
+                                   a fraction, with the ends of their interval. Too few users or clicks make the ends null,
+                                   and `cannot_be_judged` says why
+deciding                           the slice that the gate looked at
+gate                               its verdict (`word`) and its reasons
+slices                             the kinds of search
+roc                                points of the model's ROC curve on the deciding slice
+examination, examination_learned   the measured curve, and the one that the model learned
+warnings, notes                    what is too good to be true; what else a reader must know
+shared_users                       ids that are no user, and the share of the searches under them
+"""
 
 import math
 from typing import Any

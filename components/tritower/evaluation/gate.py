@@ -16,7 +16,7 @@ class Decision:
     opens: bool
     reasons: tuple[str, ...]
 
-    def word(self) -> str:
+    def verdict(self) -> str:
         """`pass` or `hold`: plain letters, safe in a pipeline's condition."""
         return "pass" if self.opens else "hold"
 

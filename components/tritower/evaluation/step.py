@@ -1,4 +1,4 @@
-"""The evaluation step: scores in, metrics, a report and the gate's word out."""
+"""The evaluation step: scores in, metrics, a report and the gate's verdict out."""
 
 import logging
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ _ORDER = ("randomised", "ipw", "logged")
 class _Judged:
     """Everything the report shows.
 
-    `measured_P` and `learned_P` are the examination curves measured on randomised rows and learned by the model. `warnings` say
-    what is too good to be true, `notes` what a reader must know besides: the run's remark, and searches without a known user.
+    `measured_P` is the examination curve of the randomised rows, `learned_P` the one that the model learned. `warnings` say
+    what is too good to be true; `notes` what a reader must know besides: the run's remark, and searches without a known user.
     """
 
     parts: dict[str, Rows]
@@ -39,6 +39,11 @@ class _Judged:
     learned_P: npt.NDArray[np.float64] | None
     warnings: list[str]
     notes: list[str]
+
+    @property
+    def basis(self) -> str:
+        """The slice that kinds of search and single searches are taken from: the one with the truth, where it is known."""
+        return "redrawn" if "redrawn" in self.parts else self.deciding
 
 
 def run(
@@ -57,26 +62,17 @@ def run(
     summary: str | Path = "",
     split: str = "test",
 ) -> dict[str, float]:
-    """Judge the model against the rivals that were scored, any number of them, on the held-out searches.
+    """Judge the model on the held-out searches, against every rival that was scored.
 
     Args:
-        dataset: the ingest step's folder; read for ids, places and titles.
-        features: the features step's folder; read for the keys and labels of every row.
+        dataset: the ingest step's folder; it gives ids, places and titles.
+        features: the features step's folder; it gives the keys and the label of every row.
         scores: the ranker's scores, as `schema.SCORES` says.
-        scores_baseline: and its like: a rival's scores on the same rows; `scores_champion` are those of the model in use. Empty
-            where there is none.
+        scores_baseline: like `scores_baseline_cos` and `scores_baseline_full`, a rival's scores of the same rows;
+            `scores_champion` are those of the model in use. Empty where there is none.
         truth: path or URI of `schema.TRUTH`; empty where there is none.
-        metrics: JSON file to write. One entry per slice: `randomised` (null without enough randomised searches), `logged`,
-            `ipw` (logged clicks weighted by inverse examination, where positions are known) and `redrawn` (with `truth`:
-            every search, clicks drawn anew from the true probabilities as if all jobs were examined). Each holds rows,
-            requests, clicks, users, the metrics of each ranker, `intervals`, and the lifts `lift` (over the baseline),
-            `lift_cos`, `lift_full`, `lift_champion`: relative, as a fraction, with the ends of the interval. With too few users
-            or clicks the ends are null, and `cannot_be_judged` says why. `deciding` names the slice that the gate
-            looked at, `gate` its word and reasons, `slices` the kinds of search, `roc` points of the model's ROC curve,
-            `examination` and `examination_learned` the two curves, `warnings` what is too good to be true, `notes` what else a
-            reader must know, `shared_users` the ids that are no user, and the share of their searches.
-        report: HTML file to write.
-        summary: Markdown file to write, if any.
+        metrics: JSON file to write; `document` describes it.
+        report, summary: HTML file to write, and a Markdown file, if any.
 
     Returns:
         Flat numbers for the pipeline's metrics, such as `randomised_auc` and `randomised_lift_auc`; all finite.
@@ -85,46 +81,49 @@ def run(
         ArtifactError: scores and features do not belong together.
         DataError: there is nothing to judge.
     """
-    rivals = {"baseline": scores_baseline, "baseline_cos": scores_baseline_cos, "baseline_full": scores_baseline_full}
-    rivals |= {"champion": scores_champion}
-    given = {"model": Path(scores)} | {name: Path(folder) for name, folder in rivals.items() if str(folder)}
+    folders = {"model": scores, "baseline": scores_baseline, "baseline_cos": scores_baseline_cos}
+    folders |= {"baseline_full": scores_baseline_full, "champion": scores_champion}
+    given = {name: Path(folder) for name, folder in folders.items() if str(folder)}
     manifest.check(dataset, features, *given.values())
-    rows = _read(Path(dataset), Path(features), truth, split, given)
-    rows, shared = _apart(rows, Path(dataset))
-    told = _telling(Path(features), split, config)
-    notes = [config.remark] * bool(config.remark) + [_of_nobody(shared)] * bool(shared["users"])
-    measured_P = examination.curve(*inputs.shown(Path(features)), config.propensity_floor)
-    judged = _judge(rows, measured_P, inputs.examination(Path(scores)), told, notes, config)
+    rows, shared = _apart(_read(Path(dataset), Path(features), truth, split, given), Path(dataset))
+    judged = _judge(
+        rows,
+        measured_P=examination.curve(*inputs.shown(Path(features)), config.propensity_floor),
+        learned_P=inputs.examination(Path(scores)),
+        told=_telling(Path(features), split, config),
+        notes=[config.remark] * bool(config.remark) + [_of_nobody(shared)] * bool(shared["users"]),
+        config=config,
+    )
     for warning in judged.warnings:
         _log.warning("%s", warning)
-    with logs.phase(_log, "judge kinds of search") as counts:
-        basis = "redrawn" if truth else judged.deciding
-        kinds = _kinds(judged, basis, Path(dataset), Path(features), config)
-        counts["slices"] = len(kinds)
-    content = _content(judged, kinds, basis, config) | {"shared_users": shared}
+    kinds = _kinds(judged, Path(dataset), Path(features), config)
+    content = _content(judged, kinds, config) | {"shared_users": shared}
     storage.write_json(metrics, content)
     with logs.phase(_log, "report"):
-        context = _page(judged, kinds, basis, Path(dataset), truth, config)
-        with storage.atomic_file(report) as temporary:
-            temporary.write_text(pages.html(context), encoding="utf-8")
+        context = _page(judged, kinds, Path(dataset), truth, config)
+        _write(report, pages.html(context))
         if str(summary):
-            with storage.atomic_file(summary) as temporary:
-                temporary.write_text(pages.markdown(context, judged.estimates, config.level), encoding="utf-8")
+            _write(summary, pages.markdown(context, judged.estimates, config.level))
     return document.flat(content)
+
+
+def _write(file: str | Path, text: str) -> None:
+    with storage.atomic_file(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def roc(metrics: str | Path, *, copy: str | Path) -> tuple[list[float], list[float], list[float]]:
     """False positive rates, true positive rates and thresholds that `run` left in its metrics file.
 
-    They are also written to `copy` as JSON: the local runner takes a step from its cache only when each of its outputs is
-    a file.
+    The function also writes them to `copy` as JSON: the local runner takes a step from its cache only when each of its outputs
+    is a file.
     """
     points = storage.read_json(metrics)["roc"]
     storage.write_json(copy, points)
     return points["fpr"], points["tpr"], points["thresholds"]
 
 
-def gate_word(metrics: str | Path) -> str:
+def verdict(metrics: str | Path) -> str:
     """`pass` or `hold`, as `run` left it in its metrics file."""
     return str(storage.read_json(metrics)["gate"]["word"])
 
@@ -174,6 +173,7 @@ def _telling(features: Path, split: str, config: EvaluationConfig) -> list[str]:
 
 def _judge(
     rows: Rows,
+    *,
     measured_P: npt.NDArray[np.float64] | None,
     learned_P: npt.NDArray[np.float64] | None,
     told: list[str],
@@ -213,24 +213,26 @@ def _judge(
     )
 
 
-def _kinds(judged: _Judged, basis: str, dataset: Path, features: Path, config: EvaluationConfig) -> dict[str, Estimate]:
-    rows = judged.parts[basis]
-    known = inputs.context(dataset, features, int(rows.request.min()))
-    masks = slices.slices(rows, known, config)
-    return {name: estimate(rows.take(mask), np.ones(2), config, reweighted=False) for name, mask in masks.items()}
+def _kinds(judged: _Judged, dataset: Path, features: Path, config: EvaluationConfig) -> dict[str, Estimate]:
+    rows = judged.parts[judged.basis]
+    with logs.phase(_log, "judge kinds of search") as counts:
+        known = inputs.context(dataset, features, int(rows.request.min()))
+        masks = slices.slices(rows, known, config)
+        counts["slices"] = len(masks)
+        return {name: estimate(rows.take(mask), np.ones(2), config, reweighted=False) for name, mask in masks.items()}
 
 
-def _content(judged: _Judged, kinds: dict[str, Estimate], basis: str, config: EvaluationConfig) -> dict[str, Any]:
+def _content(judged: _Judged, kinds: dict[str, Estimate], config: EvaluationConfig) -> dict[str, Any]:
     deciding = judged.parts[judged.deciding]
     fpr, tpr, thresholds = auc.roc(deciding.score["model"], deciding.clicked)
     content: dict[str, Any] = {"randomised": None, "logged": None}
     content |= {name: document.part(value, config.level) for name, value in judged.estimates.items()}
     content |= {
         "deciding": judged.deciding,
-        "gate": {"word": judged.decision.word(), "reasons": list(judged.decision.reasons)},
+        "gate": {"word": judged.decision.verdict(), "reasons": list(judged.decision.reasons)},
         "warnings": judged.warnings,
         "notes": judged.notes,
-        "slices": {"basis": basis, **{name: document.part(value, config.level) for name, value in kinds.items()}},
+        "slices": {"basis": judged.basis, **{name: document.part(value, config.level) for name, value in kinds.items()}},
         "examination": document.curve(judged.measured_P),
         "examination_learned": document.curve(judged.learned_P),
         "roc": {"fpr": fpr, "tpr": tpr, "thresholds": thresholds},
@@ -239,13 +241,11 @@ def _content(judged: _Judged, kinds: dict[str, Estimate], basis: str, config: Ev
     return cleaned
 
 
-def _page(
-    judged: _Judged, kinds: dict[str, Estimate], basis: str, dataset: Path, truth: str, config: EvaluationConfig
-) -> dict[str, Any]:
+def _page(judged: _Judged, kinds: dict[str, Estimate], dataset: Path, truth: str, config: EvaluationConfig) -> dict[str, Any]:
     first = judged.estimates[judged.deciding]
     bases = [base for base in document.LIFTS if base in first.value]
     shown = [name for name in ("randomised", "ipw", "redrawn", "logged") if name in judged.estimates]
-    rows = judged.parts[basis]
+    rows = judged.parts[judged.basis]
     strong = sorted((base for base in bases if base != "champion"), key=lambda base: -first.value[base]["ndcg@10"])
     rival = next(iter(strong or bases), "")
     return {
@@ -261,7 +261,7 @@ def _page(
             pages.slice_context(name, judged.estimates[name], bases, config.level, _drawings(judged, name, bases, config))
             for name in shown
         ],
-        "kinds": pages.kinds_context(kinds, rival, basis, config.level) if rival else {"rows": []},
+        "kinds": pages.kinds_context(kinds, rival, judged.basis, config.level) if rival else {"rows": []},
         "browser": _browser(rows, rival, dataset, config) if rival else {"won": [], "lost": []},
         "min_users": config.min_users,
         "min_searches": config.min_searches,

@@ -16,6 +16,7 @@ on no other key's events within the hour, so that keys can be spread over machin
 Legend: K keys (the levels one after another), L levels, P positions, N rows, C clicks, F output columns.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -118,6 +119,16 @@ class Counters:
             clicks.clicked_at, clicks.position, clicks.randomised, keys_LC,
         )  # fmt: skip
         count_pass(self.state, events, batch.first, self.half_life_us, self.prior_impressions, _COLUMN_LF, _LOG1P, out_FN)
+
+    def excerpt(self, key_K: npt.NDArray[np.int64]) -> "Counters":
+        """A copy of some keys' counters, in that order, with the sums of all; keys that have none yet start from nothing."""
+        state = self.state
+        has_K = key_K < len(state.table_KW)
+        table_KW = np.zeros((max(len(key_K), 1), WIDTH))
+        table_KW[: len(key_K)][has_K] = state.table_KW[key_K[has_K]]
+        small = copy.copy(self)
+        small.state = State(table_KW, *(values.copy() for values in state[1:]))
+        return small
 
     def finish(self, queued: npt.NDArray[np.bool_]) -> None:
         """Keep what the impressions that stay queued will add (the mask of `Timeline.finish`)."""

@@ -6,6 +6,7 @@ with the entities of the job's title.
 Legend: T texts, L labels, E entities (CSR by text and label), N rows, J jobs, U users.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,14 @@ class Table(NamedTuple):
     place_3J: Array
 
 
+class TextEntities(NamedTuple):
+    """The first three columns of `Table`, of a few texts."""
+
+    offset: npt.NDArray[np.int64]
+    value_E: Int32
+    level_T: npt.NDArray[np.int8]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entities:
     """The entities of all texts, and the values of the jobs' own employers and places."""
@@ -75,8 +84,11 @@ class Entities:
         value_E = encoded.indices.to_numpy().astype(np.int64)
         words: list[str] = encoded.dictionary.to_pylist()
         number = {word: i for i, word in enumerate(words)}
-        offset, values = _group(text_E, label_E, value_E, words, number, texts)
-        table = Table(offset, values, _levels(rows, text_E, value_E, words, texts), *_of_jobs(Path(dataset), number, jobs))
+        offset, values = _group(text_E, label_E, value_E, words, numberer(number), texts)
+        company_J, place_3J = np.full(jobs, UNKNOWN, np.int32), np.full((3, jobs), UNKNOWN, np.int32)
+        columns = pq.read_table(Path(dataset) / "jobs.parquet", columns=["company", "city", "region", "country"])
+        company_J[: columns.num_rows], place_3J[:, : columns.num_rows] = of_jobs(columns, number)
+        table = Table(offset, values, _levels(rows, text_E, value_E, words, texts), company_J, place_3J)
         return Entities(table=table, number=number)
 
     def user_levels(self, past: Lists) -> npt.NDArray[np.int8]:
@@ -87,12 +99,31 @@ class Entities:
         return out_U
 
 
+def of_texts(rows: pa.Table, number: Callable[[str], int], texts: int) -> TextEntities:
+    """Those of a few texts by their rows of `schema.ENTITIES`; `number` gives a value its number."""
+    text_E, label_E = rows.column("text").to_numpy().astype(np.int64), _index(rows.column("label"), LABELS)
+    own: list[str] = rows.column("value").to_pylist()
+    value_E = np.array([number(word) for word in own], np.int64)
+    words = dict(zip(value_E.tolist(), own, strict=True))
+    offset, values = _group(text_E, label_E, value_E, words, number, texts)
+    level_T = np.full(texts, UNKNOWN, np.int8)
+    is_level = np.asarray(pc.equal(rows.column("label"), "SENIORITY").to_numpy(), np.bool_)
+    level_E = _index(rows.column("value"), vocabulary.LEVELS)
+    np.maximum.at(level_T, text_E[is_level], level_E[is_level].astype(np.int8))
+    return TextEntities(offset, values, level_T)
+
+
+def numberer(number: dict[str, int]) -> Callable[[str], int]:
+    """Numbers for words, new ones behind."""
+    return lambda word: number.setdefault(word, len(number))
+
+
 def _group(
-    text_E: Array, label_E: Array, value_E: Array, words: list[str], number: dict[str, int], texts: int
+    text_E: Array, label_E: Array, value_E: Array, words: Any, number: Callable[[str], int], texts: int
 ) -> tuple[npt.NDArray[np.int64], Int32]:
     """CSR by (text, label), with the words of TITLE values as a label of their own."""
     known, titles = label_E >= 0, np.flatnonzero(label_E == 0)
-    parts = [[number.setdefault(part, len(number)) for part in words[v].split()] for v in np.unique(value_E[titles])]
+    parts = [[number(part) for part in words[v].split()] for v in np.unique(value_E[titles]).tolist()]
     parts_of = dict(zip(np.unique(value_E[titles]).tolist(), parts, strict=True))
     pieces = [parts_of[v] for v in value_E[titles].tolist()]
     repeats = np.array([len(piece) for piece in pieces], np.int64)
@@ -112,22 +143,16 @@ def _levels(rows: pa.Table, text_E: Array, value_E: Array, words: list[str], tex
     return level_T
 
 
-def _of_jobs(dataset: Path, number: dict[str, int], jobs: int) -> tuple[Int32, Int32]:
-    """The entity values of each job's employer and of its city, region and country."""
-    columns = pq.read_table(dataset / "jobs.parquet", columns=["company", "city", "region", "country"])
-    company_J, place_3J = np.full(jobs, UNKNOWN, np.int32), np.full((3, jobs), UNKNOWN, np.int32)
+def of_jobs(columns: pa.Table, number: dict[str, int]) -> tuple[Int32, Int32]:
+    """The entity values of each job's employer and of its city, region and country, by the columns of those names."""
     region = {code.lower(): name.lower() for code, name in vocabulary.regions().items()}
 
     def place(name: str) -> int:
         folded = vocabulary.normalise(name)
         return number.get(region.get(folded, folded), UNKNOWN)
 
-    company_J[: columns.num_rows] = _map(
-        columns.column("company"), lambda name: number.get(vocabulary.company_key(name), UNKNOWN)
-    )
-    for k, level in enumerate(("city", "region", "country")):
-        place_3J[k, : columns.num_rows] = _map(columns.column(level), place)
-    return company_J, place_3J
+    company_J = _map(columns.column("company"), lambda name: number.get(vocabulary.company_key(name), UNKNOWN))
+    return company_J, np.stack([_map(columns.column(level), place) for level in ("city", "region", "country")])
 
 
 def _map(column: pa.ChunkedArray, function: Any) -> Int32:

@@ -3,6 +3,7 @@
 Legend: N rows, F features, J jobs; `out_FN` is column by column, NaN = missing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from tritower.features.tables import FeatureTables
 from tritower.features.timeline import Rows, Timeline
 
 Float32 = npt.NDArray[np.float32]
+Numbers = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,21 @@ class Computed:
 class FeatureState:
     """The state of every group, and the tables that it reads; feed it rows in time order."""
 
-    def __init__(self, tables: FeatureTables, config: FeaturesConfig, found: entities.Entities | None = None) -> None:
+    def __init__(
+        self,
+        tables: FeatureTables,
+        config: FeaturesConfig,
+        found: entities.Entities | None = None,
+        sizes: Sequence[int] | None = None,
+    ) -> None:
+        """Start from nothing.
+
+        Args:
+            tables: what the rows' numbers refer to.
+            config: knobs.
+            found: the texts' entities; None for no entity features.
+            sizes: how many jobs, occupations, companies and queries to have counters for; None for those of the tables.
+        """
         self.tables = tables
         self.layout = catalogue.whole_layout(with_entities=found is not None)
         self._from_history = catalogue.Layout(groups=catalogue.HISTORY)
@@ -48,7 +64,8 @@ class FeatureState:
         self.entities = found
         self.timeline = Timeline()
         jobs, users = tables.jobs, len(tables.home_3U[0])
-        self.base_L = np.cumsum([0, len(jobs), len(jobs.occupations), len(jobs.companies), len(tables.texts.plain)])
+        sizes = sizes or (len(jobs), len(jobs.occupations), len(jobs.companies), len(tables.texts.plain))
+        self.base_L = np.cumsum([0, *sizes])
         self.pairs = PairIndex()
         self.counters = counters.Counters(
             int(self.base_L[-1]),
@@ -59,13 +76,24 @@ class FeatureState:
         half_life_days = config.history_half_life_days
         self.history = history.History(users, clicks=config.history_clicks, half_life_days=half_life_days)
         self.searches = history.Searches(users, searches=config.history_searches, half_life_days=half_life_days)
-        traits_3J = np.stack([jobs.company_J, jobs.place_3J[0], jobs.occupation_J])
-        self.vectors = history.Jobs(rings.Vectors(tables.matrix_TD, tables.extra_XD), jobs.document_J, traits_3J)
+        self.vectors = vectors(tables)
 
     @cached_property
     def static(self) -> Static:
         """The features that need no history, for rows that come without them."""
         return Static(self.tables, self.entities)
+
+    def grow(self, tables: FeatureTables, sizes: Sequence[int]) -> None:
+        """Go on with tables that hold more behind, and counters for `sizes` names of each level but the last."""
+        base_L, old_KW = np.cumsum([0, *sizes]), self.counters.state.table_KW
+        new_KW = np.zeros((int(base_L[-1]) + len(old_KW) - int(self.base_L[-1]), counters.WIDTH))
+        for start, stop, to in zip(self.base_L, [*self.base_L[1:], len(old_KW)], base_L, strict=True):
+            new_KW[to : to + stop - start] = old_KW[start:stop]
+        self.counters.state = self.counters.state._replace(table_KW=new_KW)
+        self.base_L, self.tables, self.vectors = base_L, tables, vectors(tables)
+        self.history.rings, self.searches.rings = (
+            rings.with_users(past, len(tables.home_3U[0])) for past in (self.history.rings, self.searches.rings)
+        )
 
     def features(self, rows: Rows, found: pa.RecordBatch | None = None) -> Computed:
         """The features of rows that all want them; `found` is what `static.compute` gave for them, if it was called."""
@@ -87,16 +115,13 @@ class FeatureState:
 
     def keys(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The counters' key of each row per level (L, N), -1 where unknown; new (query, occupation) pairs get one."""
-        jobs = self.tables.jobs
         query_N = self.tables.texts.plain_T[rows.query]
-        occupation_N = jobs.occupation_J[rows.job]
-        own: tuple[npt.NDArray[Any], ...] = (
-            rows.job,
-            occupation_N,
-            jobs.company_J[rows.job],
-            query_N,
-            self.pairs.numbers(query_N, occupation_N),
-        )
+        return self.keys_of(rows.job, query_N, self.pairs.numbers(query_N, self.tables.jobs.occupation_J[rows.job]))
+
+    def keys_of(self, job_N: Numbers, query_N: Numbers, pair_N: Numbers) -> npt.NDArray[np.int64]:
+        """The same for given jobs, plain forms of queries and pairs."""
+        jobs = self.tables.jobs
+        own = (job_N, jobs.occupation_J[job_N], jobs.company_J[job_N], query_N, pair_N)
         return np.stack([np.where(key_N < 0, -1, key_N + base) for key_N, base in zip(own, self.base_L, strict=True)])
 
     def _blank(self, rows: int) -> Float32:
@@ -122,3 +147,10 @@ class FeatureState:
             occupation_N=self.tables.jobs.occupation_J[rows.job],
             description_N=self.tables.jobs.description_J[rows.job],
         )
+
+
+def vectors(tables: FeatureTables) -> history.Jobs:
+    """What the histories read of the tables."""
+    jobs = tables.jobs
+    traits_3J = np.stack([jobs.company_J, jobs.place_3J[0], jobs.occupation_J])
+    return history.Jobs(rings.Vectors(tables.matrix_TD, tables.extra_XD), jobs.document_J, traits_3J)

@@ -16,9 +16,9 @@ EMPTY = -1
 class PairIndex:
     """Numbers pairs (left, right) of non-negative int32 from 0 in the order in which they are first seen."""
 
-    def __init__(self) -> None:
-        self.key_B = np.full(1 << 12, EMPTY, np.int64)
-        self.number_B = np.empty(1 << 12, np.int64)
+    def __init__(self, buckets: int = 1 << 12) -> None:
+        self.key_B = np.full(buckets, EMPTY, np.int64)
+        self.number_B = np.empty(buckets, np.int64)
         self.used = 0
 
     def numbers(self, left_N: npt.NDArray[Any], right_N: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

@@ -6,10 +6,14 @@ is a Springfield in every state. Where either side is unknown the comparison is 
 Legend: V rows of a table, N impressions.
 """
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from tritower.features.strings import UNNUMBERED
 
 LEVELS = ("city", "region", "country")
 REMOTE = r"\b(remote|work(ing)? (from|at) home|wfh|home[ -]?based|telecommut\w*|telework\w*|anywhere)\b"
@@ -45,6 +49,25 @@ class PlaceCodes:
             ],
             np.int32,
         )
+
+    def of_search(self, city: str | None, region: str | None, country: str | None) -> tuple[Int32, bool]:
+        """The codes of one place as `encode` gives them, and whether its city or region names remote work.
+
+        A place without a number gets none: it is no known one, and that is all that matters.
+        """
+        out_3 = np.full(3, -1, np.int32)
+        names = [_folded(word) if word else ("", False) for word in (city, region, country)]
+        for i, (level, (word, is_remote)) in enumerate(zip(LEVELS, names, strict=True)):
+            if word and not is_remote:
+                out_3[i] = self.number[level].get(word, UNNUMBERED)
+        return out_3, names[0][1] or names[1][1]
+
+
+@functools.lru_cache(maxsize=512)
+def _folded(word: str) -> tuple[str, bool]:
+    """A place's name as `PlaceCodes.encode` compares it, and whether it names remote work."""
+    words = pc.utf8_trim_whitespace(pc.utf8_lower(pa.array([word], pa.string())))
+    return words[0].as_py(), bool(mentions_remote(words)[0])
 
 
 def mentions_remote(texts: pa.Array) -> npt.NDArray[np.bool_]:

@@ -88,3 +88,15 @@ class Requests:
         self._place_3W[:, request - self._start] = self._codes.encode(table)
         remote = self._remote_T[table.column("query_text").to_numpy()] | names_remote(table)
         self._remote_W[request - self._start] = remote
+
+
+class OneSearch:
+    """The place searched in and whether remote work was asked for, the same for all rows."""
+
+    def __init__(self, place_3: Int32, is_remote: bool) -> None:
+        self._place_3, self._is_remote = place_3, is_remote
+
+    def of(self, request_N: npt.NDArray[np.int64]) -> tuple[Int32, Bool]:
+        """As `Requests.of`."""
+        count = len(request_N)
+        return np.repeat(self._place_3[:, None], count, axis=1), np.full(count, self._is_remote)

@@ -68,6 +68,25 @@ def reserve(rings: Rings, slots: int) -> Rings:
     )
 
 
+def with_users(rings: Rings, users: int) -> Rings:
+    """Rings for `users` users, the further ones without a slot."""
+    more = np.full(users - len(rings.slot_U), -1, np.int32)
+    return rings._replace(slot_U=np.concatenate([rings.slot_U, more]))
+
+
+def of_user(rings: Rings, user: int) -> Rings:
+    """A copy of one user's ring (-1 = without a slot), as user 0 of two."""
+    slot = int(rings.slot_U[user]) if user >= 0 else -1
+    held = slice(slot, slot + 1) if slot >= 0 else slice(0, 0)
+    return Rings(
+        slot_U=np.array([0 if slot >= 0 else -1, -1], np.int32),
+        count_S=rings.count_S[held].copy(),
+        item_SH=rings.item_SH[held].copy(),
+        ts_SH=rings.ts_SH[held].copy(),
+        used_1=np.array([int(slot >= 0)]),
+    )
+
+
 # The passes take a tuple's arrays apart once: numba counts a reference for each field that is read.
 
 

@@ -16,6 +16,9 @@ features/state/counted.parquet       which searches were counted (counted.py)
 Legend: K keys, S slots, H items, X extra texts, D dimensions.
 """
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ from tritower.features.places import LEVELS as PLACE_LEVELS
 from tritower.features.strings import normalise
 from tritower.features.tables import FeatureTables, Jobs, Texts
 from tritower.features.timeline import Rows
+from tritower.storage import manifest
 
 VERSION = 2
 VALUES = ("shown", "clicks", "shown_decayed", "clicks_decayed", "expected", "first_ts")
@@ -163,6 +167,17 @@ def _job_table(tables: FeatureTables, jobs: Array) -> pa.Table:
 
 def _take_or_null(names: pa.Array, number: Array) -> pa.Array:
     return names.take(pa.array(np.maximum(number, 0), mask=number < 0))
+
+
+@contextlib.contextmanager
+def fetched(state: str | Path) -> Iterator[Path]:
+    """The folder of a saved state, or of the run that left it, on this machine."""
+    with tempfile.TemporaryDirectory() as scratch:
+        is_here = storage.is_local(state)
+        folder = storage.local_path(state) if is_here else storage.fetch_tree(state, Path(scratch) / "state")
+        folder = folder if (folder / "state.json").exists() else folder / "state"
+        manifest.check(folder)
+        yield folder
 
 
 class Saved:

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import logging
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def run(
     """
     manifest.check(dataset, embeddings, *(location for location in (candidates, entities) if location))
     with storage.atomic_directory(features) as out, _open_engine(config, out) as engine:
-        with phase(logger, "read tables") as counts, _fetched(previous) as earlier:
+        with phase(logger, "read tables") as counts, _earlier(previous) as earlier:
             seen = state.Saved(earlier, config) if earlier else None
             feature_state = _feature_state(Path(dataset), Path(embeddings), config, candidates, entities, seen)
             counts["jobs"], counts["texts"] = len(feature_state.tables.jobs), len(feature_state.tables.texts)
@@ -116,18 +115,8 @@ def _open_engine(config: FeaturesConfig, out: Path) -> Engine:
     return open_engine(config.engine, memory_limit=config.memory_limit, threads=threads, scratch=scratch)
 
 
-@contextlib.contextmanager
-def _fetched(previous: str | Path | None) -> Iterator[Path | None]:
-    """The folder of a saved state, here."""
-    if not previous:
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        is_here = storage.is_local(previous)
-        folder = storage.local_path(previous) if is_here else storage.fetch_tree(previous, Path(scratch) / "state")
-        folder = folder if (folder / "state.json").exists() else folder / "state"
-        manifest.check(folder)
-        yield folder
+def _earlier(previous: str | Path | None) -> contextlib.AbstractContextManager[Path | None]:
+    return state.fetched(previous) if previous else contextlib.nullcontext()
 
 
 def _feature_state(

@@ -6,6 +6,7 @@ Scores are pure functions of the two texts: the cache changes nothing but the ti
 Legend: N rows, P distinct pairs, S scorers, B entries of the cache.
 """
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -99,14 +100,14 @@ class PairScorer:
     def _score(self, key_P: Int64) -> Float32:
         """(P, S), exact in float64 before it is rounded."""
         left_P, right_P = key_P >> 32, key_P & 0xFFFFFFFF
-        right, out_PS = self._right(right_P), np.empty((len(key_P), len(self._scorers)), np.float32)
-        # The keys are sorted: a query against many titles is prepared once.
-        is_one = left_P[0] == left_P[-1]
-        left = self._left(left_P[:1] if is_one else left_P)
+        # The keys are sorted: a text against many others is prepared once.
+        start_G = np.flatnonzero(np.diff(left_P, prepend=-1))
+        left, right = self._left(left_P[start_G]), self._right(right_P)
+        runs = [right[a:b] for a, b in itertools.pairwise([*start_G.tolist(), len(key_P)])]
+        out_PS = np.empty((len(key_P), len(self._scorers)), np.float32)
         for s, (scorer, whole) in enumerate(self._scorers):
-            if is_one:
-                value_P = process.cdist(left, right, scorer=scorer, dtype=np.float64)[0]
-            else:
-                value_P = process.cpdist(left, right, scorer=scorer, dtype=np.float64)
-            out_PS[:, s] = value_P / whole
+            score_G = [
+                process.cdist([one], run, scorer=scorer, dtype=np.float64)[0] for one, run in zip(left, runs, strict=True)
+            ]
+            out_PS[:, s] = np.concatenate(score_G) / whole
         return out_PS

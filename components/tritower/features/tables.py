@@ -17,7 +17,7 @@ from tritower import storage
 from tritower.errors import ArtifactError, StorageError
 from tritower.features import occupations
 from tritower.features.places import PlaceCodes, mentions_remote, names_remote
-from tritower.features.requests import Requests, opened
+from tritower.features.requests import OneSearch, Requests, opened
 from tritower.features.similarity import Lists
 from tritower.features.strings import normalise
 
@@ -75,7 +75,7 @@ class FeatureTables:
     places: PlaceCodes
     encoder: str
     requests: Requests
-    searches: Requests
+    searches: Requests | OneSearch
     past_requests: list[str]
     extra_XD: npt.NDArray[np.uint16]
     home_3U: Int32
@@ -87,6 +87,9 @@ class FeatureTables:
         """The vectors of texts, as bits of float16."""
         own = texts < len(self.matrix_TD)
         out = np.empty((len(texts), self.matrix_TD.shape[1]), np.uint16)
+        if own.all():
+            np.take(self.matrix_TD, texts, axis=0, out=out, mode="wrap")
+            return out
         out[own] = self.matrix_TD[texts[own]]
         out[~own] = self.extra_XD[texts[~own] - len(self.matrix_TD)]
         return out

@@ -8,7 +8,7 @@ not yet past. Kernels walk a batch with one pointer into each queue and apply wh
 Legend: N rows of a batch with the queue in front, C clicks in time order. Times are microseconds since 1970.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,12 @@ class Timeline:
         self.impressions = Rows.empty()
         self.clicks = Rows.empty()
         self.last_ts = np.iinfo(np.int64).min
+
+    def add_clicks(self, clicks: Rows) -> None:
+        """Queue clicks whose impressions came before; one that is late counts as if it were of the last row's time."""
+        late = np.maximum(clicks.clicked_at, self.last_ts)
+        both = Rows.concat([self.clicks, replace(clicks, clicked_at=late)])
+        self.clicks = both.take(np.argsort(both.clicked_at, kind="stable"))
 
     def start(self, rows: Rows) -> Batch:
         """Put the queues in front of the next rows.

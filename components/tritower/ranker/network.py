@@ -55,6 +55,7 @@ class TextTower(nn.Module):
         self.to_class = nn.Linear(widths[-1], classes) if classes else None
         # What an offered class is worth to a wish for another; at first they are not related.
         self.relatedness_CC = nn.Parameter(torch.eye(classes)) if classes and related else None
+        self.widths = [widths[-1], config.head[0], classes]  # of output, share of the head and class weights
 
     def forward(self, text_UD: Tensor) -> "Told":
         """What the tower makes of each text."""
@@ -112,7 +113,6 @@ class TripleTower(nn.Module):
         self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
         self.head = nn.Sequential(nn.ReLU(inplace=True), Tower(head, config.head[1:]))
         self.logit = nn.Linear(config.head[-1], 1)
-        self.widths = [width, head, classes]
         self._reset_first_layer_of_head()
 
     def _reset_first_layer_of_head(self) -> None:

@@ -3,11 +3,14 @@
 Legend: N rows, F features, K knots. NaN = missing, before and after: the network turns it into a mask.
 """
 
+import functools
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tritower.ranker import piecewise
 
 Floats = NDArray[np.float32]
 _KNOTS = 65
@@ -24,12 +27,15 @@ class Normaliser:
     knot_FK: NDArray[np.float64]
     value_FK: Floats
 
+    @functools.cached_property
+    def maps(self) -> piecewise.Maps:
+        """The maps as `piecewise` searches them."""
+        return piecewise.tables(self.knot_FK, self.value_FK)
+
     def apply(self, feature_NF: Floats) -> Floats:
-        """Normalised features (N, F) float32; NaN stays NaN."""
-        out_NF = np.empty_like(feature_NF, dtype=np.float32)
-        for f in range(feature_NF.shape[1]):
-            # numpy.interp gives NaN for NaN
-            out_NF[:, f] = np.interp(feature_NF[:, f], self.knot_FK[f], self.value_FK[f])
+        """Normalised features (N, F) float32, as numpy.interp gives them column by column; NaN stays NaN."""
+        out_NF = np.empty(feature_NF.shape, dtype=np.float32)
+        piecewise.apply(np.asarray(feature_NF, dtype=np.float32), self.maps, out_NF)
         return out_NF
 
 
@@ -82,6 +88,6 @@ def _constant(value_N: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
 
 
 def _pad(knot_K: NDArray[np.float64], value_K: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    # Repeated last knots are harmless to numpy.interp as long as their values repeat too.
+    # Repeated last knots are harmless to the search as long as their values repeat too.
     short = _KNOTS - len(knot_K)
     return np.pad(knot_K, (0, short), mode="edge"), np.pad(value_K, (0, short), mode="edge")

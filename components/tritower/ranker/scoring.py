@@ -1,5 +1,7 @@
 """Bulk scoring: each distinct text goes through its tower once, rows through the interaction tower and the head.
 
+For one search at a time, without torch, see `online.py`; its scores are these to 1e-6.
+
 Legend: N rows, M members, T texts, E tower width, F features.
 """
 
@@ -10,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.batches import document_keys, document_vectors, mapped
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.network import TripleTower
+from tritower.ranker.network import TextTower, TripleTower
 
 _CHUNK = 8192
 
@@ -65,34 +67,31 @@ class _Member:
 
     def __init__(self, tower: TripleTower, matrix_TD: Tensor, config: RankerConfig) -> None:
         self.tower = tower
-        width, vectors = sum(tower.widths), functools.partial(document_vectors, matrix_TD)
-        self.queries = _Cache(tower.query_tower, functools.partial(vectors, described=False), width)
-        self.documents = _Cache(tower.document_tower, functools.partial(vectors, described=config.descriptions), width)
+        vectors = functools.partial(document_vectors, matrix_TD)
+        self.queries = _Cache(tower.query_tower, functools.partial(vectors, described=False))
+        self.documents = _Cache(tower.document_tower, functools.partial(vectors, described=config.descriptions))
 
     def __call__(self, query_B: NDArray[Any], document_B: NDArray[Any], feature_BF: Tensor) -> Tensor:
-        query, document = (
-            torch.split(cached, self.tower.widths, 1) for cached in (self.queries(query_B), self.documents(document_B))
-        )
-        return self.tower.join(query, document, feature_BF)
+        return self.tower.join(self.queries(query_B), self.documents(document_B), feature_BF)
 
 
 class _Cache:
     """Tower outputs by text number or `document_keys`, computed when first asked for."""
 
-    def __init__(self, tower: Callable[[Tensor], Tensor] | nn.Module, vectors: Callable[[Tensor], Tensor], width: int) -> None:
+    def __init__(self, tower: TextTower, vectors: Callable[[Tensor], Tensor]) -> None:
         self.tower, self.vectors = tower, vectors
         self.key_K = np.empty(0, dtype=np.int64)  # ascending, each with its row of `output`
         self.row_K = np.empty(0, dtype=np.int64)
-        self.output_KE = np.empty((0, width), dtype=np.float32)
+        self.output_KE = np.empty((0, sum(tower.widths)), dtype=np.float32)
 
-    def __call__(self, key_B: NDArray[Any]) -> Tensor:
+    def __call__(self, key_B: NDArray[Any]) -> tuple[Tensor, ...]:
         key_U, place_B = np.unique(key_B, return_inverse=True)
         at_U = np.searchsorted(self.key_K, key_U)
         new_U = np.append(self.key_K, -1)[at_U] != key_U
         if new_U.any():
             self._add(key_U[new_U], at_U[new_U])
             at_U = np.searchsorted(self.key_K, key_U)
-        return torch.from_numpy(self.output_KE[self.row_K[at_U[place_B]]])
+        return torch.split(torch.from_numpy(self.output_KE[self.row_K[at_U[place_B]]]), self.tower.widths, 1)
 
     def _add(self, key_U: NDArray[Any], at_U: NDArray[Any]) -> None:
         known = len(self.key_K)

@@ -24,26 +24,26 @@ def known(**rankers):
     ("model", "word"), [((0.60, 0.01), "pass"), ((0.51, 0.05), "hold"), ((0.40, 0.01), "hold")]
 )  # better for sure, perhaps better, worse
 def test_by_the_low_end(model, word):
-    assert gate.decide(known(model=model, baseline=(0.50, 0.0)), plots.NAMES, EvaluationConfig()).word() == word
+    assert gate.decide(known(model=model, baseline=(0.50, 0.0)), plots.NAMES, EvaluationConfig()).verdict() == word
 
 
 def test_every_baseline_must_be_beaten_when_there_is_no_champion():
     value = known(model=(0.60, 0.01), baseline=(0.50, 0.0), baseline_cos=(0.62, 0.0))
-    assert gate.decide(value, plots.NAMES, EvaluationConfig()).word() == "hold"
+    assert gate.decide(value, plots.NAMES, EvaluationConfig()).verdict() == "hold"
 
 
 def test_with_a_champion_only_the_champion_counts():
     value = known(model=(0.60, 0.01), baseline_cos=(0.62, 0.0), champion=(0.55, 0.0))
-    assert gate.decide(value, plots.NAMES, EvaluationConfig()).word() == "pass"
+    assert gate.decide(value, plots.NAMES, EvaluationConfig()).verdict() == "pass"
 
 
 def test_a_sure_loss_on_another_metric_closes_it():
     model = dict.fromkeys(RANKING, (0.60, 0.01)) | {"auc": (0.45, 0.01)}
     decision = gate.decide(known(model=model, baseline=(0.50, 0.0)), plots.NAMES, EvaluationConfig())
-    assert decision.word() == "hold" and any("auc is surely worse" in reason for reason in decision.reasons)
+    assert decision.verdict() == "hold" and any("auc is surely worse" in reason for reason in decision.reasons)
 
 
 def test_a_wanted_margin():
     value = known(model=(0.52, 0.005), baseline=(0.50, 0.0))
-    assert gate.decide(value, plots.NAMES, EvaluationConfig(gate_min_lift=0.02)).word() == "pass"
-    assert gate.decide(value, plots.NAMES, EvaluationConfig(gate_min_lift=0.04)).word() == "hold"
+    assert gate.decide(value, plots.NAMES, EvaluationConfig(gate_min_lift=0.02)).verdict() == "pass"
+    assert gate.decide(value, plots.NAMES, EvaluationConfig(gate_min_lift=0.04)).verdict() == "hold"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import timing
+from tests.bench import pooling, timing
 
 
 def test_a_childs_peak_is_its_own_however_large_its_parent_is():
@@ -40,3 +40,12 @@ def test_a_figure_that_cannot_be_is_no_figure(row):
 def test_a_figure_that_can_be_stays():
     row = {"name": "some row", "unit": "CPU s", "ours": 1.0, "limit_share": 0.93}
     assert timing.checked(row) is row
+
+
+def test_lifts_of_seeds_are_pooled_and_one_without_an_interval_leaves_none():
+    first, second = {"value": 0.1, "low": 0.07, "high": 0.13}, {"value": 0.2, "low": 0.16, "high": 0.24}
+    # Half widths .03 and .04: the mean's is sqrt(.0009 + .0016) / 2 = .025.
+    assert pooling.pooled([first, second]) == pytest.approx({"value": 0.15, "low": 0.125, "high": 0.175})
+    none = {"value": 0.3, "low": None, "high": None, "reason": "it rests on a single user"}
+    assert pooling.pooled([first, none]) == {"value": 0.2, "low": None, "high": None, "reason": "it rests on a single user"}
+    assert pooling.pooled([first, {"value": None, "low": None, "high": None}])["value"] is None

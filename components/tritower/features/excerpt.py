@@ -1,0 +1,229 @@
+"""What one request can see of the state, as a small state of its own, so that reading changes nothing.
+
+The counters of the jobs asked for, the rings of one user and the queue of events are copied; what is computed from them is
+computed by the code of the step (`FeatureState.features`). Jobs, texts and counters are numbered anew within the excerpt.
+
+Legend: N jobs asked for, Q rows of the queue, C clicks, J distinct jobs, T texts, K counters, L levels, D dimensions.
+"""
+
+import copy
+import dataclasses
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tritower.features import catalogue, entities, history, rings
+from tritower.features.feature_state import FeatureState, vectors
+from tritower.features.live import LiveTables, user_lists
+from tritower.features.pairs import PairIndex
+from tritower.features.requests import OneSearch
+from tritower.features.similarity import Lists
+from tritower.features.static import Scorers, Static
+from tritower.features.strings import UNNUMBERED, Cache
+from tritower.features.timeline import NO_TIME, Rows, Timeline
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+NO_KEY = 1 << 31  # from here on: counters that do not exist yet
+EMBEDDED = [feature.name for group in catalogue.GROUPS.values() for feature in group if feature.needs_embeddings]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Query:
+    """A request in the numbers of the live tables.
+
+    Attributes:
+        ts: microseconds since 1970.
+        user: -1 = never met.
+        text: of the query; -1 = never met, and then `vector_D` and `found` describe it.
+        plain: of its plain form; -1 = blank, `UNNUMBERED` = never met, and then it is `plain_text`.
+        vector_D: bits of float16.
+        found: its entities.
+        place_3: codes of city, region and country.
+        is_remote: remote work is asked for.
+    """
+
+    ts: int
+    user: int
+    text: int
+    plain: int
+    plain_text: str
+    vector_D: npt.NDArray[np.uint16] | None
+    found: entities.TextEntities | None
+    place_3: Int32
+    is_remote: bool
+
+
+class Excerpt(FeatureState):
+    """A copy of what `query` and the jobs asked for need; `rows` are to be read from it."""
+
+    def __init__(self, whole: FeatureState, live: LiveTables, query: Query, job_N: Int64, caches: tuple[Cache, ...]) -> None:
+        """Copy it.
+
+        Args:
+            whole: the state of everything, not to be changed meanwhile.
+            live: the tables that its numbers refer to.
+            query: the request.
+            job_N: the jobs asked for; -1 = unknown.
+            caches: of the string scores.
+        """
+        line = whole.timeline
+        now = max(query.ts, int(line.last_ts))
+        # Before the next instant nobody sees the queue.
+        queue = line.impressions if now > line.last_ts else Rows.empty()
+        clicks = line.clicks.take(slice(0, int(np.searchsorted(line.clicks.clicked_at, now))))
+        events = Rows.concat([queue, clicks])
+        clicked, searched = (rings.of_user(past.rings, query.user) for past in (whole.history, whole.searches))
+        job_J, local = np.unique(np.concatenate([job_N, clicked.item_SH.ravel(), events.job]), return_inverse=True)
+        asked, held = len(job_N), clicked.item_SH.size
+        self.history, self.searches = copy.copy(whole.history), copy.copy(whole.searches)
+        self.history.rings = clicked._replace(item_SH=_local(local[asked : asked + held], clicked.item_SH))
+        texts = _Texts(live, query, searched.item_SH.ravel(), events.query, job_J)
+        self.searches.rings = searched._replace(item_SH=_local(texts.searched, searched.item_SH))
+        self.tables, self.entities = texts.tables, texts.found
+        self.vectors: history.Jobs = vectors(self.tables)
+        self.layout, self._from_history, self._without_history = whole.layout, whole._from_history, whole._without_history
+        plain_R = np.concatenate([live.tables.texts.plain_T[events.query], np.full(asked, query.plain, np.int32)])
+        self._number(whole, _keys(whole, np.concatenate([events.job, job_N]), plain_R), len(queue))
+        self.timeline = Timeline()
+        events = dataclasses.replace(
+            events, row=np.arange(len(events)), user=(events.user != query.user).astype(np.int32),
+            job=local[asked + held :].astype(np.int32), query=texts.of_events,
+        )  # fmt: skip
+        self.timeline.impressions, self.timeline.clicks = (
+            events.take(slice(0, len(queue))),
+            events.take(slice(len(queue), None)),
+        )
+        self.rows = _rows(now, local[:asked], len(events))
+        self._is_unknown = job_N < 0
+        self._caches, self._names, self._plain_text = caches, (live.plain.names, live.companies.names), query.plain_text
+
+    def columns(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The features by name."""
+        columns = self.features(self.rows).columns
+        if self._is_unknown.any():
+            for name in columns.keys() & set(EMBEDDED):
+                columns[name][self._is_unknown] = np.nan
+        return columns
+
+    def keys(self, rows: Rows) -> Int64:
+        """As of any state, in the numbers of the excerpt."""
+        return self._keys_LR[:, rows.row]
+
+    @cached_property
+    def static(self) -> Static:
+        """With texts and caches that outlive the excerpt."""
+        plain, companies = self._names
+
+        def words(number_P: Int64) -> list[str]:
+            return [plain[number] if number < UNNUMBERED else self._plain_text for number in number_P.tolist()]
+
+        scorers = Scorers.of(words, lambda number_P: [companies[number] for number in number_P.tolist()], self._caches)
+        return Static(self.tables, self.entities, scorers)
+
+    def _number(self, whole: FeatureState, keys_LR: Int64, queued: int) -> None:
+        """Copy the counters of these keys and number them anew."""
+        self.pairs, self.base_L = PairIndex(1 << 14), np.zeros(1, np.int64)
+        key_X = keys_LR.ravel()
+        self._keys_LR = self.pairs.numbers(np.zeros(len(key_X), np.int64), key_X).reshape(keys_LR.shape)
+        self.counters = whole.counters.excerpt(self.pairs.pairs()[1])
+        self.counters.expected_Q, self.counters.rate_Q = (
+            values[:queued].copy() for values in (whole.counters.expected_Q, whole.counters.rate_Q)
+        )
+
+
+def _keys(whole: FeatureState, job_R: npt.NDArray[Any], query_R: Int32) -> Int64:
+    """Keys of rows given by job and by the plain form of their query; new ones for what has no counters yet."""
+    occupation_R = whole.tables.jobs.occupation_J[job_R]
+    pair_R = whole.pairs.find(query_R, occupation_R)
+    keys_LR = whole.keys_of(job_R, query_R, pair_R)
+    keys_LR[0, job_R < 0] = NO_KEY
+    new = np.flatnonzero(pair_R < 0)
+    number = PairIndex().numbers(query_R[new], occupation_R[new])
+    keys_LR[4, new] = np.where(number < 0, -1, NO_KEY + 1 + number)
+    return keys_LR
+
+
+def _local(numbers: npt.NDArray[Any], item_SH: Int32) -> Int32:
+    return numbers.astype(np.int32).reshape(item_SH.shape)
+
+
+def _rows(now: int, job_N: Int64, first: int) -> Rows:
+    """The rows to read: jobs at this moment, for user 0 and text 0."""
+    count = len(job_N)
+    zero_N = np.zeros(count, np.int32)
+    return Rows(
+        row=first + np.arange(count), request=np.full(count, NO_TIME), ts=np.full(count, now), user=zero_N,
+        job=job_N.astype(np.int32), query=zero_N, position=zero_N, randomised=np.zeros(count, np.bool_),
+        clicked_at=np.full(count, NO_TIME), counts=np.zeros(count, np.bool_), out=np.arange(count),
+    )  # fmt: skip
+
+
+class _Texts:
+    """The excerpt's texts and the tables that refer to them.
+
+    They are, in this order: the query, the user's past searches, the queries of events, wanted titles, past titles, the jobs'
+    documents, the jobs' titles.
+    """
+
+    def __init__(self, live: LiveTables, query: Query, searched: Int32, of_events: Int32, job_J: Int64) -> None:
+        whole, user = live.tables, query.user
+        wanted, past = user_lists(whole.wanted, user), user_lists(whole.past, user)
+        parts = [
+            np.array([query.text]),
+            searched,
+            of_events,
+            wanted,
+            past,
+            whole.jobs.document_J[job_J],
+            whole.jobs.title_J[job_J],
+        ]
+        text_T, starts = np.concatenate(parts), np.cumsum([0, *map(len, parts)])
+        self.searched, self.of_events = (np.arange(starts[k], starts[k + 1], dtype=np.int32) for k in (1, 2))
+        # No list, no cosine with a title.
+        matrix_TD = whole.vectors(text_T if len(wanted) or len(past) else text_T[: starts[-2]])
+        plain_T = whole.texts.plain_T[text_T]
+        plain_T[0] = query.plain
+        if query.vector_D is not None:
+            matrix_TD[0] = query.vector_D
+        jobs, number_J = whole.jobs, np.arange(len(job_J), dtype=np.int32)
+        self.tables = dataclasses.replace(
+            whole,
+            jobs=dataclasses.replace(
+                jobs, title_J=number_J + np.int32(starts[-2]), document_J=number_J + np.int32(starts[-3]),
+                description_J=jobs.description_J[job_J], company_J=jobs.company_J[job_J],
+                occupation_J=jobs.occupation_J[job_J], place_3J=jobs.place_3J[:, job_J], posted_J=jobs.posted_J[job_J],
+                remote_J=jobs.remote_J[job_J],
+            ),
+            texts=dataclasses.replace(whole.texts, plain_T=plain_T, remote_T=np.zeros(0, np.bool_)),
+            searches=OneSearch(query.place_3, query.is_remote),
+            home_3U=whole.home_3U[:, [user, -1]],
+            wanted=_list(starts[3], len(wanted)),
+            past=_list(starts[4], len(past)),
+            matrix_TD=matrix_TD,
+            extra_XD=whole.extra_XD[:0],
+        )  # fmt: skip
+        self.found = _entities(live.found, query, text_T, job_J) if live.found else None
+
+
+def _list(start: int, count: int) -> Lists:
+    """Consecutive texts as user 0's list."""
+    return Lists(offset_U=np.array([0, count, count]), text_E=np.arange(start, start + count, dtype=np.int32))
+
+
+def _entities(found: entities.Entities, query: Query, text_T: Int64, job_J: Int64) -> entities.Entities:
+    table, groups = found.table, entities.GROUPS
+    text_T = np.where(text_T < 0, len(table.level_T) - 1, text_T)
+    offset_T8 = table.offset[text_T[:, None] * groups + np.arange(groups + 1)]
+    count_T = offset_T8[:, -1] - offset_T8[:, 0]
+    shift_T = offset_T8[:, 0] - np.concatenate([[0], np.cumsum(count_T)[:-1]])
+    value_E = table.value_E[np.arange(int(count_T.sum())) + np.repeat(shift_T, count_T)]
+    offset, level_T = np.append((offset_T8[:, :-1] - shift_T[:, None]).ravel(), len(value_E)), table.level_T[text_T]
+    if query.found:
+        own_offset, own_E, own_level = query.found
+        offset, value_E = np.concatenate([own_offset[:-1], offset[groups:] + len(own_E)]), np.concatenate([own_E, value_E])
+        level_T[0] = own_level[0]
+    small = entities.Table(offset, value_E, level_T, table.company_J[job_J], table.place_3J[:, job_J])
+    return dataclasses.replace(found, table=small)

@@ -1,0 +1,218 @@
+"""The join of a query with many documents in machine code: raw features and tower outputs in, probabilities out.
+
+The same function as `TripleTower.join` after the normaliser, for the documents of one query, without torch. What makes it fast:
+a feature that is missing for all rows, and the mask of one that is missing for none, are columns of zeros and are left out; the
+query's part of the product lies in the weights, so that units of the query tower that are 0 need no multiplication; rows go
+through in blocks that stay in the cache; no Python runs, so that threads do not wait for each other.
+
+Legend: N rows of one query, n rows of a block, F features (2 F inputs in `Weights`), P inputs of the interaction tower that
+are not all zero, R rank of a cross layer, L cross layers, W width of a layer, H width of the first layer of the head, U units
+of the query tower that are not 0, C classes, J documents, T width of a row of the table: output, share of the head and class
+weights of each member, side by side.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from tritower.ranker import piecewise
+
+Floats = NDArray[np.float32]
+_BLOCK = 128
+_SUMS = {"reassoc", "contract"}  # sums may be taken in any order; NaN stays NaN
+_NONE, _ALL = np.float32(0), np.float32(1)  # masks
+
+
+class Weights(NamedTuple):
+    """One member's join; matrices are (inputs, outputs). `flat` holds the layers whose widths `inner` and `outer` list."""
+
+    down_LFR: Floats
+    up_LFR: Floats
+    up_LF: Floats
+    first_FW: Floats
+    first_W: Floats
+    match_2W: Floats  # weights of the classes' match and of its logarithm; zeros without classes
+    inner: NDArray[np.int64]  # widths of the interaction tower from its first layer's output on
+    outer: NDArray[np.int64]  # of the head, the same
+    flat: Floats  # of each of these layers but the first the weights, then the bias
+    logit_W: Floats
+    logit: np.float32
+    width: int  # of the text towers' output
+
+
+class Wish(NamedTuple):
+    """What one member makes of a query: which units of its tower are not 0, the weights of the head's first layer for the
+    interaction tower and for these units, its share of the head, and the worth of each class."""
+
+    active_U: NDArray[np.int64]
+    head_UH: Floats
+    head_H: Floats
+    worth_C: Floats
+
+
+def flat(layers: list[tuple[Floats, Floats]]) -> Floats:
+    """The weights (outputs, inputs) and biases of layers as `Weights.flat`."""
+    return plain(np.concatenate([np.empty(0), *(part for weight, bias in layers for part in (weight.T.ravel(), bias))]))
+
+
+def plain(array: NDArray[np.floating[Any]]) -> Floats:
+    """A float32 array in C order that may be written to: one type for the compiler, whatever it was made from."""
+    return np.array(array, dtype=np.float32, order="C")
+
+
+@numba.njit(cache=True, nogil=True)
+def add_scores(feature_FN, maps, weights, wish, table_JT, row_N, start_T, out_N):  # type: ignore[no-untyped-def]
+    """Add one member's probabilities of the rows to `out_N`.
+
+    Args:
+        feature_FN: raw features, NaN = missing.
+        maps: `piecewise.Maps` of the normaliser.
+        weights: the member's `Weights`.
+        wish: the query's `Wish`.
+        table_JT: what the document towers tell.
+        row_N: row of the table for each document.
+        start_T: where the member's columns begin.
+        out_N: probabilities, added to.
+    """
+    rows, head_at = feature_FN.shape[1], start_T + weights.width
+    head, class_at = len(wish.head_H), head_at + len(wish.head_H)
+    input_P, values = _inputs(feature_FN)
+    inputs, layers, rank = len(input_P), len(weights.up_LF), weights.down_LFR.shape[2]
+    first, last, joined = weights.inner[0], weights.inner[-1], len(wish.head_UH)
+    first_PW = weights.first_FW[input_P]
+    down_LPR, up_LPR, up_LP = weights.down_LFR[:, input_P], weights.up_LFR[:, input_P], weights.up_LF[:, input_P]
+    widest = max(weights.inner.max(), weights.outer.max()) * _BLOCK
+    uncrossed, crossed, gain = _room(inputs * _BLOCK), _room(inputs * _BLOCK), _room(inputs * _BLOCK)
+    low, both, left, right = _room(rank * _BLOCK), _room(joined * _BLOCK), _room(widest), _room(widest)
+    match_n, log_n = _room(_BLOCK), _room(_BLOCK)
+    for start in range(0, rows, _BLOCK):
+        n = min(_BLOCK, rows - start)
+        row_n = row_N[start : start + n]
+        plain_Pn = uncrossed[: inputs * n].reshape(inputs, n)
+        _fill(feature_FN[:, start : start + n], maps, input_P, values, plain_Pn)
+        crossed_Pn = plain_Pn
+        for layer in range(layers):
+            low_Rn, gain_Pn = low[: rank * n].reshape(rank, n), gain[: inputs * n].reshape(inputs, n)
+            np.dot(down_LPR[layer].T, crossed_Pn, low_Rn)
+            np.dot(up_LPR[layer], low_Rn, gain_Pn)
+            next_Pn = crossed[: inputs * n].reshape(inputs, n)
+            _cross(plain_Pn, gain_Pn, up_LP[layer], crossed_Pn, next_Pn)
+            crossed_Pn = next_Pn
+        output = left[: first * n].reshape(n, first)
+        np.dot(crossed_Pn.T, first_PW, output)
+        _match(table_JT, row_n, class_at, wish.worth_C, match_n, log_n)
+        _relu_with_match(output, weights.first_W, weights.match_2W, match_n, log_n)
+        output, at = _layers(output, weights.flat, 0, weights.inner, left, right)
+        both_n = both[: joined * n].reshape(n, joined)
+        both_n[:, :last] = output
+        _gather(table_JT, row_n, start_T, wish.active_U, both_n[:, last:])
+        output = left[: head * n].reshape(n, head)
+        np.dot(both_n, wish.head_UH, output)
+        _relu_with_document(output, wish.head_H, table_JT, row_n, head_at)
+        output, _ = _layers(output, weights.flat, at, weights.outer, left, right)
+        _sigmoid(output, weights.logit_W, weights.logit, out_N[start : start + n])
+
+
+@numba.njit(cache=True, nogil=True)
+def _room(size):  # type: ignore[no-untyped-def]
+    return np.empty(size, np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _inputs(feature_FN):  # type: ignore[no-untyped-def]
+    """The inputs that are not zero for all rows: features with a value first, how many those are, then masks (F + feature)."""
+    features, rows = feature_FN.shape
+    missing_F = np.zeros(features, np.int64)
+    for f in range(features):
+        for i in range(rows):
+            missing_F[f] += np.isnan(feature_FN[f, i])
+    value = np.flatnonzero(missing_F < rows)
+    return np.concatenate((value, features + np.flatnonzero(missing_F))), len(value)
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(feature_Fn, maps, input_P, values, plain_Pn):  # type: ignore[no-untyped-def]
+    features, n = feature_Fn.shape
+    for p in range(values):
+        piecewise.column(feature_Fn[input_P[p]], maps, input_P[p], plain_Pn[p])
+        for i in range(n):
+            plain_Pn[p, i] = _NONE if np.isnan(plain_Pn[p, i]) else plain_Pn[p, i]
+    for p in range(values, len(input_P)):
+        for i in range(n):
+            plain_Pn[p, i] = _ALL if np.isnan(feature_Fn[input_P[p] - features, i]) else _NONE
+
+
+@numba.njit(cache=True, nogil=True)
+def _cross(plain_Pn, gain_Pn, bias_P, crossed_Pn, next_Pn):  # type: ignore[no-untyped-def]
+    for p in range(plain_Pn.shape[0]):
+        bias = bias_P[p]
+        for i in range(plain_Pn.shape[1]):
+            next_Pn[p, i] = crossed_Pn[p, i] + plain_Pn[p, i] * (gain_Pn[p, i] + bias)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_SUMS)
+def _match(table_JT, row_n, class_at, worth_C, match_n, log_n):  # type: ignore[no-untyped-def]
+    for i in range(len(row_n)):
+        class_C = table_JT[row_n[i], class_at : class_at + len(worth_C)]
+        match = np.float32(0)
+        for c in range(len(worth_C)):
+            match += class_C[c] * worth_C[c]
+        match_n[i] = match
+        log_n[i] = np.log(max(match, np.float32(0)) + np.float32(1e-3)) / np.float32(3) + np.float32(1)
+
+
+@numba.njit(cache=True, nogil=True)
+def _relu_with_match(output_nW, bias_W, match_2W, match_n, log_n):  # type: ignore[no-untyped-def]
+    for i in range(len(output_nW)):
+        match, log = match_n[i], log_n[i]
+        for w in range(len(bias_W)):
+            output_nW[i, w] = _relu(output_nW[i, w] + bias_W[w] + match_2W[0, w] * match + match_2W[1, w] * log)
+
+
+@numba.njit(cache=True, nogil=True)
+def _layers(input_nW, flat, at, widths, left, right):  # type: ignore[no-untyped-def]
+    """The layers of `flat` from `at` on that follow the first width; the last output, and where the next layer begins."""
+    n = len(input_nW)
+    for layer in range(1, len(widths)):
+        width_in, width = widths[layer - 1], widths[layer]
+        output_nW = right[: width * n].reshape(n, width)
+        weight_stop = at + width_in * width
+        np.dot(input_nW, flat[at:weight_stop].reshape(width_in, width), output_nW)
+        bias_W = flat[weight_stop : weight_stop + width]
+        for i in range(n):
+            for w in range(width):
+                output_nW[i, w] = _relu(output_nW[i, w] + bias_W[w])
+        input_nW, at, left, right = output_nW, weight_stop + width, right, left
+    return input_nW, at
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(table_JT, row_n, start_T, active_U, out_nU):  # type: ignore[no-untyped-def]
+    for i in range(len(row_n)):
+        for u in range(len(active_U)):
+            out_nU[i, u] = table_JT[row_n[i], start_T + active_U[u]]
+
+
+@numba.njit(cache=True, nogil=True)
+def _relu_with_document(output_nH, query_H, table_JT, row_n, head_at):  # type: ignore[no-untyped-def]
+    for i in range(len(row_n)):
+        document_H = table_JT[row_n[i], head_at : head_at + len(query_H)]
+        for h in range(len(query_H)):
+            output_nH[i, h] = _relu(output_nH[i, h] + query_H[h] + document_H[h])
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_SUMS)
+def _sigmoid(output_nW, logit_W, logit, out_n):  # type: ignore[no-untyped-def]
+    for i in range(len(output_nW)):
+        total = np.float32(0)
+        for w in range(len(logit_W)):
+            total += output_nW[i, w] * logit_W[w]
+        out_n[i] += np.float32(1) / (np.float32(1) + np.exp(-(total + logit)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _relu(value):  # type: ignore[no-untyped-def]
+    """NaN stays NaN: a damaged input shows in the score."""
+    return np.float32(0) if value < np.float32(0) else value
