@@ -88,6 +88,8 @@ def naive(features: Path, folder: Path, names: list[str]) -> None:
             arrays["occupation"][part] = np.where(code_N >= 0, class_K[np.maximum(code_N, 0)], -1)
             arrays["description"][part, 0] = filled(batch.column("description_text"), -1)
             start += batch.num_rows
+        for array in arrays.values():
+            array.flush()
 
 
 def shapes(total: int, features: int, *, described: bool) -> dict[str, tuple[type, tuple[int, ...]]]:

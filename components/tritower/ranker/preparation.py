@@ -195,10 +195,7 @@ def write(
                 arrays["description"][part, 0] = _filled(batch.column(DESCRIPTION), -1)
 
     _parallel(one, groups)
-    for array in arrays.values():
-        if isinstance(array, np.memmap):
-            array.flush()
-    return rows.read(folder)
+    return rows.read(folder)  # other processes map the same pages: nothing waits for the disk
 
 
 def _groups(split: Path, columns: list[str]) -> tuple[int, list[_Group]]:
