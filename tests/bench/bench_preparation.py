@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tritower import schema, storage
 from tritower.ranker import normaliser, preparation
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import TrainingConfig
 from tritower.ranker.rows import COLUMNS
 
 ROWS, FEATURES, GROUP, PER_REQUEST, CLASSES = 1_000_000, 70, 131_072, 15, 150
-SAMPLE, KIND = RankerConfig().normaliser_rows, RankerConfig().normaliser
+SAMPLE, KIND = TrainingConfig().normaliser_rows, TrainingConfig().normaliser
 
 
 def cases(total: int = ROWS, rounds: int = 3) -> list[dict]:
