@@ -46,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not given.work:  # otherwise whoever started this process has checked them
             manifest.check(given.features, given.embeddings)
         config = from_dict(RankerConfig, json.loads(given.config))
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        with joined(config.device) as place:
+        if config.launch.threads:
+            torch.set_num_threads(config.launch.threads)
+        with joined(config.launch.device) as place:
             start = time.perf_counter()
             session.train(
                 features=given.features, embeddings=given.embeddings, model=given.model, work=work,

@@ -22,7 +22,7 @@ _KEYS = ["row", "request", "query_text", "document_text"]
 def train(
     *, features: str | Path, embeddings: str | Path, model: str | Path, scores: str | Path, config: RankerConfig
 ) -> dict[str, float]:
-    """Train in `config.processes` torchrun processes, then score validation and test.
+    """Train in `config.launch.processes` torchrun processes, then score validation and test.
 
     Args:
         features: folder with train, validation and (optionally) test.
@@ -42,7 +42,7 @@ def train(
     failures = model.with_name(f"{model.name}.failures")
     manifest.check(features, embeddings)
     rows.load_embeddings(Path(embeddings))
-    with logs.phase(logger, f"train in {config.processes} process(es)"):
+    with logs.phase(logger, f"train in {config.launch.processes} process(es)"):
         launch.run(features=features, embeddings=Path(embeddings), model=model, failures=failures, config=config)
     splits = [name for name in rows.splits(features) if name in ("validation", "test")]
     _score(features, Path(embeddings), model, Path(scores), splits)
@@ -80,7 +80,7 @@ def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: 
     names = rows.feature_names(features)
     loaded.expect(names=names, encoder=encoder, where=str(features))
     scorer = Scorer(loaded, matrix_TD)
-    total, described = 0, loaded.config.descriptions
+    total, described = 0, loaded.config.network.descriptions
     with storage.atomic_directory(scores) as out, logs.phase(logger, "score") as counts:
         for split in splits:
             with pq.ParquetWriter(out / f"{split}.parquet", schema.SCORES.arrow(), compression="zstd") as writer:
