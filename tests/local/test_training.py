@@ -10,13 +10,14 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from tritower import storage
-from tritower.config import from_dict
+from tritower.config import from_dict, to_dict
 from tritower.ranker.config import RankerConfig
 from tritower.schema import RECOMMENDATIONS
 
@@ -159,9 +160,17 @@ def test_the_best_knobs_of_a_search_are_those_that_are_trained_with(demo: tuple[
     assert done.returncode == 0, done.stdout + done.stderr
     (best,) = (demo[0] / "run" / "artifacts").glob("*/tune/best")
     found = storage.read_json(best)
-    trained_with = from_dict(RankerConfig, storage.read_json(tmp_path / "model" / "config.json"))
-    assert trained_with == from_dict(RankerConfig, found["knobs"]) and found["trials"] == 1
-    assert trained_with != from_dict(RankerConfig, {})  # the preset's knobs are kept
+    trained = from_dict(RankerConfig, storage.read_json(tmp_path / "model" / "config.json"))
+    wanted, used = (flat(to_dict(config)) for config in (from_dict(RankerConfig, found["knobs"]), trained))
+    # The number of classes is the data's.
+    assert {name for name in wanted if wanted[name] != used[name]} <= {"occupation_classes"}
+    assert used["epochs"] == 1 and found["trials"] == 1
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """The knobs of a config by name, nested ones beside the others."""
+    nested = {name: flat(value) if isinstance(value, dict) else {name: value} for name, value in config.items()}
+    return {name: value for group in nested.values() for name, value in group.items()}
 
 
 def test_bad_input_fails_at_once_with_one_clear_message(log: Path, tmp_path: Path) -> None:

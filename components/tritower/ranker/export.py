@@ -52,9 +52,7 @@ class Sample:
         described = loaded.config.network.descriptions
         return {
             "query_RD": self.matrix_TD[self.query_N[first_R]].astype(np.float32),
-            "document_ND": document_vectors(
-                mapped(self.matrix_TD), key_N, described=loaded.config.network.descriptions
-            ).numpy(),
+            "document_ND": document_vectors(mapped(self.matrix_TD), key_N, described=described).numpy(),
             "request_N": request_N.astype(np.int64),
             "feature_NF": self.feature_NF,
             "score_N": scorer.score(self.query_N, self.document_N, self.feature_NF, self.description_N1),
