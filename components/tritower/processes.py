@@ -1,6 +1,6 @@
-"""Starting other processes: they end with this one, and their failure is told in the class and words that it was raised with.
+"""Start other processes: they end with this one, and their failure is raised here with its own class and words.
 
-`child.py` is what runs in them. Start them from a thread that outlives them: for the kernel the thread is the parent.
+`child.py` runs in them. Start them from a thread that outlives them: to the kernel, the thread is the parent.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ class Process:
 
     Args:
         popen: the process, leader of a session of its own.
-        reports: folder that it may leave word in.
+        reports: the folder for its report of a failure.
     """
 
     def __init__(self, popen: "subprocess.Popen[Any]", reports: Path) -> None:
@@ -39,16 +39,16 @@ class Process:
         self._lost = child.lost_to_memory()
 
     def failure(self) -> TritowerError:
-        """Why it ended with another status than 0."""
+        """Why it ended with a status other than 0."""
         return told(self.reports) or unsaid(self.popen.wait(), self._lost)
 
 
 def unsaid(code: int, lost: tuple[int, int] | None = None) -> StepError:
-    """What an exit status other than 0 means where the process left no word.
+    """The error for an exit status other than 0 of a process that reported nothing.
 
     Args:
-        code: -n after signal n, or what a shell makes of it, 128 + n.
-        lost: `child.lost_to_memory` of before the process started, if it ran beside this one.
+        code: -n after signal n; a shell turns it into 128 + n.
+        lost: `child.lost_to_memory()` before the process started, if it ran on this machine.
     """
     if code < 0 or code in (128 + signal.SIGKILL, 128 + signal.SIGTERM):
         return child.killed(-code if code < 0 else code - 128, lost or child.lost_to_memory())
@@ -56,7 +56,7 @@ def unsaid(code: int, lost: tuple[int, int] | None = None) -> StepError:
 
 
 def told(reports: Path) -> TritowerError | None:
-    """The first failure that processes left word of: an error of ours before a death, a death before anything else."""
+    """The first failure that the processes reported: a TritowerError before a death by a signal, that before anything else."""
     words: list[tuple[int, int, TritowerError]] = []
     for file in reports.glob("*.json"):
         word = json.loads(file.read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ def started(
     stderr: "int | IO[Any] | None" = None,
     **more: Any,
 ) -> Iterator[Process]:
-    """Start a command in a session of its own; it and what it left behind are ended with the block.
+    """Start a command in a session of its own; the end of the block ends it and everything it started.
 
     Args:
         command: the program and its arguments; `module(...)` gives one for a module of ours.
@@ -110,7 +110,7 @@ def program(*command: str) -> list[str]:
 
 
 def end(popen: "subprocess.Popen[Any]") -> None:
-    """End a leader of a session, and what is left of its group: by SIGTERM, after `GRACE_S` by SIGKILL."""
+    """End the leader of a session and the rest of its group: by SIGTERM, after `GRACE_S` seconds by SIGKILL."""
     if popen.poll() is None:
         _signal(popen.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -127,14 +127,14 @@ def _signal(group: int, number: int) -> None:
 
 
 def torchrun(name: str, arguments: Sequence[str], *, processes: int, environment: Mapping[str, str] | None = None) -> None:
-    """Run a module in several processes of torchrun on this machine; what they print goes to standard error.
+    """Run a module in several processes under torchrun on this machine; their output goes to standard error.
 
-    Static rendezvous without restarts: a failed process ends all at once. Every address is the loopback's, so that neither a
-    network nor a host name is needed.
+    Static rendezvous without restarts: when one process fails, all end at once. Every address is the loopback's, so no network
+    and no host name is needed.
 
     Raises:
         TritowerError: what the first process that failed raised.
-        StepError: it was killed, or nothing has started after TRITOWER_START_TIMEOUT_S seconds (300).
+        StepError: it was killed, or nothing started within TRITOWER_START_TIMEOUT_S seconds (300).
     """
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}",
@@ -169,16 +169,16 @@ def torchrun(name: str, arguments: Sequence[str], *, processes: int, environment
 
 
 def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type[Exception]) -> Any:
-    """The store by which the processes of torchrun know each other, when all of them are there.
+    """The store through which torchrun's processes meet, once all of them have arrived.
 
-    The group itself would wait for as long as its slowest operation may take, half an hour.
+    The process group itself would wait as long as its slowest operation may take: half an hour.
 
     Args:
-        rendezvous: `torch.distributed.rendezvous.rendezvous`; torch itself is for the rooms that have it.
+        rendezvous: `torch.distributed.rendezvous.rendezvous`, passed in because the ground floor does not import torch.
         failure: what it and its store raise, `torch.distributed.DistError`.
 
     Raises:
-        StepError: not all of them have come within `start_timeout_s`.
+        StepError: some process did not arrive within `start_timeout_s`.
     """
     limit_s, world = start_timeout_s(), int(os.environ["WORLD_SIZE"])
     limit = timedelta(seconds=limit_s)
@@ -197,7 +197,7 @@ def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type
 
 
 def start_timeout_s() -> float:
-    """How long processes that belong together wait for each other at the start.
+    """How long the processes of a group wait for each other at the start.
 
     Raises:
         ConfigError: TRITOWER_START_TIMEOUT_S is not a number above 0.
@@ -213,7 +213,7 @@ def start_timeout_s() -> float:
 
 
 def _loopback() -> dict[str, str]:
-    """Without a network gloo finds no address of this machine by its name; the loopback is there."""
+    """Without a network gloo finds no address for the machine's name, but the loopback interface is always there."""
     names = [name for _, name in socket.if_nameindex()]
     return {"GLOO_SOCKET_IFNAME": "lo"} if "lo" in names and "GLOO_SOCKET_IFNAME" not in os.environ else {}
 
