@@ -395,10 +395,9 @@ def bench_memory() -> dict[str, Any]:
 
 def recognised(texts: Sequence[str]) -> pa.Table:
     """As a recogniser would: a word of each text as TITLE, another as SKILL."""
+    labels = ("TITLE", "SKILL")
     words = [
-        (number, label, word)
-        for number, text in enumerate(texts)
-        for label, word in zip(("TITLE", "SKILL"), text.split(), strict=False)
+        (number, label, word) for number, text in enumerate(texts) for label, word in zip(labels, text.split(), strict=False)
     ]
     number, label, value = ([row[at] for row in words] for at in range(3))
     columns = {"text": number, "label": label, "value": value, "start": [0] * len(words), "end": [1] * len(words)}
