@@ -22,10 +22,10 @@ from ranker_rivals import Learner, OfArrays, OfFrame, OfNumpy, RowNetwork
 from timing import paired
 from torch.utils.data import DataLoader, Dataset
 from tritower import schema, storage
-from tritower.ranker import batches, launch, normaliser, rows, training
+from tritower.ranker import batches, launch, normaliser, preparation, rows, training
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
-from tritower.ranker.place import Place
+from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.training import Trainer
 
 DIM, FEATURES, PER_REQUEST, BATCH = 384, 60, 15, 2048
@@ -40,10 +40,11 @@ def cases() -> list[dict]:
         folder = Path(scratch)
         write_log(folder, {"train": ROWS, "validation": 1500})
         names = rows.feature_names(folder / "features")
-        fitted = normaliser.fit(rows.sample(folder / "features/train", names, limit=20_000), kind="quantile")
-        class_K = rows.classes(folder / "features/train", RankerConfig().network.occupation_classes)
+        occupations = RankerConfig().network.occupation_classes
+        found = preparation.scan(folder / "features/train", names, sample=20_000, occupations=occupations)
+        fitted, class_K = normaliser.fit(found.raw_SF, kind="quantile"), found.class_K
         data, few = (
-            rows.write(folder / "features" / split, folder / split, names=names, normaliser=fitted, class_K=class_K)
+            preparation.write(folder / "features" / split, folder / split, names=names, normaliser=fitted, class_K=class_K)
             for split in ("train", "validation")
         )
         matrix_TD, _ = rows.load_embeddings(folder / "embeddings")
@@ -81,7 +82,7 @@ def compare(name: str, data: rows.Rows, few: rows.Rows, matrix_TD: np.ndarray, *
     def epoch() -> None:
         model = ClickModel(config.network, dim=DIM, features=FEATURES)
         Trainer(
-            model, train=data, validation=few, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
+            model, train=data, validation=few, matrix_TD=matrix_TD, config=config, group=ProcessGroup(), checkpoints="",
             failures=Path(),
         ).run()  # fmt: skip
 

@@ -19,7 +19,7 @@ from tritower.config import from_dict
 from tritower.errors import TritowerError
 from tritower.ranker import session
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.place import joined
+from tritower.ranker.process_group import joined
 from tritower.storage import manifest
 
 logger = logging.getLogger(__name__)
@@ -48,11 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
         config = from_dict(RankerConfig, json.loads(given.config))
         if config.launch.threads:
             torch.set_num_threads(config.launch.threads)
-        with joined(config.launch.device) as place:
+        with joined(config.launch.device) as group:
             start = time.perf_counter()
             session.train(
                 features=given.features, embeddings=given.embeddings, model=given.model, work=work,
-                failures=given.failures or given.model.with_name(f"{given.model.name}.failures"), config=config, place=place,
+                failures=given.failures or given.model.with_name(f"{given.model.name}.failures"), config=config, group=group,
                 shared=given.work is not None, metrics_file=given.metrics_file,
             )  # fmt: skip
             logger.info("training done in %.1f s", time.perf_counter() - start)

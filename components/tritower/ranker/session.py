@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +17,12 @@ from tritower import logs
 from tritower.config import to_dict
 from tritower.errors import DataError
 from tritower.metrics import examination
-from tritower.ranker import artifact, checkpoint, measure, normaliser, rows
+from tritower.ranker import artifact, checkpoint, measure, preparation, rows
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel
-from tritower.ranker.normaliser import Normaliser
-from tritower.ranker.place import Place
+from tritower.ranker.preparation import Prepared
+from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.rows import Rows
 from tritower.ranker.training import Trainer
 
@@ -38,7 +37,7 @@ def train(
     work: Path,
     failures: Path,
     config: RankerConfig,
-    place: Place,
+    group: ProcessGroup,
     shared: bool = False,
     metrics_file: Path | None = None,
 ) -> None:
@@ -51,7 +50,7 @@ def train(
         work: folder for memory-mapped rows, emptied first.
         failures: folder for the batch of a loss that is not finite.
         config: the knobs.
-        place: this process among the others.
+        group: this process among the others.
         shared: all processes of this machine have the same `work`; one of them makes the rows, all map them.
         metrics_file: gets the validation figures of the first member as they come.
 
@@ -61,16 +60,13 @@ def train(
     """
     matrix_TD, encoder = rows.load_embeddings(embeddings)
     names = rows.feature_names(features)
-    class_K = rows.classes(features / "train", config.network.occupation_classes)
-    network = replace(
-        config.network,
-        occupation_classes=int(class_K.max(initial=-1)) + 1,
-        descriptions=config.network.descriptions and rows.described(features / "train"),
-    )
+    prepared = _prepare(features, work, names, config, group if shared else ProcessGroup())
+    train_rows, validation = prepared.train, prepared.validation
+    classes = int(prepared.class_K.max(initial=-1)) + 1
+    network = replace(config.network, occupation_classes=classes, descriptions=prepared.described)
     config = replace(config, network=network)
     if not config.network.descriptions:
         logger.info("the document tower sees no descriptions: none are known, or they are switched off")
-    fitted, train_rows, validation = _prepare(features, work, names, class_K, config, place if shared else Place())
     if config.network.position != "none" and not np.any(train_rows.position):
         # Examination and relevance could not be told apart.
         logger.info("no position is known: training without position bias")
@@ -79,13 +75,13 @@ def train(
     if not 0 < share < 1:
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
     start, cpu_start = time.perf_counter(), time.process_time()
-    school = _School(
-        train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), place=place, failures=failures,
+    ensemble = EnsembleTrainer(
+        train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), group=group, failures=failures,
         share=share, slope=_position_slope(train_rows) if config.network.position != "none" else None,
         data=_digest_of_data(names, train_rows, validation, rows.encoder_hash(encoder)),
     )  # fmt: skip
     trainers = [
-        school.teach(
+        ensemble.train_member(
             replace(config, training=replace(config.training, seed=config.training.seed + number)),
             f"member {number + 1} of {config.training.members}",
             metrics_file=metrics_file if number == 0 and not config.training.distil else None,
@@ -95,19 +91,20 @@ def train(
     kept = trainers
     if config.training.distil:
         own = replace(config, training=replace(config.training, seed=config.training.seed + config.training.members))
-        kept = [school.teach(own, "distilled network", teachers=trainers, metrics_file=metrics_file)]
+        kept = [ensemble.train_member(own, "distilled network", teachers=trainers, metrics_file=metrics_file)]
     seconds = time.perf_counter() - start
-    cpu_seconds = place.mean(time.process_time() - cpu_start) * place.world
+    cpu_seconds = group.mean(time.process_time() - cpu_start) * group.world_size
     figures = together(kept)
-    if place.rank == 0:
+    if group.rank == 0:
         everyone = trainers + kept if config.training.distil else trainers
         metrics = figures | _metrics(everyone, seconds, cpu_seconds)
         config = replace(config, training=replace(config.training, members=len(kept)))
-        artifact.save(model, Artifact(config, names, encoder, fitted, [trainer.model for trainer in kept]), metrics)
+        networks = [trainer.model for trainer in kept]
+        artifact.save(model, Artifact(config, names, encoder, prepared.normaliser, networks), metrics)
         for trainer in everyone:
             if trainer.checkpoints:
                 checkpoint.clear(trainer.checkpoints)
-    place.barrier()
+    group.barrier()
 
 
 def together(trainers: list[Trainer]) -> dict[str, float]:
@@ -119,40 +116,36 @@ def together(trainers: list[Trainer]) -> dict[str, float]:
     return {f"validation_{name}": value for name, value in measure.figures(click_N, skip_N, clicked_N).items()}
 
 
-def _prepare(
-    features: Path, work: Path, names: list[str], class_K: NDArray[np.int16], config: RankerConfig, place: Place
-) -> tuple[Normaliser, Rows, Rows]:
+def _prepare(features: Path, work: Path, names: list[str], config: RankerConfig, group: ProcessGroup) -> Prepared:
+    """The rows, made by one process of the machine and mapped by all."""
     with logs.phase(logger, "prepare rows") as counts:
-        raw_NF = rows.sample(features / "train", names, limit=config.training.normaliser_rows)
-        fitted = normaliser.fit(raw_NF, kind=config.training.normaliser)
-        if place.local_rank == 0:
-            for split in ("train", "validation"):
-                shutil.rmtree(work / split, ignore_errors=True)
-                rows.write(
-                    features / split, work / split, names=names, normaliser=fitted,
-                    descriptions=config.network.descriptions, class_K=class_K,
-                )  # fmt: skip
-        place.barrier()
-        train_rows, validation = (rows.read(work / split) for split in ("train", "validation"))
-        counts["train"], counts["validation"], counts["features"] = len(train_rows), len(validation), len(names)
-    return fitted, train_rows, validation
+        if group.local_rank == 0:
+            preparation.prepare(
+                features, work, names=names, sample=config.training.normaliser_rows, kind=config.training.normaliser,
+                occupations=config.network.occupation_classes, descriptions=config.network.descriptions,
+            )  # fmt: skip
+        group.barrier()
+        prepared = preparation.read(work)
+        counts["train"], counts["validation"] = len(prepared.train), len(prepared.validation)
+        counts["features"] = len(names)
+    return prepared
 
 
 @dataclass(frozen=True, kw_only=True)
-class _School:
+class EnsembleTrainer:
     """What all networks of a session have in common; `share` of the rows is clicked, `slope` starts the position weights."""
 
     train: Rows
     validation: Rows
     matrix_TD: NDArray[Any]
     features: int
-    place: Place
+    group: ProcessGroup
     failures: Path
     share: float
     slope: float | None
     data: str
 
-    def teach(
+    def train_member(
         self, config: RankerConfig, name: str, *, teachers: Sequence[Trainer] = (), metrics_file: Path | None = None
     ) -> Trainer:
         """Train one network, on clicks or also on what `teachers` say of them."""
@@ -166,7 +159,7 @@ class _School:
         identity = hashlib.sha256(text.encode()).hexdigest()[:16]
         learned_from = replace(self.train, clicked=_taught(teachers, self.train)) if teachers else self.train
         trainer = Trainer(
-            network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, place=self.place,
+            network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, group=self.group,
             checkpoints=f"{config.launch.checkpoints.rstrip('/')}/{identity}" if config.launch.checkpoints else "",
             metrics_file=metrics_file, failures=self.failures,
         )  # fmt: skip

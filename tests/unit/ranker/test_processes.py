@@ -22,7 +22,7 @@ from tritower.errors import ArtifactError, NonFiniteLossError
 from tritower.metrics.auc import auc
 from tritower.ranker import artifact, launch, session, step
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
-from tritower.ranker.place import Place
+from tritower.ranker.process_group import ProcessGroup
 
 SMALL = RankerConfig(
     network=NetworkConfig(query_tower=(16,), document_tower=(16,), interaction_tower=(16,), head=(16,)),
@@ -60,7 +60,7 @@ def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: 
     torch.set_num_threads(1)
     session.train(
         features=log.features, embeddings=log.embeddings, model=tmp_path / "straight", work=tmp_path / "work",
-        failures=tmp_path / "failures", config=replace(config, launch=replace(config.launch, checkpoints="")), place=Place(),
+        failures=tmp_path / "failures", config=replace(config, launch=SMALL.launch), group=ProcessGroup(),
     )  # fmt: skip
 
     def command() -> subprocess.Popen[str]:
@@ -91,7 +91,7 @@ def test_members_score_the_mean_of_networks_trained_alone(log: Any, tmp_path: Pa
         folder = tmp_path / name
         session.train(
             features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures=folder,
-            config=config, place=Place(),
+            config=config, group=ProcessGroup(),
         )  # fmt: skip
         step.score(features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores")
         return pq.read_table(folder / "scores/test.parquet")["score"].to_numpy()
@@ -111,7 +111,7 @@ def test_a_distilled_network_is_one_and_close_to_its_teachers(log: Any, tmp_path
         folder = tmp_path / name
         session.train(
             features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures=folder,
-            config=replace(SMALL, training=replace(SMALL.training, epochs=6, patience=99, **knobs)), place=Place(),
+            config=replace(SMALL, training=replace(SMALL.training, epochs=6, patience=99, **knobs)), group=ProcessGroup(),
         )  # fmt: skip
         step.score(features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores")
         return pq.read_table(folder / "scores/test.parquet")["score"].to_numpy(), folder / "model"
@@ -134,7 +134,7 @@ def test_without_positions_there_is_no_position_bias(log: Any, tmp_path: Path):
     (tmp_path / "features/features.json").write_bytes((log.features / "features.json").read_bytes())
     session.train(
         features=tmp_path / "features", embeddings=log.embeddings, model=tmp_path / "model", work=tmp_path / "work",
-        failures=tmp_path, config=replace(SMALL, training=replace(SMALL.training, epochs=1)), place=Place(),
+        failures=tmp_path, config=replace(SMALL, training=replace(SMALL.training, epochs=1)), group=ProcessGroup(),
     )  # fmt: skip
     loaded = artifact.load(tmp_path / "model")
     assert loaded.config.network.position == "none" and all(member.bias is None for member in loaded.members)
