@@ -22,7 +22,8 @@ from ranker_rivals import Learner, OfArrays, OfFrame, OfNumpy, RowNetwork
 from timing import paired
 from torch.utils.data import DataLoader, Dataset
 from tritower import schema, storage
-from tritower.ranker import batches, launch, normaliser, rows, training
+from tritower.jobs import open_launcher
+from tritower.ranker import batches, normaliser, rows, step, training
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.place import Place
@@ -79,7 +80,7 @@ def compare(name: str, data: rows.Rows, few: rows.Rows, matrix_TD: np.ndarray, *
         model = ClickModel(config, dim=DIM, features=FEATURES)
         Trainer(
             model, train=data, validation=few, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
-            failures=Path(),
+            failures="never",
         ).run()  # fmt: skip
 
     scale = {"naive": SHARE, "peer": SHARE}
@@ -140,7 +141,8 @@ def two_processes(folder: Path) -> dict:
             patience=99,
         )  # fmt: skip
         model = folder / name
-        launch.run(features=folder / "features", embeddings=folder / "embeddings", model=model, failures=folder, config=config)
+        places = {"features": str(folder / "features"), "embeddings": str(folder / "embeddings"), "model": str(model)}
+        open_launcher().run(step.job(**places, config=config))
         return float(storage.read_json(model / "metrics.json")["train_cpu_seconds"])
 
     def side_by_side(epochs: int) -> float:

@@ -47,10 +47,9 @@ def train(
     embeddings: Path,
     model: Path,
     work: Path,
-    failures: Path,
+    failures: str,
     config: RankerConfig,
     place: Place,
-    shared: bool = False,
     metrics_file: Path | None = None,
 ) -> None:
     """Train and, in rank 0, write the model folder.
@@ -59,11 +58,10 @@ def train(
         features: the features step's output.
         embeddings: the encoder's matrix.
         model: folder to write.
-        work: folder for memory-mapped rows, emptied first.
-        failures: folder for the batch of a loss that is not finite.
+        work: folder for memory-mapped rows, emptied first; the processes of a node share it.
+        failures: location of the folder for the batch of a loss that is not finite.
         config: the knobs.
         place: this process among the others.
-        shared: all processes of this machine have the same `work`; one of them makes the rows, all map them.
         metrics_file: gets the validation figures of the first member as they come.
 
     Raises:
@@ -80,7 +78,7 @@ def train(
     )
     if not config.descriptions:
         logger.info("the document tower sees no descriptions: none are known, or they are switched off")
-    fitted, train_rows, validation = _prepare(features, work, names, class_K, config, place if shared else Place())
+    fitted, train_rows, validation = _prepare(features, work, names, class_K, config, place)
     if config.position != "none" and not np.any(train_rows.position):
         # Examination and relevance could not be told apart.
         logger.info("no position is known: training without position bias")
@@ -135,14 +133,17 @@ def _prepare(
     with logs.phase(logger, "prepare rows") as counts:
         raw_NF = rows.sample(features / "train", names, limit=config.normaliser_rows)
         fitted = normaliser.fit(raw_NF, kind=config.normaliser)
-        if place.local_rank == 0:
+
+        def write() -> str:
             for split in ("train", "validation"):
                 shutil.rmtree(work / split, ignore_errors=True)
                 rows.write(
                     features / split, work / split, names=names, normaliser=fitted,
                     descriptions=config.descriptions, class_K=class_K,
                 )  # fmt: skip
-        place.barrier()
+            return ""
+
+        place.node.once("rows", write)
         train_rows, validation = (rows.read(work / split) for split in ("train", "validation"))
         counts["train"], counts["validation"], counts["features"] = len(train_rows), len(validation), len(names)
     return fitted, train_rows, validation
@@ -157,7 +158,7 @@ class _School:
     matrix_TD: NDArray[Any]
     features: int
     place: Place
-    failures: Path
+    failures: str
     share: float
     slope: float | None
     data: str

@@ -54,7 +54,7 @@ def trainer(parts: tuple[Rows, Rows, np.ndarray, list[str]], config: RankerConfi
     model = ClickModel(config, dim=matrix_TD.shape[1], features=len(names))
     return Trainer(
         model, train=train, validation=validation, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
-        failures=Path("never"),
+        failures="never",
     )  # fmt: skip
 
 
