@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tritower import schema, storage
 from tritower.jobs import open_launcher
 from tritower.ranker import batches, normaliser, rows, step, training
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.place import Place
 from tritower.ranker.training import Trainer
@@ -42,7 +42,7 @@ def cases() -> list[dict]:
         write_log(folder, {"train": ROWS, "validation": 1500})
         names = rows.feature_names(folder / "features")
         fitted = normaliser.fit(rows.sample(folder / "features/train", names, limit=20_000), kind="quantile")
-        class_K = rows.classes(folder / "features/train", RankerConfig().occupation_classes)
+        class_K = rows.classes(folder / "features/train", RankerConfig().network.occupation_classes)
         data, few = (
             rows.write(folder / "features" / split, folder / split, names=names, normaliser=fitted, class_K=class_K)
             for split in ("train", "validation")
@@ -67,17 +67,20 @@ def cases() -> list[dict]:
 
 def compare(name: str, data: rows.Rows, few: rows.Rows, matrix_TD: np.ndarray, *, classes: int) -> dict:
     """Ours against the four rivals, in two paired runs."""
-    config = RankerConfig(epochs=1, batch_size=BATCH, evaluations_per_epoch=1, occupation_classes=classes, descriptions=False)
+    config = RankerConfig(
+        network=NetworkConfig(occupation_classes=classes, descriptions=False),
+        training=TrainingConfig(epochs=1, batch_size=BATCH, evaluations_per_epoch=1),
+    )
     same_loss(data, matrix_TD, config)
-    scaled_TD, small = matrix_TD.astype(np.float32) * config.text_scale, ROWS // SHARE
+    scaled_TD, small = matrix_TD.astype(np.float32) * config.network.text_scale, ROWS // SHARE
 
     def rival(kind: type[Dataset], *, bf16: bool = False) -> Callable[[], None]:
-        model = ClickModel(config, dim=DIM, features=FEATURES)
+        model = ClickModel(config.network, dim=DIM, features=FEATURES)
         learner, dataset = Learner(RowNetwork(model, config, DIM), config, bf16=bf16), kind(data, scaled_TD, small)
         return lambda: learner.epoch(DataLoader(dataset, batch_size=BATCH, shuffle=True))
 
     def epoch() -> None:
-        model = ClickModel(config, dim=DIM, features=FEATURES)
+        model = ClickModel(config.network, dim=DIM, features=FEATURES)
         Trainer(
             model, train=data, validation=few, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
             failures="never",
@@ -95,7 +98,7 @@ def same_loss(data: rows.Rows, matrix_TD: np.ndarray, config: RankerConfig) -> N
     On rows with a document each: ours counts the class of a document once a batch, the rivals once a row.
     """
     torch.manual_seed(1)
-    model = ClickModel(config, dim=DIM, features=FEATURES)
+    model = ClickModel(config.network, dim=DIM, features=FEATURES)
     with torch.no_grad():
         for weight in model.parameters():  # a part that starts at 0 would not be missed
             weight += 0.01 * torch.randn_like(weight)
@@ -104,8 +107,8 @@ def same_loss(data: rows.Rows, matrix_TD: np.ndarray, config: RankerConfig) -> N
     said = model(*batch.inputs())
     mine = training.click_loss(said.click_B, said.skip_B, batch.clicked_B)
     if said.query_QC is not None and said.document_JC is not None:
-        mine = mine + config.occupation_weight * training.class_loss(said.query_QC, said.document_JC, batch)
-    scaled_TD = matrix_TD.astype(np.float32) * config.text_scale
+        mine = mine + config.training.occupation_weight * training.class_loss(said.query_QC, said.document_JC, batch)
+    scaled_TD = matrix_TD.astype(np.float32) * config.network.text_scale
     dataset = OfNumpy(data.take(index), scaled_TD, len(index))
     theirs = RowNetwork(model, config, DIM)(*next(iter(DataLoader(dataset, batch_size=len(index)))))
     torch.testing.assert_close(theirs, mine, rtol=1e-5, atol=1e-6)
@@ -137,9 +140,11 @@ def two_processes(folder: Path) -> dict:
 
     def spent(name: str, processes: int, epochs: int) -> float:
         config = RankerConfig(
-            epochs=epochs, batch_size=BATCH * processes, processes=processes, members=1, threads=1, evaluations_per_epoch=1,
-            patience=99,
-        )  # fmt: skip
+            training=TrainingConfig(
+                epochs=epochs, batch_size=BATCH * processes, members=1, evaluations_per_epoch=1, patience=99
+            ),
+            launch=LaunchConfig(processes=processes, threads=1),
+        )
         model = folder / name
         places = {"features": str(folder / "features"), "embeddings": str(folder / "embeddings"), "model": str(model)}
         open_launcher().run(step.job(**places, config=config))

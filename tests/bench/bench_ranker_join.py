@@ -92,9 +92,13 @@ def candidates(random: np.random.Generator) -> np.ndarray:
 
 def model(random: np.random.Generator, members: int) -> Artifact:
     """Random weights; every part counts."""
-    config = replace(RankerConfig(), members=members, occupation_classes=CLASSES)
+    config = replace(
+        RankerConfig(),
+        network=replace(RankerConfig().network, occupation_classes=CLASSES),
+        training=replace(RankerConfig().training, members=members),
+    )
     torch.manual_seed(0)
-    networks = [ClickModel(config, dim=DIM, features=FEATURES).eval() for _ in range(members)]
+    networks = [ClickModel(config.network, dim=DIM, features=FEATURES).eval() for _ in range(members)]
     with torch.no_grad():
         for network in networks:
             for weight in network.parameters():

@@ -27,7 +27,7 @@ class RowNetwork(nn.Module):
 
     def __init__(self, model: ClickModel, config: RankerConfig, dim: int) -> None:
         super().__init__()
-        ours, self.dim, self.weight = model.relevance, dim, config.occupation_weight
+        ours, self.dim, self.weight = model.relevance, dim, config.training.occupation_weight
         assert ours.product_to_head is not None and model.bias is not None
         self.query, self.document = copied(ours.query_tower.tower[0]), copied(ours.document_tower.tower[0])
         self.cross = copy.deepcopy(ours.cross) if ours.cross is not None else nn.Identity()
@@ -35,7 +35,7 @@ class RowNetwork(nn.Module):
             *(copied(part) if isinstance(part, nn.Linear) else part for part in ours.interaction_tower)
         )
         parts = [ours.query_tower.to_head, ours.document_tower.to_head, ours.product_to_head, ours.interaction_to_head]
-        first = nn.Linear(sum(part.in_features for part in parts), config.head[0])
+        first = nn.Linear(sum(part.in_features for part in parts), config.network.head[0])
         with torch.no_grad():
             first.weight.copy_(torch.cat([part.weight for part in parts], dim=1))
             first.bias.copy_(ours.interaction_to_head.bias)
@@ -82,8 +82,10 @@ class Learner:
 
     def __init__(self, network: RowNetwork, config: RankerConfig, *, bf16: bool = False) -> None:
         self.network, self.config = network, config
-        self.optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.average))
+        self.optimiser = torch.optim.AdamW(
+            network.parameters(), lr=config.optimiser.learning_rate, weight_decay=config.optimiser.weight_decay
+        )
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.optimiser.ema_decay))
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
 
     def epoch(self, loader: Iterable[dict[str, Tensor] | list[Tensor]]) -> None:
@@ -97,7 +99,7 @@ class Learner:
             with self.autocast:
                 loss = self.network(row_BX, *others)
             loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.optimiser.clip_norm)
             self.optimiser.step()
             self.optimiser.zero_grad()
             self.average.update_parameters(self.network)

@@ -60,7 +60,7 @@ def judged(job: Job, seed: int) -> dict[str, Any]:
     for step, variant in VARIANTS.items():
         knobs = job.config(step, BaselineConfig, variant=variant, seed=BaselineConfig().seed + seed)
         job.step(f"{name} {step}", baseline.run, knobs, **read, model=f"{name}/{step}_model", scores=f"{name}/{step}_scores")
-    first = RankerConfig().seed
+    first = RankerConfig().training.seed
     knobs = job.config("ranker", RankerConfig, seed=first + 1000 * seed)  # members take the seeds that follow
     job.step(f"{name} ranker", ranker.train, knobs, **read, model=f"{name}/model", scores=f"{name}/scores")
     metrics = job.folder / name / "metrics.json"

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from tritower import storage
+from tritower.config import from_dict, to_dict
+from tritower.ranker.config import RankerConfig
 from tritower.schema import RECOMMENDATIONS
 
 from pipelines import backend_inputs, compiling, running, staged
@@ -145,7 +148,7 @@ def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
     for part in ("randomised", "logged"):
         assert metrics[part]["champion"] == metrics[part]["model"] == before[part]["model"]
         assert {name for name in metrics[part] if name.startswith(("baseline", "lift"))} == {"lift_champion"}
-    assert metrics["gate"]["word"] == "hold" and "champion" in metrics["gate"]["reasons"][0]
+    assert metrics["gate"]["word"] == "hold"
 
 
 @pytest.mark.slow
@@ -157,9 +160,17 @@ def test_the_best_knobs_of_a_search_are_those_that_are_trained_with(demo: tuple[
     assert done.returncode == 0, done.stdout + done.stderr
     (best,) = (demo[0] / "run" / "artifacts").glob("*/tune/best")
     found = storage.read_json(best)
-    config = storage.read_json(tmp_path / "model" / "config.json")
-    assert found["knobs"]["epochs"] == config["epochs"] == 1 and found["trials"] == 1
-    assert "learning_rate" not in found["knobs"] or config["learning_rate"] == float(found["knobs"]["learning_rate"])
+    trained = from_dict(RankerConfig, storage.read_json(tmp_path / "model" / "config.json"))
+    wanted, used = (flat(to_dict(config)) for config in (from_dict(RankerConfig, found["knobs"]), trained))
+    # The number of classes is the data's.
+    assert {name for name in wanted if wanted[name] != used[name]} <= {"occupation_classes"}
+    assert used["epochs"] == 1 and found["trials"] == 1
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """The knobs of a config by name, nested ones beside the others."""
+    nested = {name: flat(value) if isinstance(value, dict) else {name: value} for name, value in config.items()}
+    return {name: value for group in nested.values() for name, value in group.items()}
 
 
 def test_bad_input_fails_at_once_with_one_clear_message(log: Path, tmp_path: Path) -> None:

@@ -21,6 +21,17 @@ def test_settings_override_the_preset(tmp_path: Path) -> None:
     assert knobs.arguments(chosen).keys() == {"recommend_config", "candidates_config"}
 
 
+def test_nested_knobs_by_dots_and_by_their_former_names(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[ranker]\naverage = 0.5\ntraining.epochs = 2\n[ranker.network]\ncross_layers = 1\ncross_rank = 4\n")
+    chosen = knobs.gather(str(file), ["ranker.network.cross_layers=0", "ranker.epochs=3"])
+    assert chosen == {
+        "ranker": {
+            "optimiser": {"ema_decay": 0.5}, "training": {"epochs": "3"}, "network": {"cross_layers": "0", "cross_rank": 4}
+        }
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -29,6 +40,10 @@ def test_settings_override_the_preset(tmp_path: Path) -> None:
         ("recommend.top_k", "step.knob=value"),
         ("recommend.top_k=many", "does not fit"),
         ("recommend.top_k=0", "from 1 to 32767"),
+        ("ranker.network.cross_layer=0", "ranker.network.* Did you mean 'cross_layers'"),
+        ("ranker.cross_layer=0", "Did you mean 'network.cross_layers'"),
+        ("ranker.network.cross_layers=-1", "ranker.network.*>= 0"),
+        ("ranker.dropout=0.1", "'dropout' was removed"),
     ],
 )
 def test_wrong_settings(setting: str, message: str) -> None:

@@ -7,7 +7,7 @@ from tritower import storage
 from tritower.errors import StepError
 
 from pipelines import local, staged
-from tests.support import toy
+from tests.support import chain, toy
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,21 @@ def test_artifacts_go_through_the_store_alone(pipeline: Path, s3: str, tmp_path:
     # Here are the words about artifacts, not the artifacts.
     assert {path.name for path in (root / "artifacts").rglob("*") if path.is_file()} == {"executor_output.json"}
     assert "send outputs: 4 bytes" in (root / "logs" / "double.log").read_text()
+
+
+def test_what_is_imported_may_be_in_the_store_or_on_this_machine(s3: str, tmp_path: Path) -> None:
+    """As `batch` imports its model, and `training` the champion."""
+    pipeline, used = chain.compiled(tmp_path), tmp_path / "used"
+    used.mkdir()
+    (used / "weights").write_text("heavy")
+    storage.upload_tree(used, f"{s3}/used")
+    for model in (f"{s3}/used", str(used)):
+        outcome = local.run(
+            pipeline, {"model": model, "config": {"word": "ab"}}, root=tmp_path / "root", store=f"{s3}/runs", as_backend=True
+        )
+        (place,) = outcome.outputs.values()
+        assert storage.fetch(place, tmp_path / "copy").read_text() == "abheavy"
+        (tmp_path / "copy").unlink()
 
 
 def test_the_cache_knows_what_the_store_has_lost(pipeline: Path, s3: str, tmp_path: Path) -> None:

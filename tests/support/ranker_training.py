@@ -8,14 +8,15 @@ from safetensors.numpy import load_file
 from tritower import storage
 from tritower.jobs import open_launcher
 from tritower.ranker import step
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 
 from tests.support.ranker_log import Log
 
 SMALL = RankerConfig(
-    query_tower=(16,), document_tower=(16,), interaction_tower=(16,), head=(16,), epochs=2, batch_size=256,
-    precision="fp32", threads=1, log_every_s=1.0, members=1,
-)  # fmt: skip
+    network=NetworkConfig(query_tower=(16,), document_tower=(16,), interaction_tower=(16,), head=(16,)),
+    training=TrainingConfig(epochs=2, batch_size=256, precision="fp32", members=1),
+    launch=LaunchConfig(threads=1, log_every_s=1.0),
+)
 
 
 def train(log: Log, folder: Path, config: RankerConfig) -> Path:

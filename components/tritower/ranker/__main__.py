@@ -42,10 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
     logs.setup()
     try:
         config = from_dict(RankerConfig, json.loads(given.config))
-        torch.set_num_threads(threads(config.threads))
+        torch.set_num_threads(threads(config.launch.threads))
         inputs = {"features": given.features, "embeddings": given.embeddings}
         with (
-            joined(config.device) as place,
+            joined(config.launch.device) as place,
             staging.staged(inputs, {"model": given.model}, node=place.node) as places,
         ):
             start = time.perf_counter()

@@ -1,6 +1,6 @@
 """The model folder: everything needed to score with the model, and to know what it is.
 
-config.json        knobs of RankerConfig
+config.json        knobs of RankerConfig, nested; flat in folders of earlier versions
 features.json      {"features": [names in column order], "normaliser": kind, "examination": [by position, 1 first]}
 model.safetensors  per member N: N.relevance.* (towers, head), N.bias.weight; for all of them: normaliser.knot (F, K) float64,
                    normaliser.value (F, K) float32
@@ -77,7 +77,7 @@ def save(folder: Path, artifact: Artifact, metrics: Metrics) -> None:
     seen = artifact.examination()
     with storage.atomic_directory(folder) as out:
         storage.write_json(out / "config.json", to_dict(artifact.config))
-        features = {"features": artifact.names, "normaliser": artifact.config.normaliser, "examination": seen}
+        features = {"features": artifact.names, "normaliser": artifact.config.training.normaliser, "examination": seen}
         storage.write_json(out / "features.json", features)
         save_file(tensors, out / "model.safetensors")
         storage.write_json(out / "encoder.json", artifact.encoder)
@@ -100,7 +100,7 @@ def _load(folder: Path) -> Artifact:
     config = from_dict(RankerConfig, knobs, where=str(folder / "config.json"))
     names = storage.read_json(folder / "features.json")["features"]
     encoder = storage.read_json(folder / "encoder.json")
-    members = [ClickModel(config, dim=int(encoder["dim"]), features=len(names)) for _ in range(config.members)]
+    members = [ClickModel(config.network, dim=int(encoder["dim"]), features=len(names)) for _ in range(config.training.members)]
     weights = folder / "model.safetensors"
     try:
         weights.open("rb").close()  # safetensors says that a file which may not be read is not there
@@ -146,14 +146,16 @@ def _renumbered(name: str) -> str:
 def _card(artifact: Artifact, metrics: Metrics, seen: list[float]) -> str:
     config = artifact.config
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in metrics.items())
-    knobs = "\n".join(f"| {name} | {value} |" for name, value in to_dict(config).items())
+    knobs = "\n".join(
+        f"| {group}.{name} | {value} |" for group, values in to_dict(config).items() for name, value in values.items()
+    )
     parameters = sum(p.numel() for p in artifact.members[0].relevance.parameters())
     shown = ", ".join(f"{value:.2f}" for value in seen[:10]) or "not modelled"
     return f"""# Triple tower ranker
 
 Scores a job for a search: the probability of a click, as seen at the top position. A query tower and a document tower over
 text embeddings, an interaction tower over {len(artifact.names)} features, one head; {parameters:,} weights.
-The score is the mean of {config.members} such network(s), trained from different seeds.
+The score is the mean of {config.training.members} such network(s), trained from different seeds.
 
 * Encoder: {artifact.encoder.get("name", "unnamed")}, hash {artifact.encoder["hash"]}, width {artifact.encoder["dim"]}.
 * Examination by position (1 first): {shown}.

@@ -1,25 +1,15 @@
-"""Every knob of the ranker."""
+"""Every knob of the ranker, nested by who reads it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
 from tritower.config import Removed, check
 
-_AT_LEAST_ONE = (
-    "positions", "normaliser_rows", "epochs", "evaluations_per_epoch", "patience", "processes", "members",
-    "cross_rank",
-)  # fmt: skip
-_ABOVE_ZERO = ("text_scale", "position_rate", "learning_rate", "checkpoint_every_s", "log_every_s")
-_AT_LEAST_ZERO = (
-    "weight_decay", "occupation_classes", "occupation_weight", "clip_norm", "threads", "seed", "checkpoint_every_steps",
-    "cross_layers",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, kw_only=True)
-class RankerConfig:
-    """The network, its training and how it is launched."""
+class NetworkConfig:
+    """What the network computes."""
 
     query_tower: tuple[int, ...] = (128,)
     """Widths of the query tower's layers, each >= 1."""
@@ -55,9 +45,6 @@ class RankerConfig:
     own and, for a query, those of the jobs clicked after it. How well the two go together is an input of the interaction tower.
     0 = none. Codes are needed in training only."""
 
-    occupation_weight: float = 0.1
-    """Weight of that task's cross-entropies beside the click loss, >= 0."""
-
     position: Literal["product", "none"] = "product"
     """How position bias enters training: click probability = examination x relevance (PAL, Guo et al. 2019), or not at all.
     Scores leave it out."""
@@ -65,20 +52,62 @@ class RankerConfig:
     positions: int = 50
     """Positions with an examination weight of their own, >= 1; those further down share the last."""
 
+    def __post_init__(self) -> None:
+        for name in ("query_tower", "document_tower", "interaction_tower", "head"):
+            widths = getattr(self, name)
+            check(bool(widths) and all(width >= 1 for width in widths), name, widths, "with one or more widths >= 1")
+        check(
+            not self.product or self.query_tower[-1] == self.document_tower[-1],
+            "document_tower",
+            self.document_tower,
+            f"whose last width is {self.query_tower[-1]} as in query_tower, or switch `product` off",
+        )
+        _at_least(self, 1, "positions", "cross_rank")
+        _at_least(self, 0, "cross_layers", "occupation_classes")
+        _above_zero(self, "text_scale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW, its schedule and the moving average of the weights."""
+
+    learning_rate: float = 2e-3
+    """Peak learning rate of AdamW, > 0."""
+
     position_rate: float = 20.0
     """Learning rate of the position weights as a multiple of `learning_rate`, > 0: they are few and start at 0."""
 
-    normaliser: Literal["quantile", "standard"] = "quantile"
-    """Interaction features: quantile -> normal score, or signed log and standardise. Fitted on train only."""
+    warmup_ratio: float = 0.1
+    """Share of all steps with a rising learning rate, in [0, 1); then half a cosine down to 0."""
 
-    normaliser_rows: int = 200_000
-    """Rows of train that the normaliser is fitted on, evenly spaced, >= 1."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW on matrices, >= 0."""
+
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this norm; 0 = never."""
+
+    ema_decay: float = 0.98
+    """Decay per step of a moving average of the weights, in [0, 1); the average is what is validated and kept. 0 = none."""
+
+    def __post_init__(self) -> None:
+        _above_zero(self, "learning_rate", "position_rate")
+        _at_least(self, 0, "weight_decay", "clip_norm")
+        check(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "in [0, 1)")
+        check(0 <= self.warmup_ratio < 1, "warmup_ratio", self.warmup_ratio, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The rows, the losses, and when training ends."""
 
     epochs: int = 6
     """Passes over train at most, >= 1; also the length of the learning-rate schedule."""
 
     batch_size: int = 2048
     """Rows of one optimiser step over all processes, >= 2; divisible by `processes`."""
+
+    occupation_weight: float = 0.1
+    """Weight of that task's cross-entropies beside the click loss, >= 0."""
 
     members: int = 3
     """Networks trained one after the other from seeds `seed`, `seed` + 1, ...; the score is their mean probability, >= 1. The
@@ -88,20 +117,11 @@ class RankerConfig:
     """Train one more network on the mean of each click and the members' mean probability of it, and keep that one alone:
     scoring then costs what a single network costs."""
 
-    average: float = 0.98
-    """Decay per step of a moving average of the weights, in [0, 1); the average is what is validated and kept. 0 = none."""
+    normaliser: Literal["quantile", "standard"] = "quantile"
+    """Interaction features: quantile -> normal score, or signed log and standardise. Fitted on train only."""
 
-    learning_rate: float = 2e-3
-    """Peak learning rate of AdamW, > 0."""
-
-    warmup_share: float = 0.1
-    """Share of all steps with a rising learning rate, in [0, 1); then half a cosine down to 0."""
-
-    weight_decay: float = 0.01
-    """Decoupled weight decay of AdamW on matrices, >= 0."""
-
-    clip_norm: float = 1.0
-    """Gradients are scaled down to this norm; 0 = never."""
+    normaliser_rows: int = 200_000
+    """Rows of train that the normaliser is fitted on, evenly spaced, >= 1."""
 
     monitor: Literal["log_loss", "auc"] = "log_loss"
     """Validation figure that early stopping and the choice of the best weights look at, position bias included."""
@@ -115,8 +135,18 @@ class RankerConfig:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """bf16 = autocast; auto = bf16 where the device multiplies it in hardware."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto = cuda where there is one."""
+    seed: int = 17
+    """Seed of weights and order, >= 0."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 2, "batch_size")
+        _at_least(self, 1, "epochs", "members", "normaliser_rows", "evaluations_per_epoch", "patience")
+        _at_least(self, 0, "occupation_weight", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Where and how fast a training runs; nothing here changes what it computes."""
 
     processes: int = 1
     """Processes on this machine (torchrun ranks), >= 1."""
@@ -124,11 +154,8 @@ class RankerConfig:
     threads: int = 0
     """CPU threads of each process; 0 = OMP_NUM_THREADS where set, else 1: the matrices are small, use more `processes`."""
 
-    seed: int = 17
-    """Seed of weights and order, >= 0."""
-
-    tensorboard: str = ""
-    """Folder for TensorBoard's event files; empty = none."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto = cuda where there is one."""
 
     checkpoints: str = ""
     """Folder or URI (`s3://`, `minio://`, `gs://`) for checkpoints, from which an interrupted training goes on; empty = none.
@@ -143,7 +170,42 @@ class RankerConfig:
     log_every_s: float = 10.0
     """Seconds between log lines with loss and throughput, > 0."""
 
+    tensorboard: str = ""
+    """Folder for TensorBoard's event files; empty = none."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "processes")
+        _at_least(self, 0, "threads", "checkpoint_every_steps")
+        _above_zero(self, "checkpoint_every_s", "log_every_s")
+
+
+_GROUPS = {"network": NetworkConfig, "optimiser": OptimiserConfig, "training": TrainingConfig, "launch": LaunchConfig}
+_FLAT = {knob.name: f"{group}.{knob.name}" for group, kind in _GROUPS.items() for knob in fields(kind)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankerConfig:
+    """The network, its training and how it is launched: `{"network": {"cross_layers": 0}}` or `{"network.cross_layers": 0}`.
+
+    The flat names of earlier versions are read too.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """What the network computes."""
+
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """AdamW, its schedule, the moving average."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Rows, losses, members, early stopping."""
+
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    """Processes, device, checkpoints, logs."""
+
     FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        **_FLAT,
+        "warmup_share": "optimiser.warmup_ratio",
+        "average": "optimiser.ema_decay",
         "gates": Removed("gates by query ranked no better over three seeds", off=False),
         "hash_buckets": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=0),
         "hash_width": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=8),
@@ -156,31 +218,25 @@ class RankerConfig:
     }
 
     def __post_init__(self) -> None:
-        """Check ranges.
+        """Check that the groups fit each other.
 
         Raises:
-            ConfigError: a knob is out of range.
+            ConfigError: a batch cannot be shared out.
         """
-        for name in ("query_tower", "document_tower", "interaction_tower", "head"):
-            widths = getattr(self, name)
-            check(bool(widths) and all(width >= 1 for width in widths), name, widths, "with one or more widths >= 1")
+        processes = self.launch.processes
         check(
-            not self.product or self.query_tower[-1] == self.document_tower[-1],
-            "document_tower",
-            self.document_tower,
-            f"whose last width is {self.query_tower[-1]} as in query_tower, or switch `product` off",
+            self.training.batch_size % processes == 0,
+            "training.batch_size",
+            self.training.batch_size,
+            f"divisible by launch.processes = {processes}",
         )
-        check(0 <= self.average < 1, "average", self.average, "in [0, 1)")
-        check(0 <= self.warmup_share < 1, "warmup_share", self.warmup_share, "in [0, 1)")
-        for name in _AT_LEAST_ONE:
-            check(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in _ABOVE_ZERO:
-            check(getattr(self, name) > 0, name, getattr(self, name), "> 0")
-        for name in _AT_LEAST_ZERO:
-            check(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        check(
-            self.batch_size >= 2 and self.batch_size % self.processes == 0,
-            "batch_size",
-            self.batch_size,
-            f">= 2 and divisible by processes = {self.processes}",
-        )
+
+
+def _at_least(config: Any, least: int, *knobs: str) -> None:
+    for knob in knobs:
+        check(getattr(config, knob) >= least, knob, getattr(config, knob), f">= {least}")
+
+
+def _above_zero(config: Any, *knobs: str) -> None:
+    for knob in knobs:
+        check(getattr(config, knob) > 0, knob, getattr(config, knob), "> 0")

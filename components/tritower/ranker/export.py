@@ -49,9 +49,10 @@ class Sample:
         _, first_R, request_N = np.unique(self.request_N, return_index=True, return_inverse=True)
         scorer = Scorer(loaded, self.matrix_TD)
         key_N = document_keys(mapped(self.document_N), mapped(self.description_N1))
+        described = loaded.config.network.descriptions
         return {
             "query_RD": self.matrix_TD[self.query_N[first_R]].astype(np.float32),
-            "document_ND": document_vectors(mapped(self.matrix_TD), key_N, described=loaded.config.descriptions).numpy(),
+            "document_ND": document_vectors(mapped(self.matrix_TD), key_N, described=described).numpy(),
             "request_N": request_N.astype(np.int64),
             "feature_NF": self.feature_NF,
             "score_N": scorer.score(self.query_N, self.document_N, self.feature_NF, self.description_N1),
@@ -104,7 +105,7 @@ def pieces(loaded: Artifact, model: str) -> tuple[dict[str, Any], dict[str, Arra
         "model": model,
         "encoder": loaded.encoder,
         "features": loaded.names,
-        "descriptions": loaded.config.descriptions,
+        "descriptions": loaded.config.network.descriptions,
         "members": len(loaded.members),
         "examination": loaded.examination(),
     }
@@ -162,7 +163,7 @@ def _array(tensor: Any) -> Array:
 
 def _real(features: Path, names: list[str], matrix_TD: Array, loaded: Artifact) -> Sample:
     """Searches of the last split, evenly spaced over its first rows."""
-    described = loaded.config.descriptions
+    described = loaded.config.network.descriptions
     columns = ["request", "query_text", "document_text", *([rows.DESCRIPTION] if described else [])]
     split = features / rows.splits(features)[-1]
     batch, feature_NF = next((one for one in rows.stream(split, columns, names) if len(one[1])), (None, np.empty((0, 0))))
@@ -189,7 +190,7 @@ def _random(loaded: Artifact, dim: int) -> Sample:
     feature_NF = low_F + (high_F - low_F) * random.uniform(-0.1, 1.1, (total, features))
     missing_RF = random.choice([0.0, 0.3, 1.0], p=[0.6, 0.2, 0.2], size=(_SEARCHES, features))
     feature_NF[random.random((total, features)) < np.repeat(missing_RF, _CANDIDATES, axis=0)] = np.nan
-    description_N1 = random.integers(-texts // 3, texts, (total, int(loaded.config.descriptions)))
+    description_N1 = random.integers(-texts // 3, texts, (total, int(loaded.config.network.descriptions)))
     return Sample(
         matrix_TD.astype(np.float16),
         np.repeat(random.integers(0, texts, _SEARCHES), _CANDIDATES),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig
 from tritower.ranker.crossing import CrossLayers
 
 
@@ -47,7 +47,7 @@ class TextTower(nn.Module):
     too, not once per row.
     """
 
-    def __init__(self, config: RankerConfig, dim: int, widths: tuple[int, ...], *, related: bool = False) -> None:
+    def __init__(self, config: NetworkConfig, dim: int, widths: tuple[int, ...], *, related: bool = False) -> None:
         super().__init__()
         classes = config.occupation_classes
         self.tower = Tower(dim, widths, config.text_scale)
@@ -100,7 +100,7 @@ class TripleTower(nn.Module):
     text once; rows pick their results by index.
     """
 
-    def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
+    def __init__(self, config: NetworkConfig, *, dim: int, features: int) -> None:
         super().__init__()
         head, width = config.head[0], config.query_tower[-1]
         classes = config.occupation_classes
@@ -210,7 +210,7 @@ class PositionBias(nn.Module):
 class ClickModel(nn.Module):
     """Relevance and position bias together: what training sees; scoring keeps `relevance` only."""
 
-    def __init__(self, config: RankerConfig, *, dim: int, features: int) -> None:
+    def __init__(self, config: NetworkConfig, *, dim: int, features: int) -> None:
         super().__init__()
         self.relevance = TripleTower(config, dim=dim, features=features)
         self.bias = PositionBias(config.positions) if config.position != "none" else None

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import OptimiserConfig
 from tritower.ranker.network import ClickModel
 
 
@@ -25,14 +25,14 @@ class FlatAdamW:
         average: puts the mean over all processes in the place of the gradients (P,).
     """
 
-    def __init__(self, model: ClickModel, config: RankerConfig, average: Callable[[Tensor], None] = lambda _: None) -> None:
+    def __init__(self, model: ClickModel, config: OptimiserConfig, average: Callable[[Tensor], None] = lambda _: None) -> None:
         assert not list(model.buffers())
         groups = parameter_groups(model, config)
         self.config, self.average = config, average
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self.weight_P = torch.cat([p.detach().reshape(-1) for p in self.parameters])
         self.gradient_P = torch.zeros_like(self.weight_P)
-        self.average_P = self.weight_P.clone() if config.average else None
+        self.average_P = self.weight_P.clone() if config.ema_decay else None
         start = 0
         for group in groups:
             first = start
@@ -63,7 +63,7 @@ class FlatAdamW:
         for p in self.parameters:
             p.grad = None
         if self.average_P is not None:
-            self.average_P.lerp_(self.weight_P, 1 - self.config.average)
+            self.average_P.lerp_(self.weight_P, 1 - self.config.ema_decay)
         return float(self.adamw.param_groups[0]["lr"])
 
     def kept(self) -> Tensor:
@@ -92,7 +92,7 @@ class FlatAdamW:
         self.adamw.load_state_dict({"state": moments, "param_groups": self.adamw.state_dict()["param_groups"]})
 
 
-def parameter_groups(model: ClickModel, config: RankerConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: ClickModel, config: OptimiserConfig) -> list[dict[str, Any]]:
     """Matrices with weight decay, vectors without, position weights without and at their own rate; `peak` is the peak rate."""
     # Decay would pull the relatedness of a class with itself towards 0, where nothing is related.
     decayed = {name: p.ndim > 1 and not name.endswith("relatedness_CC") for name, p in model.relevance.named_parameters()}

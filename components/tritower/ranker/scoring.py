@@ -69,7 +69,7 @@ class _Member:
         self.tower = tower
         vectors = functools.partial(document_vectors, matrix_TD)
         self.queries = _Cache(tower.query_tower, functools.partial(vectors, described=False))
-        self.documents = _Cache(tower.document_tower, functools.partial(vectors, described=config.descriptions))
+        self.documents = _Cache(tower.document_tower, functools.partial(vectors, described=config.network.descriptions))
 
     def __call__(self, query_B: NDArray[Any], document_B: NDArray[Any], feature_BF: Tensor) -> Tensor:
         return self.tower.join(self.queries(query_B), self.documents(document_B), feature_BF)

@@ -28,17 +28,6 @@ from tritower.ranker.rows import Rows
 from tritower.ranker.training import Trainer
 
 logger = logging.getLogger(__name__)
-# Knobs that change where and how fast a training runs, not what it computes.
-_HOW = (
-    "processes",
-    "threads",
-    "checkpoints",
-    "checkpoint_every_s",
-    "checkpoint_every_steps",
-    "log_every_s",
-    "device",
-    "tensorboard",
-)
 
 
 def train(
@@ -70,47 +59,48 @@ def train(
     """
     matrix_TD, encoder = rows.load_embeddings(embeddings)
     names = rows.feature_names(features)
-    class_K = rows.classes(features / "train", config.occupation_classes)
-    config = replace(
-        config,
+    class_K = rows.classes(features / "train", config.network.occupation_classes)
+    network = replace(
+        config.network,
         occupation_classes=int(class_K.max(initial=-1)) + 1,
-        descriptions=config.descriptions and rows.described(features / "train"),
+        descriptions=config.network.descriptions and rows.described(features / "train"),
     )
-    if not config.descriptions:
+    config = replace(config, network=network)
+    if not config.network.descriptions:
         logger.info("the document tower sees no descriptions: none are known, or they are switched off")
     fitted, train_rows, validation = _prepare(features, work, names, class_K, config, place)
-    if config.position != "none" and not np.any(train_rows.position):
+    if config.network.position != "none" and not np.any(train_rows.position):
         # Examination and relevance could not be told apart.
         logger.info("no position is known: training without position bias")
-        config = replace(config, position="none")
+        config = replace(config, network=replace(config.network, position="none"))
     share = float(np.asarray(train_rows.clicked).mean())
     if not 0 < share < 1:
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
     start, cpu_start = time.perf_counter(), time.process_time()
     school = _School(
         train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), place=place, failures=failures,
-        share=share, slope=_position_slope(train_rows) if config.position != "none" else None,
+        share=share, slope=_position_slope(train_rows) if config.network.position != "none" else None,
         data=_digest_of_data(names, train_rows, validation, rows.encoder_hash(encoder)),
     )  # fmt: skip
     trainers = [
         school.teach(
-            replace(config, seed=config.seed + number),
-            f"member {number + 1} of {config.members}",
-            metrics_file=metrics_file if number == 0 and not config.distil else None,
+            replace(config, training=replace(config.training, seed=config.training.seed + number)),
+            f"member {number + 1} of {config.training.members}",
+            metrics_file=metrics_file if number == 0 and not config.training.distil else None,
         )
-        for number in range(config.members)
+        for number in range(config.training.members)
     ]
     kept = trainers
-    if config.distil:
-        own = replace(config, seed=config.seed + config.members)
+    if config.training.distil:
+        own = replace(config, training=replace(config.training, seed=config.training.seed + config.training.members))
         kept = [school.teach(own, "distilled network", teachers=trainers, metrics_file=metrics_file)]
     seconds = time.perf_counter() - start
     cpu_seconds = place.mean(time.process_time() - cpu_start) * place.world
     figures = together(kept)
     if place.rank == 0:
-        everyone = trainers + kept if config.distil else trainers
+        everyone = trainers + kept if config.training.distil else trainers
         metrics = figures | _metrics(everyone, seconds, cpu_seconds)
-        config = replace(config, members=len(kept))
+        config = replace(config, training=replace(config.training, members=len(kept)))
         artifact.save(model, Artifact(config, names, encoder, fitted, [trainer.model for trainer in kept]), metrics)
         for trainer in everyone:
             if trainer.checkpoints:
@@ -131,15 +121,15 @@ def _prepare(
     features: Path, work: Path, names: list[str], class_K: NDArray[np.int16], config: RankerConfig, place: Place
 ) -> tuple[Normaliser, Rows, Rows]:
     with logs.phase(logger, "prepare rows") as counts:
-        raw_NF = rows.sample(features / "train", names, limit=config.normaliser_rows)
-        fitted = normaliser.fit(raw_NF, kind=config.normaliser)
+        raw_NF = rows.sample(features / "train", names, limit=config.training.normaliser_rows)
+        fitted = normaliser.fit(raw_NF, kind=config.training.normaliser)
 
         def write() -> str:
             for split in ("train", "validation"):
                 shutil.rmtree(work / split, ignore_errors=True)
                 rows.write(
                     features / split, work / split, names=names, normaliser=fitted,
-                    descriptions=config.descriptions, class_K=class_K,
+                    descriptions=config.network.descriptions, class_K=class_K,
                 )  # fmt: skip
             return ""
 
@@ -167,18 +157,18 @@ class _School:
         self, config: RankerConfig, name: str, *, teachers: Sequence[Trainer] = (), metrics_file: Path | None = None
     ) -> Trainer:
         """Train one network, on clicks or also on what `teachers` say of them."""
-        torch.manual_seed(config.seed)
-        network = ClickModel(config, dim=self.matrix_TD.shape[1], features=self.features)
+        torch.manual_seed(config.training.seed)
+        network = ClickModel(config.network, dim=self.matrix_TD.shape[1], features=self.features)
         torch.nn.init.constant_(network.relevance.logit.bias, float(np.log(self.share / (1 - self.share))))
         if network.bias is not None and self.slope is not None:
             network.bias.start_at(self.slope)
-        knobs = {key: value for key, value in to_dict(config).items() if key not in _HOW}
+        knobs = {group: values for group, values in to_dict(config).items() if group != "launch"}
         text = json.dumps([self.data, knobs, bool(teachers)], sort_keys=True)
         identity = hashlib.sha256(text.encode()).hexdigest()[:16]
         learned_from = replace(self.train, clicked=_taught(teachers, self.train)) if teachers else self.train
         trainer = Trainer(
             network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, place=self.place,
-            checkpoints=f"{config.checkpoints.rstrip('/')}/{identity}" if config.checkpoints else "",
+            checkpoints=f"{config.launch.checkpoints.rstrip('/')}/{identity}" if config.launch.checkpoints else "",
             metrics_file=metrics_file, failures=self.failures,
         )  # fmt: skip
         with logs.phase(logger, name):

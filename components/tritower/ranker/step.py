@@ -27,23 +27,25 @@ def job(*, features: str, embeddings: str, model: str, config: RankerConfig) -> 
 
     It writes `model`, and beside it, in `<model>.failures`, the batch of a loss that is not finite.
     """
-    threads = place.threads(config.threads)
+    threads = place.threads(config.launch.threads)
     return Job(
         name="ranker",
         module="tritower.ranker",
         arguments=(f"--config={json.dumps(to_dict(config))}",),
         inputs={"features": features, "embeddings": embeddings},
         outputs={"model": model},
-        processes=config.processes,
+        processes=config.launch.processes,
         environment={"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"},
-        resources=Resources(cpus=threads * config.processes, gpus=config.processes if config.device == "cuda" else 0),
+        resources=Resources(
+            cpus=threads * config.launch.processes, gpus=config.launch.processes if config.launch.device == "cuda" else 0
+        ),
     )
 
 
 def train(
     *, features: str | Path, embeddings: str | Path, model: str | Path, scores: str | Path, config: RankerConfig
 ) -> dict[str, float]:
-    """Train in `config.processes` processes on this machine, then score validation and test.
+    """Train in `config.launch.processes` processes on this machine, then score validation and test.
 
     After a failure, the next attempt resumes from the checkpoint.
 
@@ -62,7 +64,7 @@ def train(
         NonFiniteLossError: training diverged; the batch is saved in `<model>.failures`.
     """
     features, model = Path(features), Path(model)
-    with logs.phase(logger, f"train in {config.processes} process(es)"):
+    with logs.phase(logger, f"train in {config.launch.processes} process(es)"):
         open_launcher().run(job(features=str(features), embeddings=str(embeddings), model=str(model), config=config))
     splits = [name for name in rows.splits(features) if name in ("validation", "test")]
     _score(features, Path(embeddings), model, Path(scores), splits)
@@ -100,7 +102,7 @@ def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: 
     names = rows.feature_names(features)
     loaded.expect(names=names, encoder=encoder, where=str(features))
     scorer = Scorer(loaded, matrix_TD)
-    total, described = 0, loaded.config.descriptions
+    total, described = 0, loaded.config.network.descriptions
     with storage.atomic_directory(scores) as out, logs.phase(logger, "score") as counts:
         for split in splits:
             with pq.ParquetWriter(out / f"{split}.parquet", schema.SCORES.arrow(), compression="zstd") as writer:

@@ -11,9 +11,6 @@ from tritower.errors import StepError, TritowerError
 from tritower.jobs import Job, open_launcher
 from tritower.tuning.config import TuningConfig
 
-ONE_MEMBER = {"members": 1}
-"""What a trial trains unless the search or `fixed` says otherwise: good knobs for one network are good for each of several, and
-the ranker trains its `members` one after the other."""
 _TAIL, _TAIL_LINES = 1500, 5
 
 
@@ -53,7 +50,7 @@ def run(
     job = Job(
         name=folder.name,
         module=module,
-        arguments=(f"--metrics-file={metrics}", f"--config={json.dumps({**ONE_MEMBER, **knobs})}"),
+        arguments=(f"--metrics-file={metrics}", f"--config={json.dumps(one_member(knobs))}"),
         inputs=inputs,
         outputs={"model": str(folder / "model")},
     )
@@ -83,6 +80,14 @@ def run(
             f"the trial reported no finite {config.metric}", where=str(metrics), remedy="Is `metric` the name it reports?"
         )
     return values
+
+
+def one_member(knobs: Mapping[str, object]) -> dict[str, object]:
+    """The knobs of a trial: it trains one network unless they say how many.
+
+    The ranker trains its members one after the other: three take three times as long, and the figure that is searched is one's.
+    """
+    return {**knobs} if "members" in json.dumps(knobs) else {"members": 1, **knobs}
 
 
 def read(metrics: Path, name: str) -> list[float]:

@@ -12,7 +12,7 @@ from tritower import storage
 from tritower.errors import ConfigError
 from tritower.ranker import artifact
 from tritower.ranker.artifact import Artifact
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.normaliser import fit
 
@@ -33,17 +33,24 @@ OFF = {
 def older(folder: Path, more: dict[str, Any]) -> list[ClickModel]:
     """A model folder as the version before wrote it; the networks it holds."""
     config = RankerConfig(
-        query_tower=(4, 3), document_tower=(3,), interaction_tower=(4, 5, 6), head=(3, 4, 5), members=2, occupation_classes=2
+        network=NetworkConfig(
+            query_tower=(4, 3), document_tower=(3,), interaction_tower=(4, 5, 6), head=(3, 4, 5), occupation_classes=2
+        ),
+        training=TrainingConfig(members=2),
     )
-    members = [ClickModel(config, dim=4, features=2) for _ in range(2)]
+    members = [ClickModel(config.network, dim=4, features=2) for _ in range(2)]
     normaliser = fit(np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32), kind="quantile")
     artifact.save(folder, Artifact(config, ["a", "b"], {"hash": "h", "dim": 4}, normaliser, members), {})
     (folder / storage.MARK).unlink()
-    (folder / "config.json").write_text(json.dumps(storage.read_json(folder / "config.json") | more))
+    groups = storage.read_json(folder / "config.json").values()
+    then = {name: value for group in groups for name, value in group.items()} | more
+    for now, before in (("warmup_ratio", "warmup_share"), ("ema_decay", "average")):
+        then[before] = then.pop(now)
+    (folder / "config.json").write_text(json.dumps(then))
     tensors = load_file(folder / "model.safetensors")
-    for now, then in MOVED.items():
+    for now, before in MOVED.items():
         for name in [name for name in tensors if f".{now}." in name]:
-            tensors[name.replace(now, then)] = tensors.pop(name)
+            tensors[name.replace(now, before)] = tensors.pop(name)
     save_file(tensors, folder / "model.safetensors")
     return members
 

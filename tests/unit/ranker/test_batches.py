@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tritower.ranker import batches
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.rows import Rows
 from tritower.ranker.training import class_loss, click_loss
@@ -75,7 +75,7 @@ def test_few_shapes_occur_and_texts_that_no_row_picks_change_nothing():
     matrix_TD = np.random.default_rng(1).normal(size=(30, 5)).astype(np.float16)
     shapes = {batches.Source(rows, matrix_TD)(np.arange(n, dtype=np.int32)).document_JD.shape for n in (1, 7, 100, 240)}
     assert shapes == {(64, 5)}
-    model = ClickModel(RankerConfig(occupation_classes=5, descriptions=False), dim=5, features=3)
+    model = ClickModel(NetworkConfig(occupation_classes=5, descriptions=False), dim=5, features=3)
     gradients = []
     for extra in (0, 64):
         batch = batches.Source(rows, matrix_TD)(np.arange(240, dtype=np.int32))

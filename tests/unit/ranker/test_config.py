@@ -9,16 +9,33 @@ from tritower.ranker.config import RankerConfig
 @pytest.mark.parametrize(
     ("knob", "value"),
     [
-        ("query_tower", ()), ("document_tower", (64,)), ("batch_size", 0), ("positions", 0),
-        ("batch_size", 1), ("learning_rate", 0.0), ("clip_norm", -1), ("position", "sideways"), ("warmup_share", 1),
+        ("network.query_tower", ()), ("network.document_tower", (64,)), ("network.positions", 0),
+        ("network.position", "sideways"), ("optimiser.learning_rate", 0.0), ("optimiser.clip_norm", -1),
+        ("optimiser.warmup_ratio", 1), ("training.batch_size", 1), ("training.epochs", 0),
+        ("launch.processes", 0), ("launch.checkpoint_every_s", 0),
     ],
 )  # fmt: skip
 def test_out_of_range(knob: str, value: object):
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=knob.rpartition(".")[2]):
         from_dict(RankerConfig, {knob: value})
 
 
 def test_text_and_floats_convert_and_round_trip():
-    config = from_dict(RankerConfig, {"epochs": "3", "query_tower": "64,32", "document_tower": [64.0, 32], "product": "false"})
-    assert (config.epochs, config.query_tower, config.product) == (3, (64, 32), False)
+    network = {"query_tower": "64,32", "document_tower": [64.0, 32], "product": "false"}
+    config = from_dict(RankerConfig, {"training.epochs": "3", "network": network})
+    assert (config.training.epochs, config.network.query_tower, config.network.product) == (3, (64, 32), False)
     assert from_dict(RankerConfig, to_dict(config)) == config
+
+
+def test_flat_names_of_earlier_versions_are_read():
+    flat = {"cross_layers": 0, "warmup_share": 0.3, "average": 0.5, "epochs": 2, "processes": 2, "gates": False}
+    nested = {
+        "network": {"cross_layers": 0}, "optimiser": {"warmup_ratio": 0.3, "ema_decay": 0.5}, "training": {"epochs": 2},
+        "launch": {"processes": 2},
+    }  # fmt: skip
+    assert from_dict(RankerConfig, flat) == from_dict(RankerConfig, nested) != RankerConfig()
+
+
+def test_a_batch_must_be_shared_out_evenly():
+    with pytest.raises(ConfigError, match=r"RankerConfig.training.batch_size.*divisible by launch.processes = 3"):
+        from_dict(RankerConfig, {"launch.processes": 3})

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tritower.ranker import session, step
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.place import Place
 
 
@@ -35,9 +35,17 @@ def test_descriptions_reach_the_document_tower(log: Any, tmp_path: Path):
     found = {}
     for descriptions in (True, False):
         config = RankerConfig(
-            query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=2, batch_size=256, members=1,
-            descriptions=descriptions, position="none", text_scale=1.0,
-        )  # fmt: skip
+            network=NetworkConfig(
+                query_tower=(8,),
+                document_tower=(8,),
+                interaction_tower=(8,),
+                head=(8,),
+                descriptions=descriptions,
+                position="none",
+                text_scale=1.0,
+            ),
+            training=TrainingConfig(epochs=2, batch_size=256, members=1),
+        )
         places = {name: tmp_path / f"{name}-{descriptions}" for name in ("model", "scores")}
         session.train(
             features=features, embeddings=embeddings, model=places["model"], work=tmp_path / f"rows-{descriptions}",

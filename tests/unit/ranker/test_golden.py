@@ -12,17 +12,26 @@ import pytest
 import torch
 from tritower import storage
 from tritower.ranker import normaliser, rows
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig, OptimiserConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.place import Place
 from tritower.ranker.training import Trainer
 
 GOLDEN = Path(__file__).parents[2] / "golden/ranker_loss.json"
 CONFIG = RankerConfig(
-    descriptions=False, text_scale=1.0,
-    query_tower=(32, 16), document_tower=(32, 16), interaction_tower=(32,), head=(32,), epochs=4, batch_size=256,
-    precision="fp32", average=0.9, cross_layers=1, seed=3, patience=99, occupation_classes=0,
-)  # fmt: skip
+    network=NetworkConfig(
+        descriptions=False,
+        text_scale=1.0,
+        query_tower=(32, 16),
+        document_tower=(32, 16),
+        interaction_tower=(32,),
+        head=(32,),
+        cross_layers=1,
+        occupation_classes=0,
+    ),
+    optimiser=OptimiserConfig(ema_decay=0.9),
+    training=TrainingConfig(epochs=4, batch_size=256, precision="fp32", seed=3, patience=99),
+)
 
 
 def test_the_loss_curve_is_the_golden_one(log: Any, tmp_path: Path):
@@ -34,8 +43,8 @@ def test_the_loss_curve_is_the_golden_one(log: Any, tmp_path: Path):
         rows.write(log.features / split, tmp_path / split, names=names, normaliser=fitted) for split in ("train", "validation")
     )
     matrix_TD, _ = rows.load_embeddings(log.embeddings)
-    torch.manual_seed(CONFIG.seed)
-    model = ClickModel(CONFIG, dim=matrix_TD.shape[1], features=len(names))
+    torch.manual_seed(CONFIG.training.seed)
+    model = ClickModel(CONFIG.network, dim=matrix_TD.shape[1], features=len(names))
     progress = Trainer(
         model, train=train, validation=validation, matrix_TD=matrix_TD, config=CONFIG, place=Place(), checkpoints="",
         failures="never",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig
 from tritower.ranker.network import (
     ClickModel,
     PositionBias,
@@ -20,10 +20,15 @@ from tritower.ranker.network import (
     examination,
 )
 
-TINY = RankerConfig(
-    query_tower=(2,), document_tower=(2,), interaction_tower=(1,), head=(2,), text_scale=0.5, descriptions=False,
+TINY = NetworkConfig(
+    query_tower=(2,),
+    document_tower=(2,),
+    interaction_tower=(1,),
+    head=(2,),
+    text_scale=0.5,
+    descriptions=False,
     occupation_classes=0,
-)  # fmt: skip
+)
 
 
 def fill(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float]) -> None:
@@ -87,7 +92,7 @@ def test_one_missing_value_differs_from_zero():
 
 
 def test_without_product_the_head_has_no_part_for_it():
-    tower = TripleTower(RankerConfig(product=False, descriptions=False), dim=4, features=3)
+    tower = TripleTower(NetworkConfig(product=False, descriptions=False), dim=4, features=3)
     assert tower.product_to_head is None
 
 
@@ -137,14 +142,14 @@ def test_a_weight_above_zero_can_come_back():
 
 
 def test_examination_is_reported_relative_to_the_top():
-    model = ClickModel(RankerConfig(positions=3), dim=2, features=1)
+    model = ClickModel(NetworkConfig(positions=3), dim=2, features=1)
     with torch.no_grad():
         model.bias.weight.copy_(torch.tensor([0.0, 5.0, math.log(0.5), 0.3]))
     np.testing.assert_allclose(examination(model), [1.0, 0.5, 1.0], rtol=1e-6)
-    assert examination(ClickModel(RankerConfig(position="none"), dim=2, features=1)) == []
+    assert examination(ClickModel(NetworkConfig(position="none"), dim=2, features=1)) == []
 
 
 def test_weights_start_on_the_curve():
-    model = ClickModel(RankerConfig(positions=4), dim=2, features=1)
+    model = ClickModel(NetworkConfig(positions=4), dim=2, features=1)
     model.bias.start_at(0.5)
     np.testing.assert_allclose(examination(model), [1, 2**-0.5, 3**-0.5, 0.5], rtol=1e-6)

@@ -51,7 +51,7 @@ def test_two_nodes_with_a_store_between_them_learn_what_one_learns(one: Path, no
 @pytest.mark.timeout(900)
 def test_a_lost_node_comes_back_and_both_go_on_from_the_store(one: Path, nodes: Nodes, tmp_path: Path):
     """Two processes on each node; one fetches and prepares for both. All is gone from the disks when a node starts again."""
-    config = replace(SMALL, checkpoint_every_steps=3, checkpoints=f"{RUN}/checkpoints")
+    config = replace(SMALL, launch=replace(SMALL.launch, checkpoint_every_steps=3, checkpoints=f"{RUN}/checkpoints"))
     start(nodes, config, each=2)
     nodes.wait_for(lambda: any(name.endswith("/slot-1/state.json") for name in storage.names(f"{RUN}/checkpoints")))
     nodes.kill(1)

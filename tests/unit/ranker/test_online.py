@@ -21,7 +21,7 @@ from tritower import storage
 from tritower.errors import ArtifactError, DataError
 from tritower.ranker import artifact, documents, export, normaliser, online
 from tritower.ranker.artifact import Artifact
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.online import OnlineRanker
 from tritower.ranker.scoring import Scorer
@@ -29,16 +29,37 @@ from tritower.ranker.scoring import Scorer
 DIM, JOBS = 16, 200  # of the log in conftest.py: texts 60 to 259 are its jobs'
 NAMES = ["match", "popularity", "age"]
 CONFIGS = {
-    "usual": RankerConfig(query_tower=(12,), document_tower=(12,), interaction_tower=(9, 7), head=(11,), occupation_classes=5),
+    "usual": RankerConfig(
+        network=NetworkConfig(
+            query_tower=(12,), document_tower=(12,), interaction_tower=(9, 7), head=(11,), occupation_classes=5
+        )
+    ),
     "bare": RankerConfig(
-        query_tower=(9,), document_tower=(8,), interaction_tower=(7,), head=(6,), occupation_classes=0, descriptions=False,
-        product=False, cross_layers=0, members=1,
+        network=NetworkConfig(
+            query_tower=(9,),
+            document_tower=(8,),
+            interaction_tower=(7,),
+            head=(6,),
+            occupation_classes=0,
+            descriptions=False,
+            product=False,
+            cross_layers=0,
+        ),
+        training=TrainingConfig(members=1),
     ),
     "deep": RankerConfig(
-        query_tower=(9, 8), document_tower=(10, 8), interaction_tower=(9, 8, 7), head=(6, 9, 4), occupation_classes=3,
-        cross_layers=1, cross_rank=2, members=2, normaliser="standard",
+        network=NetworkConfig(
+            query_tower=(9, 8),
+            document_tower=(10, 8),
+            interaction_tower=(9, 8, 7),
+            head=(6, 9, 4),
+            occupation_classes=3,
+            cross_layers=1,
+            cross_rank=2,
+        ),
+        training=TrainingConfig(members=2, normaliser="standard"),
     ),
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -68,7 +89,7 @@ class Served:
 def build(log: Any, folder: Path, config: RankerConfig, seed: int = 0) -> Served:
     random = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    members = [ClickModel(config, dim=DIM, features=len(NAMES)).eval() for _ in range(config.members)]
+    members = [ClickModel(config.network, dim=DIM, features=len(NAMES)).eval() for _ in range(config.training.members)]
     with torch.no_grad():
         for member in members:
             for weight in member.parameters():  # a part that starts at 0 would not be missed
@@ -81,7 +102,7 @@ def build(log: Any, folder: Path, config: RankerConfig, seed: int = 0) -> Served
             pq.write_table(table.append_column("description_text", text), folder / "features" / split / part.name)
     (folder / "features/features.json").write_bytes((log.features / "features.json").read_bytes())
     sample_NF = random.normal(size=(500, 3)).astype(np.float32) * [1, 20, 100]
-    fitted = normaliser.fit(sample_NF.astype(np.float32), kind=config.normaliser)
+    fitted = normaliser.fit(sample_NF.astype(np.float32), kind=config.training.normaliser)
     encoder = storage.read_json(log.embeddings / "encoder.json")
     loaded = Artifact(config, NAMES, encoder, fitted, members)
     artifact.save(folder / "model", loaded, {})
@@ -102,7 +123,7 @@ def usual(log: Any, tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 def by_torch(served: Served, matrix_TD: np.ndarray, query: int, text_N: np.ndarray, feature_NF: np.ndarray) -> np.ndarray:
     """What the step's scorer gives; every third text has no description."""
-    described = served.loaded.config.descriptions
+    described = served.loaded.config.network.descriptions
     description_N1 = np.where(text_N % 3 == 0, -1, text_N).astype(np.int32)[:, None][:, : int(described)]
     scorer = Scorer(served.loaded, matrix_TD)
     return scorer.score(np.full(len(text_N), query), text_N, np.ascontiguousarray(feature_NF), description_N1)

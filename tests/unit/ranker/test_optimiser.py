@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tritower.ranker import checkpoint, optimiser
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig, OptimiserConfig, RankerConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.optimiser import FlatAdamW
 
@@ -20,9 +20,12 @@ def test_the_rate_rises_then_falls_by_half_a_cosine():
 
 
 def test_position_weights_have_their_own_rate_and_no_decay():
-    config = RankerConfig(learning_rate=0.01, position_rate=20.0, weight_decay=0.3, descriptions=False)
-    model = ClickModel(config, dim=4, features=2)
-    matrices, vectors, positions = optimiser.parameter_groups(model, config)
+    config = RankerConfig(
+        network=NetworkConfig(descriptions=False),
+        optimiser=OptimiserConfig(learning_rate=0.01, position_rate=20.0, weight_decay=0.3),
+    )
+    model = ClickModel(config.network, dim=4, features=2)
+    matrices, vectors, positions = optimiser.parameter_groups(model, config.optimiser)
     assert (positions["peak"], positions["weight_decay"]) == (0.2, 0.0)
     assert positions["params"][0] is model.bias.weight
     assert (matrices["peak"], matrices["weight_decay"], vectors["weight_decay"]) == (0.01, 0.3, 0.0)
@@ -30,15 +33,16 @@ def test_position_weights_have_their_own_rate_and_no_decay():
 
 
 SMALL = RankerConfig(
-    descriptions=False,
-    query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), occupation_classes=3,
-    average=0.9, clip_norm=0.05, weight_decay=0.1, learning_rate=0.01,
-)  # fmt: skip
+    network=NetworkConfig(
+        descriptions=False, query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), occupation_classes=3
+    ),
+    optimiser=OptimiserConfig(ema_decay=0.9, clip_norm=0.05, weight_decay=0.1, learning_rate=0.01),
+)
 
 
 def fresh(seed: int) -> ClickModel:
     torch.manual_seed(seed)
-    return ClickModel(SMALL, dim=4, features=2)
+    return ClickModel(SMALL.network, dim=4, features=2)
 
 
 def backward(model: ClickModel, seed: int) -> None:
@@ -53,22 +57,22 @@ def backward(model: ClickModel, seed: int) -> None:
 
 def test_steps_are_those_of_clipping_adamw_and_an_average_parameter_by_parameter():
     model, plain = fresh(1), fresh(1)
-    flat = FlatAdamW(model, SMALL)
-    groups = optimiser.parameter_groups(plain, SMALL)
-    adamw = torch.optim.AdamW(groups, lr=SMALL.learning_rate)
+    flat = FlatAdamW(model, SMALL.optimiser)
+    groups = optimiser.parameter_groups(plain, SMALL.optimiser)
+    adamw = torch.optim.AdamW(groups, lr=SMALL.optimiser.learning_rate)
     average = [p.detach().clone() for p in plain.parameters()]
     for step in range(5):
         backward(model, step)
         backward(plain, step)
-        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), SMALL.clip_norm)
-        assert norm > SMALL.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), SMALL.optimiser.clip_norm)
+        assert norm > SMALL.optimiser.clip_norm
         for group in adamw.param_groups:
             group["lr"] = group["peak"] * 0.5
         adamw.step()
         adamw.zero_grad()
         for mean, p in zip(average, plain.parameters(), strict=True):
-            mean.lerp_(p.detach(), 1 - SMALL.average)
-        assert flat.step(0.5) == pytest.approx(0.5 * SMALL.learning_rate)
+            mean.lerp_(p.detach(), 1 - SMALL.optimiser.ema_decay)
+        assert flat.step(0.5) == pytest.approx(0.5 * SMALL.optimiser.learning_rate)
         assert all(p.grad is None for p in model.parameters())
     for (name, p), other in zip(model.named_parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p, other, rtol=1e-5, atol=1e-6, msg=name)
@@ -80,7 +84,7 @@ def test_steps_are_those_of_clipping_adamw_and_an_average_parameter_by_parameter
 def test_a_parameter_without_a_gradient_counts_as_one_with_zeros():
     model, other = fresh(1), fresh(1)
     for network, missing in ((model, True), (other, False)):
-        flat = FlatAdamW(network, SMALL)
+        flat = FlatAdamW(network, SMALL.optimiser)
         backward(network, 0)
         assert network.bias is not None
         network.bias.weight.grad = None if missing else torch.zeros_like(network.bias.weight)
@@ -91,7 +95,7 @@ def test_a_parameter_without_a_gradient_counts_as_one_with_zeros():
 
 def test_training_goes_on_identically_from_what_was_saved(tmp_path: Path):
     model, other = fresh(1), fresh(2)
-    flat, second = FlatAdamW(model, SMALL), FlatAdamW(other, SMALL)
+    flat, second = FlatAdamW(model, SMALL.optimiser), FlatAdamW(other, SMALL.optimiser)
     backward(model, 0)
     flat.step(1.0)
     checkpoint.save(str(tmp_path), 0, flat.state() | {"best": torch.tensor([1.5])}, {})

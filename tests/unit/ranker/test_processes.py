@@ -29,15 +29,15 @@ from tests.support.ranker_training import SMALL, same, train
 
 def test_two_processes_learn_what_one_learns(log: Any, one: Path, tmp_path: Path):
     """Same global batches: only the order of float32 additions differs."""
-    same(one, train(log, tmp_path, replace(SMALL, processes=2)))
+    same(one, train(log, tmp_path, replace(SMALL, launch=replace(SMALL.launch, processes=2))))
 
 
 def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: Path):
-    config = replace(SMALL, checkpoint_every_steps=3, checkpoints=str(tmp_path / "checkpoints"))
+    config = replace(SMALL, launch=replace(SMALL.launch, checkpoint_every_steps=3, checkpoints=str(tmp_path / "checkpoints")))
     torch.set_num_threads(1)
     session.train(
         features=log.features, embeddings=log.embeddings, model=tmp_path / "straight", work=tmp_path / "work",
-        failures="never", config=replace(config, checkpoints=""), place=Place(),
+        failures="never", config=replace(config, launch=replace(config.launch, checkpoints="")), place=Place(),
     )  # fmt: skip
 
     def command() -> subprocess.Popen[str]:
@@ -74,7 +74,7 @@ def test_members_score_the_mean_of_networks_trained_alone(log: Any, tmp_path: Pa
         return pq.read_table(folder / "scores/test.parquet")["score"].to_numpy()
 
     both, first, second = (
-        trained_scores(name, replace(SMALL, epochs=1, members=members, seed=seed))
+        trained_scores(name, replace(SMALL, training=replace(SMALL.training, epochs=1, members=members, seed=seed)))
         for name, members, seed in (("both", 2, 5), ("first", 1, 5), ("second", 1, 6))
     )
     assert np.abs(first - second).max() > 0.01
@@ -88,7 +88,7 @@ def test_a_distilled_network_is_one_and_close_to_its_teachers(log: Any, tmp_path
         folder = tmp_path / name
         session.train(
             features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures="never",
-            config=replace(SMALL, epochs=6, patience=99, **knobs), place=Place(),
+            config=replace(SMALL, training=replace(SMALL.training, epochs=6, patience=99, **knobs)), place=Place(),
         )  # fmt: skip
         step.score(features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores")
         return pq.read_table(folder / "scores/test.parquet")["score"].to_numpy(), folder / "model"
@@ -96,7 +96,7 @@ def test_a_distilled_network_is_one_and_close_to_its_teachers(log: Any, tmp_path
     mean, _ = scores("mean", members=3, seed=5)
     distilled, model = scores("distilled", members=3, seed=5, distil=True)
     single, _ = scores("single", members=1, seed=8)  # what the distilled one would have been without teachers
-    assert storage.read_json(model / "config.json")["members"] == 1
+    assert storage.read_json(model / "config.json")["training"]["members"] == 1
     assert {name.split(".")[0] for name in load_file(model / "model.safetensors")} == {"0", "normaliser"}
     assert np.abs(distilled - mean).mean() < np.abs(single - mean).mean()
 
@@ -111,10 +111,10 @@ def test_without_positions_there_is_no_position_bias(log: Any, tmp_path: Path):
     (tmp_path / "features/features.json").write_bytes((log.features / "features.json").read_bytes())
     session.train(
         features=tmp_path / "features", embeddings=log.embeddings, model=tmp_path / "model", work=tmp_path / "work",
-        failures="never", config=replace(SMALL, epochs=1), place=Place(),
+        failures="never", config=replace(SMALL, training=replace(SMALL.training, epochs=1)), place=Place(),
     )  # fmt: skip
     loaded = artifact.load(tmp_path / "model")
-    assert loaded.config.position == "none" and all(member.bias is None for member in loaded.members)
+    assert loaded.config.network.position == "none" and all(member.bias is None for member in loaded.members)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_batch(log: Any, tmp_path: Path):
@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch(log: Any, tmp_path: Path
             config=SMALL,
         )  # fmt: skip
     batch = load_file(caught.value.where)
-    assert np.isnan(batch["document_JD"]).any() and len(batch["clicked_B"]) == SMALL.batch_size
+    assert np.isnan(batch["document_JD"]).any() and len(batch["clicked_B"]) == SMALL.training.batch_size
     assert not (tmp_path / "model").exists() and not (tmp_path / "scores").exists()
 
 
@@ -137,7 +137,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch(log: Any, tmp_path: Path
 def trained(log: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the model and scores of the whole step."""
     folder = tmp_path_factory.mktemp("step")
-    config = replace(SMALL, epochs=12, batch_size=128, threads=0, learning_rate=3e-3)
+    config = replace(
+        SMALL,
+        optimiser=replace(SMALL.optimiser, learning_rate=3e-3),
+        training=replace(SMALL.training, epochs=12, batch_size=128),
+        launch=replace(SMALL.launch, threads=0),
+    )
     figures = step.train(
         features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores", config=config
     )

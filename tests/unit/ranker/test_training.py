@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tritower.errors import DataError
 from tritower.ranker import normaliser, rows, training
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import LaunchConfig, NetworkConfig, OptimiserConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.place import Place
 from tritower.ranker.rows import Rows
@@ -51,7 +51,7 @@ def parts(log: Any, tmp_path: Path) -> tuple[Rows, Rows, np.ndarray, list[str]]:
 def trainer(parts: tuple[Rows, Rows, np.ndarray, list[str]], config: RankerConfig) -> Trainer:
     train, validation, matrix_TD, names = parts
     torch.manual_seed(0)
-    model = ClickModel(config, dim=matrix_TD.shape[1], features=len(names))
+    model = ClickModel(config.network, dim=matrix_TD.shape[1], features=len(names))
     return Trainer(
         model, train=train, validation=validation, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
         failures="never",
@@ -61,9 +61,10 @@ def trainer(parts: tuple[Rows, Rows, np.ndarray, list[str]], config: RankerConfi
 def test_early_stopping_keeps_the_best_weights(parts: Any):
     """Forty epochs on a few rows overfit: training stops `patience` validations after the best, whose weights are back."""
     config = RankerConfig(
-        query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=40, batch_size=64, learning_rate=0.01,
-        patience=3, evaluations_per_epoch=1, average=0.0, precision="fp32", clip_norm=0.0, warmup_share=0.0, descriptions=False,
-    )  # fmt: skip
+        network=NetworkConfig(query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), descriptions=False),
+        optimiser=OptimiserConfig(learning_rate=0.01, ema_decay=0.0, clip_norm=0.0, warmup_ratio=0.0),
+        training=TrainingConfig(epochs=40, batch_size=64, patience=3, evaluations_per_epoch=1, precision="fp32"),
+    )
     train, *others = parts
     run = trainer((train.take(np.arange(640)), *others), config)
     progress = run.run()
@@ -77,9 +78,10 @@ def test_early_stopping_keeps_the_best_weights(parts: Any):
 def test_scalars_are_written_for_tensorboard(parts: Any, tmp_path: Path):
     folder = tmp_path / "board"
     config = RankerConfig(
-        query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), epochs=2, batch_size=640,
-        tensorboard=str(folder), evaluations_per_epoch=1, descriptions=False,
-    )  # fmt: skip
+        network=NetworkConfig(query_tower=(8,), document_tower=(8,), interaction_tower=(8,), head=(8,), descriptions=False),
+        training=TrainingConfig(epochs=2, batch_size=640, evaluations_per_epoch=1),
+        launch=LaunchConfig(tensorboard=str(folder)),
+    )
     run = trainer(parts, config)
     run.scalars.file = tmp_path / "metrics"
     progress = run.run()

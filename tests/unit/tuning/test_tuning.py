@@ -183,4 +183,6 @@ def test_a_trial_trains_one_network(tmp_path):
         behind=lambda *_: False,
     )
     assert len(values) == 2 and all(0 < value < 1 for value in values)
-    assert storage.read_json(tmp_path / "t/model/config.json")["members"] == 1
+    assert storage.read_json(tmp_path / "t/model/config.json")["training"]["members"] == 1
+    for given in ({"members": 2}, {"training.members": 2}, {"training": {"members": 2}}):
+        assert trial.one_member(given) == given
