@@ -50,11 +50,11 @@ check: $(STAMP)  ## Lint, types, import layers, lock, compiled pipelines
 	$(BIN)/python tools/lock.py --check
 	$(BIN)/python -m pipelines compile --check
 
-test: $(STAMP)  ## The default tests: offline, under ten minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(STAMP)  ## The default tests: offline, a few minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(STAMP)  ## The tests that take longer than the default run allows
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 compile: $(STAMP)  ## Write pipelines/compiled/
 	$(BIN)/python -m pipelines compile

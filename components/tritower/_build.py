@@ -56,9 +56,9 @@ def component(image: Image) -> Callable[[F], Any]:
 
 
 def _refuse_optional_artifacts(function: Callable[..., Any]) -> None:
-    """A backend hands input artifacts over without their type, so the SDK makes them from the annotation and calls it.
+    """A backend passes input artifacts without their type, so the SDK makes them by calling the annotation.
 
-    `Input[Model]` can be called, a union cannot. To the compiler a default of None is enough.
+    `Input[Model]` can be called, a union cannot. A default of None is enough for the compiler.
     """
     for name, hint in function.__annotations__.items():
         origin: Any = typing.get_origin(hint)

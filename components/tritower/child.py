@@ -1,16 +1,16 @@
-"""The first code of every process that tritower starts: it ends with its parent, and leaves word of why it failed.
+"""The first code of every process that tritower starts: it ends when its parent ends, and reports why it failed.
 
     python -m tritower.child MODULE ARGUMENTS...             run a module as `python -m MODULE` does
-    python -m tritower.child --worker MODULE ARGUMENTS...    the same under torchrun: a death by a signal is told as well
+    python -m tritower.child --worker MODULE ARGUMENTS...    the same under torchrun; also reports death by a signal
     python -m tritower.child --exec COMMAND ARGUMENTS...     become another program
 
 The kernel ends the process as soon as the thread that started it is gone (PR_SET_PDEATHSIG of Linux, which outlives exec but
-not fork), so that a chain of such processes goes with its first one, however that one ends. A failure travels in a file, as
-a class of `errors.py`; nobody reads logs for it. `processes.py` is the other side.
+not fork). So a chain of such processes ends with the first of them, however that one ends. A failure travels in a file, as a
+class of `errors.py`; no log is parsed for it. `processes.py` is the other side.
 
 Set by `processes.py`:
-    TRITOWER_PARENT     the process without which this one has nothing to do
-    TRITOWER_REPORTS    the folder for word of failures
+    TRITOWER_PARENT     the process that this one must not outlive
+    TRITOWER_REPORTS    the folder for reports of failures
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says."""
+    """Run the command line."""
     if not arguments:
         print(__doc__, file=sys.stderr)
         return 2
@@ -61,7 +61,7 @@ def _become(command: list[str]) -> None:
 
 
 def tie() -> None:
-    """End when the parent ends; the children of this process are told to do likewise."""
+    """End this process when its parent ends; the variable tells its children to do the same."""
     parent = int(os.environ.get(PARENT, "0"))
     os.environ[PARENT] = str(os.getpid())
     if sys.platform != "linux" or not parent:
@@ -73,7 +73,7 @@ def tie() -> None:
 
 
 def report(error: BaseException) -> None:
-    """Leave word of a failure for the process that started this one; does nothing where none asked for it."""
+    """Report a failure to the process that started this one; does nothing if it asked for no reports."""
     folder = os.environ.get(REPORTS)
     if folder:
         ours = explained(error)
@@ -82,7 +82,7 @@ def report(error: BaseException) -> None:
 
 
 def explained(error: BaseException) -> TritowerError:
-    """Any exception as an error of ours; one that nobody thought of with the place in our code that it came from."""
+    """The TritowerError for any exception; an unexpected one is named together with its place in our code."""
     if isinstance(error, TritowerError):
         return error
     place, said = _place(error), f"{type(error).__name__}: {error}"
@@ -98,7 +98,7 @@ def explained(error: BaseException) -> TritowerError:
 
 
 def _place(error: BaseException) -> str:
-    """File and line of the innermost frame in our own code, of any frame where there is none."""
+    """File and line of the innermost frame in our own code, or of the innermost frame at all."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if f"{os.sep}tritower{os.sep}" in frame.filename and "child.py" not in frame.filename]
     last = (own or list(frames))[-1:]
@@ -110,8 +110,8 @@ def _write(folder: Path, kind: str, error: TritowerError, *, foreign: bool = Fal
 
     Args:
         kind: a class of `errors.py`.
-        foreign: an exception that was not ours to begin with.
-        number: the signal that the process died of, if it was one.
+        foreign: the exception, if it was not a TritowerError.
+        number: the signal that killed the process, if one did.
     """
     name = f"{os.environ.get('RANK', '0')}.json"
     word = {"kind": kind, "problem": error.problem, "where": error.where, "remedy": error.remedy}
@@ -123,7 +123,7 @@ def _write(folder: Path, kind: str, error: TritowerError, *, foreign: bool = Fal
 
 
 def _watch() -> None:
-    """Go on in a child process; this one stays to tell how it ended, which torchrun says in its log only."""
+    """Continue in a child process. The parent stays to report how the child ended: torchrun writes that to its log only."""
     folder = os.environ.get(REPORTS)
     if folder:
         (Path(folder) / f"{os.environ.get('RANK', '0')}.started").touch()
@@ -140,11 +140,11 @@ def _watch() -> None:
 
 
 def killed(number: int, before: tuple[int, int]) -> StepError:
-    """What a death by a signal means.
+    """The error for a process that a signal killed.
 
     Args:
         number: the signal's.
-        before: `lost_to_memory` of before the process started.
+        before: `lost_to_memory()` before the process started.
     """
     with contextlib.suppress(ValueError):
         name = signal.Signals(number).name
@@ -159,7 +159,7 @@ def killed(number: int, before: tuple[int, int]) -> StepError:
 
 
 def lost_to_memory() -> tuple[int, int]:
-    """How many processes the kernel has killed for want of memory: in this process's cgroup, and on the machine."""
+    """How many processes the kernel has killed because memory ran out: in this process's cgroup, and on the machine."""
     ours = sum(_count(folder / name) for folder in _cgroups() for name in ("memory.events", "memory.oom_control"))
     return ours, _count(Path("/proc/vmstat"))
 
@@ -174,7 +174,7 @@ def memory_limit() -> str:
 
 
 def _cgroups() -> list[Path]:
-    """The folders of this process's memory cgroup: version 2 and version 1, as seen from within a container, too."""
+    """The folders of this process's memory cgroup: of version 2 and version 1, also as a container sees them."""
     found = []
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():

@@ -26,8 +26,8 @@ class Removed:
     """A knob that a config class no longer has, in its `FORMER` table.
 
     Args:
-        why: what the error says of it.
-        off: the value at which it did nothing; given so, it is left out in silence, and old files go on to load.
+        why: the reason that the error gives.
+        off: the value that switched it off. A config with this value still loads, and the knob is ignored.
     """
 
     why: str

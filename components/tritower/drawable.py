@@ -1,7 +1,7 @@
-"""Any text of a log, made fit for one line of a plot, a page or a terminal.
+"""Make any text of a log fit for one line of a plot, a page or a terminal.
 
 Logs hold everything: signs of mathematical typesetting, line ends, escape sequences, marks that turn the direction of what
-follows, text of 50,000 characters, nothing at all. Where a text is shown, one of these two comes first.
+follows, text of 50,000 characters, nothing at all. Pass every text through one of these functions before it is shown.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ def printable(text: str, longest: int = _LONGEST) -> str:
     """One line: control characters and line ends are blanks, marks of direction are left out, what is too long ends in `…`.
 
     Args:
-        longest: characters of the result at most, 1 or more.
+        longest: the most characters of the result, at least 1.
     """
     kept, is_seen = [], False
     for character in text[: 4 * longest]:  # a run of blanks becomes one, so more is looked at than shown
@@ -43,7 +43,7 @@ def drawable(text: str, longest: int = 60) -> str:
 
 @contextlib.contextmanager
 def any_script() -> Iterator[None]:
-    """While a drawing is saved: letters that matplotlib's font lacks are no warning; the reader's fonts draw them."""
+    """While a drawing is saved: no warning for letters that matplotlib's font lacks; the reader's fonts draw them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield

@@ -13,8 +13,8 @@
     └── LaunchError      (RuntimeError)  a cluster job could not be created or followed
         └── JobFailed                    the cluster job ended without success
 
-A message has three parts: the problem, where it is, and how to mend it. It is one line: what is not printable in a value that
-it quotes is escaped, so that no value can look like another message.
+A message has three parts: the problem, where it is, and how to mend it. It is one line. Unprintable characters in a quoted
+value are escaped, so that no value can look like another message.
 """
 
 import errno
@@ -119,12 +119,12 @@ def one_line(text: str) -> str:
 
 
 def of_system(error: OSError, *, where: str = "", verb: str = "opened") -> StorageError:
-    """What the operating system says of a file, as an error of ours.
+    """The StorageError for an error of the operating system about a file.
 
     Args:
-        error: `shutil.Error`, which lists what failed in a folder, counts as the first of them.
+        error: what the system raised; of a `shutil.Error`, which lists several failures, the first counts.
         where: the place, if the error does not name one.
-        verb: what was to be done with the place, such as "written".
+        verb: what could not be done with the place, such as "written".
     """
     quoted = re.search(r"'(/[^']*)'", str(error))  # pyarrow names the file in its text only
     number, place = error.errno, str(error.filename2 or error.filename or (quoted[1] if quoted else where))

@@ -1,4 +1,4 @@
-"""Compiled kernels that an image brings along: numba looks for them here (`NUMBA_CACHE_LOCATOR_CLASSES`).
+"""Compiled kernels that an image brings with it: numba looks for them here (`NUMBA_CACHE_LOCATOR_CLASSES`).
 
 Compiling takes half a minute per step, and numba ignores a cache that it cannot write to. An image therefore holds a
 filled cache on its read-only root, and the first kernel of a process copies it to `NUMBA_CACHE_DIR`, which is writable.
@@ -27,7 +27,7 @@ class SeededCacheLocator(UserProvidedCacheLocator):
 
 @functools.cache
 def fill(source: Path, target: Path) -> None:
-    """Copy the folder `source` to `target` unless one of them says that there is nothing to do; whole or not at all."""
+    """Copy the folder `source` to `target`, whole or not at all; does nothing without a source or if the target exists."""
     if target.exists() or not source.is_dir():
         return
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")

@@ -1,6 +1,6 @@
-"""Starting other processes: they end with this one, and their failure is told in the class and words that it was raised with.
+"""Start other processes: they end with this one, and their failure is raised here with its own class and words.
 
-`child.py` is what runs in them. Start them from a thread that outlives them: for the kernel the thread is the parent.
+`child.py` runs in them. Start them from a thread that outlives them: to the kernel, the thread is the parent.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Process:
 
     Args:
         popen: the process, leader of a session of its own.
-        reports: folder that it may leave word in.
+        reports: the folder for its report of a failure.
     """
 
     def __init__(self, popen: "subprocess.Popen[Any]", reports: Path) -> None:
@@ -47,16 +47,16 @@ class Process:
         return None
 
     def failure(self) -> TritowerError:
-        """Why it ended with another status than 0."""
+        """Why it ended with a status other than 0."""
         return told(self.reports) or unsaid(self.popen.wait(), self._lost)
 
 
 def unsaid(code: int, lost: tuple[int, int] | None = None) -> StepError:
-    """What an exit status other than 0 means where the process left no word.
+    """The error for an exit status other than 0 of a process that reported nothing.
 
     Args:
-        code: -n after signal n, or what a shell makes of it, 128 + n.
-        lost: `child.lost_to_memory` of before the process started, if it ran beside this one.
+        code: -n after signal n; a shell turns it into 128 + n.
+        lost: `child.lost_to_memory()` before the process started, if it ran on this machine.
     """
     if code < 0 or code in (128 + signal.SIGKILL, 128 + signal.SIGTERM):
         return child.killed(-code if code < 0 else code - 128, lost or child.lost_to_memory())
@@ -64,7 +64,7 @@ def unsaid(code: int, lost: tuple[int, int] | None = None) -> StepError:
 
 
 def told(reports: Path) -> TritowerError | None:
-    """The first failure that processes left word of: an error of ours before a death, a death before anything else."""
+    """The first failure that the processes reported: a TritowerError before a death by a signal, that before anything else."""
     words: list[tuple[int, int, TritowerError]] = []
     for file in reports.glob("*.json"):
         word = json.loads(file.read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def started(
     stderr: "int | IO[Any] | None" = None,
     **more: Any,
 ) -> Iterator[Process]:
-    """Start a command in a session of its own; it and what it left behind are ended with the block.
+    """Start a command in a session of its own; the end of the block ends it and everything it started.
 
     Args:
         command: the program and its arguments; `module(...)` gives one for a module of ours.
@@ -118,7 +118,7 @@ def program(*command: str) -> list[str]:
 
 
 def end(popen: "subprocess.Popen[Any]") -> None:
-    """End a leader of a session, and what is left of its group: by SIGTERM, after `GRACE_S` by SIGKILL."""
+    """End the leader of a session and the rest of its group: by SIGTERM, after `GRACE_S` seconds by SIGKILL."""
     if popen.poll() is None:
         _signal(popen.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -186,14 +186,14 @@ class Node:
 def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type[Exception]) -> Node:
     """This process, when all processes of torchrun's environment are there; at once where there is no other.
 
-    The group itself would wait for as long as its slowest operation may take, half an hour.
+    The process group itself would wait as long as its slowest operation may take: half an hour.
 
     Args:
-        rendezvous: `torch.distributed.rendezvous.rendezvous`; torch itself is for the rooms that have it.
+        rendezvous: `torch.distributed.rendezvous.rendezvous`, passed in because the ground floor does not import torch.
         failure: what it and its store raise, `torch.distributed.DistError`.
 
     Raises:
-        StepError: not all of them have come within `start_timeout_s`.
+        StepError: some process did not arrive within `start_timeout_s`.
     """
     node = Node.here()
     if node.world == 1:
@@ -215,7 +215,7 @@ def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type
 
 
 def start_timeout_s() -> float:
-    """How long processes that belong together wait for each other at the start.
+    """How long the processes of a group wait for each other at the start.
 
     Raises:
         ConfigError: TRITOWER_START_TIMEOUT_S is not a number above 0.

@@ -1,7 +1,7 @@
 """Columns of a features folder that tell the label by themselves.
 
-Used where features are audited and where rankers are judged. A single column of an honest log separates clicked rows from
-others poorly; one that does it nearly perfectly was written with the click in view, such as an id that only clicked rows have.
+The audit of features and the evaluation use it. In an honest log a single column separates clicked rows from others poorly.
+A column that does it nearly perfectly was written with knowledge of the click, such as an id that only clicked rows have.
 
 Legend: N rows.
 """
@@ -43,9 +43,9 @@ class Told:
 
 
 def columns(features: Path, names: Iterable[str], splits: Iterable[str], limit: float) -> list[Told]:
-    """Those of `names`, and of `KEYS`, whose AUC is at least `limit`; the most telling first.
+    """The columns of `names` and `KEYS` whose AUC is at least `limit`, highest first.
 
-    Splits that are not there, or have fewer than `MIN_CLICKS` rows of one kind, are passed over.
+    Skips splits that do not exist or have fewer than `MIN_CLICKS` rows of one kind.
     """
     wanted, found = [*names, *KEYS], []
     for split in splits:
@@ -64,13 +64,13 @@ def columns(features: Path, names: Iterable[str], splits: Iterable[str], limit: 
 
 
 def separation(value_N: npt.NDArray[np.float32], clicked_N: npt.NDArray[np.bool_]) -> float:
-    """AUC of a value, ties half, or of its negative where that is above .5."""
+    """AUC of a value, or of its negative if that is higher; ties count half."""
     area = auc.auc(value_N, clicked_N)
     return max(area, 1 - area)
 
 
 def sample(folder: Path, columns: list[str]) -> pa.Table:
-    """About `ROWS` rows of a split, some of each row group; all where it has no more."""
+    """About `ROWS` rows of a split, some from each row group; all rows of a smaller split."""
     parts = storage.parquet_parts(folder)
     total = sum(pq.read_metadata(part).num_rows for part in parts)
     tables = list(_taken(parts, columns, every=max(1, total // ROWS)))

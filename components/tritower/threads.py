@@ -1,7 +1,7 @@
 """How many threads a process may use: what its container is granted, not what the machine has.
 
-Libraries count the machine's cores. In a pod with a limit of two on a machine of sixty-four, sixty-four threads then share
-what two can do in each scheduling period, and stand still for the rest of it.
+Libraries count the machine's cores. In a pod with a limit of two CPUs on a machine of sixty-four, they start sixty-four
+threads; these use up the quota at the start of each scheduling period and then wait for the rest of it.
 """
 
 import math
@@ -24,7 +24,7 @@ def available(*, proc: Path = Path("/proc/self"), cores: int | None = None) -> i
 
 
 def chosen(knob: int = 0) -> int:
-    """A knob where it is set, else OMP_NUM_THREADS where the user has set it, else `available()`."""
+    """The knob if it is set, else OMP_NUM_THREADS if the user has set it, else `available()`."""
     if knob:
         return knob
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
@@ -34,7 +34,7 @@ def chosen(knob: int = 0) -> int:
 def cap_libraries() -> None:
     """Let the matrix and Arrow libraries that this process has loaded use no more than `chosen()` threads.
 
-    Fewer, as OPENBLAS_NUM_THREADS or MKL_NUM_THREADS may say, stay as they are. For steps that multiply matrices: called first.
+    A lower limit, from OPENBLAS_NUM_THREADS or MKL_NUM_THREADS, stays. Steps that multiply matrices call this first.
     """
     import pyarrow as pa
     import threadpoolctl
@@ -48,7 +48,7 @@ def cap_libraries() -> None:
 
 
 def quota(proc: Path = Path("/proc/self")) -> float | None:
-    """CPUs that the process's cgroup, or one around it, grants; None without a limit, and where there are no cgroups."""
+    """CPUs that the process's cgroup, or a parent of it, grants; None without a limit or without cgroups."""
     try:
         member = [line.split(":", 2) for line in (proc / "cgroup").read_text(encoding="utf-8").splitlines()]
         mounts = [line.split() for line in (proc / "mountinfo").read_text(encoding="utf-8").splitlines()]
@@ -67,7 +67,7 @@ def quota(proc: Path = Path("/proc/self")) -> float | None:
 
 
 def _folders(mount: Path, root: str, path: str) -> list[Path]:
-    """The cgroup's folder and those around it, as far as this process sees them.
+    """The cgroup's folder and its parents, as far as this process sees them.
 
     Args:
         mount: where the tree is mounted.

@@ -83,7 +83,7 @@ class Ablation:
             evaluation.run(
                 dataset=job.folder / "dataset", features=view, scores=view / "scores", scores_baseline=view / "tree_scores",
                 scores_baseline_cos=view / "tree_scores", truth=str(job.raw / "truth"), metrics=view / "metrics.json",
-                report=view / "report.html", config=job.config("evaluation", EvaluationConfig),
+                config=job.config("evaluation", EvaluationConfig),
             )  # fmt: skip
             metrics = json.loads((view / "metrics.json").read_text())
             figures = {

@@ -23,7 +23,7 @@ from timing import paired
 from torch.utils.data import DataLoader, Dataset
 from tritower import schema, storage
 from tritower.jobs import open_launcher
-from tritower.ranker import batches, normaliser, rows, step, training
+from tritower.ranker import batches, normaliser, preparation, rows, step, training
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.place import Place
@@ -41,10 +41,11 @@ def cases() -> list[dict]:
         folder = Path(scratch)
         write_log(folder, {"train": ROWS, "validation": 1500})
         names = rows.feature_names(folder / "features")
-        fitted = normaliser.fit(rows.sample(folder / "features/train", names, limit=20_000), kind="quantile")
-        class_K = rows.classes(folder / "features/train", RankerConfig().network.occupation_classes)
+        occupations = RankerConfig().network.occupation_classes
+        found = preparation.scan(folder / "features/train", names, sample=20_000, occupations=occupations)
+        fitted, class_K = normaliser.fit(found.raw_SF, kind="quantile"), found.class_K
         data, few = (
-            rows.write(folder / "features" / split, folder / split, names=names, normaliser=fitted, class_K=class_K)
+            preparation.write(folder / "features" / split, folder / split, names=names, normaliser=fitted, class_K=class_K)
             for split in ("train", "validation")
         )
         matrix_TD, _ = rows.load_embeddings(folder / "embeddings")

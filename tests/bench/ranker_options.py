@@ -61,7 +61,7 @@ def judged(job: Job, name: str, knobs: dict[str, Any]) -> dict[str, float]:
         evaluation.run(
             dataset=job.folder / "dataset", features=job.folder / "features", scores=folder / "scores",
             scores_baseline=folder / "scores", scores_baseline_cos=folder / "scores", truth=str(job.raw / "truth"),
-            metrics=folder / "metrics.json", report=folder / "report.html", config=job.config("evaluation", EvaluationConfig),
+            metrics=folder / "metrics.json", config=job.config("evaluation", EvaluationConfig),
         )  # fmt: skip
         redrawn = json.loads((folder / "metrics.json").read_text())["redrawn"]
         figures = {metric: redrawn["model"][metric] for metric in METRICS}

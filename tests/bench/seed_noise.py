@@ -68,7 +68,7 @@ def judged(job: Job, seed: int) -> dict[str, Any]:
         evaluation.run(
             dataset=job.folder / "dataset", features=job.folder / "features", scores=job.folder / name / "scores",
             **{f"scores_{step}": job.folder / name / f"{step}_scores" for step in VARIANTS}, truth=str(job.raw / "truth"),
-            metrics=metrics, report=job.folder / name / "report.html", config=job.config("evaluation", EvaluationConfig),
+            metrics=metrics, config=job.config("evaluation", EvaluationConfig),
         )  # fmt: skip
     document: dict[str, Any] = json.loads(metrics.read_text())
     return document

@@ -148,7 +148,7 @@ def test_knobs_of_a_part_need_the_part() -> None:
     values = running.arguments("training", {}, "quick", ["tune.trials=2"], parts=ALL, version="v")
     assert values["tune_config"] == {"trials": "2"} and values["baseline_config"] == {"search_trials": 0, "rounds": 50}
     values = running.arguments("training", {}, "quick", [], parts=steps.parts("training", lacking=["baselines"]), version="v")
-    assert "baseline_config" not in values and values["ranker_config"] == {"epochs": 1}
+    assert "baseline_config" not in values and values["evaluation_config"]["min_randomised_requests"] == 1
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def run(
     scores: str | Path,
     truth: str,
     metrics: str | Path,
-    report: str | Path,
     config: EvaluationConfig,
+    report: str | Path = "",
     scores_baseline: str | Path = "",
     scores_baseline_cos: str | Path = "",
     scores_baseline_full: str | Path = "",
@@ -72,7 +72,7 @@ def run(
             `scores_champion` are those of the model in use. Empty where there is none.
         truth: path or URI of `schema.TRUTH`; empty where there is none.
         metrics: JSON file to write; `document` describes it.
-        report, summary: HTML file to write, and a Markdown file, if any.
+        report, summary: HTML and Markdown file to write, if any. Drawings take most of the step's time on a small log.
 
     Returns:
         Flat numbers for the pipeline's metrics, such as `randomised_auc` and `randomised_lift_auc`; all finite.
@@ -99,11 +99,13 @@ def run(
     kinds = _kinds(judged, Path(dataset), Path(features), config)
     content = _content(judged, kinds, config) | {"shared_users": shared}
     storage.write_json(metrics, content)
-    with logs.phase(_log, "report"):
-        context = _page(judged, kinds, Path(dataset), truth, config)
-        _write(report, pages.html(context))
-        if str(summary):
-            _write(summary, pages.markdown(context, judged.estimates, config.level))
+    if str(report) or str(summary):
+        with logs.phase(_log, "report"):
+            context = _page(judged, kinds, Path(dataset), truth, config)
+            if str(report):
+                _write(report, pages.html(context))
+            if str(summary):
+                _write(summary, pages.markdown(context, judged.estimates, config.level))
     return document.flat(content)
 
 

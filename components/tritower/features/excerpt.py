@@ -165,7 +165,7 @@ class _Texts:
     """The excerpt's texts and the tables that refer to them.
 
     They are, in this order: the query, the user's past searches, the queries of events, wanted titles, past titles, the jobs'
-    documents, the jobs' titles.
+    titles, the jobs' documents.
     """
 
     def __init__(self, live: LiveTables, query: Query, searched: Int32, of_events: Int32, job_J: Int64) -> None:
@@ -177,13 +177,17 @@ class _Texts:
             of_events,
             wanted,
             past,
-            whole.jobs.document_J[job_J],
             whole.jobs.title_J[job_J],
+            whole.jobs.document_J[job_J],
         ]
         text_T, starts = np.concatenate(parts), np.cumsum([0, *map(len, parts)])
         self.searched, self.of_events = (np.arange(starts[k], starts[k + 1], dtype=np.int32) for k in (1, 2))
+        matrix_TD = np.empty((len(text_T), whole.matrix_TD.shape[1]), np.uint16)
+        titles, documents = starts[-3], starts[-2]
         # No list, no cosine with a title.
-        matrix_TD = whole.vectors(text_T if len(wanted) or len(past) else text_T[: starts[-2]])
+        end = documents if len(wanted) or len(past) else titles
+        whole.vectors(text_T[:end], matrix_TD[:end])
+        whole.vectors(text_T[documents:], matrix_TD[documents:])
         plain_T = whole.texts.plain_T[text_T]
         plain_T[0] = query.plain
         if query.vector_D is not None:
@@ -192,7 +196,7 @@ class _Texts:
         self.tables = dataclasses.replace(
             whole,
             jobs=dataclasses.replace(
-                jobs, title_J=number_J + np.int32(starts[-2]), document_J=number_J + np.int32(starts[-3]),
+                jobs, title_J=number_J + np.int32(titles), document_J=number_J + np.int32(documents),
                 description_J=jobs.description_J[job_J], company_J=jobs.company_J[job_J],
                 occupation_J=jobs.occupation_J[job_J], place_3J=jobs.place_3J[:, job_J], posted_J=jobs.posted_J[job_J],
                 remote_J=jobs.remote_J[job_J],
@@ -205,7 +209,7 @@ class _Texts:
             matrix_TD=matrix_TD,
             extra_XD=whole.extra_XD[:0],
         )  # fmt: skip
-        self.found = _entities(live.found, query, text_T, job_J) if live.found else None
+        self.found = _entities(live.found, query, text_T[:documents], job_J) if live.found else None
 
 
 def _list(start: int, count: int) -> Lists:

@@ -83,10 +83,10 @@ class FeatureTables:
     past: Lists
     matrix_TD: npt.NDArray[np.uint16]
 
-    def vectors(self, texts: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-        """The vectors of texts, as bits of float16."""
+    def vectors(self, texts: npt.NDArray[Any], out: npt.NDArray[np.uint16] | None = None) -> npt.NDArray[np.uint16]:
+        """The vectors of texts, as bits of float16; written into `out` if that is given."""
         own = texts < len(self.matrix_TD)
-        out = np.empty((len(texts), self.matrix_TD.shape[1]), np.uint16)
+        out = np.empty((len(texts), self.matrix_TD.shape[1]), np.uint16) if out is None else out
         if own.all():
             np.take(self.matrix_TD, texts, axis=0, out=out, mode="wrap")
             return out

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +17,12 @@ from tritower import logs
 from tritower.config import to_dict
 from tritower.errors import DataError
 from tritower.metrics import examination
-from tritower.ranker import artifact, checkpoint, measure, normaliser, rows
+from tritower.ranker import artifact, checkpoint, measure, preparation, rows
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel
-from tritower.ranker.normaliser import Normaliser
 from tritower.ranker.place import Place
+from tritower.ranker.preparation import Prepared
 from tritower.ranker.rows import Rows
 from tritower.ranker.training import Trainer
 
@@ -59,16 +58,13 @@ def train(
     """
     matrix_TD, encoder = rows.load_embeddings(embeddings)
     names = rows.feature_names(features)
-    class_K = rows.classes(features / "train", config.network.occupation_classes)
-    network = replace(
-        config.network,
-        occupation_classes=int(class_K.max(initial=-1)) + 1,
-        descriptions=config.network.descriptions and rows.described(features / "train"),
-    )
+    prepared = _prepare(features, work, names, config, place)
+    train_rows, validation = prepared.train, prepared.validation
+    classes = int(prepared.class_K.max(initial=-1)) + 1
+    network = replace(config.network, occupation_classes=classes, descriptions=prepared.described)
     config = replace(config, network=network)
     if not config.network.descriptions:
         logger.info("the document tower sees no descriptions: none are known, or they are switched off")
-    fitted, train_rows, validation = _prepare(features, work, names, class_K, config, place)
     if config.network.position != "none" and not np.any(train_rows.position):
         # Examination and relevance could not be told apart.
         logger.info("no position is known: training without position bias")
@@ -101,7 +97,8 @@ def train(
         everyone = trainers + kept if config.training.distil else trainers
         metrics = figures | _metrics(everyone, seconds, cpu_seconds)
         config = replace(config, training=replace(config.training, members=len(kept)))
-        artifact.save(model, Artifact(config, names, encoder, fitted, [trainer.model for trainer in kept]), metrics)
+        networks = [trainer.model for trainer in kept]
+        artifact.save(model, Artifact(config, names, encoder, prepared.normaliser, networks), metrics)
         for trainer in everyone:
             if trainer.checkpoints:
                 checkpoint.clear(trainer.checkpoints)
@@ -117,26 +114,22 @@ def together(trainers: list[Trainer]) -> dict[str, float]:
     return {f"validation_{name}": value for name, value in measure.figures(click_N, skip_N, clicked_N).items()}
 
 
-def _prepare(
-    features: Path, work: Path, names: list[str], class_K: NDArray[np.int16], config: RankerConfig, place: Place
-) -> tuple[Normaliser, Rows, Rows]:
+def _prepare(features: Path, work: Path, names: list[str], config: RankerConfig, place: Place) -> Prepared:
+    """The rows, made by one process of the node and mapped by all."""
     with logs.phase(logger, "prepare rows") as counts:
-        raw_NF = rows.sample(features / "train", names, limit=config.training.normaliser_rows)
-        fitted = normaliser.fit(raw_NF, kind=config.training.normaliser)
 
-        def write() -> str:
-            for split in ("train", "validation"):
-                shutil.rmtree(work / split, ignore_errors=True)
-                rows.write(
-                    features / split, work / split, names=names, normaliser=fitted,
-                    descriptions=config.network.descriptions, class_K=class_K,
-                )  # fmt: skip
+        def make() -> str:
+            preparation.prepare(
+                features, work, names=names, sample=config.training.normaliser_rows, kind=config.training.normaliser,
+                occupations=config.network.occupation_classes, descriptions=config.network.descriptions,
+            )  # fmt: skip
             return ""
 
-        place.node.once("rows", write)
-        train_rows, validation = (rows.read(work / split) for split in ("train", "validation"))
-        counts["train"], counts["validation"], counts["features"] = len(train_rows), len(validation), len(names)
-    return fitted, train_rows, validation
+        place.node.once("rows", make)
+        prepared = preparation.read(work)
+        counts["train"], counts["validation"] = len(prepared.train), len(prepared.validation)
+        counts["features"] = len(names)
+    return prepared
 
 
 @dataclass(frozen=True, kw_only=True)

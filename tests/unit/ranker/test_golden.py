@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tritower import storage
-from tritower.ranker import normaliser, rows
+from tritower.ranker import normaliser, preparation, rows
 from tritower.ranker.config import NetworkConfig, OptimiserConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.place import Place
@@ -38,9 +38,10 @@ def test_the_loss_curve_is_the_golden_one(log: Any, tmp_path: Path):
     """Tolerance 1e-3 of each log loss: other processors add float32 in another order."""
     torch.set_num_threads(1)
     names = rows.feature_names(log.features)
-    fitted = normaliser.fit(rows.sample(log.features / "train", names, limit=5000), kind="quantile")
+    fitted = normaliser.fit(preparation.scan(log.features / "train", names, sample=5000).raw_SF, kind="quantile")
     train, validation = (
-        rows.write(log.features / split, tmp_path / split, names=names, normaliser=fitted) for split in ("train", "validation")
+        preparation.write(log.features / split, tmp_path / split, names=names, normaliser=fitted)
+        for split in ("train", "validation")
     )
     matrix_TD, _ = rows.load_embeddings(log.embeddings)
     torch.manual_seed(CONFIG.training.seed)

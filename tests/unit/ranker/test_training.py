@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tritower.errors import DataError
-from tritower.ranker import normaliser, rows, training
+from tritower.ranker import normaliser, preparation, rows, training
 from tritower.ranker.config import LaunchConfig, NetworkConfig, OptimiserConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.place import Place
@@ -41,9 +41,10 @@ def test_class_loss_by_hand():
 def parts(log: Any, tmp_path: Path) -> tuple[Rows, Rows, np.ndarray, list[str]]:
     """Rows of train and validation, the matrix, the feature names."""
     names = rows.feature_names(log.features)
-    fitted = normaliser.fit(rows.sample(log.features / "train", names, limit=1000), kind="quantile")
+    fitted = normaliser.fit(preparation.scan(log.features / "train", names, sample=1000).raw_SF, kind="quantile")
     train, validation = (
-        rows.write(log.features / split, tmp_path / split, names=names, normaliser=fitted) for split in ("train", "validation")
+        preparation.write(log.features / split, tmp_path / split, names=names, normaliser=fitted)
+        for split in ("train", "validation")
     )
     return train, validation, rows.load_embeddings(log.embeddings)[0], names
 
