@@ -26,7 +26,7 @@ from tritower.jobs import open_launcher
 from tritower.ranker import batches, normaliser, preparation, rows, step, training
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
-from tritower.ranker.place import Place
+from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.training import Trainer
 
 DIM, FEATURES, PER_REQUEST, BATCH = 384, 60, 15, 2048
@@ -83,7 +83,7 @@ def compare(name: str, data: rows.Rows, few: rows.Rows, matrix_TD: np.ndarray, *
     def epoch() -> None:
         model = ClickModel(config.network, dim=DIM, features=FEATURES)
         Trainer(
-            model, train=data, validation=few, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
+            model, train=data, validation=few, matrix_TD=matrix_TD, config=config, group=ProcessGroup(), checkpoints="",
             failures="never",
         ).run()  # fmt: skip
 

@@ -18,7 +18,7 @@ from tritower.config import from_dict
 from tritower.errors import TritowerError
 from tritower.ranker import session
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.place import joined, threads
+from tritower.ranker.process_group import joined, threads
 from tritower.storage import staging
 
 logger = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(threads(config.launch.threads))
         inputs = {"features": given.features, "embeddings": given.embeddings}
         with (
-            joined(config.launch.device) as place,
-            staging.staged(inputs, {"model": given.model}, node=place.node) as places,
+            joined(config.launch.device) as group,
+            staging.staged(inputs, {"model": given.model}, node=group.node) as places,
         ):
             start = time.perf_counter()
             session.train(
                 features=places["features"], embeddings=places["embeddings"], model=places["model"],
                 work=places.folder / "rows", failures=given.failures or f"{given.model.rstrip('/')}.failures",
-                config=config, place=place, metrics_file=given.metrics_file,
+                config=config, group=group, metrics_file=given.metrics_file,
             )  # fmt: skip
             logger.info("training done in %.1f s", time.perf_counter() - start)
     except TritowerError as error:

@@ -13,7 +13,7 @@ from tritower import logs, schema, storage
 from tritower.config import to_dict
 from tritower.errors import ArtifactError
 from tritower.jobs import Job, Resources, open_launcher
-from tritower.ranker import artifact, place, rows
+from tritower.ranker import artifact, process_group, rows
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.scoring import Scorer
 from tritower.storage import manifest
@@ -27,7 +27,7 @@ def job(*, features: str, embeddings: str, model: str, config: RankerConfig) -> 
 
     It writes `model`, and beside it, in `<model>.failures`, the batch of a loss that is not finite.
     """
-    threads = place.threads(config.launch.threads)
+    threads = process_group.threads(config.launch.threads)
     return Job(
         name="ranker",
         module="tritower.ranker",

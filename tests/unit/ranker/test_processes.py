@@ -22,7 +22,7 @@ from tritower.errors import ArtifactError, NonFiniteLossError
 from tritower.metrics.auc import auc
 from tritower.ranker import artifact, session, step
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.place import Place
+from tritower.ranker.process_group import ProcessGroup
 
 from tests.support.ranker_training import SMALL, same, train
 
@@ -37,7 +37,7 @@ def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: 
     torch.set_num_threads(1)
     session.train(
         features=log.features, embeddings=log.embeddings, model=tmp_path / "straight", work=tmp_path / "work",
-        failures="never", config=replace(config, launch=replace(config.launch, checkpoints="")), place=Place(),
+        failures="never", config=replace(config, launch=SMALL.launch), group=ProcessGroup(),
     )  # fmt: skip
 
     def command() -> subprocess.Popen[str]:
@@ -68,7 +68,7 @@ def test_members_score_the_mean_of_networks_trained_alone(log: Any, tmp_path: Pa
         folder = tmp_path / name
         session.train(
             features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures="never",
-            config=config, place=Place(),
+            config=config, group=ProcessGroup(),
         )  # fmt: skip
         step.score(features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores")
         return pq.read_table(folder / "scores/test.parquet")["score"].to_numpy()
@@ -88,7 +88,7 @@ def test_a_distilled_network_is_one_and_close_to_its_teachers(log: Any, tmp_path
         folder = tmp_path / name
         session.train(
             features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures="never",
-            config=replace(SMALL, training=replace(SMALL.training, epochs=6, patience=99, **knobs)), place=Place(),
+            config=replace(SMALL, training=replace(SMALL.training, epochs=6, patience=99, **knobs)), group=ProcessGroup(),
         )  # fmt: skip
         step.score(features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores")
         return pq.read_table(folder / "scores/test.parquet")["score"].to_numpy(), folder / "model"
@@ -111,7 +111,7 @@ def test_without_positions_there_is_no_position_bias(log: Any, tmp_path: Path):
     (tmp_path / "features/features.json").write_bytes((log.features / "features.json").read_bytes())
     session.train(
         features=tmp_path / "features", embeddings=log.embeddings, model=tmp_path / "model", work=tmp_path / "work",
-        failures="never", config=replace(SMALL, training=replace(SMALL.training, epochs=1)), place=Place(),
+        failures="never", config=replace(SMALL, training=replace(SMALL.training, epochs=1)), group=ProcessGroup(),
     )  # fmt: skip
     loaded = artifact.load(tmp_path / "model")
     assert loaded.config.network.position == "none" and all(member.bias is None for member in loaded.members)

@@ -1,4 +1,4 @@
-"""Where a process stands among the others: rank, device, and what they tell each other. The model knows none of it."""
+"""A process among those of one training: its rank and device, and what they tell each other. The model knows none of it."""
 
 import contextlib
 import os
@@ -18,40 +18,40 @@ from tritower.processes import Node
 
 
 @dataclass(frozen=True)
-class Place:
-    """One process of a training: `rank` of `world`, on `device` of `node`."""
+class ProcessGroup:
+    """One process of a training: `rank` of `world_size`, on `device` of `node`."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     node: Node = field(default_factory=Node)
 
-    def average(self, gradient_P: Tensor) -> None:
+    def all_reduce_mean(self, gradient_P: Tensor) -> None:
         """Put the mean over all processes in the place of each one's gradients.
 
         All of them in one message: for a network this small that costs less than the buckets and hooks of torch's
         DistributedDataParallel. Every process gets the same sum, so their weights stay the same.
         """
-        if self.world > 1:
+        if self.world_size > 1:
             dist.all_reduce(gradient_P)
-            gradient_P /= self.world
+            gradient_P /= self.world_size
 
-    def join(self, share_N: NDArray[np.float32]) -> NDArray[np.float32]:
+    def all_gather(self, share_N: NDArray[np.float32]) -> NDArray[np.float32]:
         """The concatenation of every process's array; all must have the same length."""
-        if self.world == 1:
+        if self.world_size == 1:
             return share_N
         mine = torch.from_numpy(share_N).to(self.device)
-        whole = torch.empty(self.world * len(share_N), dtype=mine.dtype, device=self.device)
+        whole = torch.empty(self.world_size * len(share_N), dtype=mine.dtype, device=self.device)
         _gather(whole, mine)
         return whole.cpu().numpy()
 
     def mean(self, value: float) -> float:
         """The mean of a number over all processes."""
-        return float(self.join(np.array([value], dtype=np.float32)).mean())
+        return float(self.all_gather(np.array([value], dtype=np.float32)).mean())
 
     def barrier(self) -> None:
         """Wait until every process is here."""
-        if self.world > 1:
+        if self.world_size > 1:
             dist.barrier()
 
 
@@ -66,7 +66,7 @@ def threads(wanted: int) -> int:
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[Place]:
+def joined(device: str) -> Iterator[ProcessGroup]:
     """Join the process group that torchrun's environment describes (none outside torchrun), and leave it at the end.
 
     Args:
@@ -85,7 +85,7 @@ def joined(device: str) -> Iterator[Place]:
         backend = "nccl" if use_cuda else "gloo"
         dist.init_process_group(backend, store=node.store, rank=node.rank, world_size=node.world, **more)
     try:
-        yield Place(node.rank, node.world, own, node)
+        yield ProcessGroup(node.rank, node.world, own, node)
     finally:
         if node.world > 1:
             dist.destroy_process_group()
