@@ -7,6 +7,7 @@ Legend: an *id* is the source's own text key; a *number* (`user`, `job`, `reques
 ingest gives it, 0-based and equal to the row's position in its table, so that numpy can gather by it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -175,8 +176,7 @@ DATASET_JOBS = Table(
         _need("title_text", "int32", "Text number of the title.", low=0),
         _need("document_text", "int32", "Text number of `document_text(title, company)`.", low=0),
         _c("description_text", "int32", "Text number of the description's first words; null where there is none.", low=0),
-        _need("company_key", "int32", "Dense number of the company, case-folded.", low=0),
-        _c("occupation_key", "int32", "Dense number of the occupation; null where unknown.", low=0),
+        _need("company_key", "int32", "Number of the company, equal for names that differ in case only.", low=0),
     ),
 )
 
@@ -281,8 +281,7 @@ ENTITIES = Table(
 #
 # features/features.json          {"version": 1, "features": [{"name", "kind", "definition", "unit", "low", "high",
 #                                  "missing", "needs_embeddings"}...]} in column order
-# features/<split>/part-*.parquet FEATURE_KEYS then one nullable float32 column per feature; null = missing; sorted by row.
-#                                 A run over candidates writes one split, named `candidates`.
+# features/<split>/part-*.parquet `features_table`, sorted by row. A run over candidates writes one split, named `candidates`.
 #
 # candidates/requests.parquet     DATASET_REQUESTS of the searches to answer (request numbers as in the dataset)
 # candidates/candidates/part-*.parquet   DATASET_IMPRESSIONS with clicked = false, position and clicked_at null; row numbers
@@ -296,6 +295,28 @@ FEATURE_KEYS = Table(
         "row", "request", "ts", "user", "job", "query_text", "document_text", "position", "clicked", "randomised",
     )),
 )  # fmt: skip
+
+FEATURE_EXTRAS = (
+    _c("occupation_key", "int32", "Number of the job's occupation; the numbers are this folder's own.", low=0),
+    _c("description_text", "int32", "Text number of the first words of the job's description.", low=0),
+)
+"""The columns behind the features, null where unknown: what the ranker and the baselines read of the job besides."""
+
+
+def features_table(features: Iterable[str]) -> Table:
+    """The rows of a features folder: `FEATURE_KEYS`, one nullable float32 column per feature, `FEATURE_EXTRAS`.
+
+    Args:
+        features: names in the order of features.json, which says what each one means.
+    """
+    columns = (_c(name, "float32", "See features.json; null where missing.") for name in features)
+    return Table(
+        name="features",
+        doc="One row per impression or candidate.",
+        key=FEATURE_KEYS.key,
+        columns=(*FEATURE_KEYS.columns, *columns, *FEATURE_EXTRAS),
+    )
+
 
 SCORES = Table(
     name="scores",

@@ -22,10 +22,11 @@ from ranker_rivals import Learner, OfArrays, OfFrame, OfNumpy, RowNetwork
 from timing import paired
 from torch.utils.data import DataLoader, Dataset
 from tritower import schema, storage
-from tritower.ranker import batches, launch, normaliser, preparation, rows, training
+from tritower.jobs import open_launcher
+from tritower.ranker import batches, normaliser, preparation, rows, step, training
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
-from tritower.ranker.place import Place
+from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.training import Trainer
 
 DIM, FEATURES, PER_REQUEST, BATCH = 384, 60, 15, 2048
@@ -82,8 +83,8 @@ def compare(name: str, data: rows.Rows, few: rows.Rows, matrix_TD: np.ndarray, *
     def epoch() -> None:
         model = ClickModel(config.network, dim=DIM, features=FEATURES)
         Trainer(
-            model, train=data, validation=few, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
-            failures=Path(),
+            model, train=data, validation=few, matrix_TD=matrix_TD, config=config, group=ProcessGroup(), checkpoints="",
+            failures="never",
         ).run()  # fmt: skip
 
     scale = {"naive": SHARE, "peer": SHARE}
@@ -146,7 +147,8 @@ def two_processes(folder: Path) -> dict:
             launch=LaunchConfig(processes=processes, threads=1),
         )
         model = folder / name
-        launch.run(features=folder / "features", embeddings=folder / "embeddings", model=model, failures=folder, config=config)
+        places = {"features": str(folder / "features"), "embeddings": str(folder / "embeddings"), "model": str(model)}
+        open_launcher().run(step.job(**places, config=config))
         return float(storage.read_json(model / "metrics.json")["train_cpu_seconds"])
 
     def side_by_side(epochs: int) -> float:

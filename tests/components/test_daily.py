@@ -65,7 +65,7 @@ def computed(inputs: dict[str, SimpleNamespace], folder: Path, previous_state: s
         for kind in ("request", "job", "user")
     }
     texts = ["query_text", "document_text", "description_text"]
-    table = table.drop_columns(["row", "request", "job", "user", *texts, "company_key", "occupation_key"])
+    table = table.drop_columns(["row", "request", "job", "user", *texts, "occupation_key"])
     return pa.table({**ids, **{name: table.column(name) for name in table.column_names}}).combine_chunks()
 
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tritower import storage
 from tritower.errors import JobFailed, LaunchError
 
 from pipelines import compiling, diagnosis, executor_logs, remote
-from tests.support.kfp_api import Api, away, node_hash, served, tasks
+from tests.support.kfp_api import Api, away, node_hash, tasks
 from tests.support.s3 import client
 
 ROOT = Path(__file__).parents[2]
@@ -181,12 +180,6 @@ def test_the_line_of_a_log_that_says_why(log: str, word: str) -> None:
 
 
 # Over HTTP.
-
-
-@pytest.fixture
-def api() -> Iterator[Api]:
-    with served(Api()) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Submitting and scheduling, against an HTTP server that keeps experiments and runs as a backend's API does."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,13 +7,7 @@ from tritower.errors import ConfigError, JobFailed, LaunchError
 
 from pipelines import compiling, remote
 from tests.support import toy
-from tests.support.kfp_api import Api, served
-
-
-@pytest.fixture
-def api() -> Iterator[Api]:
-    with served(Api()) as server:
-        yield server
+from tests.support.kfp_api import Api
 
 
 @pytest.fixture

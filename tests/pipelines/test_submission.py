@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,10 @@ from tritower import storage
 from tritower.errors import ConfigError, StorageError
 
 from pipelines import compiling, submission, version
-from tests.support.kfp_api import Api, node_hash, served, tasks
+from tests.support.kfp_api import Api, node_hash, tasks
 
 ROOT = Path(__file__).parents[2]
 TRAINING, BATCH = (compiling.yaml_path(name) for name in ("training", "batch"))
-
-
-@pytest.fixture
-def api() -> Iterator[Api]:
-    with served(Api()) as server:
-        yield server
 
 
 def started(api: Api, *arguments: str, pipeline: str = "training", **environment: str) -> subprocess.Popen[str]:

@@ -126,7 +126,7 @@ def companies(lexicon: Lexicon, names: Iterable[str]) -> dict[Key, tuple[Meaning
     """Keys of employers, legal forms dropped; names of fewer than three letters are left out."""
     found: dict[Key, tuple[Meaning, ...]] = {}
     for name in names:
-        value = vocabulary.company_key(name)
+        value = vocabulary.employer_key(name)
         if len(value) >= 3:
             found.setdefault(lexicon.key(value), (Meaning("COMPANY", value),))
     return found

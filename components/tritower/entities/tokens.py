@@ -185,21 +185,21 @@ def _kind(data: Array, i: Any, last: Any, kind: Array) -> Any:
 @numba.njit(cache=True, forceinline=True)
 def _chain(data: Array, i: Any, last: Any, kind: Array, sign: Any, most: Any) -> Any:
     """End of letters joined by a sign ("R.N", "R&D"), up to `most` between two signs, that no word character follows; or i."""
-    end = place = i
+    end = at = i
     joints = -1
     while True:
         size = 0
-        while size < most and _kind(data, place + size, last, kind) & LETTER:
+        while size < most and _kind(data, at + size, last, kind) & LETTER:
             size += 1
         if not size:
             return end
-        place += size
+        at += size
         joints += 1
-        if joints and not _kind(data, place, last, kind):
-            end = place
-        if place >= last or data[place] != sign:
+        if joints and not _kind(data, at, last, kind):
+            end = at
+        if at >= last or data[at] != sign:
             return end
-        place += 1
+        at += 1
 
 
 @numba.njit(cache=True, forceinline=True)

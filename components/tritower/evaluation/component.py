@@ -45,12 +45,12 @@ def evaluation(
     from tritower.evaluation.config import EvaluationConfig
 
     knobs = from_dict(EvaluationConfig, config, where="evaluation_config")
-    places = {"metrics": metrics.path, "report": report.path, "summary": summary.path, "truth": truth, "config": knobs}
+    outputs = {"metrics": metrics.path, "report": report.path, "summary": summary.path, "truth": truth, "config": knobs}
     inputs = {"dataset": dataset.path, "features": features.path, "scores": scores.path}
     rivals = {"baseline": scores_baseline, "baseline_cos": scores_baseline_cos, "baseline_full": scores_baseline_full}
     rivals |= {"champion": scores_champion}
     inputs |= {f"scores_{name}": rival.path for name, rival in rivals.items() if rival}
-    numbers = step.run(**inputs, **places)
+    numbers = step.run(**inputs, **outputs)
     for name, value in numbers.items():
         metrics.log_metric(name, value)
     roc.log_roc_curve(*step.roc(metrics.path, copy=roc.path))

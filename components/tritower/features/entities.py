@@ -151,7 +151,7 @@ def of_jobs(columns: pa.Table, number: dict[str, int]) -> tuple[Int32, Int32]:
         folded = vocabulary.normalise(name)
         return number.get(region.get(folded, folded), UNKNOWN)
 
-    company_J = _map(columns.column("company"), lambda name: number.get(vocabulary.company_key(name), UNKNOWN))
+    company_J = _map(columns.column("company"), lambda name: number.get(vocabulary.employer_key(name), UNKNOWN))
     return company_J, np.stack([_map(columns.column(level), place) for level in ("city", "region", "country")])
 
 

@@ -29,7 +29,6 @@ class Computed:
     occupation and the text of the description (-1 = unknown)."""
 
     columns: dict[str, Float32]
-    company_N: npt.NDArray[np.int32]
     occupation_N: npt.NDArray[np.int32]
     description_N: npt.NDArray[np.int32]
 
@@ -143,7 +142,6 @@ class FeatureState:
         columns = {**dict(zip(names, static, strict=True)), **dict(zip(self._from_history.names, history_FN, strict=True))}
         return Computed(
             columns={name: columns[name] for name in self.layout.names},
-            company_N=self.tables.jobs.company_J[rows.job],
             occupation_N=self.tables.jobs.occupation_J[rows.job],
             description_N=self.tables.jobs.description_J[rows.job],
         )

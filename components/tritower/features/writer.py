@@ -13,7 +13,6 @@ from tritower import schema
 from tritower.features.feature_state import Computed
 
 PART_ROWS = 4_000_000
-EXTRA = (("company_key", pa.int32()), ("occupation_key", pa.int32()), ("description_text", pa.int32()))
 
 
 class Writer:
@@ -25,9 +24,7 @@ class Writer:
         self.missing = 0
         self._open: dict[str, tuple[pq.ParquetWriter, int, int]] = {}
         self._stack = ExitStack()
-        fields = [*schema.FEATURE_KEYS.arrow(), *(pa.field(name, pa.float32()) for name in names)]
-        fields += [pa.field(name, kind) for name, kind in EXTRA]
-        self.schema = pa.schema(fields)
+        self.schema = schema.features_table(names).arrow()
 
     def __enter__(self) -> "Writer":
         return self
@@ -40,7 +37,7 @@ class Writer:
         columns = [pa.array(values_N, from_pandas=True) for values_N in computed.columns.values()]
         self.rows += keys.num_rows
         self.missing += sum(column.null_count for column in columns)
-        columns += [_key(computed.company_N), _key(computed.occupation_N), _key(computed.description_N)]
+        columns += [_key(computed.occupation_N), _key(computed.description_N)]
         self._writer(split, keys.num_rows).write_table(pa.Table.from_arrays([*keys.columns, *columns], schema=self.schema))
 
     def empty(self, split: str) -> None:

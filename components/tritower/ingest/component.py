@@ -36,9 +36,9 @@ def ingest(
     from tritower.ingest import step
     from tritower.ingest.config import IngestConfig
 
-    places = {"dataset": dataset.path, "quality": quality.path, "metrics": metrics.path}
+    outputs = {"dataset": dataset.path, "quality": quality.path, "metrics": metrics.path}
     knobs = from_dict(IngestConfig, {"engine": engine, **config})
-    numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, **places)
+    numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, **outputs)
     for name, value in numbers.items():
         metrics.log_metric(name, value)
     dataset.metadata.update(data_version=data_version, rows=numbers["impressions_out"])

@@ -41,7 +41,7 @@ def layout(file: str) -> Layout:
     if len(set(named)) < len(named):
         twice = next(name for name in named if named.count(name) > 1)
         raise SchemaError(f"column {twice!r} occurs twice", where=file, remedy="Rename one of them.")
-    names = [name or f"column {place}" for place, name in enumerate(header, 1)]
+    names = [name or f"column {number}" for number, name in enumerate(header, 1)]
     if lines and lines[0].rstrip(b"\r").endswith(delimiter.encode()):
         fields = csv_records.split(lines[0], delimiter.encode())
         if len(fields) == len(names) + 1:  # every row ends in a delimiter, the header does not
@@ -74,7 +74,7 @@ def read(file: str) -> Iterator[RawBatch]:
             block = next(blocks, b"")
             is_last = not block
             waiting += block
-            source.place = f"after line {line - 1}"
+            source.reached = f"after line {line - 1}"
             if not waiting:
                 break
             records, table = _records(waiting, head, line, is_last)
@@ -134,7 +134,7 @@ def _blocks(source: streams.Source) -> Iterator[bytes]:
         if not cut and len(block) > LONGEST_RECORD:
             raise DataError(
                 f"a line is longer than {LONGEST_RECORD >> 20} MiB",
-                where=f"{source.file}, {source.place}",
+                where=f"{source.file}, {source.reached}",
                 remedy="Is it a CSV file? Export it again.",
             )
         whole, rest = _line_ends(block[:cut]), block[cut:]

@@ -47,7 +47,7 @@ class Layout:
 
 @dataclass(kw_only=True)
 class Records:
-    """A block's records: `clean` parses into one row for each of `numbers`, their places among all `total` records.
+    """A block's records: `clean` parses into one row for each of `numbers`, their positions among all `total` records.
 
     `used` is how much of the block that was; what is left waits for the next block.
     """

@@ -100,9 +100,9 @@ def _fill_lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     schema = _engine_schema(DATASET_USERS)
     for batch in batches:
         columns = [batch[field.name].cast(field.type) for field in schema]
-        for place, field in enumerate(schema):
+        for index, field in enumerate(schema):
             if field.name.endswith("_texts"):
-                columns[place] = pa.array([value or [] for value in columns[place].to_pylist()], field.type)
+                columns[index] = pa.array([value or [] for value in columns[index].to_pylist()], field.type)
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -110,8 +110,8 @@ def _bounds(engine: Engine, config: IngestConfig) -> tuple[int, int]:
     """The times from which validation and test begin; requests of one time stay together."""
     span = engine.rows("SELECT count(*) AS total, min(ts) AS first FROM n_requests")[0]
     total = span["total"]
-    places = [int(total * (1 - config.test_share - config.validation_share)), int(total * (1 - config.test_share))]
-    found = engine.rows(f"SELECT ts FROM n_requests WHERE request IN ({places[0]}, {places[1]}) ORDER BY request")
+    bounds = [int(total * (1 - config.test_share - config.validation_share)), int(total * (1 - config.test_share))]
+    found = engine.rows(f"SELECT ts FROM n_requests WHERE request IN ({bounds[0]}, {bounds[1]}) ORDER BY request")
     times = [span["first"], *(row["ts"] for row in found)]
     if len(times) < 3 or not times[0] < times[1] < times[2]:
         raise DataError(

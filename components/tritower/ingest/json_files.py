@@ -115,13 +115,13 @@ def _lines(source: streams.Source) -> Iterator[tuple[list[Any], Any]]:
         if len(rest) > LONGEST_RECORD:
             raise DataError(
                 f"a line is longer than {LONGEST_RECORD >> 20} MiB",
-                where=f"{source.file}, {source.place}",
+                where=f"{source.file}, {source.reached}",
                 remedy="Write one object a line.",
             )
         if whole:
             yield _split(whole[:-1])
             count += whole.count(b"\n")
-        source.place = f"after line {count}"
+        source.reached = f"after line {count}"
     if rest:
         yield _split(rest)
 
@@ -167,7 +167,7 @@ def _checked(text: str) -> tuple[Any, str]:
         nonlocal twice  # the outermost object comes last
         found = dict(pairs)
         twice = (
-            next((name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place])), "")
+            next((name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index])), "")
             if len(found) < len(pairs)
             else ""
         )
@@ -216,7 +216,7 @@ def _of_stream(source: streams.Source) -> Iterator[Found]:
             yield row, found
         is_open = is_open and not text.closed
         text.at, row = end, row + 1
-        source.place = f"after object {row}"
+        source.reached = f"after object {row}"
     if is_open:
         raise DataError(
             "the JSON array does not end",
@@ -280,10 +280,10 @@ def _batch(records: list[dict[str, Any]], numbers: list[int], refused: list[Refu
         table = _table(records)
     except UnicodeEncodeError:
         broken = [_half_pair(record, row) for record, row in zip(records, numbers, strict=True)]
-        kept = [place for place, found in enumerate(broken) if found is None]
+        kept = [index for index, found in enumerate(broken) if found is None]
         refused = refused + [found for found in broken if found is not None]
-        numbers = [numbers[place] for place in kept]
-        table = _table([records[place] for place in kept])
+        numbers = [numbers[index] for index in kept]
+        table = _table([records[index] for index in kept])
     return RawBatch(table=table, rows=pa.array(numbers, pa.int64()), refused=refused)
 
 

@@ -73,8 +73,8 @@ def _format(file: str, is_one: bool) -> tuple[Format | None, str]:
     is_part = bool(_PART.fullmatch(name))
     if not is_one and not is_part and "." in name:
         return None, f"{PurePosixPath(name).suffix!r} is no known ending"
-    store, place = storage.filesystem(file)
-    with streams.readable(file), store.open_input_stream(place, compression=None) as stream:
+    store, key = storage.filesystem(file)
+    with streams.readable(file), store.open_input_stream(key, compression=None) as stream:
         if stream.read(4) == b"PAR1":
             return "parquet", ""
     try:

@@ -89,7 +89,7 @@ def _fill(row, have, events, first, last, view, user, job, seen, jobs, state):  
                 have += 1
     if have == len(row) or size == 0:
         return have, state
-    if size > _SMALL:  # a pool of few distinct jobs: walk on from a random place
+    if size > _SMALL:  # a pool of few distinct jobs: walk on from a random index
         state = _mix(state)
         start = np.int64(state % np.uint64(size))
         for step in range(min(size, _WALK)):
@@ -101,12 +101,12 @@ def _fill(row, have, events, first, last, view, user, job, seen, jobs, state):  
                     break
         return have, state
     pool = events[first:last].copy()
-    for place in range(size):
+    for index in range(size):
         state = _mix(state)
-        other = place + np.int64(state % np.uint64(size - place))
-        pool[place], pool[other] = pool[other], pool[place]
-        if _fits(pool[place], row, have, view, user, job, seen, jobs):
-            row[have] = job[pool[place]]
+        other = index + np.int64(state % np.uint64(size - index))
+        pool[index], pool[other] = pool[other], pool[index]
+        if _fits(pool[index], row, have, view, user, job, seen, jobs):
+            row[have] = job[pool[index]]
             have += 1
             if have == len(row):
                 break
@@ -117,12 +117,12 @@ def _fill(row, have, events, first, last, view, user, job, seen, jobs, state):  
 def _fits(event, row, have, view, user, job, seen, jobs):  # type: ignore[no-untyped-def]
     if user[event] == user[view]:
         return False
-    for place in range(have):
-        if row[place] == job[event]:
+    for index in range(have):
+        if row[index] == job[event]:
             return False
     key = user[view] * jobs + job[event]
-    place = np.searchsorted(seen, key)
-    return place == len(seen) or seen[place] != key
+    index = np.searchsorted(seen, key)
+    return index == len(seen) or seen[index] != key
 
 
 @numba.njit(cache=True)

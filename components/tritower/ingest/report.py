@@ -39,10 +39,10 @@ def _days(measured: dict[str, Any], before: dict[str, Any] | None, value: Any) -
     days = sorted({day["day"] for run in (measured, before) if run for day in run["days"]})
     for run, colour, label in ((before, _GREY, "before"), (measured, _BLUE, "now")):
         if run:
-            places = [days.index(day["day"]) for day in run["days"]]
-            axes.plot(places, [value(day) for day in run["days"]], color=colour, label=label, marker=".", linewidth=1)
+            columns = [days.index(day["day"]) for day in run["days"]]
+            axes.plot(columns, [value(day) for day in run["days"]], color=colour, label=label, marker=".", linewidth=1)
     shown = range(0, len(days), max(1, len(days) // 8))
-    axes.set_xticks(list(shown), [drawable(days[place]) for place in shown], fontsize=7)
+    axes.set_xticks(list(shown), [drawable(days[column]) for column in shown], fontsize=7)
     axes.set_ylim(bottom=0)
     axes.tick_params(axis="y", labelsize=7)
     if before:

@@ -47,10 +47,10 @@ def readable(file: str) -> Iterator[None]:
 
 
 class Source:
-    """A file's bytes in blocks; `place` is how far its reader has come, for the message when the file breaks off."""
+    """A file's bytes in blocks; `reached` is how far its reader has come, for the message when the file breaks off."""
 
     def __init__(self, file: str, stream: Any, compression: str, raw: "_Raw") -> None:
-        self.file, self.place = file, ""
+        self.file, self.reached = file, ""
         self._stream, self._compression, self._raw = stream, compression, raw
 
     def read(self, size: int) -> bytes:
@@ -66,7 +66,7 @@ class Source:
                 raise
             raise DataError(
                 f"the {self._compression} data are cut short or damaged ({str(error).splitlines()[0]})",
-                where=f"{self.file}, {self.place}" if self.place else self.file,
+                where=f"{self.file}, {self.reached}" if self.reached else self.file,
                 remedy="Copy or export the file again.",
             ) from None
         return block

@@ -29,12 +29,6 @@ def number_jobs(engine: Engine, description_words: int) -> None:
     engine.map_batches("d_jobs", f"SELECT {', '.join(RAW_JOBS.names())} FROM u_jobs", kernel, schema)
     engine.keep("n_jobs", "SELECT * FROM d_jobs", order_by="job_id", number="job")
     engine.keep("n_companies", "SELECT DISTINCT company_folded AS value FROM n_jobs", order_by="value", number="company_key")
-    engine.keep(
-        "n_occupations",
-        "SELECT DISTINCT occupation AS value FROM n_jobs WHERE occupation IS NOT NULL",
-        order_by="value",
-        number="occupation_key",
-    )
 
 
 def _documents(batches: Iterator[pa.RecordBatch], *, description_words: int) -> Iterator[pa.RecordBatch]:
@@ -223,9 +217,9 @@ def _lists_of_user(table: pa.Table) -> pa.Table:
 
 
 JOBS_QUERY = f"""SELECT j.job, {", ".join("j." + name for name in RAW_JOBS.names())},
-    t.text AS title_text, d.text AS document_text, a.text AS description_text, c.company_key, o.occupation_key
+    t.text AS title_text, d.text AS document_text, a.text AS description_text, c.company_key
 FROM n_jobs j JOIN n_texts t ON j.title = t.value JOIN n_texts d ON j.document = d.value
-JOIN n_companies c ON j.company_folded = c.value LEFT JOIN n_occupations o ON j.occupation = o.value
+JOIN n_companies c ON j.company_folded = c.value
 LEFT JOIN n_texts a ON j.about = a.value"""
 
 USERS_QUERY = f"""SELECT u.user, {", ".join("u." + name for name in RAW_USERS.names())},

@@ -57,19 +57,19 @@ class TextTower(nn.Module):
         self.relatedness_CC = nn.Parameter(torch.eye(classes)) if classes and related else None
         self.widths = [widths[-1], config.head[0], classes]  # of output, share of the head and class weights
 
-    def forward(self, text_UD: Tensor) -> "Told":
+    def forward(self, text_UD: Tensor) -> "TowerOutput":
         """What the tower makes of each text."""
         output_UE = self.tower(text_UD)
         if self.to_class is None:
-            return Told(output_UE, self.to_head(output_UE), output_UE[:, :0], None)
+            return TowerOutput(output_UE, self.to_head(output_UE), output_UE[:, :0], None)
         log_UC = self.to_class(output_UE).float().log_softmax(dim=1)
         weight_UC = log_UC.exp()
         if self.relatedness_CC is not None:
             weight_UC = weight_UC @ self.relatedness_CC
-        return Told(output_UE, self.to_head(output_UE), weight_UC.to(output_UE.dtype), log_UC)
+        return TowerOutput(output_UE, self.to_head(output_UE), weight_UC.to(output_UE.dtype), log_UC)
 
 
-class Told(NamedTuple):
+class TowerOutput(NamedTuple):
     """What a text tower makes of its texts: the output, its share of the head, class weights (no columns without classes) and
     the classes' log probabilities.
 
@@ -82,7 +82,7 @@ class Told(NamedTuple):
     log_UC: Tensor | None
 
 
-class Clicks(NamedTuple):
+class ClickLogProbs(NamedTuple):
     """What a ClickModel says of a batch: log probabilities (B,) of a click and of no click as shown; those of the classes of
     the distinct queries and documents, or None."""
 
@@ -223,11 +223,11 @@ class ClickModel(nn.Module):
         document_B: Tensor,
         feature_BF: Tensor,
         position_B: Tensor,
-    ) -> Clicks:
+    ) -> ClickLogProbs:
         """Log probabilities of a click and of no click, and of the classes."""
         logit_B, *classes = self.relevance(query_QD, document_JD, query_B, document_B, feature_BF)
         bias_B = self.bias(position_B) if self.bias is not None else None
-        return Clicks(*click_log_probabilities(logit_B, bias_B), *classes)
+        return ClickLogProbs(*click_log_probabilities(logit_B, bias_B), *classes)
 
 
 def click_log_probabilities(logit_B: Tensor, bias_B: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -22,17 +22,19 @@ class FlatAdamW:
     Args:
         model: on its device; all of its state is parameters.
         config: the knobs.
-        average: puts the mean over all processes in the place of the gradients (P,).
+        all_reduce_mean: puts the mean over all processes in the place of the gradients (P,).
     """
 
-    def __init__(self, model: ClickModel, config: OptimiserConfig, average: Callable[[Tensor], None] = lambda _: None) -> None:
+    def __init__(
+        self, model: ClickModel, config: OptimiserConfig, all_reduce_mean: Callable[[Tensor], None] = lambda _: None
+    ) -> None:
         assert not list(model.buffers())
         groups = parameter_groups(model, config)
-        self.config, self.average = config, average
+        self.config, self.all_reduce_mean = config, all_reduce_mean
         self.parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         self.weight_P = torch.cat([p.detach().reshape(-1) for p in self.parameters])
         self.gradient_P = torch.zeros_like(self.weight_P)
-        self.average_P = self.weight_P.clone() if config.ema_decay else None
+        self.ema_P = self.weight_P.clone() if config.ema_decay else None
         start = 0
         for group in groups:
             first = start
@@ -53,7 +55,7 @@ class FlatAdamW:
         # A parameter that took no part has no gradient.
         parts = [p.grad.reshape(-1) if p.grad is not None else p.new_zeros(p.numel()) for p in self.parameters]
         torch.cat(parts, out=self.gradient_P)
-        self.average(self.gradient_P)
+        self.all_reduce_mean(self.gradient_P)
         if self.config.clip_norm:
             norm = self.gradient_P.norm()
             self.gradient_P.mul_((self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
@@ -62,19 +64,19 @@ class FlatAdamW:
         self.adamw.step()
         for p in self.parameters:
             p.grad = None
-        if self.average_P is not None:
-            self.average_P.lerp_(self.weight_P, 1 - self.config.ema_decay)
+        if self.ema_P is not None:
+            self.ema_P.lerp_(self.weight_P, 1 - self.config.ema_decay)
         return float(self.adamw.param_groups[0]["lr"])
 
     def kept(self) -> Tensor:
         """The weights to validate and keep: the moving average where there is one. A view, not a copy."""
-        return self.weight_P if self.average_P is None else self.average_P
+        return self.weight_P if self.ema_P is None else self.ema_P
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that `load` needs to go on identically."""
         tensors = {"weight": self.weight_P}
-        if self.average_P is not None:
-            tensors["average"] = self.average_P
+        if self.ema_P is not None:
+            tensors["ema"] = self.ema_P
         for number, entries in self.adamw.state_dict()["state"].items():
             tensors |= {f"moments/{number}/{name}": value for name, value in entries.items()}
         return tensors
@@ -82,8 +84,8 @@ class FlatAdamW:
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Go on from what `state` gave."""
         self.weight_P.copy_(tensors["weight"])
-        if self.average_P is not None:
-            self.average_P.copy_(tensors["average"])
+        if self.ema_P is not None:
+            self.ema_P.copy_(tensors["ema"])
         moments: dict[int, dict[str, Tensor]] = {}
         for path, value in tensors.items():
             if path.startswith("moments/"):
@@ -108,9 +110,9 @@ def parameter_groups(model: ClickModel, config: OptimiserConfig) -> list[dict[st
     return groups
 
 
-def rate(step: int, steps: int, warmup_share: float) -> float:
+def lr_factor(step: int, steps: int, warmup_ratio: float) -> float:
     """Learning rate of a step as a share of the peak: linear rise, then half a cosine down to 0."""
-    warmup = int(steps * warmup_share)
+    warmup = int(steps * warmup_ratio)
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

@@ -21,8 +21,8 @@ from tritower.ranker import artifact, checkpoint, measure, preparation, rows
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel
-from tritower.ranker.place import Place
 from tritower.ranker.preparation import Prepared
+from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.rows import Rows
 from tritower.ranker.training import Trainer
 
@@ -35,10 +35,9 @@ def train(
     embeddings: Path,
     model: Path,
     work: Path,
-    failures: Path,
+    failures: str,
     config: RankerConfig,
-    place: Place,
-    shared: bool = False,
+    group: ProcessGroup,
     metrics_file: Path | None = None,
 ) -> None:
     """Train and, in rank 0, write the model folder.
@@ -47,11 +46,10 @@ def train(
         features: the features step's output.
         embeddings: the encoder's matrix.
         model: folder to write.
-        work: folder for memory-mapped rows, emptied first.
-        failures: folder for the batch of a loss that is not finite.
+        work: folder for memory-mapped rows, emptied first; the processes of a node share it.
+        failures: location of the folder for the batch of a loss that is not finite.
         config: the knobs.
-        place: this process among the others.
-        shared: all processes of this machine have the same `work`; one of them makes the rows, all map them.
+        group: this process among the others.
         metrics_file: gets the validation figures of the first member as they come.
 
     Raises:
@@ -60,7 +58,7 @@ def train(
     """
     matrix_TD, encoder = rows.load_embeddings(embeddings)
     names = rows.feature_names(features)
-    prepared = _prepare(features, work, names, config, place if shared else Place())
+    prepared = _prepare(features, work, names, config, group)
     train_rows, validation = prepared.train, prepared.validation
     classes = int(prepared.class_K.max(initial=-1)) + 1
     network = replace(config.network, occupation_classes=classes, descriptions=prepared.described)
@@ -75,13 +73,13 @@ def train(
     if not 0 < share < 1:
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
     start, cpu_start = time.perf_counter(), time.process_time()
-    school = _School(
-        train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), place=place, failures=failures,
+    ensemble = EnsembleTrainer(
+        train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), group=group, failures=failures,
         share=share, slope=_position_slope(train_rows) if config.network.position != "none" else None,
         data=_digest_of_data(names, train_rows, validation, rows.encoder_hash(encoder)),
     )  # fmt: skip
     trainers = [
-        school.teach(
+        ensemble.train_member(
             replace(config, training=replace(config.training, seed=config.training.seed + number)),
             f"member {number + 1} of {config.training.members}",
             metrics_file=metrics_file if number == 0 and not config.training.distil else None,
@@ -91,11 +89,11 @@ def train(
     kept = trainers
     if config.training.distil:
         own = replace(config, training=replace(config.training, seed=config.training.seed + config.training.members))
-        kept = [school.teach(own, "distilled network", teachers=trainers, metrics_file=metrics_file)]
+        kept = [ensemble.train_member(own, "distilled network", teachers=trainers, metrics_file=metrics_file)]
     seconds = time.perf_counter() - start
-    cpu_seconds = place.mean(time.process_time() - cpu_start) * place.world
+    cpu_seconds = group.mean(time.process_time() - cpu_start) * group.world_size
     figures = together(kept)
-    if place.rank == 0:
+    if group.rank == 0:
         everyone = trainers + kept if config.training.distil else trainers
         metrics = figures | _metrics(everyone, seconds, cpu_seconds)
         config = replace(config, training=replace(config.training, members=len(kept)))
@@ -104,7 +102,7 @@ def train(
         for trainer in everyone:
             if trainer.checkpoints:
                 checkpoint.clear(trainer.checkpoints)
-    place.barrier()
+    group.barrier()
 
 
 def together(trainers: list[Trainer]) -> dict[str, float]:
@@ -116,15 +114,18 @@ def together(trainers: list[Trainer]) -> dict[str, float]:
     return {f"validation_{name}": value for name, value in measure.figures(click_N, skip_N, clicked_N).items()}
 
 
-def _prepare(features: Path, work: Path, names: list[str], config: RankerConfig, place: Place) -> Prepared:
-    """The rows, made by one process of the machine and mapped by all."""
+def _prepare(features: Path, work: Path, names: list[str], config: RankerConfig, group: ProcessGroup) -> Prepared:
+    """The rows, made by one process of the node and mapped by all."""
     with logs.phase(logger, "prepare rows") as counts:
-        if place.local_rank == 0:
+
+        def make() -> str:
             preparation.prepare(
                 features, work, names=names, sample=config.training.normaliser_rows, kind=config.training.normaliser,
                 occupations=config.network.occupation_classes, descriptions=config.network.descriptions,
             )  # fmt: skip
-        place.barrier()
+            return ""
+
+        group.node.once("rows", make)
         prepared = preparation.read(work)
         counts["train"], counts["validation"] = len(prepared.train), len(prepared.validation)
         counts["features"] = len(names)
@@ -132,20 +133,20 @@ def _prepare(features: Path, work: Path, names: list[str], config: RankerConfig,
 
 
 @dataclass(frozen=True, kw_only=True)
-class _School:
+class EnsembleTrainer:
     """What all networks of a session have in common; `share` of the rows is clicked, `slope` starts the position weights."""
 
     train: Rows
     validation: Rows
     matrix_TD: NDArray[Any]
     features: int
-    place: Place
-    failures: Path
+    group: ProcessGroup
+    failures: str
     share: float
     slope: float | None
     data: str
 
-    def teach(
+    def train_member(
         self, config: RankerConfig, name: str, *, teachers: Sequence[Trainer] = (), metrics_file: Path | None = None
     ) -> Trainer:
         """Train one network, on clicks or also on what `teachers` say of them."""
@@ -159,7 +160,7 @@ class _School:
         identity = hashlib.sha256(text.encode()).hexdigest()[:16]
         learned_from = replace(self.train, clicked=_taught(teachers, self.train)) if teachers else self.train
         trainer = Trainer(
-            network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, place=self.place,
+            network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, group=self.group,
             checkpoints=f"{config.launch.checkpoints.rstrip('/')}/{identity}" if config.launch.checkpoints else "",
             metrics_file=metrics_file, failures=self.failures,
         )  # fmt: skip

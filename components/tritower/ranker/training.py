@@ -1,4 +1,4 @@
-"""The training loop: single-device code; `Place` says which share of each global batch is this process's."""
+"""The training loop: single-device code; `ProcessGroup` says which share of each global batch is this process's."""
 
 import gc
 import logging
@@ -15,15 +15,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from tritower.errors import DataError, NonFiniteLossError
+from tritower.errors import DataError, NonFiniteLossError, StepError
 from tritower.ranker import batches, checkpoint, measure
 from tritower.ranker.batches import Batch
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.network import ClickModel, Clicks
-from tritower.ranker.optimiser import FlatAdamW, rate
-from tritower.ranker.place import Place, multiplies_bf16
+from tritower.ranker.network import ClickLogProbs, ClickModel
+from tritower.ranker.optimiser import FlatAdamW, lr_factor
+from tritower.ranker.process_group import ProcessGroup, multiplies_bf16
 from tritower.ranker.rows import Rows
 from tritower.ranker.scalars import Scalars
+from tritower.storage import staging
 
 logger = logging.getLogger(__name__)
 _EVALUATION_BATCH = 8192
@@ -50,10 +51,10 @@ class Trainer:
         validation: rows for early stopping.
         matrix_TD: text embeddings, row number = text.
         config: the knobs.
-        place: this process among the others.
+        group: this process among the others.
         checkpoints: folder or URI of this very training's checkpoints; empty = none.
         metrics_file: gets the validation figures as they come, from rank 0.
-        failures: folder that gets the batch of a non-finite loss.
+        failures: location of the folder that gets the batch of a non-finite loss.
 
     Raises:
         DataError: train or validation has too few rows.
@@ -67,31 +68,31 @@ class Trainer:
         validation: Rows,
         matrix_TD: NDArray[Any],
         config: RankerConfig,
-        place: Place,
+        group: ProcessGroup,
         checkpoints: str,
         metrics_file: Path | None = None,
-        failures: Path,
+        failures: str,
     ) -> None:
-        self.batch_size = min(config.training.batch_size, len(train)) // place.world * place.world
+        self.batch_size = min(config.training.batch_size, len(train)) // group.world_size * group.world_size
         if not self.batch_size or not len(validation):
             raise DataError(
                 f"{len(train)} rows to train on, {len(validation)} to validate",
                 remedy="Give a longer log, or move the split times.",
             )
-        self.train, self.validation = batches.Source(train, matrix_TD, place.device), validation
+        self.train, self.validation = batches.Source(train, matrix_TD, group.device), validation
         self.rows, self.matrix_TD = train, matrix_TD
-        self.config, self.place, self.checkpoints, self.failures = config, place, checkpoints, failures
-        self.model = model.to(place.device)
-        self.optimiser = FlatAdamW(self.model, config.optimiser, average=place.average)
+        self.config, self.group, self.checkpoints, self.failures = config, group, checkpoints, failures
+        self.model = model.to(group.device)
+        self.optimiser = FlatAdamW(self.model, config.optimiser, all_reduce_mean=group.all_reduce_mean)
         self.per_epoch = batches.steps_per_epoch(len(train), self.batch_size)
         self.steps = self.per_epoch * config.training.epochs
         self.progress = Progress()
         self.best_P = self.optimiser.weight_P.clone()
-        board, file = (config.launch.tensorboard, metrics_file) if place.rank == 0 else ("", None)
+        board, file = (config.launch.tensorboard, metrics_file) if group.rank == 0 else ("", None)
         self.scalars = Scalars(config.launch.log_every_s, board, file)
         precision = config.training.precision
-        use_bf16 = precision == "bf16" or (precision == "auto" and multiplies_bf16(place.device))
-        self.autocast = torch.autocast(place.device.type, dtype=torch.bfloat16, enabled=use_bf16)
+        use_bf16 = precision == "bf16" or (precision == "auto" and multiplies_bf16(group.device))
+        self.autocast = torch.autocast(group.device.type, dtype=torch.bfloat16, enabled=use_bf16)
 
     def run(self) -> Progress:
         """Train to the end or to early stopping, from the newest checkpoint if there is one."""
@@ -115,7 +116,7 @@ class Trainer:
                 epoch = step // self.per_epoch
                 order_N = batches.epoch_order(self.rows, seed=self.config.training.seed, epoch=epoch)
             loss = self._backward(order_N, step)
-            rate_now = self.optimiser.step(rate(step, self.steps, self.config.optimiser.warmup_ratio))
+            rate_now = self.optimiser.step(lr_factor(step, self.steps, self.config.optimiser.warmup_ratio))
             self.progress.step = step + 1
             self.scalars.step(step + 1, self.steps, rows=self.batch_size, loss=loss, rate=rate_now)
             if (step + 1) % self.per_epoch in marks:
@@ -126,11 +127,13 @@ class Trainer:
 
     def _backward(self, order_N: NDArray[np.int32], step: int) -> float:
         """Gradients of one step; the loss."""
-        place = self.place
-        index_B = batches.shard(order_N, step % self.per_epoch, batch_size=self.batch_size, rank=place.rank, world=place.world)
+        group = self.group
+        index_B = batches.shard(
+            order_N, step % self.per_epoch, batch_size=self.batch_size, rank=group.rank, world=group.world_size
+        )
         batch = self.train(index_B)
         with self.autocast:
-            said: Clicks = self.model(*batch.inputs())
+            said: ClickLogProbs = self.model(*batch.inputs())
         loss = click_loss(said.click_B, said.skip_B, batch.clicked_B)
         if said.query_QC is not None and said.document_JC is not None:
             loss = loss + self.config.training.occupation_weight * class_loss(said.query_QC, said.document_JC, batch)
@@ -141,14 +144,14 @@ class Trainer:
         return value
 
     def _stop_non_finite(self, batch: Batch, step: int) -> None:
-        path = self.failures / f"batch-{step}-rank-{self.place.rank}.safetensors"
-        self.failures.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous().cpu() for name, value in vars(batch).items()}, path)
+        where = f"{self.failures.rstrip('/')}/batch-{step}-rank-{self.group.rank}.safetensors"
+        with staging.sent(where) as file:
+            save_file({name: value.contiguous().cpu() for name, value in vars(batch).items()}, file)
         bad = [name for name, value in vars(batch).items() if name != "feature_BF" and not torch.isfinite(value).all()]
         cause = f"not finite in the batch: {', '.join(bad)}" if bad else "the batch is finite, so the weights diverged"
         raise NonFiniteLossError(
             f"the loss is not finite at step {step}; {cause}",
-            where=str(path),
+            where=where,
             remedy="Look at the saved batch; lower learning_rate or clip_norm, or mend the embeddings.",
         )
 
@@ -175,24 +178,24 @@ class Trainer:
 
     def predict(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Log probability of a click and of no click as shown, for every row, computed by all processes together."""
-        share = -(-len(rows) // self.place.world)
-        index_N = np.minimum(np.arange(self.place.rank * share, (self.place.rank + 1) * share), len(rows) - 1)
+        share = -(-len(rows) // self.group.world_size)
+        index_N = np.minimum(np.arange(self.group.rank * share, (self.group.rank + 1) * share), len(rows) - 1)
         parts: list[tuple[Tensor, Tensor]] = []
         gather = batches.Source(rows, self.matrix_TD)
         self.model.eval()
         with torch.inference_mode(), self.autocast:
             for start in range(0, share, _EVALUATION_BATCH):
                 batch = gather(index_N[start : start + _EVALUATION_BATCH])
-                parts.append(self.model(*batch.to(self.place.device).inputs())[:2])
+                parts.append(self.model(*batch.to(self.group.device).inputs())[:2])
         self.model.train()
-        click_N, skip_N = (self.place.join(torch.cat(side).float().cpu().numpy()) for side in zip(*parts, strict=True))
+        click_N, skip_N = (self.group.all_gather(torch.cat(side).float().cpu().numpy()) for side in zip(*parts, strict=True))
         return click_N[: len(rows)], skip_N[: len(rows)]
 
     def _checkpoint_due(self, saved_at: float) -> bool:
         every = self.config.launch.checkpoint_every_steps
         by_step = bool(every) and self.progress.step % every == 0
         by_time = time.monotonic() - saved_at >= self.config.launch.checkpoint_every_s
-        return bool(self.checkpoints) and self.place.rank == 0 and (by_step or by_time)
+        return bool(self.checkpoints) and self.group.rank == 0 and (by_step or by_time)
 
     def _save(self) -> None:
         number = self.progress.checkpoints
@@ -208,6 +211,13 @@ class Trainer:
             self.best_P.copy_(tensors["best"])
             self.progress = Progress(**state["progress"])
             logger.info("resumed at step %d of %d", self.progress.step, self.steps)
+        steps = self.group.all_gather(np.array([self.progress.step], np.float32))
+        if len(set(steps)) > 1:
+            raise StepError(
+                f"the processes would go on from different steps ({', '.join(f'{step:.0f}' for step in steps)})",
+                where=self.checkpoints,
+                remedy="Not all of them could read the newest checkpoint. Run the step again.",
+            )
 
 
 def click_loss(click_B: Tensor, skip_B: Tensor, clicked_B: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def run(*, out: str | Path, config: SimulateConfig) -> dict[str, Any]:
         StorageError: `out` holds something else than a log, or cannot be written.
     """
     _replaceable(Path(out))
-    with storage.atomic_directory(out) as place:
+    with storage.atomic_directory(out) as folder:
         with logs.phase(logger, "world") as counts:
             world, texts = build(config)
             ids = Ids(world)
@@ -44,20 +44,20 @@ def run(*, out: str | Path, config: SimulateConfig) -> dict[str, Any]:
         with logs.phase(logger, "calibration"):
             search = policy.index_texts(world, texts.titles, texts.queries, texts.meant_R)
             world.intercept = log.calibrate(world, search)
-        _write(tables.jobs(world, texts, ids), place / "jobs.parquet")
-        _write(tables.users(texts, ids), place / "users.parquet")
+        _write(tables.jobs(world, texts, ids), folder / "jobs.parquet")
+        _write(tables.users(texts, ids), folder / "users.parquet")
         with logs.phase(logger, "impressions") as counts:
-            facts = _stream(world, search, texts, ids, place)
+            facts = _stream(world, search, texts, ids, folder)
             counts.update(rows=facts["impressions"], clicks=facts["clicks"])
         world.facts = facts | _sizes(world, texts)
-        worlds.save(world, place / "world")
+        worlds.save(world, folder / "world")
     return world.facts
 
 
 def _replaceable(out: Path) -> None:
     """Refuse to replace a directory that is not a log: a slip in `--out` must not cost anyone their files."""
     if out.exists() and not (out / "world" / "world.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise StorageError("the place holds something else than a log", where=str(out), remedy="Name a new directory.")
+        raise StorageError("the folder holds something else than a log", where=str(out), remedy="Name a new directory.")
 
 
 def build(config: SimulateConfig) -> tuple[World, Texts]:
@@ -98,12 +98,12 @@ def build(config: SimulateConfig) -> tuple[World, Texts]:
     )
 
 
-def _stream(world: World, search: policy.Search, texts: Texts, ids: Ids, place: Path) -> dict[str, Any]:
+def _stream(world: World, search: policy.Search, texts: Texts, ids: Ids, folder: Path) -> dict[str, Any]:
     """Write impressions, truth and the list of bad rows block by block; returns counts and rates."""
     config = world.config
     totals = dict.fromkeys(("impressions", "clicks", "randomised_impressions", "randomised_clicks"), 0)
     bad: list[dict[str, Any]] = []
-    with _Parts(place / "impressions") as shown, _Parts(place / "truth") as true:
+    with _Parts(folder / "impressions") as shown, _Parts(folder / "truth") as true:
         for block in logs.progress(log.blocks(world, search), name="impressions", unit="blocks"):
             part = int(block.request[0]) // config.part_requests
             rows, good = tables.impressions(world, texts, ids, block), tables.truth(ids, block)
@@ -120,7 +120,7 @@ def _stream(world: World, search: policy.Search, texts: Texts, ids: Ids, place: 
             totals["randomised_impressions"] += int(randomised.sum())
             totals["randomised_clicks"] += int((randomised & block.clicked).sum())
     kinds = collections.Counter(record["kind"] for record in bad)
-    storage.write_json(place / "bad_rows.json", {"counts": {k: kinds[k] for k in damage.KINDS}, "rows": bad})
+    storage.write_json(folder / "bad_rows.json", {"counts": {k: kinds[k] for k in damage.KINDS}, "rows": bad})
     return {**totals, "bad_rows": len(bad), "ctr": round(totals["clicks"] / totals["impressions"], 6)}
 
 

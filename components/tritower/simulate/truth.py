@@ -37,10 +37,10 @@ def relevance(world: World | str | Path, request_ids: Sequence[str], job_ids: Se
     return click_model.relevance(world, request, job)
 
 
-def open_world(place: str | Path) -> World:
+def open_world(log: str | Path) -> World:
     """The world of a log, given its `world` folder or the log's own folder."""
-    inner = Path(place) / "world"
-    return worlds.load(inner if inner.is_dir() else place)
+    inner = Path(log) / "world"
+    return worlds.load(inner if inner.is_dir() else log)
 
 
 def add(*, world: str | Path, recommendations: str | Path, out: str | Path, impressions: str | Path | None = None) -> int:

@@ -74,13 +74,13 @@ def typo(text: str, u: float) -> str:
     if len(word) < 4:
         return text
     kinds = 4
-    place = 1 + int(u * 997) % (len(word) - 2)
+    at = 1 + int(u * 997) % (len(word) - 2)
     kind = int(u * kinds)
-    letter, following = word[place], word[place + 1]
+    letter, following = word[at], word[at + 1]
     changed = (letter + letter + following, following, following + letter, _KEYS.get(letter.lower(), letter + "e") + following)[
         kind
     ]
-    return text.replace(word, word[:place] + changed + word[place + 2 :], 1)
+    return text.replace(word, word[:at] + changed + word[at + 2 :], 1)
 
 
 def job_titles(config: SimulateConfig, words: Lexicon, jobs: Jobs, cities: list[Place], rng: np.random.Generator) -> list[str]:

@@ -119,18 +119,18 @@ def load(directory: str | Path) -> World:
         StorageError: there is no world.
         ArtifactError: the world is of another format.
     """
-    place = Path(directory)
-    text = storage.read_json(place / "world.json")
+    folder = Path(directory)
+    text = storage.read_json(folder / "world.json")
     if text.get("format") != FORMAT:
         raise ArtifactError(
-            f"the world has format {text.get('format')}, not {FORMAT}", where=str(place), remedy="Generate the log again."
+            f"the world has format {text.get('format')}, not {FORMAT}", where=str(folder), remedy="Generate the log again."
         )
-    meaning = _read(place / "meaning.npz")
+    meaning = _read(folder / "meaning.npz")
     return World(
-        config=knobs.from_dict(SimulateConfig, text["config"], where=f"{place}/world.json"),
-        jobs=Jobs(**_read(place / "jobs.npz")),
-        users=Users(**_read(place / "users.npz")),
-        requests=Requests(**_read(place / "requests.npz")),
+        config=knobs.from_dict(SimulateConfig, text["config"], where=f"{folder}/world.json"),
+        jobs=Jobs(**_read(folder / "jobs.npz")),
+        users=Users(**_read(folder / "users.npz")),
+        requests=Requests(**_read(folder / "requests.npz")),
         relatedness_OO=meaning["relatedness_OO"],
         speciality_VD=meaning["speciality_VD"],
         intercept=text["intercept"],

@@ -3,7 +3,7 @@
 A ground-floor package: no step, no kfp, and nothing heavy is imported until a table is asked for. Every function is
 cached, so that a caller may ask again for free; treat what they return as read-only.
 
-    tokenise, normalise, singular, key, company_key    one way of cutting and folding text, shared by all rooms
+    tokenise, normalise, singular, key, employer_key    one way of cutting and folding text, shared by all rooms
     titles, other_titles, skills, descriptions, title_tokens    Arrow tables from O*NET, SOC, ESCO, IPOD and two open lists
     places, regions, companies, abbreviations, misspellings, seniorities,
     employment_types, qualifications, fields_of_work, tools, title_heads, not_titles, stop_words    written for this project
@@ -33,7 +33,7 @@ from tritower.vocabulary.tables import (
     titles,
     tools,
 )
-from tritower.vocabulary.text import Token, company_key, key, normalise, singular, tokenise
+from tritower.vocabulary.text import Token, employer_key, key, normalise, singular, tokenise
 
 __all__ = [
     "LEVELS",
@@ -41,8 +41,8 @@ __all__ = [
     "Token",
     "abbreviations",
     "companies",
-    "company_key",
     "descriptions",
+    "employer_key",
     "employment_types",
     "fields_of_work",
     "key",

@@ -73,7 +73,7 @@ def key(text: str) -> str:
     return " ".join(singular(token.norm) for token in tokenise(text))
 
 
-def company_key(name: str) -> str:
+def employer_key(name: str) -> str:
     """The lookup key of an employer: normalised, legal forms at the end dropped ("Acme Foods, Inc." is `acme foods`)."""
     words = [token.norm for token in tokenise(name)]
     while len(words) > 1 and words[-1] in _LEGAL_FORMS:

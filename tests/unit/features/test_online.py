@@ -1,6 +1,7 @@
 """One request, online: equal to the step's rows to the bit, pure, and open to names that nobody has met."""
 
 import re
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tritower import schema
+from tritower import schema, storage
+from tritower.entities import step as entities
+from tritower.entities.config import EntitiesConfig
 from tritower.errors import ConfigError, DataError, SchemaError
 from tritower.features import step
 from tritower.features.config import FeaturesConfig
 from tritower.features.online import OnlineFeatures, Request
+from tritower.ingest import step as ingest
+from tritower.ingest.config import IngestConfig
+from tritower.simulate import step as simulate
+from tritower.simulate.config import SimulateConfig
 
 from tests.support import tiny_dataset
 
@@ -119,17 +126,19 @@ def same(got: dict[str, np.ndarray], wanted: pa.Table, names: Sequence[str]) -> 
 def replay(online: OnlineFeatures, folder: Path, first: int, names: Sequence[str], *, clicks_apart: bool) -> None:
     """Read, then observe, request by request from `first` on; clicks come with their impressions, or when they are made."""
     events, wanted = raw_events(folder), expected(folder)
-    per_request = len(events) // REQUESTS
+    numbers = wanted["request"].to_numpy()
+    starts = np.searchsorted(numbers, np.arange(numbers[-1] + 2)).tolist()
     waiting: list[pa.Table] = []
-    for number in range(first, REQUESTS):
-        rows = events.slice(number * per_request, per_request)
+    for number in range(first, len(starts) - 1):
+        here = starts[number], starts[number + 1] - starts[number]
+        rows = events.slice(*here)
         request = request_of(rows)
         due = [click for click in waiting if click["clicked_at"].cast(pa.int64())[0].as_py() < request.ts]
         if due:
             online.observe(pa.concat_tables(due))
             waiting = [click for click in waiting if click not in due]
         got = online.read(request, rows["job_id"].to_pylist())
-        assert same(got, wanted.slice(number * per_request, per_request), names) == [], number
+        assert same(got, wanted.slice(*here), names) == [], number
         if not clicks_apart:
             online.observe(rows)
             continue
@@ -145,6 +154,34 @@ def test_a_replay_equals_the_step_to_the_bit(whole: Path, clicks_apart: bool) ->
     assert online.names == [name for name in expected(whole).column_names if name in set(online.names)]
     assert len(online.names) > 60
     replay(online, whole, FIRST, online.names, clicks_apart=clicks_apart)
+
+
+@pytest.mark.slow
+def test_a_replay_of_a_simulated_log_equals_the_step_to_the_bit(tmp_path: Path) -> None:
+    """All steps as they are, the recogniser of the entities room included; the test split is replayed."""
+    raw = tmp_path / "raw"
+    simulate.run(out=raw, config=SimulateConfig(impressions=6_000))
+    ingest.run(
+        jobs=str(raw / "jobs.parquet"), impressions=str(raw / "impressions"), users=str(raw / "users.parquet"),
+        dataset=tmp_path / "dataset", config=IngestConfig(),
+    )  # fmt: skip
+    describe(tmp_path)
+    shutil.rmtree(tmp_path / "entities")
+    entities.run(dataset=tmp_path / "dataset", entities=tmp_path / "entities", config=EntitiesConfig())
+    compute(tmp_path, tmp_path / "features")
+    earlier = tmp_path / "earlier" / "dataset"
+    shutil.copytree(tmp_path / "dataset", earlier)
+    (earlier / storage.MARK).unlink()
+    for part in (earlier / "impressions" / "test").glob("*.parquet"):
+        pq.write_table(pq.read_table(part, partitioning=None).slice(0, 0), part)
+    step.run(
+        dataset=earlier, embeddings=tmp_path / "embeddings", entities=tmp_path / "entities", features=tmp_path / "state",
+        config=CONFIG,
+    )  # fmt: skip
+    first = int(pq.read_table(tmp_path / "features" / "test")["request"][0].as_py())
+    online = opened(tmp_path, tmp_path / "state")
+    assert len(online.names) == 70
+    replay(online, tmp_path, first, online.names, clicks_apart=False)
 
 
 def test_names_that_come_later_are_as_if_they_had_been_there(whole: Path, tmp_path: Path) -> None:

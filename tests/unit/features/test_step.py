@@ -33,7 +33,7 @@ def test_layout_follows_the_schema(folder: Path) -> None:
     names = catalogue.whole_layout(with_entities=False).names
     assert [f["name"] for f in described["features"]] == names
     table = pq.read_table(folder / "features" / "train" / "part-00000.parquet")
-    assert table.schema.names == [*schema.FEATURE_KEYS.names(), *names, "company_key", "occupation_key", "description_text"]
+    assert table.schema.names == [*schema.FEATURE_KEYS.names(), *names, "occupation_key", "description_text"]
     jobs = pq.read_table(folder / "dataset" / "jobs.parquet")["description_text"].to_pylist()
     assert None in jobs
     assert all(row["description_text"] == jobs[row["job"]] for row in rows_of(folder / "features"))

@@ -45,7 +45,6 @@ def test_jobs_users_and_texts_by_hand(log: Log) -> None:
     assert text[first["title_text"]] == "Registered Nurse"
     assert text[first["document_text"]] == "Registered Nurse, Acme"
     assert first["company_key"] == second["company_key"] != third["company_key"]
-    assert first["occupation_key"] is None
     assert first["posted_at"] == at(-50)
     people = log.table("users")
     assert [row["user_id"] for row in people] == ["quiet", "u0", "u1", "u2"]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tritower.ranker import session, step
 from tritower.ranker.config import NetworkConfig, RankerConfig, TrainingConfig
-from tritower.ranker.place import Place
+from tritower.ranker.process_group import ProcessGroup
 
 
 def test_descriptions_reach_the_document_tower(log: Any, tmp_path: Path):
@@ -49,7 +49,7 @@ def test_descriptions_reach_the_document_tower(log: Any, tmp_path: Path):
         places = {name: tmp_path / f"{name}-{descriptions}" for name in ("model", "scores")}
         session.train(
             features=features, embeddings=embeddings, model=places["model"], work=tmp_path / f"rows-{descriptions}",
-            failures=tmp_path, config=config, place=Place(),
+            failures="never", config=config, group=ProcessGroup(),
         )  # fmt: skip
         step.score(features=features, embeddings=embeddings, **places)
         score = pq.read_table(places["scores"] / "validation.parquet")["score"].to_numpy()

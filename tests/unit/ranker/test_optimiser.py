@@ -12,11 +12,11 @@ from tritower.ranker.optimiser import FlatAdamW
 
 
 def test_the_rate_rises_then_falls_by_half_a_cosine():
-    shares = [optimiser.rate(step, 12, warmup_share=0.34) for step in range(12)]  # 4 steps of warm-up
+    shares = [optimiser.lr_factor(step, 12, warmup_ratio=0.34) for step in range(12)]  # 4 steps of warm-up
     assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert shares[8] == pytest.approx(0.5)
     assert shares[11] == pytest.approx(0.5 * (1 + math.cos(math.pi * 7 / 8)))
-    assert optimiser.rate(0, 10, warmup_share=0.0) == 1.0
+    assert optimiser.lr_factor(0, 10, warmup_ratio=0.0) == 1.0
 
 
 def test_position_weights_have_their_own_rate_and_no_decay():

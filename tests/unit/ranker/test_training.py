@@ -13,7 +13,7 @@ from tritower.errors import DataError
 from tritower.ranker import normaliser, preparation, rows, training
 from tritower.ranker.config import LaunchConfig, NetworkConfig, OptimiserConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
-from tritower.ranker.place import Place
+from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.rows import Rows
 from tritower.ranker.training import Trainer
 
@@ -54,8 +54,8 @@ def trainer(parts: tuple[Rows, Rows, np.ndarray, list[str]], config: RankerConfi
     torch.manual_seed(0)
     model = ClickModel(config.network, dim=matrix_TD.shape[1], features=len(names))
     return Trainer(
-        model, train=train, validation=validation, matrix_TD=matrix_TD, config=config, place=Place(), checkpoints="",
-        failures=Path("never"),
+        model, train=train, validation=validation, matrix_TD=matrix_TD, config=config, group=ProcessGroup(), checkpoints="",
+        failures="never",
     )  # fmt: skip
 
 

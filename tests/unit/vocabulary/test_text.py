@@ -43,8 +43,8 @@ def test_key_makes_plural_and_singular_meet() -> None:
     ("name", "expected"),
     [("Acme Foods, Inc.", "acme foods"), ("The Gap", "gap"), ("Smith & Co. Ltd", "smith"), ("LLC", "llc"), ("", "")],
 )
-def test_company_key(name: str, expected: str) -> None:
-    assert vocabulary.company_key(name) == expected
+def test_employer_key(name: str, expected: str) -> None:
+    assert vocabulary.employer_key(name) == expected
 
 
 @given(st.text(max_size=60))
