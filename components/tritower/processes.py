@@ -6,13 +6,14 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +25,7 @@ GRACE_S = 5.0
 """Seconds between asking a process to end and ending it."""
 START_TIMEOUT = "TRITOWER_START_TIMEOUT_S"
 _START_TIMEOUT_S = 300.0
+_LOOK_S = 0.05
 
 
 class Process:
@@ -37,6 +39,12 @@ class Process:
     def __init__(self, popen: "subprocess.Popen[Any]", reports: Path) -> None:
         self.popen, self.reports = popen, reports
         self._lost = child.lost_to_memory()
+
+    def ended(self, within_s: float) -> int | None:
+        """Its exit status, as soon as it has one; None when that takes longer."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.popen.wait(within_s)
+        return None
 
     def failure(self) -> TritowerError:
         """Why it ended with a status other than 0."""
@@ -126,50 +134,57 @@ def _signal(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def torchrun(name: str, arguments: Sequence[str], *, processes: int, environment: Mapping[str, str] | None = None) -> None:
-    """Run a module in several processes under torchrun on this machine; their output goes to standard error.
+@dataclass(frozen=True)
+class Node:
+    """This process among those of torchrun's environment: rank 0 of 1, alone on its node, where there is no torchrun.
 
-    Static rendezvous without restarts: when one process fails, all end at once. Every address is the loopback's, so no network
-    and no host name is needed.
-
-    Raises:
-        TritowerError: what the first process that failed raised.
-        StepError: it was killed, or nothing started within TRITOWER_START_TIMEOUT_S seconds (300).
+    A node is what one torchrun agent started: processes that have a disk in common. Two agents on one machine are two nodes.
     """
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}",
-        "--rdzv-backend=static", "--local-addr=127.0.0.1", "--master-addr=127.0.0.1", f"--master-port={_free_port()}",
-        "--max-restarts=0", "-m", "tritower.child", "--worker", name, *arguments,
-    ]  # fmt: skip
-    own = {"PYTHONUNBUFFERED": "1", **_loopback(), **(environment or {})}
-    limit_s = start_timeout_s()
-    with started(program(*command), environment=own, stdout=2, stderr=2) as running:
-        late = threading.Event()
 
-        def look() -> None:
-            if len(list(running.reports.glob("*.started"))) < processes and running.popen.poll() is None:
-                late.set()
-                end(running.popen)
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+    number: int = 0
+    store: Any = None
+    """By which they know each other: `met`. Outside torchrun there is none."""
 
-        timer = threading.Timer(limit_s, look)
-        timer.daemon = True
-        timer.start()
+    @classmethod
+    def here(cls) -> "Node":
+        """From the environment, without a store."""
+        names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1, "GROUP_RANK": 0}
+        return cls(*(int(os.environ.get(name, default)) for name, default in names.items()))
+
+    def once(self, what: str, act: Callable[[], str]) -> str:
+        """What `act` returns in the node's first process, told to all processes of the node; they wait for as long as it takes.
+
+        They need no limit: torchrun ends them when the first one fails.
+
+        Args:
+            what: a name of this call's own.
+        """
+        if self.local_world == 1:
+            return act()
+        key = f"node/{self.number}/{what}"
+        if not self.local_rank:
+            self.store.set(key, act())
+        while not self.store.check([key]):  # its `wait` would keep other threads of this process from the store
+            time.sleep(_LOOK_S)
+        return str(self.store.get(key).decode())
+
+    @contextlib.contextmanager
+    def folder(self, name: str) -> Iterator[Path]:
+        """A temporary folder that the processes of the node share; its first process removes it."""
+        path = Path(self.once(f"folder/{name}", lambda: tempfile.mkdtemp(prefix=f"{name}-")))
         try:
-            code = running.popen.wait()
+            yield path
         finally:
-            timer.cancel()
-        if late.is_set():
-            raise StepError(
-                f"torchrun has not started {processes} process(es) of {name} within {limit_s:g} s",
-                where="torchrun",
-                remedy=f"Look at the load and the network of the machine, or raise {START_TIMEOUT}.",
-            )
-        if code:
-            raise running.failure()
+            if not self.local_rank:
+                shutil.rmtree(path, ignore_errors=True)
 
 
-def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type[Exception]) -> Any:
-    """The store through which torchrun's processes meet, once all of them have arrived.
+def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type[Exception]) -> Node:
+    """This process, when all processes of torchrun's environment are there; at once where there is no other.
 
     The process group itself would wait as long as its slowest operation may take: half an hour.
 
@@ -180,20 +195,23 @@ def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type
     Raises:
         StepError: some process did not arrive within `start_timeout_s`.
     """
-    limit_s, world = start_timeout_s(), int(os.environ["WORLD_SIZE"])
+    node = Node.here()
+    if node.world == 1:
+        return node
+    limit_s = start_timeout_s()
     limit = timedelta(seconds=limit_s)
     try:
-        store, rank, _ = next(rendezvous("env://", timeout=limit))
-        keys = [f"here/{other}" for other in range(world)]
-        store.set(keys[rank], "")
+        store, _, _ = next(rendezvous("env://", timeout=limit))
+        keys = [f"here/{other}" for other in range(node.world)]
+        store.set(keys[node.rank], "")
         store.wait(keys, limit)
     except failure as error:
         raise StepError(
-            f"not all of {world} processes have come within {limit_s:g} s",
+            f"not all of {node.world} processes have come within {limit_s:g} s",
             where="start of the process group",
             remedy=f"Look at the logs of the others and at the network between them, or raise {START_TIMEOUT}.",
         ) from error
-    return store
+    return replace(node, store=store)
 
 
 def start_timeout_s() -> float:
@@ -210,15 +228,3 @@ def start_timeout_s() -> float:
     if not 0 < value < float("inf"):
         raise ConfigError(f"{text!r} is not a number of seconds above 0", where=START_TIMEOUT, remedy="Correct the variable.")
     return value
-
-
-def _loopback() -> dict[str, str]:
-    """Without a network gloo finds no address for the machine's name, but the loopback interface is always there."""
-    names = [name for _, name in socket.if_nameindex()]
-    return {"GLOO_SOCKET_IFNAME": "lo"} if "lo" in names and "GLOO_SOCKET_IFNAME" not in os.environ else {}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

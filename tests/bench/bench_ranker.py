@@ -22,7 +22,8 @@ from ranker_rivals import Learner, OfArrays, OfFrame, OfNumpy, RowNetwork
 from timing import paired
 from torch.utils.data import DataLoader, Dataset
 from tritower import schema, storage
-from tritower.ranker import batches, launch, normaliser, preparation, rows, training
+from tritower.jobs import open_launcher
+from tritower.ranker import batches, normaliser, preparation, rows, step, training
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.process_group import ProcessGroup
@@ -83,7 +84,7 @@ def compare(name: str, data: rows.Rows, few: rows.Rows, matrix_TD: np.ndarray, *
         model = ClickModel(config.network, dim=DIM, features=FEATURES)
         Trainer(
             model, train=data, validation=few, matrix_TD=matrix_TD, config=config, group=ProcessGroup(), checkpoints="",
-            failures=Path(),
+            failures="never",
         ).run()  # fmt: skip
 
     scale = {"naive": SHARE, "peer": SHARE}
@@ -146,7 +147,8 @@ def two_processes(folder: Path) -> dict:
             launch=LaunchConfig(processes=processes, threads=1),
         )
         model = folder / name
-        launch.run(features=folder / "features", embeddings=folder / "embeddings", model=model, failures=folder, config=config)
+        places = {"features": str(folder / "features"), "embeddings": str(folder / "embeddings"), "model": str(model)}
+        open_launcher().run(step.job(**places, config=config))
         return float(storage.read_json(model / "metrics.json")["train_cpu_seconds"])
 
     def side_by_side(epochs: int) -> float:

@@ -1,33 +1,34 @@
-"""The `tune` component as a plain call, with KFP's own artifacts and a real child process."""
+"""The `tune` component as a plain call, with KFP's own artifacts and real trials of the ranker."""
 
 import json
-import sys
 from pathlib import Path
 
 import yaml
 from kfp import compiler, dsl
 from tritower.tuning.component import tune
 
-TRAINER = Path(__file__).parents[1] / "support" / "trainer.py"
+from tests.support.ranker_log import write_log
 
 
-def test_returns_a_config_for_the_tuned_step(tmp_path):
+def test_returns_a_config_for_the_ranker(tmp_path):
+    log = write_log(tmp_path, requests={"train": 100, "validation": 50})
     config = {  # as KFP sends it: numbers as floats
-        "trials": 3.0,
-        "space": [{"name": "rate", "kind": "double", "low": 0.001, "high": 0.1, "log": True}],
-        "fixed": {"width": "128,64"},
-        "command": [sys.executable, str(TRAINER), "--model={model}", "--metrics={metrics}", "--config={config}"],
+        "trials": 1.0,
+        "space": [{"name": "learning_rate", "kind": "double", "low": 0.003, "high": 0.01, "log": True}],
+        "fixed": {"epochs": 2.0, "batch_size": 64.0},
     }
     outputs = {
         "best": dsl.Artifact(uri=str(tmp_path / "best.json"), metadata={}),
         "report": dsl.HTML(uri=str(tmp_path / "report.html"), metadata={}),
         "metrics": dsl.Metrics(uri=str(tmp_path / "metrics.json"), metadata={}),
     }
-    inputs = {name: dsl.Dataset(uri=str(tmp_path / name)) for name in ("features", "embeddings")}
+    inputs = {"features": dsl.Dataset(uri=str(log.features)), "embeddings": dsl.Dataset(uri=str(log.embeddings))}
     knobs = tune.python_func(**inputs, **outputs, config=config)
-    assert knobs["width"] == "128,64" and 0.001 <= float(knobs["rate"]) <= 0.1
+    found = knobs.pop("learning_rate", None)  # no knob where the trial was no better than the default
+    assert knobs == config["fixed"] and (found is None or 0.003 <= float(found) <= 0.01)
+    knobs |= {"learning_rate": found} if found else {}
     assert json.loads((tmp_path / "best.json").read_text())["knobs"] == knobs
-    assert outputs["metrics"].metadata["trials"] == 3
+    assert outputs["metrics"].metadata["trials"] == 1
     assert all(Path(artifact.path).is_file() for artifact in outputs.values())
 
 

@@ -4,10 +4,10 @@ import contextlib
 
 from tritower.encoder import distributed
 from tritower.errors import StepError
-from tritower.ranker import place
+from tritower.ranker import process_group
 
 with contextlib.suppress(StepError):
     distributed.join()
     raise AssertionError("the encoder's process joined nobody")
-with place.joined("cpu"):
+with process_group.joined("cpu"):
     pass

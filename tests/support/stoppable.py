@@ -22,14 +22,13 @@ def act(deed: str, folder: str, done: dsl.Input[Dataset], out: Output[Dataset]) 
     import time
     from pathlib import Path
 
-    from tritower import processes, storage
+    from tritower import jobs, storage
     from tritower.errors import DataError
 
     (Path(folder) / "step").write_text(str(os.getpid()))
-    if deed == "train":
-        processes.torchrun("tests.support.worker", ["sleep", folder], processes=2)
-    elif deed == "refuse":
-        processes.torchrun("tests.support.worker", ["refuse", folder], processes=2)
+    if deed in ("train", "refuse"):
+        words = ("sleep" if deed == "train" else "refuse", folder)
+        jobs.open_launcher().run(jobs.Job(name="two", module="tests.support.worker", arguments=words, processes=2))
     elif deed == "sleep":
         time.sleep(600)
     elif deed == "forge":

@@ -17,7 +17,7 @@ if knobs.get("fail") == "yes":
 rate, width = float(knobs.get("rate", 0.5)), knobs.get("width", "64")
 peak = 0.8 if width == "128,64" else 0.7
 Path(given["model"]).mkdir(parents=True)
-with Path(given["metrics"]).open("a") as out:
+with Path(given["metrics-file"]).open("a") as out:
     for epoch in range(1, int(knobs.get("epochs", 3)) + 1):
         auc = peak - 0.2 * (math.log10(rate) + 2) ** 2 - 0.05 / epoch
         out.write(f"log_loss={1 - auc}\nauc={'nan' if knobs.get('nan') else auc}\n")

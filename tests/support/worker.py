@@ -6,6 +6,7 @@
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,12 +22,24 @@ if deed == "break" and rank == "1":
 if deed == "die" and rank == "1":
     os.kill(os.getpid(), signal.SIGKILL)
 if deed == "join":
-    from tritower.ranker import place
+    from tritower.ranker import process_group
 
-    with place.joined("cpu") as mine:
+    with process_group.joined("cpu") as mine:
         if mine.mean(mine.rank) != 0.5:
             raise DataError("the mean of 0 and 1 is another")
     sys.exit(0)
+if deed == "stumble":
+    from tritower.ranker import process_group
+
+    def make() -> str:
+        raise DataError("nothing to share")
+
+    with process_group.joined("cpu") as mine:
+        mine.node.once("nothing", make)
+if deed == "litter":
+    tempfile.mkdtemp()
+    print("littered", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 if deed in ("die", "lost"):
     # What a library says whose other end is gone.
     time.sleep(0.5)

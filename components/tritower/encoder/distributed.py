@@ -7,6 +7,7 @@ from torch import cuda
 from torch.distributed.rendezvous import rendezvous
 
 from tritower import processes
+from tritower.processes import Node
 
 
 def rank() -> int:
@@ -19,15 +20,17 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join() -> None:
+def join() -> Node:
     """Join torchrun's process group, where there is one: NCCL on GPUs, gloo on CPUs.
 
     Raises:
         StepError: not all processes have come in time; see `processes.met`.
     """
-    if world() > 1 and not dist.is_initialized():
-        store = processes.met(rendezvous, dist.DistError)
-        dist.init_process_group("nccl" if cuda.is_available() else "gloo", store=store, rank=rank(), world_size=world())
+    node = processes.met(rendezvous, dist.DistError)
+    if node.world > 1:
+        backend = "nccl" if cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=node.store, rank=node.rank, world_size=node.world)
+    return node
 
 
 def wait() -> None:

@@ -1,4 +1,4 @@
-"""The steps of the encoder: files in, files and numbers out."""
+"""The steps of the encoder: locations in, locations and numbers out."""
 
 import contextlib
 import hashlib
@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,31 +20,34 @@ from pyarrow import feather
 from sentence_transformers import SentenceTransformer
 
 from tritower import config as knobs
-from tritower import processes, storage, threads
-from tritower.encoder import backends, distributed, embedding, finetuning, models, tables, training
+from tritower import storage, threads
+from tritower.encoder import backends, checkpoint, distributed, embedding, finetuning, models, tables, training
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.errors import ArtifactError
+from tritower.jobs import Job, Resources, open_launcher
 from tritower.logs import phase
-from tritower.storage import manifest
+from tritower.processes import Node
+from tritower.storage import staging
+from tritower.storage.staging import Staged
 
 LOG = logging.getLogger(__name__)
 
 
 def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, encoder: str | Path = "") -> dict[str, Any]:
-    """Embed every text of `dataset`/texts.parquet once.
+    """Embed every text of `dataset`/texts.parquet once. All places are locations of any scheme.
 
     With a fine-tuned encoder, texts that are descriptions and nothing else are embedded by the model it was tuned from (see
     `EmbedConfig.descriptions`); the hash in encoder.json is then of both.
 
     Writes `embeddings`/matrix.npy, encoder.json (see schema.py) and index.arrow (the 128-bit key of each row's text), whole or
-    not at all. Under torchrun every process calls this and computes its share; with `processes` above 1 it starts torchrun
-    itself.
+    not at all. Under torchrun every process calls this and computes its share; with `processes` above 1 it starts them itself.
+    Nodes without a common disk need `embeddings` or `config.cache` in a store: there they find each other's vectors.
 
     An empty text gets the vector of its special tokens; a text longer than the model reads is cut, and counted.
 
     Args:
-        encoder: folder, distribution or hub id of the model; `config.model` when empty.
+        encoder: location, distribution or hub id of the model; `config.model` when empty.
 
     Returns:
         The content of encoder.json; in processes other than the first, nothing.
@@ -55,34 +59,48 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
         StorageError: another process is writing `embeddings`.
     """
     if config.processes > 1 and "WORLD_SIZE" not in os.environ:
-        _torchrun(config, "embed", f"--dataset={dataset}", f"--embeddings={embeddings}", f"--encoder={encoder}")
-        info: dict[str, Any] = storage.read_json(Path(embeddings) / "encoder.json")
-        return info
+        places = {"embeddings": str(embeddings)}
+        open_launcher().run(_job("embed", config, {"dataset": str(dataset), "encoder": str(encoder)}, places))
+        return _told(embeddings, "encoder.json")
     torch.set_num_threads(threads.chosen())
-    distributed.join()
-    shards = Path(embeddings).with_name(f".{Path(embeddings).name}.shards")
-    with contextlib.nullcontext() if config.cache else _alone(shards, "the vectors of another embed step"):
-        info = _embed(Path(dataset), Path(embeddings), str(encoder), config, shards)
-        if not config.cache and info:
-            shutil.rmtree(shards, ignore_errors=True)
-    return info
+    node = distributed.join()
+    wanted = str(encoder) or config.model
+    with staging.staged({"dataset": str(dataset), **_stored(wanted)}, {"embeddings": str(embeddings)}, node=node) as here:
+        shards = _beside(embeddings, "shards")
+        folder = models.find(str(here.paths.get("base", wanted)))
+        with contextlib.nullcontext() if config.cache else _alone(shards, "the vectors of another embed step"):
+            info = _embed(here["dataset"], here["embeddings"], folder, wanted, config, config.cache.rstrip("/") or shards)
+            if not config.cache and info:
+                storage.remove(shards)
+        return info
 
 
-def _alone(folder: Path, purpose: str) -> contextlib.AbstractContextManager[Any]:
-    """Keep a folder to this run; the first of several processes does so for all."""
-    return contextlib.nullcontext() if distributed.rank() else storage.exclusive(folder, purpose)
+def _stored(model: str) -> dict[str, str]:
+    """The input `base` where a model is in a store; other names are for `models.find`."""
+    return {} if storage.is_local(model) else {"base": model}
 
 
-def _embed(dataset: Path, embeddings: Path, encoder: str, config: EmbedConfig, shards: Path) -> dict[str, Any]:
-    """See `embed`; `shards` keeps the vectors where no cache is given."""
+def _beside(location: str | Path, what: str) -> str:
+    """The location of what is kept while the folder at `location` is made."""
+    if storage.is_local(location):
+        path = storage.local_path(location)
+        return str(path.with_name(f".{path.name}.{what}"))
+    return f"{str(location).rstrip('/')}.{what}"
+
+
+def _alone(location: str, purpose: str) -> contextlib.AbstractContextManager[Any]:
+    """Keep a local folder to this run; the first of several processes does so for all."""
+    if distributed.rank() or not storage.is_local(location):
+        return contextlib.nullcontext()
+    return storage.exclusive(storage.local_path(location), purpose)
+
+
+def _embed(dataset: Path, embeddings: Path, folder: Path, wanted: str, config: EmbedConfig, root: str) -> dict[str, Any]:
+    """See `embed`; the vectors are kept below the location `root`."""
     start = time.perf_counter()
-    if not distributed.rank():
-        manifest.check(dataset)
     texts = tables.texts(dataset)
-    wanted = encoder or config.model
-    folder = models.find(wanted)
     parts = _parts(folder, dataset, len(texts), config)
-    filled = [_fill(part, texts, config, config.cache.rstrip("/") or str(shards)) for part in parts]
+    filled = [_fill(part, texts, config, root) for part in parts]
     distributed.wait()
     if distributed.rank():
         return {}
@@ -212,33 +230,32 @@ def finetune(
         StepError: a training process failed.
         StorageError: another process trains with these checkpoints.
     """
+    outputs = {"model": str(model), "report": str(report), "metrics": str(metrics)}
     if config.processes > 1 and "WORLD_SIZE" not in os.environ:
-        _torchrun(config, "finetune", f"--dataset={dataset}", f"--model={model}", f"--report={report}", f"--metrics={metrics}")
-        done: dict[str, Any] = storage.read_json(Path(model) / "finetune.json")["numbers"]
+        open_launcher().run(_job("finetune", config, {"dataset": str(dataset)}, outputs))
+        done: dict[str, Any] = _told(model, "finetune.json")["numbers"]
         return done
-    base = models.find(config.model)
-    if config.epochs == 0:
-        return _hand_on(base, config.model, Path(model), report, metrics)
     torch.set_num_threads(threads.chosen())
-    distributed.join()
-    if not distributed.rank():
-        manifest.check(dataset)
-    checkpoints = Path(config.checkpoints or Path(model).with_name(f".{Path(model).name}.checkpoints"))
-    with _alone(checkpoints, "the checkpoints of another fine-tuning"):
-        return _learn(Path(dataset), Path(model), base, config, report, metrics, checkpoints)
+    node = distributed.join()
+    with staging.staged({"dataset": str(dataset), **_stored(config.model)}, outputs, node=node) as here:
+        base = models.find(str(here.paths.get("base", config.model)))
+        if config.epochs == 0:
+            return _hand_on(base, config.model, here)
+        checkpoints = config.checkpoints or _beside(model, "checkpoints")
+        with _alone(checkpoints, "the checkpoints of another fine-tuning"):
+            numbers = _learn(here, base, config, checkpoints, node)
+        if numbers and not config.checkpoints:
+            storage.remove(checkpoints)
+        return numbers
 
 
-def _learn(
-    dataset: Path,
-    model: Path,
-    base: Path,
-    config: FinetuneConfig,
-    report: str | Path,
-    metrics: str | Path,
-    checkpoints: Path,
-) -> dict[str, Any]:
+def _learn(here: Staged, base: Path, config: FinetuneConfig, checkpoints: str, node: Node) -> dict[str, Any]:
     """Measure, train, measure again and write; see `finetune`."""
-    start = time.perf_counter()
+    start, dataset = time.perf_counter(), here["dataset"]
+    folder, store = (
+        (storage.local_path(checkpoints), "") if storage.is_local(checkpoints) else (here.folder / "checkpoints", checkpoints)
+    )
+    node.once("checkpoint", lambda: checkpoint.fetch(store, folder) if store else "")
     texts = tables.texts(dataset)
     encoder = models.load(base, _device())
     with phase(LOG, "training examples") as counts:
@@ -250,7 +267,7 @@ def _learn(
             judge = finetuning.Judge(dataset, config, texts)
             before = judge(encoder)
     with phase(LOG, "fine-tune") as counts:
-        facts = training.train(encoder, *finetuning.with_titles(clicks, texts, config), config, checkpoints)
+        facts = training.train(encoder, *finetuning.with_titles(clicks, texts, config), config, folder, store)
         counts.update(steps=facts["steps"], triplets=facts["triplets"], loss=round(facts["loss"], 4))
     if not first:
         return {}
@@ -269,10 +286,8 @@ def _learn(
     name = f"{config.model}, fine-tuned" if accepted else config.model
     note = _note(name, base, config.model, words, numbers)
     sample = texts[:: max(1, len(texts) // 256)] if config.export else []
-    _write_model(model, encoder if accepted else None, base, note | {"settings": facts["settings"]}, sample)
-    _write_results(numbers, finetuning.page(judge, before, after, facts, config), report, metrics)
-    if not config.checkpoints:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    _write_model(here["model"], encoder if accepted else None, base, note | {"settings": facts["settings"]}, sample)
+    _write_results(numbers, finetuning.page(judge, before, after, facts, config), here)
     return numbers
 
 
@@ -306,12 +321,14 @@ def _account(folder: Path) -> dict[str, Any]:
     return storage.read_json(note) if note.exists() else {}
 
 
-def _hand_on(base: Path, name: str, model: Path, report: str | Path, metrics: str | Path) -> dict[str, Any]:
+def _hand_on(base: Path, name: str, here: Staged) -> dict[str, Any]:
+    if distributed.rank():
+        return {}
     verdict = "epochs is 0: the base model is handed on as it is"
     LOG.info("%s", verdict)
     numbers = {"accepted": 0, "steps": 0}
-    _write_model(model, None, base, _note(name, base, name, verdict, numbers), [])
-    _write_results(numbers, f"<!doctype html><title>Encoder</title><p>{verdict}</p>\n", report, metrics)
+    _write_model(here["model"], None, base, _note(name, base, name, verdict, numbers), [])
+    _write_results(numbers, f"<!doctype html><title>Encoder</title><p>{verdict}</p>\n", here)
     return numbers
 
 
@@ -324,15 +341,31 @@ def _note(name: str, base: Path, given: str, verdict: str, numbers: dict[str, An
     return {"name": name, **first, "verdict": verdict, "numbers": numbers}
 
 
-def _write_results(numbers: dict[str, Any], page: str, report: str | Path, metrics: str | Path) -> None:
-    if metrics:
-        storage.write_json(metrics, numbers)
-    if report:
-        with storage.atomic_file(report) as file:
+def _write_results(numbers: dict[str, Any], page: str, here: Staged) -> None:
+    if "metrics" in here.paths:
+        storage.write_json(here["metrics"], numbers)
+    if "report" in here.paths:
+        with storage.atomic_file(here["report"]) as file:
             file.write_text(page, encoding="utf-8")
 
 
-def _torchrun(config: EmbedConfig | FinetuneConfig, *arguments: str) -> None:
-    each = {"OMP_NUM_THREADS": str(max(1, threads.available() // config.processes))}
-    words = [*arguments, f"--config={json.dumps(knobs.to_dict(config))}"]
-    processes.torchrun("tritower.encoder", words, processes=config.processes, environment=each)
+def _job(step: str, config: EmbedConfig | FinetuneConfig, inputs: dict[str, str], outputs: dict[str, str]) -> Job:
+    """A step in several processes; the places are locations, empty ones are none."""
+    each = max(1, threads.available() // config.processes)
+    return Job(
+        name=step,
+        module="tritower.encoder",
+        arguments=(step, f"--config={json.dumps(knobs.to_dict(config))}"),
+        inputs={name: place for name, place in inputs.items() if place},
+        outputs={name: place for name, place in outputs.items() if place},
+        processes=config.processes,
+        environment={"OMP_NUM_THREADS": str(each)},
+        resources=Resources(cpus=each * config.processes),
+    )
+
+
+def _told(location: str | Path, name: str) -> dict[str, Any]:
+    """A JSON file of the folder that a job wrote."""
+    with tempfile.TemporaryDirectory(prefix="told-") as scratch:
+        found: dict[str, Any] = storage.read_json(storage.fetch(f"{location}/{name}", Path(scratch) / name))
+    return found

@@ -28,7 +28,7 @@ LOG = logging.getLogger(__name__)
 
 
 def train(
-    model: SentenceTransformer, clicks: Clicks, texts: Sequence[str], config: FinetuneConfig, folder: Path
+    model: SentenceTransformer, clicks: Clicks, texts: Sequence[str], config: FinetuneConfig, folder: Path, store: str = ""
 ) -> dict[str, Any]:
     """Train `model` in place; under torchrun, every process calls this with the same arguments.
 
@@ -36,6 +36,7 @@ def train(
         clicks: examples by text number.
         texts: the text of each number.
         folder: where checkpoints go; a whole one that is there is resumed.
+        store: location that they are also sent to, for nodes whose folders do not outlive them; empty for none.
 
     Returns:
         loss (mean over the last tenth of the steps), losses (one per step), steps, triplets, resumed_at (step).
@@ -61,6 +62,7 @@ def train(
     with _prepared(model, rows, config) as small:
         tokens = {int(number): small.translate(row) for number, row in zip(numbers, rows, strict=True)}
         trainer = _trainer(model, clicks, tokens, small.pad, config, folder, world)
+        trainer.store = store
         resumed = checkpoint.latest(folder)
         if resumed and storage.read_json(resumed / "complete.json")["fingerprint"] != trainer.fingerprint:
             LOG.warning("checkpoint %s is of other data or settings and is not used", resumed)

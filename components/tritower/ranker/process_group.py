@@ -14,16 +14,17 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from tritower import processes
+from tritower.processes import Node
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One process of a training: `rank` of `world_size`, on `device`; `local_rank` counts within the machine."""
+    """One process of a training: `rank` of `world_size`, on `device` of `node`."""
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    node: Node = field(default_factory=Node)
 
     def all_reduce_mean(self, gradient_P: Tensor) -> None:
         """Put the mean over all processes in the place of each one's gradients.
@@ -54,6 +55,16 @@ class ProcessGroup:
             dist.barrier()
 
 
+def threads(wanted: int) -> int:
+    """CPU threads of each process: what is wanted unless 0, else OMP_NUM_THREADS, else one.
+
+    The matrices are small: threads wait for each other more than they compute (on two busy cores two threads took ten times
+    the CPU seconds of one). Processes scale instead.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return wanted or (int(given) if given.isdigit() and int(given) else 1)
+
+
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[ProcessGroup]:
     """Join the process group that torchrun's environment describes (none outside torchrun), and leave it at the end.
@@ -64,25 +75,24 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     Raises:
         StepError: not all processes have come in time; see `processes.met`.
     """
-    rank, world, local = (int(os.environ.get(name, default)) for name, default in _VARIABLES)
+    node = processes.met(rendezvous, dist.DistError)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    group = ProcessGroup(rank, world, local, torch.device("cuda", local) if use_cuda else torch.device("cpu"))
+    own = torch.device("cuda", node.local_rank) if use_cuda else torch.device("cpu")
     if use_cuda:
-        torch.cuda.set_device(group.device)
-    if world > 1:
-        more: dict[str, Any] = {"device_id": group.device} if use_cuda else {}
-        store = processes.met(rendezvous, dist.DistError)
-        dist.init_process_group("nccl" if use_cuda else "gloo", store=store, rank=rank, world_size=world, **more)
+        torch.cuda.set_device(own)
+    if node.world > 1:
+        more: dict[str, Any] = {"device_id": own} if use_cuda else {}
+        backend = "nccl" if use_cuda else "gloo"
+        dist.init_process_group(backend, store=node.store, rank=node.rank, world_size=node.world, **more)
     try:
-        yield group
+        yield ProcessGroup(node.rank, node.world, own, node)
     finally:
-        if world > 1:
+        if node.world > 1:
             dist.destroy_process_group()
 
 
 # torch 2.13 gave the function another name, and warns at every call of the old one.
 _gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 def multiplies_bf16(device: torch.device) -> bool:

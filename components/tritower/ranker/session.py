@@ -19,7 +19,7 @@ from tritower.errors import DataError
 from tritower.metrics import examination
 from tritower.ranker import artifact, checkpoint, measure, preparation, rows
 from tritower.ranker.artifact import Artifact
-from tritower.ranker.config import RankerConfig
+from tritower.ranker.config import NetworkConfig, RankerConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.preparation import Prepared
 from tritower.ranker.process_group import ProcessGroup
@@ -35,10 +35,9 @@ def train(
     embeddings: Path,
     model: Path,
     work: Path,
-    failures: Path,
+    failures: str,
     config: RankerConfig,
     group: ProcessGroup,
-    shared: bool = False,
     metrics_file: Path | None = None,
 ) -> None:
     """Train and, in rank 0, write the model folder.
@@ -47,11 +46,10 @@ def train(
         features: the features step's output.
         embeddings: the encoder's matrix.
         model: folder to write.
-        work: folder for memory-mapped rows, emptied first.
-        failures: folder for the batch of a loss that is not finite.
+        work: folder for memory-mapped rows, emptied first; the processes of a node share it.
+        failures: location of the folder for the batch of a loss that is not finite.
         config: the knobs.
         group: this process among the others.
-        shared: all processes of this machine have the same `work`; one of them makes the rows, all map them.
         metrics_file: gets the validation figures of the first member as they come.
 
     Raises:
@@ -60,17 +58,9 @@ def train(
     """
     matrix_TD, encoder = rows.load_embeddings(embeddings)
     names = rows.feature_names(features)
-    prepared = _prepare(features, work, names, config, group if shared else ProcessGroup())
+    prepared = _prepare(features, work, names, config, group)
     train_rows, validation = prepared.train, prepared.validation
-    classes = int(prepared.class_K.max(initial=-1)) + 1
-    network = replace(config.network, occupation_classes=classes, descriptions=prepared.described)
-    config = replace(config, network=network)
-    if not config.network.descriptions:
-        logger.info("the document tower sees no descriptions: none are known, or they are switched off")
-    if config.network.position != "none" and not np.any(train_rows.position):
-        # Examination and relevance could not be told apart.
-        logger.info("no position is known: training without position bias")
-        config = replace(config, network=replace(config.network, position="none"))
+    config = replace(config, network=_supported(config.network, prepared))
     share = float(np.asarray(train_rows.clicked).mean())
     if not 0 < share < 1:
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
@@ -80,18 +70,7 @@ def train(
         share=share, slope=_position_slope(train_rows) if config.network.position != "none" else None,
         data=_digest_of_data(names, train_rows, validation, rows.encoder_hash(encoder)),
     )  # fmt: skip
-    trainers = [
-        ensemble.train_member(
-            replace(config, training=replace(config.training, seed=config.training.seed + number)),
-            f"member {number + 1} of {config.training.members}",
-            metrics_file=metrics_file if number == 0 and not config.training.distil else None,
-        )
-        for number in range(config.training.members)
-    ]
-    kept = trainers
-    if config.training.distil:
-        own = replace(config, training=replace(config.training, seed=config.training.seed + config.training.members))
-        kept = [ensemble.train_member(own, "distilled network", teachers=trainers, metrics_file=metrics_file)]
+    trainers, kept = ensemble.train_all(config, metrics_file)
     seconds = time.perf_counter() - start
     cpu_seconds = group.mean(time.process_time() - cpu_start) * group.world_size
     figures = together(kept)
@@ -107,6 +86,19 @@ def train(
     group.barrier()
 
 
+def _supported(network: NetworkConfig, prepared: Prepared) -> NetworkConfig:
+    """The network without the parts that the rows have nothing for."""
+    classes = int(prepared.class_K.max(initial=-1)) + 1
+    network = replace(network, occupation_classes=classes, descriptions=prepared.described)
+    if not network.descriptions:
+        logger.info("the document tower sees no descriptions: none are known, or they are switched off")
+    if network.position != "none" and not np.any(prepared.train.position):
+        # Examination and relevance could not be told apart.
+        logger.info("no position is known: training without position bias")
+        network = replace(network, position="none")
+    return network
+
+
 def together(trainers: list[Trainer]) -> dict[str, float]:
     """Validation figures of the members' mean probability of a click as shown."""
     validation = trainers[0].validation
@@ -117,14 +109,17 @@ def together(trainers: list[Trainer]) -> dict[str, float]:
 
 
 def _prepare(features: Path, work: Path, names: list[str], config: RankerConfig, group: ProcessGroup) -> Prepared:
-    """The rows, made by one process of the machine and mapped by all."""
+    """The rows, made by one process of the node and mapped by all."""
     with logs.phase(logger, "prepare rows") as counts:
-        if group.local_rank == 0:
+
+        def make() -> str:
             preparation.prepare(
                 features, work, names=names, sample=config.training.normaliser_rows, kind=config.training.normaliser,
                 occupations=config.network.occupation_classes, descriptions=config.network.descriptions,
             )  # fmt: skip
-        group.barrier()
+            return ""
+
+        group.node.once("rows", make)
         prepared = preparation.read(work)
         counts["train"], counts["validation"] = len(prepared.train), len(prepared.validation)
         counts["features"] = len(names)
@@ -140,10 +135,26 @@ class EnsembleTrainer:
     matrix_TD: NDArray[Any]
     features: int
     group: ProcessGroup
-    failures: Path
+    failures: str
     share: float
     slope: float | None
     data: str
+
+    def train_all(self, config: RankerConfig, metrics_file: Path | None) -> tuple[list[Trainer], list[Trainer]]:
+        """Train the members and, where asked for, one network that learns from them: the members, and what to keep."""
+        training = config.training
+        members = [
+            self.train_member(
+                replace(config, training=replace(training, seed=training.seed + number)),
+                f"member {number + 1} of {training.members}",
+                metrics_file=metrics_file if number == 0 and not training.distil else None,
+            )
+            for number in range(training.members)
+        ]
+        if not training.distil:
+            return members, members
+        own = replace(config, training=replace(training, seed=training.seed + training.members))
+        return members, [self.train_member(own, "distilled network", teachers=members, metrics_file=metrics_file)]
 
     def train_member(
         self, config: RankerConfig, name: str, *, teachers: Sequence[Trainer] = (), metrics_file: Path | None = None

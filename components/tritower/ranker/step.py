@@ -1,5 +1,6 @@
 """The ranker's input and output: features and embeddings in, a model folder and scores out."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -9,20 +10,51 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tritower import logs, schema, storage
+from tritower.config import to_dict
 from tritower.errors import ArtifactError
-from tritower.ranker import artifact, launch, rows
+from tritower.jobs import Job, Resources, open_launcher
+from tritower.ranker import artifact, process_group, rows
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.scoring import Scorer
 from tritower.storage import manifest
 
 logger = logging.getLogger(__name__)
 _KEYS = ["row", "request", "query_text", "document_text"]
+_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # glibc would map each tensor of a training step anew, or cut the heap's end off after it, depending on what lay there
+    # before: clearing the pages took up to a quarter of a step.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # glibc refuses more
+    "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+}
+
+
+def job(*, features: str, embeddings: str, model: str, config: RankerConfig) -> Job:
+    """A training as any launcher runs it; the locations are as in `train`, of any scheme.
+
+    It writes `model`, and beside it, in `<model>.failures`, the batch of a loss that is not finite.
+    """
+    threads = process_group.threads(config.launch.threads)
+    return Job(
+        name="ranker",
+        module="tritower.ranker",
+        arguments=(f"--config={json.dumps(to_dict(config))}",),
+        inputs={"features": features, "embeddings": embeddings},
+        outputs={"model": model},
+        processes=config.launch.processes,
+        environment={"OMP_NUM_THREADS": str(threads), **_ENVIRONMENT},
+        resources=Resources(
+            cpus=threads * config.launch.processes, gpus=config.launch.processes if config.launch.device == "cuda" else 0
+        ),
+    )
 
 
 def train(
     *, features: str | Path, embeddings: str | Path, model: str | Path, scores: str | Path, config: RankerConfig
 ) -> dict[str, float]:
-    """Train in `config.launch.processes` torchrun processes, then score validation and test.
+    """Train in `config.launch.processes` processes on this machine, then score validation and test.
+
+    After a failure, the next attempt resumes from the checkpoint.
 
     Args:
         features: folder with train, validation and (optionally) test.
@@ -35,15 +67,12 @@ def train(
         Validation figures, steps, seconds and rows per second.
 
     Raises:
-        StepError: training failed; the message has the tail of its log.
-        NonFiniteLossError: training diverged; the batch is saved beside `model`.
+        StepError: a process was killed, or did not start.
+        NonFiniteLossError: training diverged; the batch is saved in `<model>.failures`.
     """
     features, model = Path(features), Path(model)
-    failures = model.with_name(f"{model.name}.failures")
-    manifest.check(features, embeddings)
-    rows.load_embeddings(Path(embeddings))
     with logs.phase(logger, f"train in {config.launch.processes} process(es)"):
-        launch.run(features=features, embeddings=Path(embeddings), model=model, failures=failures, config=config)
+        open_launcher().run(job(features=str(features), embeddings=str(embeddings), model=str(model), config=config))
     splits = [name for name in rows.splits(features) if name in ("validation", "test")]
     _score(features, Path(embeddings), model, Path(scores), splits)
     metrics: dict[str, float] = storage.read_json(model / "metrics.json")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from tritower.errors import DataError, NonFiniteLossError
+from tritower.errors import DataError, NonFiniteLossError, StepError
 from tritower.ranker import batches, checkpoint, measure
 from tritower.ranker.batches import Batch
 from tritower.ranker.config import RankerConfig
@@ -24,6 +24,7 @@ from tritower.ranker.optimiser import FlatAdamW, lr_factor
 from tritower.ranker.process_group import ProcessGroup, multiplies_bf16
 from tritower.ranker.rows import Rows
 from tritower.ranker.scalars import Scalars
+from tritower.storage import staging
 
 logger = logging.getLogger(__name__)
 _EVALUATION_BATCH = 8192
@@ -53,7 +54,7 @@ class Trainer:
         group: this process among the others.
         checkpoints: folder or URI of this very training's checkpoints; empty = none.
         metrics_file: gets the validation figures as they come, from rank 0.
-        failures: folder that gets the batch of a non-finite loss.
+        failures: location of the folder that gets the batch of a non-finite loss.
 
     Raises:
         DataError: train or validation has too few rows.
@@ -70,7 +71,7 @@ class Trainer:
         group: ProcessGroup,
         checkpoints: str,
         metrics_file: Path | None = None,
-        failures: Path,
+        failures: str,
     ) -> None:
         self.batch_size = min(config.training.batch_size, len(train)) // group.world_size * group.world_size
         if not self.batch_size or not len(validation):
@@ -143,14 +144,14 @@ class Trainer:
         return value
 
     def _stop_non_finite(self, batch: Batch, step: int) -> None:
-        path = self.failures / f"batch-{step}-rank-{self.group.rank}.safetensors"
-        self.failures.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous().cpu() for name, value in vars(batch).items()}, path)
+        where = f"{self.failures.rstrip('/')}/batch-{step}-rank-{self.group.rank}.safetensors"
+        with staging.sent(where) as file:
+            save_file({name: value.contiguous().cpu() for name, value in vars(batch).items()}, file)
         bad = [name for name, value in vars(batch).items() if name != "feature_BF" and not torch.isfinite(value).all()]
         cause = f"not finite in the batch: {', '.join(bad)}" if bad else "the batch is finite, so the weights diverged"
         raise NonFiniteLossError(
             f"the loss is not finite at step {step}; {cause}",
-            where=str(path),
+            where=where,
             remedy="Look at the saved batch; lower learning_rate or clip_norm, or mend the embeddings.",
         )
 
@@ -210,6 +211,13 @@ class Trainer:
             self.best_P.copy_(tensors["best"])
             self.progress = Progress(**state["progress"])
             logger.info("resumed at step %d of %d", self.progress.step, self.steps)
+        steps = self.group.all_gather(np.array([self.progress.step], np.float32))
+        if len(set(steps)) > 1:
+            raise StepError(
+                f"the processes would go on from different steps ({', '.join(f'{step:.0f}' for step in steps)})",
+                where=self.checkpoints,
+                remedy="Not all of them could read the newest checkpoint. Run the step again.",
+            )
 
 
 def click_loss(click_B: Tensor, skip_B: Tensor, clicked_B: Tensor) -> Tensor:

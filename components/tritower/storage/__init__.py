@@ -14,10 +14,10 @@ from tritower.storage.local import parquet_parts, read_json, write_json
 from tritower.storage.location import Location, LocationLike, is_local, local_path
 from tritower.storage.manifest import MARK
 from tritower.storage.remote import reading
-from tritower.storage.transfer import fetch, fetch_tree, local_parquet_files, upload, upload_tree
+from tritower.storage.transfer import fetch, fetch_tree, local_parquet_files, names, remove, upload, upload_tree
 
 __all__ = [
     "MARK", "Location", "LocationLike", "atomic_directory", "atomic_file", "exclusive", "fetch", "fetch_tree", "filesystem",
-    "is_hidden", "is_local", "list_files", "listing", "local_parquet_files", "local_path", "parquet_parts", "read_json",
-    "reading", "upload", "upload_tree", "write_json",
+    "is_hidden", "is_local", "list_files", "listing", "local_parquet_files", "local_path", "names", "parquet_parts",
+    "read_json", "reading", "remove", "upload", "upload_tree", "write_json",
 ]  # fmt: skip

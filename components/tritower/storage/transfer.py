@@ -127,3 +127,27 @@ def _send(files: list[tuple[Path, str]], target: Location) -> int:
                     remove(name)
             raise
     return len(sent)
+
+
+def names(location: LocationLike) -> list[str]:
+    """Keys of all objects at or under the location of a store, hidden ones included; none where nothing is.
+
+    Raises:
+        StorageError: the store cannot be reached.
+        CredentialsError: the store refuses the credentials, or there are none.
+    """
+    place = Location.parse(location)
+    with remote.reading(place):
+        return sorted(name for name, _ in objects.found(place))
+
+
+def remove(location: LocationLike) -> None:
+    """Remove the folder or the objects at a location; nothing need be there."""
+    place = Location.parse(location)
+    if place.is_local:
+        shutil.rmtree(place.local, ignore_errors=True)
+        return
+    _, take = objects.writers(place)
+    with remote.reading(place):
+        for name in names(place):
+            take(name)

@@ -1,9 +1,10 @@
 """The search space and the knobs of the search."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from tritower.config import check
+from tritower.config import Removed, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,20 +95,10 @@ class TuningConfig:
     """Seconds after which a trial is stopped and counts as failed, above 0."""
 
     storage: str = ""
-    """SQLite file that keeps the search, so that it goes on after an interruption; empty keeps it in the step's output."""
+    """SQLite file that keeps the search, so that it goes on after an interruption: on a disk of this machine. Empty keeps it
+    while the search lasts."""
 
-    command: tuple[str, ...] = (
-        "{python}",
-        "-m",
-        "tritower.ranker",
-        "--features={features}",
-        "--embeddings={embeddings}",
-        "--model={model}",
-        "--metrics-file={metrics}",
-        "--config={config}",
-    )
-    """The tuned step's entry point. {python}, {features}, {embeddings}, {model} (a folder to write), {metrics} (a file to
-    append `name=value` lines to, as Katib's collector reads) and {config} (knobs as JSON) are filled in."""
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {"command": Removed("a trial runs the ranker", off=())}
 
     seed: int = 0
     """Seed of the sampler, 0 or more."""
@@ -124,6 +115,6 @@ class TuningConfig:
         check(self.prune_after_trials >= 1, "prune_after_trials", self.prune_after_trials, "of at least 1")
         check(self.prune_after_reports >= 0, "prune_after_reports", self.prune_after_reports, "of at least 0")
         check(self.trial_timeout_s > 0, "trial_timeout_s", self.trial_timeout_s, "above 0")
-        check("{config}" in " ".join(self.command), "command", self.command, "that holds {config}")
-        check("{metrics}" in " ".join(self.command), "command", self.command, "that holds {metrics}")
+        remote = "://" in self.storage and not self.storage.startswith("file://")
+        check(not remote, "storage", self.storage, "that is a path: SQLite needs a disk")
         check(self.seed >= 0, "seed", self.seed, "of at least 0")

@@ -1,9 +1,11 @@
 """The search: an Optuna study in one SQLite file, that goes on where it was interrupted."""
 
+import functools
 import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,14 @@ _log = logging.getLogger(__name__)
 _UNTUNED = "untuned"
 
 
-def open_study(storage: Path, config: TuningConfig) -> optuna.Study:
+def open_study(storage: Path, config: TuningConfig, module: str) -> optuna.Study:
     """The study of this very search: its name holds a hash of everything that makes trials comparable.
 
     Trials that an interrupted process left running are marked as failed; they are not counted against `max_failed`.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage.parent.mkdir(parents=True, exist_ok=True)
-    what = {key: to_dict(config)[key] for key in ("space", "fixed", "metric", "goal", "command")}
+    what = {key: to_dict(config)[key] for key in ("space", "fixed", "metric", "goal")} | {"module": module}
     name = f"tuning-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]}"
     pruner = optuna.pruners.MedianPruner(n_startup_trials=config.prune_after_trials, n_warmup_steps=config.prune_after_reports)
     study = optuna.create_study(
@@ -44,18 +46,22 @@ def open_study(storage: Path, config: TuningConfig) -> optuna.Study:
     return study
 
 
-def run(study: optuna.Study, config: TuningConfig, places: dict[str, Path], work: Path) -> float:
+def run(study: optuna.Study, config: TuningConfig, *, module: str, inputs: Mapping[str, str], work: Path) -> float:
     """Run the trials that are still missing; the metric of the step's own defaults, for comparison.
+
+    Args:
+        module: the tuned step's entry point; see `trial.run`.
+        inputs: option -> location that it reads.
+        work: folder for the trials' folders.
 
     Raises:
         StepError: the untuned step or more than `max_failed` trials failed.
     """
     better = max if config.goal == "maximize" else min
+    one = functools.partial(trial.run, config=config, module=module, inputs=inputs)
     if _UNTUNED not in study.user_attrs:
         with logs.phase(_log, "defaults") as counts:
-            values = trial.run(
-                config=config, knobs=dict(config.fixed or {}), places=places, folder=work / "defaults", behind=lambda *_: False
-            )
+            values = one(knobs=dict(config.fixed or {}), folder=work / "defaults", behind=lambda *_: False)
             study.set_user_attr(_UNTUNED, better(values))
             counts[config.metric] = f"{better(values):.5f}"
     failures: list[StepError] = []
@@ -69,7 +75,7 @@ def run(study: optuna.Study, config: TuningConfig, places: dict[str, Path], work
             return bool(suggested.should_prune())
 
         try:
-            return float(better(trial.run(config=config, knobs=knobs, places=places, folder=folder, behind=behind)))
+            return float(better(one(knobs=knobs, folder=folder, behind=behind)))
         except trial.Stopped:
             raise optuna.TrialPruned from None
         except StepError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from tritower import logs, storage
+from tritower.storage import staging
 from tritower.tuning import plots, search
 from tritower.tuning.config import TuningConfig
 
@@ -16,15 +17,23 @@ _log = logging.getLogger(__name__)
 
 
 def run(
-    *, features: str | Path, embeddings: str | Path, best: str | Path, report: str | Path, config: TuningConfig
+    *,
+    features: str | Path,
+    embeddings: str | Path,
+    best: str | Path,
+    report: str | Path,
+    config: TuningConfig,
+    module: str = "tritower.ranker",
 ) -> dict[str, float]:
     """Search the space, or go on with an interrupted search.
 
     Args:
-        features: the features step's folder, handed to every trial.
-        embeddings: the embed step's folder, likewise.
-        best: JSON file to write: knobs (fixed and found, ready as the ranker's config), metric, untuned, trials.
-        report: HTML file to write: history, parallel coordinates, every trial.
+        features: location of the features step's folder, for every trial.
+        embeddings: location of the embed step's folder, likewise.
+        best: location of the JSON file to write: knobs (fixed and found, as the ranker's config), metric, untuned, trials.
+        report: location of the HTML file to write: history, parallel coordinates, every trial.
+        config: the space and how to search it.
+        module: the tuned step's entry point; see `trial.run`.
 
     Returns:
         best, untuned, trials, pruned, failed.
@@ -32,11 +41,18 @@ def run(
     Raises:
         StepError: more than `max_failed` trials failed.
     """
+    read, written = {"features": str(features), "embeddings": str(embeddings)}, {"best": str(best), "report": str(report)}
+    with staging.staged(read, written) as places:
+        inputs = {name: str(places[name]) for name in read}  # fetched once for all trials
+        return _searched(config, module, inputs, places["best"], places["report"])
+
+
+def _searched(config: TuningConfig, module: str, inputs: dict[str, str], best: Path, report: Path) -> dict[str, float]:
+    """See `run`; all places are on this machine."""
     with tempfile.TemporaryDirectory(prefix="tuning-") as work, logs.phase(_log, "tune") as counts:
-        kept = Path(config.storage) if config.storage else Path(work) / "study.db"
-        study = search.open_study(kept, config)
-        places = {"features": Path(features), "embeddings": Path(embeddings)}
-        untuned = search.run(study, config, places, Path(work))
+        kept = storage.local_path(config.storage) if config.storage else Path(work) / "study.db"
+        study = search.open_study(kept, config, module)
+        untuned = search.run(study, config, module=module, inputs=inputs, work=Path(work))
         found, value = search.best(study, untuned, config)
         trials = search.table(study)
         counts["trials"] = len(trials)

@@ -1,20 +1,16 @@
-"""One trial: the tuned step in a child process, followed by the metrics file it appends to."""
+"""One trial: the tuned step as a job on this machine, followed by the metrics file it appends to."""
 
 import contextlib
 import json
-import logging
 import math
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tritower import processes
 from tritower.errors import StepError, TritowerError
+from tritower.jobs import Job, open_launcher
 from tritower.tuning.config import TuningConfig
 
-_log = logging.getLogger(__name__)
-_POLL_S = 0.2
 _TAIL, _TAIL_LINES = 1500, 5
 
 
@@ -22,18 +18,25 @@ class Stopped(StepError):
     """The trial was stopped because it is behind the others."""
 
 
+class Late(StepError):
+    """The trial took too long."""
+
+
 def run(
     *,
     config: TuningConfig,
-    knobs: dict[str, object],
-    places: dict[str, Path],
+    module: str,
+    knobs: Mapping[str, object],
+    inputs: Mapping[str, str],
     folder: Path,
     behind: Callable[[int, float], bool],
 ) -> list[float]:
     """Run the tuned step with `knobs`; the metric at each of its validations.
 
     Args:
-        places: what the command's placeholders {features} and {embeddings} stand for.
+        module: the tuned step's entry point. It takes --model (a folder to write), --metrics-file (to append `name=value` lines
+            to, as Katib's collector reads), --config (knobs as JSON) and its inputs.
+        inputs: option -> location that it reads.
         folder: the trial's own folder; its log and its metrics file are left there.
         behind: called with each validation's number, from 0, and metric; True stops the trial.
 
@@ -44,37 +47,47 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     metrics, log = folder / "metrics.txt", folder / "log.txt"
     metrics.unlink(missing_ok=True)
-    filled = {
-        "python": sys.executable,
-        "model": str(folder / "model"),
-        "metrics": str(metrics),
-        "config": json.dumps(knobs),
-        **{name: str(place) for name, place in places.items()},
-    }
-    command = [_fill(part, filled) for part in config.command]
+    job = Job(
+        name=folder.name,
+        module=module,
+        arguments=(f"--metrics-file={metrics}", f"--config={json.dumps(one_member(knobs))}"),
+        inputs=inputs,
+        outputs={"model": str(folder / "model")},
+    )
     values: list[float] = []
     deadline = time.monotonic() + config.trial_timeout_s
-    with log.open("wb") as output, processes.started(processes.program(*command), stdout=output, stderr=output) as child:
-        while True:
-            code = child.popen.poll()
-            for value in read(metrics, config.metric)[len(values) :]:
-                values.append(value)
-                if code is None and behind(len(values) - 1, value):
-                    raise Stopped("the trial is behind the others", where=str(folder))
-            if code is not None:
-                break
-            if time.monotonic() > deadline:
-                raise StepError(
-                    f"the trial took over {config.trial_timeout_s:g} s", where=str(folder), remedy="Raise trial_timeout_s."
-                )
-            time.sleep(_POLL_S)
-        if code:
-            raise _failed(child.failure(), log)
+
+    def look() -> None:
+        for value in read(metrics, config.metric)[len(values) :]:
+            values.append(value)
+            if behind(len(values) - 1, value):
+                raise Stopped("the trial is behind the others", where=str(folder))
+        if time.monotonic() > deadline:
+            problem = f"the trial took over {config.trial_timeout_s:g} s"
+            raise Late(problem, where=str(folder), remedy="Raise trial_timeout_s.")
+
+    try:
+        open_launcher().run(job, look=look, log=log)
+    except (Stopped, Late):
+        raise
+    except TritowerError as error:
+        raise _failed(error, log) from error
+    for value in read(metrics, config.metric)[len(values) :]:
+        values.append(value)
+        behind(len(values) - 1, value)
     if not values:
         raise StepError(
             f"the trial reported no finite {config.metric}", where=str(metrics), remedy="Is `metric` the name it reports?"
         )
     return values
+
+
+def one_member(knobs: Mapping[str, object]) -> dict[str, object]:
+    """The knobs of a trial: it trains one network unless they say how many.
+
+    The ranker trains its members one after the other: three take three times as long, and the figure that is searched is one's.
+    """
+    return {**knobs} if "members" in json.dumps(knobs) else {"members": 1, **knobs}
 
 
 def read(metrics: Path, name: str) -> list[float]:
@@ -88,14 +101,6 @@ def read(metrics: Path, name: str) -> list[float]:
             with contextlib.suppress(ValueError):
                 values.append(float(text))
     return [value for value in values if math.isfinite(value)]
-
-
-def _fill(part: str, values: dict[str, str]) -> str:
-    # str.format would trip over the braces of JSON.
-    for name, value in values.items():
-        if f"{{{name}}}" in part:
-            return part.replace(f"{{{name}}}", value)
-    return part
 
 
 def _failed(error: TritowerError, log: Path) -> StepError:

@@ -69,7 +69,7 @@ def words(svg: str) -> list[str]:
 def map_of(names: list[str]) -> list[str]:
     """The texts of the encoder's map with a document per name."""
     vectors = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
-    svg = encoder_report.map_plot(vectors, vectors, names, "pca")
+    svg = encoder_report.map_plot(vectors, vectors, names)
     return words(svg.replace("<svg ", '<svg xmlns:dc="d" xmlns:cc="c" xmlns:rdf="r" ', 1) if "xmlns:dc" not in svg else svg)
 
 

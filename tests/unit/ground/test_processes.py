@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tritower import child, errors, processes
+from tritower import child, errors, jobs, processes
 from tritower.errors import ConfigError, DataError, StepError, StorageError
+from tritower.jobs import Job
 
 from tests.support import family
 
@@ -19,7 +20,7 @@ NO_NETWORK = ["unshare", "-n", "-u", "sh", "-c", 'ip link set lo up && hostname 
 
 
 def torchrun(deed: str, folder: Path, count: int = 2) -> None:
-    processes.torchrun(WORKER, [deed, str(folder)], processes=count)
+    jobs.open_launcher().run(Job(name="two", module=WORKER, arguments=(deed, str(folder)), processes=count))
 
 
 def script(text: str, *words: str, marked: dict[str, str], **more: object) -> "subprocess.Popen[str]":
@@ -37,8 +38,8 @@ def here(folder: Path, rank: int = 0) -> int:
 
 START_TWO = f"""
 import sys
-from tritower import processes
-processes.torchrun({WORKER!r}, ["sleep", sys.argv[1]], processes=2)
+from tritower.jobs import Job, open_launcher
+open_launcher().run(Job(name="two", module={WORKER!r}, arguments=("sleep", sys.argv[1]), processes=2))
 """
 
 
@@ -180,7 +181,7 @@ with processes.started([sys.executable, "-c", hungry]) as one:
 
 def test_torchrun_and_what_its_processes_tell_each_other_need_no_network(tmp_path: Path) -> None:
     """In a network namespace that has the loopback and nothing else, on a host whose name nobody knows."""
-    text = f"import sys\nfrom tritower import processes\nprocesses.torchrun({WORKER!r}, ['join', sys.argv[1]], processes=2)"
+    text = START_TWO.replace("sleep", "join")
     done = subprocess.run([*NO_NETWORK, sys.executable, "-c", text, str(tmp_path)], capture_output=True, text=True, timeout=60)
     if "Operation not permitted" in done.stderr:
         pytest.skip("this user may not make a network namespace")
@@ -204,7 +205,7 @@ def test_torchrun_that_does_not_start_is_ended(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_process_whose_fellows_do_not_come_gives_up(tmp_path: Path) -> None:
     """Rank 0 of two, and no rank 1: both rooms wait for a stated time only."""
-    port = str(processes._free_port())
+    port = str(jobs._free_port())
     environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command = processes.module("tests.support.alone")
     with processes.started(command, environment=environment | {processes.START_TIMEOUT: "1"}, stderr=subprocess.DEVNULL) as one:

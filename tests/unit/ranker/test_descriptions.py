@@ -49,7 +49,7 @@ def test_descriptions_reach_the_document_tower(log: Any, tmp_path: Path):
         places = {name: tmp_path / f"{name}-{descriptions}" for name in ("model", "scores")}
         session.train(
             features=features, embeddings=embeddings, model=places["model"], work=tmp_path / f"rows-{descriptions}",
-            failures=tmp_path, config=config, group=ProcessGroup(),
+            failures="never", config=config, group=ProcessGroup(),
         )  # fmt: skip
         step.score(features=features, embeddings=embeddings, **places)
         score = pq.read_table(places["scores"] / "validation.parquet")["score"].to_numpy()

@@ -41,7 +41,7 @@ def test_the_defaults_and_their_loss_curve_are_the_golden_ones(log: Any, tmp_pat
     torch.set_num_threads(1)
     session.train(
         features=complete(log, tmp_path / "features"), embeddings=log.embeddings, model=tmp_path / "model",
-        work=tmp_path / "work", failures=tmp_path, config=CONFIG, group=ProcessGroup(), metrics_file=tmp_path / "metrics",
+        work=tmp_path / "work", failures="never", config=CONFIG, group=ProcessGroup(), metrics_file=tmp_path / "metrics",
     )  # fmt: skip
     lines = (line.partition("=") for line in (tmp_path / "metrics").read_text().splitlines())
     losses = [float(value) for name, _, value in lines if name == "log_loss"]

@@ -20,39 +20,16 @@ from tritower import schema, storage
 from tritower.config import to_dict
 from tritower.errors import ArtifactError, NonFiniteLossError
 from tritower.metrics.auc import auc
-from tritower.ranker import artifact, launch, session, step
-from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
+from tritower.ranker import artifact, session, step
+from tritower.ranker.config import RankerConfig
 from tritower.ranker.process_group import ProcessGroup
 
-SMALL = RankerConfig(
-    network=NetworkConfig(query_tower=(16,), document_tower=(16,), interaction_tower=(16,), head=(16,)),
-    training=TrainingConfig(epochs=2, batch_size=256, precision="fp32", members=1),
-    launch=LaunchConfig(threads=1, log_every_s=1.0),
-)
-
-
-def train(log: Any, folder: Path, config: RankerConfig) -> Path:
-    """Train in real processes; returns the model folder."""
-    launch.run(
-        features=log.features, embeddings=log.embeddings, model=folder / "model", failures=folder / "failures", config=config
-    )
-    return folder / "model"
-
-
-@pytest.fixture(scope="session")
-def one(log: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model of an undisturbed single process."""
-    return train(log, tmp_path_factory.mktemp("one"), SMALL)
+from tests.support.ranker_training import SMALL, same, train
 
 
 def test_two_processes_learn_what_one_learns(log: Any, one: Path, tmp_path: Path):
-    """Same global batches: only the order of float32 additions differs. Tolerance 1e-4 of the loss, 2e-3 of the weights."""
-    two = train(log, tmp_path, replace(SMALL, launch=replace(SMALL.launch, processes=2)))
-    losses = [storage.read_json(model / "metrics.json")["validation_log_loss"] for model in (one, two)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    weights = [load_file(model / "model.safetensors") for model in (one, two)]
-    for name, value in weights[0].items():
-        np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
+    """Same global batches: only the order of float32 additions differs."""
+    same(one, train(log, tmp_path, replace(SMALL, launch=replace(SMALL.launch, processes=2))))
 
 
 def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: Path):
@@ -60,7 +37,7 @@ def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: 
     torch.set_num_threads(1)
     session.train(
         features=log.features, embeddings=log.embeddings, model=tmp_path / "straight", work=tmp_path / "work",
-        failures=tmp_path / "failures", config=replace(config, launch=SMALL.launch), group=ProcessGroup(),
+        failures="never", config=replace(config, launch=SMALL.launch), group=ProcessGroup(),
     )  # fmt: skip
 
     def command() -> subprocess.Popen[str]:
@@ -90,7 +67,7 @@ def test_members_score_the_mean_of_networks_trained_alone(log: Any, tmp_path: Pa
     def trained_scores(name: str, config: RankerConfig) -> np.ndarray:
         folder = tmp_path / name
         session.train(
-            features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures=folder,
+            features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures="never",
             config=config, group=ProcessGroup(),
         )  # fmt: skip
         step.score(features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores")
@@ -110,7 +87,7 @@ def test_a_distilled_network_is_one_and_close_to_its_teachers(log: Any, tmp_path
     def scores(name: str, **knobs: Any) -> tuple[np.ndarray, Path]:
         folder = tmp_path / name
         session.train(
-            features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures=folder,
+            features=log.features, embeddings=log.embeddings, model=folder / "model", work=folder / "work", failures="never",
             config=replace(SMALL, training=replace(SMALL.training, epochs=6, patience=99, **knobs)), group=ProcessGroup(),
         )  # fmt: skip
         step.score(features=log.features, embeddings=log.embeddings, model=folder / "model", scores=folder / "scores")
@@ -134,7 +111,7 @@ def test_without_positions_there_is_no_position_bias(log: Any, tmp_path: Path):
     (tmp_path / "features/features.json").write_bytes((log.features / "features.json").read_bytes())
     session.train(
         features=tmp_path / "features", embeddings=log.embeddings, model=tmp_path / "model", work=tmp_path / "work",
-        failures=tmp_path, config=replace(SMALL, training=replace(SMALL.training, epochs=1)), group=ProcessGroup(),
+        failures="never", config=replace(SMALL, training=replace(SMALL.training, epochs=1)), group=ProcessGroup(),
     )  # fmt: skip
     loaded = artifact.load(tmp_path / "model")
     assert loaded.config.network.position == "none" and all(member.bias is None for member in loaded.members)

@@ -55,7 +55,7 @@ def trainer(parts: tuple[Rows, Rows, np.ndarray, list[str]], config: RankerConfi
     model = ClickModel(config.network, dim=matrix_TD.shape[1], features=len(names))
     return Trainer(
         model, train=train, validation=validation, matrix_TD=matrix_TD, config=config, group=ProcessGroup(), checkpoints="",
-        failures=Path("never"),
+        failures="never",
     )  # fmt: skip
 
 

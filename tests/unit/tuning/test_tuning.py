@@ -1,28 +1,29 @@
 """The search, with a real child process whose best knobs are known."""
 
 import json
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from tritower import storage
 from tritower.config import from_dict
 from tritower.errors import ConfigError, StepError
 from tritower.tuning import plots, space, step, trial
 from tritower.tuning.config import SPACE, Parameter, TuningConfig
 
-TRAINER = Path(__file__).parents[2] / "support" / "trainer.py"
-COMMAND = (sys.executable, str(TRAINER), "--model={model}", "--metrics={metrics}", "--config={config}", "--data={features}")
+from tests.support.ranker_log import write_log
+
+TRAINER = "tests.support.trainer"
 RATE = Parameter(name="rate", kind="double", low=1e-4, high=1.0, log=True)
 WIDTH = Parameter(name="width", kind="categorical", choices=("64", "128,64"))
 
 
 def config(**more):
-    return TuningConfig(**{"space": (RATE, WIDTH), "command": COMMAND, "trials": 12, **more})
+    return TuningConfig(**{"space": (RATE, WIDTH), "trials": 12, **more})
 
 
 def run(folder, knobs):
-    numbers = step.run(features="f", embeddings="e", best=folder / "best.json", report=folder / "report.html", config=knobs)
+    places = {"features": "f", "embeddings": "e", "best": folder / "best.json", "report": folder / "report.html"}
+    numbers = step.run(**places, config=knobs, module=TRAINER)
     return numbers, json.loads((folder / "best.json").read_text())
 
 
@@ -74,7 +75,7 @@ def test_a_trial_left_running_by_a_killed_search_is_not_counted(tmp_path):
 
     kept = tmp_path / "study.db"
     knobs = config(trials=2, storage=str(kept))
-    search.open_study(kept, knobs).ask()  # asked for, never told: what a killed process leaves
+    search.open_study(kept, knobs, TRAINER).ask()  # asked for, never told: what a killed process leaves
     numbers, best = run(tmp_path, knobs)
     assert [item["state"] for item in best["history"]].count("complete") == 2
     assert numbers["failed"] == 1
@@ -122,7 +123,7 @@ def test_a_trial_that_hangs_is_ended(tmp_path):
     knobs = config(trial_timeout_s=1.0, fixed={"epochs": 2, "pause_s": 30})
     start = time.monotonic()
     with pytest.raises(StepError, match="took over 1 s"):
-        trial.run(config=knobs, knobs=dict(knobs.fixed), places={}, folder=tmp_path / "t", behind=lambda *_: False)
+        trial.run(config=knobs, module=TRAINER, knobs=knobs.fixed, inputs={}, folder=tmp_path / "t", behind=lambda *_: False)
     assert time.monotonic() - start < 10
 
 
@@ -153,6 +154,8 @@ def test_the_space_comes_through_the_one_door():
     assert from_dict(TuningConfig, given).space == (RATE,)
     with pytest.raises(ConfigError, match="learning_rate"):
         from_dict(TuningConfig, {"fixed": {"learning_rate": 1e-3}})
+    with pytest.raises(ConfigError, match="SQLite needs a disk"):
+        TuningConfig(storage="s3://bucket/study.db")
     for bad in (
         {"kind": "double", "low": 2.0, "high": 1.0},
         {"kind": "categorical", "choices": ("a",)},
@@ -165,3 +168,21 @@ def test_the_space_comes_through_the_one_door():
 def test_heights_on_the_axes():
     assert plots.height(RATE, "0.01") == pytest.approx(0.5)
     assert plots.height(WIDTH, "128,64") == 1.0
+
+
+def test_a_trial_trains_one_network(tmp_path):
+    """The ranker's default is three, one after the other: two thirds of a search would be theirs."""
+    log = write_log(tmp_path, requests={"train": 100, "validation": 50})
+    knobs = config(trial_timeout_s=120)
+    values = trial.run(
+        config=knobs,
+        module="tritower.ranker",
+        knobs={"epochs": 1, "batch_size": 64},
+        inputs={"features": str(log.features), "embeddings": str(log.embeddings)},
+        folder=tmp_path / "t",
+        behind=lambda *_: False,
+    )
+    assert len(values) == 2 and all(0 < value < 1 for value in values)
+    assert storage.read_json(tmp_path / "t/model/config.json")["training"]["members"] == 1
+    for given in ({"members": 2}, {"training.members": 2}, {"training": {"members": 2}}):
+        assert trial.one_member(given) == given

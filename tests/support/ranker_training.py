@@ -1,0 +1,35 @@
+"""Small trainings in real processes, and when two of them count as one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tritower import storage
+from tritower.jobs import open_launcher
+from tritower.ranker import step
+from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
+
+from tests.support.ranker_log import Log
+
+SMALL = RankerConfig(
+    network=NetworkConfig(query_tower=(16,), document_tower=(16,), interaction_tower=(16,), head=(16,)),
+    training=TrainingConfig(epochs=2, batch_size=256, precision="fp32", members=1),
+    launch=LaunchConfig(threads=1, log_every_s=1.0),
+)
+
+
+def train(log: Log, folder: Path, config: RankerConfig) -> Path:
+    """Train in real processes; returns the model folder."""
+    places = {"features": str(log.features), "embeddings": str(log.embeddings), "model": str(folder / "model")}
+    open_launcher().run(step.job(**places, config=config))
+    return folder / "model"
+
+
+def same(one: Path, two: Path) -> None:
+    """Whether two models are one, but for the order of float32 additions: 1e-4 of the loss, 2e-3 of the weights."""
+    losses = [storage.read_json(model / "metrics.json")["validation_log_loss"] for model in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    weights = [load_file(model / "model.safetensors") for model in (one, two)]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
