@@ -296,7 +296,10 @@ def write_dataset(folder: Path, rows: int) -> None:
     titles, words = texts(jobs, 2, 7, 2), texts(queries, 1, 4, 1)
     values = [*words, *titles, *(f"{title}, company {j % SIZES['company']}" for j, title in enumerate(titles))]
     tables = {
-        "texts": {"text": range(len(values)), "value": values},
+        "texts": {
+            "text": range(len(values)), "value": values, "is_query": [t < queries for t in range(len(values))],
+            "is_title": [queries <= t < queries + jobs for t in range(len(values))],
+        },
         "jobs": {
             "job": range(jobs), "job_id": [f"j{j}" for j in range(jobs)], "title": titles,
             "company": [f"company {j % SIZES['company']}" for j in range(jobs)],

@@ -26,8 +26,8 @@ from tritower.features.config import FeaturesConfig
 from tritower.features.excerpt import Excerpt, Query
 from tritower.features.feature_state import FeatureState
 from tritower.features.live import LiveTables, clean
-from tritower.features.places import mentions_remote
-from tritower.features.strings import COMPANY_SCORERS, PROFILE_SCORERS, TITLE_SCORERS, UNNUMBERED, Cache, normalise
+from tritower.features.places import speaks_of_remote
+from tritower.features.strings import COMPANY_SCORERS, PROFILE_SCORERS, TITLE_SCORERS, UNNUMBERED, Cache, normalised
 from tritower.features.tables import FeatureTables
 from tritower.features.timeline import NO_TIME, Rows
 
@@ -197,8 +197,8 @@ class OnlineFeatures:
             plain_number, asks_remote = int(live.tables.texts.plain_T[number]), bool(live.tables.texts.remote_T[number])
             plain = live.plain.names[plain_number] if plain_number >= 0 else ""
         else:
-            words = normalise(pa.array([text]))
-            plain, asks_remote = words[0].as_py(), bool(mentions_remote(words)[0])
+            plain = normalised(text)
+            asks_remote = speaks_of_remote(plain)
             plain_number = live.plain.find(plain) if plain else -1
             plain_number = UNNUMBERED if plain and plain_number < 0 else plain_number
         return Query(
