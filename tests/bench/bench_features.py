@@ -214,7 +214,7 @@ def bench_strings() -> dict[str, Any]:
     columns = pa.array(queries), pa.array(titles)
 
     def ours() -> None:
-        scorer = strings.PairScorer(*map(strings.words, columns), ("token_set", "partial", "jaro_winkler"))
+        scorer = strings.PairScorer(*map(strings.words, columns), ("token_set", "partial", "jaro_winkler"), strings.Cache(3))
         for start in range(0, rows, BATCH):
             part = slice(start, start + BATCH)
             scorer.scores(left[part], right[part], np.empty((3, len(left[part])), np.float32))

@@ -21,7 +21,7 @@ from tritower.features.pairs import PairIndex
 from tritower.features.requests import OneSearch
 from tritower.features.similarity import Lists
 from tritower.features.static import Scorers, Static
-from tritower.features.strings import UNNUMBERED, Cache, Phrases
+from tritower.features.strings import UNNUMBERED, Phrases
 from tritower.features.timeline import NO_TIME, Rows, Timeline
 
 Int32 = npt.NDArray[np.int32]
@@ -59,7 +59,7 @@ class Query:
 class Excerpt(FeatureState):
     """A copy of what `query` and the jobs asked for need; `rows` are to be read from it."""
 
-    def __init__(self, whole: FeatureState, live: LiveTables, query: Query, job_N: Int64, caches: tuple[Cache, ...]) -> None:
+    def __init__(self, whole: FeatureState, live: LiveTables, query: Query, job_N: Int64) -> None:
         """Copy it.
 
         Args:
@@ -67,7 +67,6 @@ class Excerpt(FeatureState):
             live: the tables that its numbers refer to.
             query: the request.
             job_N: the jobs asked for; -1 = unknown.
-            caches: of the string scores.
         """
         line = whole.timeline
         now = max(query.ts, int(line.last_ts))
@@ -98,7 +97,7 @@ class Excerpt(FeatureState):
         )
         self.rows = _rows(now, local[:asked], len(events))
         self._is_unknown = job_N < 0
-        self._caches, self._phrases, self._plain_text = caches, (live.plain.phrases, live.companies.phrases), query.plain_text
+        self._phrases, self._plain_text = (live.plain.phrases, live.companies.phrases), query.plain_text
 
     def columns(self) -> dict[str, npt.NDArray[np.float32]]:
         """The features by name."""
@@ -114,7 +113,7 @@ class Excerpt(FeatureState):
 
     @cached_property
     def static(self) -> Static:
-        """With texts and caches that outlive the excerpt."""
+        """With the texts of the live tables."""
         plain, companies = self._phrases
 
         def words(number_R: Int64) -> tuple[Phrases, Int64]:
@@ -122,7 +121,7 @@ class Excerpt(FeatureState):
                 return plain, number_R
             return Phrases.of([self._plain_text]), np.zeros(1, np.int64)  # the query, alone on its side
 
-        scorers = Scorers.of(words, lambda number_R: (companies, number_R), self._caches)
+        scorers = Scorers.of(words, lambda number_R: (companies, number_R), cached=False)
         return Static(self.tables, self.entities, scorers)
 
     def _number(self, whole: FeatureState, keys_LR: Int64, queued: int) -> None:

@@ -1,15 +1,13 @@
 """String similarity of query and title, query and company, profile and title: rapidfuzz's values, once per distinct pair.
 
-The same query meets the same title again and again, so scores stay in a cache of fixed size, keyed by the pair of text numbers.
+In a log the same query meets the same title again and again, so scores stay in a cache of fixed size, by the pair of numbers.
 Scores are pure functions of the two texts: the cache changes nothing but the time, and memory does not grow with the data.
 
 Legend: N rows, P distinct pairs, G runs of pairs with one left text, R distinct right texts, S scorers, B entries of the cache.
 """
 
 import functools
-import itertools
 import re
-import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from rapidfuzz import distance, fuzz, process
+from rapidfuzz import distance, fuzz
 
 from tritower.features import ratios
 
@@ -71,26 +69,22 @@ def words(texts: pa.Array) -> Words:
 
 
 class Cache:
-    """The scores of the pairs met last, 2^`bits` of them at most; several threads may share it."""
+    """The scores of the pairs met last, 2^`bits` of them at most."""
 
-    def __init__(self, scorers: int, bits: int = 18) -> None:
+    def __init__(self, scorers: int, bits: int = 20) -> None:
         self._key_B = np.full(1 << bits, -1, np.int64)
         self._score_BS = np.empty((1 << bits, scorers), np.float32)
         self._shift = np.uint64(64 - bits)
-        self._lock = threading.Lock()
 
     def get(self, key_P: Int64) -> tuple[Float32, npt.NDArray[np.bool_]]:
         """The scores (P, S), and which of them are known."""
         at_P = self._entry(key_P)
-        with self._lock:
-            return self._score_BS[at_P], self._key_B[at_P] == key_P
+        return self._score_BS[at_P], self._key_B[at_P] == key_P
 
     def put(self, key_P: Int64, score_PS: Float32) -> None:
         """Remember scores, over those of other pairs where entries are taken."""
-        kept = key_P < UNNUMBERED << 32
-        at_P = self._entry(key_P[kept])
-        with self._lock:
-            self._score_BS[at_P], self._key_B[at_P] = score_PS[kept], key_P[kept]
+        at_P = self._entry(key_P)
+        self._score_BS[at_P], self._key_B[at_P] = score_PS, key_P
 
     def _entry(self, key_P: Int64) -> Int64:
         """Knuth's multiplicative hashing: the multiplier is 2^64 over the golden ratio."""
@@ -106,17 +100,22 @@ class PairScorer:
         Args:
             left, right: each side's texts by number.
             scorers: what to compute.
-            cache: to share; None for one of its own.
+            cache: of scores; None to compute each.
         """
         self._left, self._right = left, right
         self._scorers = scorers
-        self._cache = cache or Cache(len(scorers), bits=20)
+        self._cache = cache
 
     def scores(self, left_N: npt.NDArray[np.int32], right_N: npt.NDArray[np.int32], out_SN: Float32) -> None:
         """Write the score of each pair, scorer by scorer, into `out_SN`; negative numbers give NaN."""
         known_N = (left_N >= 0) & (right_N >= 0)
         out_SN[:] = np.nan
+        if not known_N.any():
+            return
         key_P, pair_N = np.unique((left_N[known_N].astype(np.int64) << 32) | right_N[known_N], return_inverse=True)
+        if self._cache is None:
+            out_SN[:, known_N] = self._score(key_P).T[:, pair_N]
+            return
         score_PS, found_P = self._cache.get(key_P)
         if not found_P.all():
             fresh_P = key_P[~found_P]
@@ -131,43 +130,36 @@ class PairScorer:
         start_G = np.flatnonzero(np.diff(left_P, prepend=-1))
         right_R, of_P = (right_P, np.arange(len(key_P))) if len(start_G) == 1 else np.unique(right_P, return_inverse=True)
         (left, number_G), (right, number_R) = self._left(left_P[start_G]), self._right(right_R)
-        pairs = _Pairs(left, right, start_G, np.repeat(number_G, np.diff(start_G, append=len(key_P))), number_R[of_P])
+        pairs = _Pairs(left, right, np.repeat(number_G, np.diff(start_G, append=len(key_P))), number_R[of_P])
         return np.stack([getattr(pairs, name)() for name in self._scorers], axis=1).astype(np.float32)
 
 
 class _Pairs:
-    """Distinct pairs to score, in runs that share their left text."""
+    """Distinct pairs to score, by number."""
 
-    def __init__(self, left: Phrases, right: Phrases, start_G: Int64, left_P: Int64, right_P: Int64) -> None:
-        self._left, self._right = left, right
-        self._start_G, self._left_P, self._right_P = start_G, left_P, right_P
+    def __init__(self, left: Phrases, right: Phrases, left_P: Int64, right_P: Int64) -> None:
+        self._left, self._right, self._left_P, self._right_P = left, right, left_P, right_P
 
     def token_sort(self) -> Float64:
-        return self._or_library(self._of_words_2P[0], fuzz.token_sort_ratio)
+        return self._or_library(self._of_words_2P[0], fuzz.token_sort_ratio, 100)
 
     def token_set(self) -> Float64:
-        return self._or_library(self._of_words_2P[1], fuzz.token_set_ratio)
+        return self._or_library(self._of_words_2P[1], fuzz.token_set_ratio, 100)
 
     def partial(self) -> Float64:
         found_P = ratios.partial(self._left.as_is, self._right.as_is, self._left_P, self._right_P)
-        return self._or_library(found_P, fuzz.partial_ratio)
+        return self._or_library(found_P, fuzz.partial_ratio, 100)
 
     def jaro_winkler(self) -> Float64:
-        scorer = distance.JaroWinkler.normalized_similarity
-        run = [self._right.text[number] for number in self._right_P.tolist()]
-        left = [self._left.text[number] for number in self._left_P[self._start_G].tolist()]
-        bounds = itertools.pairwise([*self._start_G.tolist(), len(run)])
-        parts = [
-            process.cdist([one], run[a:b], scorer=scorer, dtype=np.float64)[0] for one, (a, b) in zip(left, bounds, strict=True)
-        ]
-        return np.concatenate(parts)
+        found_P = ratios.jaro_winkler(self._left.as_is, self._right.as_is, self._left_P, self._right_P)
+        return self._or_library(found_P, distance.JaroWinkler.normalized_similarity, 1)
 
     @functools.cached_property
     def _of_words_2P(self) -> Float64:
         return ratios.of_words(self._left.ordered, self._right.ordered, self._left_P, self._right_P)
 
-    def _or_library(self, found_P: Float64, scorer: Callable[[str, str], float]) -> Float64:
-        """The scores found, rapidfuzz's where there is none."""
+    def _or_library(self, found_P: Float64, scorer: Callable[[str, str], float], whole: int) -> Float64:
+        """The scores found, rapidfuzz's where there is none; those are from 0 to `whole`."""
         for p in np.flatnonzero(np.isnan(found_P)).tolist():
-            found_P[p] = scorer(self._left.text[self._left_P[p]], self._right.text[self._right_P[p]]) / 100
+            found_P[p] = scorer(self._left.text[self._left_P[p]], self._right.text[self._right_P[p]]) / whole
         return found_P
