@@ -33,7 +33,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "text_scale 1": {"text_scale": 1.0},
     "text towers (256,)": {"query_tower": [256], "document_tower": [256]},
     "text towers (256, 128)": {"query_tower": [256, 128], "document_tower": [256, 128]},
-    "no product": {"product": False},
     "no cross layers": {"cross_layers": 0},
     "position none": {"position": "none"},
     "no moving average": {"average": 0.0},

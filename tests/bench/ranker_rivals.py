@@ -28,13 +28,13 @@ class RowNetwork(nn.Module):
     def __init__(self, model: ClickModel, config: RankerConfig, dim: int) -> None:
         super().__init__()
         ours, self.dim, self.weight = model.relevance, dim, config.training.occupation_weight
-        assert ours.product_to_head is not None and model.bias is not None
+        assert model.bias is not None
         self.query, self.document = copied(ours.query_tower.tower[0]), copied(ours.document_tower.tower[0])
         self.cross = copy.deepcopy(ours.cross) if ours.cross is not None else nn.Identity()
         self.interaction = nn.Sequential(
             *(copied(part) if isinstance(part, nn.Linear) else part for part in ours.interaction_tower)
         )
-        parts = [ours.query_tower.to_head, ours.document_tower.to_head, ours.product_to_head, ours.interaction_to_head]
+        parts = [ours.query_tower.to_head, ours.document_tower.to_head, ours.interaction_to_head]
         first = nn.Linear(sum(part.in_features for part in parts), config.network.head[0])
         with torch.no_grad():
             first.weight.copy_(torch.cat([part.weight for part in parts], dim=1))
@@ -56,7 +56,7 @@ class RowNetwork(nn.Module):
             query_BC, document_BC = self.query_class(query_BE), self.document_class(document_BE)
             match_B = ((query_BC.softmax(1) @ self.related) * document_BC.softmax(1)).sum(1)
             inputs.append(torch.stack([match_B, (match_B.relu() + 1e-3).log() / 3 + 1], dim=1))
-        joined = [query_BE, document_BE, query_BE * document_BE, self.interaction(torch.cat(inputs, dim=1))]
+        joined = [query_BE, document_BE, self.interaction(torch.cat(inputs, dim=1))]
         logit_B = self.head(torch.cat(joined, dim=1)).squeeze(1).float()
         bias_B = torch.where(position_B == 1, 0.0, self.position[position_B])
         click_B = bias_B - bias_B.relu().detach() + functional.logsigmoid(logit_B)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from tritower import storage
 from tritower.config import from_dict, to_dict
-from tritower.errors import ArtifactError
+from tritower.errors import ArtifactError, ConfigError
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel, examination
 from tritower.ranker.normaliser import Normaliser
@@ -90,14 +90,20 @@ def load(folder: Path) -> Artifact:
 
     Raises:
         StorageError: a file is missing, not JSON, or this user may not read it.
-        ArtifactError: the folder was changed; weights, features and config do not fit each other; a weight is not finite.
+        ArtifactError: the folder was changed; the model has a part that this version lacks; weights, features and config do not
+            fit each other; a weight is not finite.
     """
     return manifest.whole(folder, _load)
 
 
 def _load(folder: Path) -> Artifact:
     knobs = storage.read_json(folder / "config.json")
-    config = from_dict(RankerConfig, knobs, where=str(folder / "config.json"))
+    try:
+        config = from_dict(RankerConfig, knobs, where=str(folder / "config.json"))
+    except ConfigError as error:
+        raise ArtifactError(
+            f"this version cannot read the model: {error.problem}", where=error.where, remedy="Train again."
+        ) from error
     names = storage.read_json(folder / "features.json")["features"]
     encoder = storage.read_json(folder / "encoder.json")
     members = [ClickModel(config.network, dim=int(encoder["dim"]), features=len(names)) for _ in range(config.training.members)]

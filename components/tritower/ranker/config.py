@@ -15,16 +15,13 @@ class NetworkConfig:
     """Widths of the query tower's layers, each >= 1."""
 
     document_tower: tuple[int, ...] = (128,)
-    """Widths of the document tower's layers; the last equals the query tower's when `product` is on."""
+    """Widths of the document tower's layers, each >= 1."""
 
     interaction_tower: tuple[int, ...] = (128, 64)
     """Widths of the interaction tower's layers, each >= 1."""
 
     head: tuple[int, ...] = (128,)
     """Widths of the head's hidden layers, each >= 1."""
-
-    product: bool = True
-    """Give the head the element-wise product of the query and the document tower."""
 
     cross_layers: int = 2
     """Cross layers (DCN V2) before the interaction tower; 0 = none. Two rank better at a third more time."""
@@ -52,16 +49,14 @@ class NetworkConfig:
     positions: int = 50
     """Positions with an examination weight of their own, >= 1; those further down share the last."""
 
+    FORMER: ClassVar[Mapping[str, str | Removed]] = {
+        "product": Removed("the product of the query and the document tower ranked no better over three seeds", off=False),
+    }
+
     def __post_init__(self) -> None:
         for name in ("query_tower", "document_tower", "interaction_tower", "head"):
             widths = getattr(self, name)
             check(bool(widths) and all(width >= 1 for width in widths), name, widths, "with one or more widths >= 1")
-        check(
-            not self.product or self.query_tower[-1] == self.document_tower[-1],
-            "document_tower",
-            self.document_tower,
-            f"whose last width is {self.query_tower[-1]} as in query_tower, or switch `product` off",
-        )
         _at_least(self, 1, "positions", "cross_rank")
         _at_least(self, 0, "cross_layers", "occupation_classes")
         _above_zero(self, "text_scale")
@@ -206,6 +201,7 @@ class RankerConfig:
         **_FLAT,
         "warmup_share": "optimiser.warmup_ratio",
         "average": "optimiser.ema_decay",
+        "product": "network.product",
         "gates": Removed("gates by query ranked no better over three seeds", off=False),
         "hash_buckets": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=0),
         "hash_width": Removed("hashed keys ranked no better, and scored the next day's batch by other numbers", off=8),

@@ -135,8 +135,6 @@ def _member(tower: TripleTower) -> Iterator[tuple[str, Array]]:
     yield from _layers("head", tower.head)
     yield "interaction_to_head.weight", _array(tower.interaction_to_head.weight)
     yield "interaction_to_head.bias", _array(tower.interaction_to_head.bias)
-    if tower.product_to_head is not None:
-        yield "product_to_head.weight", _array(tower.product_to_head.weight)
     yield "logit.weight", _array(tower.logit.weight)
     yield "logit.bias", _array(tower.logit.bias)
 

@@ -2,13 +2,13 @@
 
 The same function as `TripleTower.join` after the normaliser, for the documents of one query, without torch. What makes it fast:
 a feature that is missing for all rows, and the mask of one that is missing for none, are columns of zeros and are left out; the
-query's part of the product lies in the weights, so that units of the query tower that are 0 need no multiplication; rows go
-through in blocks that stay in the cache; no Python runs, so that threads do not wait for each other.
+text towers' shares of the head are added to the interaction tower's; rows go through in blocks that stay in the cache; no
+Python runs, so that threads do not wait for each other.
 
 Legend: N rows of one query, n rows of a block, F features (2 F inputs in `Weights`), P inputs of the interaction tower that
-are not all zero, R rank of a cross layer, L cross layers, W width of a layer, H width of the first layer of the head, U units
-of the query tower that are not 0, C classes, J documents, T width of a row of the table: output, share of the head and class
-weights of each member, side by side.
+are not all zero, R rank of a cross layer, L cross layers, W width of a layer, I width of the interaction tower's output, H
+width of the first layer of the head, C classes, J documents, T width of a row of the table: share of the head and class weights
+of each member, side by side.
 """
 
 from typing import Any, NamedTuple
@@ -36,20 +36,17 @@ class Weights(NamedTuple):
     match_2W: Floats  # weights of the classes' match and of its logarithm; zeros without classes
     inner: NDArray[np.int64]  # widths of the interaction tower from its first layer's output on
     outer: NDArray[np.int64]  # of the head, the same
+    head_IH: Floats
     flat: Floats  # of each of these layers but the first the weights, then the bias
     logit_W: Floats
     logit: np.float32
-    width: int  # of the text towers' output
 
 
-class Wish(NamedTuple):
-    """What one member makes of a query: which units of its tower are not 0, the weights of the head's first layer for the
-    interaction tower and for these units, its share of the head, and the worth of each class."""
+class QueryContext(NamedTuple):
+    """What one member makes of a query: its share of the head, the bias included, and its class weights."""
 
-    active_U: NDArray[np.int64]
-    head_UH: Floats
     head_H: Floats
-    worth_C: Floats
+    class_C: Floats
 
 
 def flat(layers: list[tuple[Floats, Floats]]) -> Floats:
@@ -63,29 +60,28 @@ def plain(array: NDArray[np.floating[Any]]) -> Floats:
 
 
 @numba.njit(cache=True, nogil=True)
-def add_scores(feature_FN, maps, weights, wish, table_JT, row_N, start_T, out_N):  # type: ignore[no-untyped-def]
+def add_scores(feature_FN, maps, weights, context, table_JT, row_N, start_T, out_N):  # type: ignore[no-untyped-def]
     """Add one member's probabilities of the rows to `out_N`.
 
     Args:
         feature_FN: raw features, NaN = missing.
         maps: `piecewise.Maps` of the normaliser.
         weights: the member's `Weights`.
-        wish: the query's `Wish`.
+        context: the query's `QueryContext`.
         table_JT: what the document towers tell.
         row_N: row of the table for each document.
         start_T: where the member's columns begin.
         out_N: probabilities, added to.
     """
-    rows, head_at = feature_FN.shape[1], start_T + weights.width
-    head, class_at = len(wish.head_H), head_at + len(wish.head_H)
+    rows, head = feature_FN.shape[1], len(context.head_H)
     input_P, values = _inputs(feature_FN)
     inputs, layers, rank = len(input_P), len(weights.up_LF), weights.down_LFR.shape[2]
-    first, last, joined = weights.inner[0], weights.inner[-1], len(wish.head_UH)
+    first = weights.inner[0]
     first_PW = weights.first_FW[input_P]
     down_LPR, up_LPR, up_LP = weights.down_LFR[:, input_P], weights.up_LFR[:, input_P], weights.up_LF[:, input_P]
     widest = max(weights.inner.max(), weights.outer.max()) * _BLOCK
     uncrossed, crossed, gain = _room(inputs * _BLOCK), _room(inputs * _BLOCK), _room(inputs * _BLOCK)
-    low, both, left, right = _room(rank * _BLOCK), _room(joined * _BLOCK), _room(widest), _room(widest)
+    low, left, right, joined = _room(rank * _BLOCK), _room(widest), _room(widest), _room(head * _BLOCK)
     match_n, log_n = _room(_BLOCK), _room(_BLOCK)
     for start in range(0, rows, _BLOCK):
         n = min(_BLOCK, rows - start)
@@ -102,16 +98,13 @@ def add_scores(feature_FN, maps, weights, wish, table_JT, row_N, start_T, out_N)
             crossed_Pn = next_Pn
         output = left[: first * n].reshape(n, first)
         np.dot(crossed_Pn.T, first_PW, output)
-        _match(table_JT, row_n, class_at, wish.worth_C, match_n, log_n)
+        _match(table_JT, row_n, start_T + head, context.class_C, match_n, log_n)
         _relu_with_match(output, weights.first_W, weights.match_2W, match_n, log_n)
         output, at = _layers(output, weights.flat, 0, weights.inner, left, right)
-        both_n = both[: joined * n].reshape(n, joined)
-        both_n[:, :last] = output
-        _gather(table_JT, row_n, start_T, wish.active_U, both_n[:, last:])
-        output = left[: head * n].reshape(n, head)
-        np.dot(both_n, wish.head_UH, output)
-        _relu_with_document(output, wish.head_H, table_JT, row_n, head_at)
-        output, _ = _layers(output, weights.flat, at, weights.outer, left, right)
+        joined_nH = joined[: head * n].reshape(n, head)
+        np.dot(output, weights.head_IH, joined_nH)
+        _relu_with_document(joined_nH, context.head_H, table_JT, row_n, start_T)
+        output, _ = _layers(joined_nH, weights.flat, at, weights.outer, left, right)
         _sigmoid(output, weights.logit_W, weights.logit, out_N[start : start + n])
 
 
@@ -153,12 +146,12 @@ def _cross(plain_Pn, gain_Pn, bias_P, crossed_Pn, next_Pn):  # type: ignore[no-u
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_SUMS)
-def _match(table_JT, row_n, class_at, worth_C, match_n, log_n):  # type: ignore[no-untyped-def]
+def _match(table_JT, row_n, class_at, query_C, match_n, log_n):  # type: ignore[no-untyped-def]
     for i in range(len(row_n)):
-        class_C = table_JT[row_n[i], class_at : class_at + len(worth_C)]
+        class_C = table_JT[row_n[i], class_at : class_at + len(query_C)]
         match = np.float32(0)
-        for c in range(len(worth_C)):
-            match += class_C[c] * worth_C[c]
+        for c in range(len(query_C)):
+            match += class_C[c] * query_C[c]
         match_n[i] = match
         log_n[i] = np.log(max(match, np.float32(0)) + np.float32(1e-3)) / np.float32(3) + np.float32(1)
 
@@ -186,13 +179,6 @@ def _layers(input_nW, flat, at, widths, left, right):  # type: ignore[no-untyped
                 output_nW[i, w] = _relu(output_nW[i, w] + bias_W[w])
         input_nW, at, left, right = output_nW, weight_stop + width, right, left
     return input_nW, at
-
-
-@numba.njit(cache=True, nogil=True)
-def _gather(table_JT, row_n, start_T, active_U, out_nU):  # type: ignore[no-untyped-def]
-    for i in range(len(row_n)):
-        for u in range(len(active_U)):
-            out_nU[i, u] = table_JT[row_n[i], start_T + active_U[u]]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,8 +1,8 @@
 """The Triple Tower Deep Pointwise network, for one device.
 
 Legend of shapes: B rows of a batch, Q distinct queries and J distinct documents among them, D width of a text embedding (twice
-that for a document with a description), E width of a text tower's output, H width of the head's first layer, F interaction
-features, I width of the interaction tower's output, C occupation classes, K positions.
+that for a document with a description), H width of the head's first layer, F interaction features, I width of the interaction
+tower's output, C occupation classes, K positions.
 """
 
 import math
@@ -53,30 +53,29 @@ class TextTower(nn.Module):
         self.tower = Tower(dim, widths, config.text_scale)
         self.to_head = nn.Linear(widths[-1], config.head[0], bias=False)
         self.to_class = nn.Linear(widths[-1], classes) if classes else None
-        # What an offered class is worth to a wish for another; at first they are not related.
+        # How well an offered class serves who searches for another; at first they are not related.
         self.relatedness_CC = nn.Parameter(torch.eye(classes)) if classes and related else None
-        self.widths = [widths[-1], config.head[0], classes]  # of output, share of the head and class weights
+        self.widths = [config.head[0], classes]  # of the share of the head and of the class weights
 
     def forward(self, text_UD: Tensor) -> "TowerOutput":
         """What the tower makes of each text."""
         output_UE = self.tower(text_UD)
         if self.to_class is None:
-            return TowerOutput(output_UE, self.to_head(output_UE), output_UE[:, :0], None)
+            return TowerOutput(self.to_head(output_UE), output_UE[:, :0], None)
         log_UC = self.to_class(output_UE).float().log_softmax(dim=1)
         weight_UC = log_UC.exp()
         if self.relatedness_CC is not None:
             weight_UC = weight_UC @ self.relatedness_CC
-        return TowerOutput(output_UE, self.to_head(output_UE), weight_UC.to(output_UE.dtype), log_UC)
+        return TowerOutput(self.to_head(output_UE), weight_UC.to(output_UE.dtype), log_UC)
 
 
 class TowerOutput(NamedTuple):
-    """What a text tower makes of its texts: the output, its share of the head, class weights (no columns without classes) and
-    the classes' log probabilities.
+    """What a text tower makes of its texts: its share of the head, class weights (no columns without classes) and the classes'
+    log probabilities.
 
-    Class weights are probabilities; in the query tower each class gets its worth for them.
+    Class weights are probabilities, in the query tower multiplied by the relatedness of the classes.
     """
 
-    output_UE: Tensor
     head_UH: Tensor
     weight_UC: Tensor
     log_UC: Tensor | None
@@ -96,31 +95,28 @@ class TripleTower(nn.Module):
     """Relevance of a document for a query: the logit of a click once the document is looked at.
 
     A query tower and a document tower over text embeddings and an interaction tower over the normalised features; their
-    outputs, and the product of the first two, are concatenated and go through one head. The text towers see each distinct
+    outputs are concatenated and go through one head. The text towers see each distinct
     text once; rows pick their results by index.
     """
 
     def __init__(self, config: NetworkConfig, *, dim: int, features: int) -> None:
         super().__init__()
-        head, width = config.head[0], config.query_tower[-1]
         classes = config.occupation_classes
         self.query_tower = TextTower(config, dim, config.query_tower, related=True)
         offered = 2 * dim if config.descriptions else dim
         self.document_tower = TextTower(config, offered, config.document_tower)
         self.cross = CrossLayers(2 * features, config.cross_layers, config.cross_rank) if config.cross_layers else None
         self.interaction_tower = Tower(2 * features + 2 * bool(classes), config.interaction_tower)
-        self.interaction_to_head = nn.Linear(config.interaction_tower[-1], head)
-        self.product_to_head = nn.Linear(width, head, bias=False) if config.product else None
-        self.head = nn.Sequential(nn.ReLU(inplace=True), Tower(head, config.head[1:]))
+        self.interaction_to_head = nn.Linear(config.interaction_tower[-1], config.head[0])
+        self.head = nn.Sequential(nn.ReLU(inplace=True), Tower(config.head[0], config.head[1:]))
         self.logit = nn.Linear(config.head[-1], 1)
         self._reset_first_layer_of_head()
 
     def _reset_first_layer_of_head(self) -> None:
-        # The four parts start as the one layer over the concatenation that they are.
-        parts = [self.query_tower.to_head, self.document_tower.to_head, self.interaction_to_head, self.product_to_head]
-        present = [part for part in parts if part is not None]
-        bound = 1 / math.sqrt(sum(part.in_features for part in present))
-        for part in present:
+        # The three parts start as the one layer over the concatenation that they are.
+        parts = [self.query_tower.to_head, self.document_tower.to_head, self.interaction_to_head]
+        bound = 1 / math.sqrt(sum(part.in_features for part in parts))
+        for part in parts:
             nn.init.uniform_(part.weight, -bound, bound)
         nn.init.uniform_(self.interaction_to_head.bias, -bound, bound)
 
@@ -144,8 +140,8 @@ class TripleTower(nn.Module):
         queries, documents = self.query_tower(query_QD), self.document_tower(document_JD)
         # index_select: its gradient is 2.5 times as fast as that of indexing on a CPU. Part by part: slices of one wide table
         # would have gradients that are put together again.
-        query = tuple(part.index_select(0, query_B) for part in queries[:3])
-        document = tuple(part.index_select(0, document_B) for part in documents[:3])
+        query = tuple(part.index_select(0, query_B) for part in queries[:2])
+        document = tuple(part.index_select(0, document_B) for part in documents[:2])
         logit_B = self.join(query, document, feature_BF)
         return logit_B, queries.log_UC, documents.log_UC
 
@@ -155,17 +151,14 @@ class TripleTower(nn.Module):
         document: tuple[Tensor, ...],
         feature_BF: Tensor,
     ) -> Tensor:
-        """Relevance logits (B,) from the first three parts of what the text towers tell, one row each."""
-        query_BE, query_BH, query_BC = query
-        document_BE, document_BH, document_BC = document
+        """Relevance logits (B,) from shares of the head and class weights of the text towers, one row each."""
+        query_BH, query_BC = query
+        document_BH, document_BC = document
         input_BF = self._crossed(feature_BF)
         if query_BC.shape[1]:
             input_BF = torch.cat([input_BF, class_match(query_BC, document_BC)], dim=1)
         interaction_BI = self.interaction_tower(input_BF)
-        sum_BH = query_BH + document_BH + self.interaction_to_head(interaction_BI)
-        if self.product_to_head is not None:
-            sum_BH = sum_BH + self.product_to_head(query_BE * document_BE)
-        hidden_BH = self.head(sum_BH)
+        hidden_BH = self.head(query_BH + document_BH + self.interaction_to_head(interaction_BI))
         # bf16 has 8 bits: a logit in it would tie rows that differ.
         with torch.autocast(hidden_BH.device.type, enabled=False):
             logit_B: Tensor = self.logit(hidden_BH.float()).squeeze(1)

@@ -17,7 +17,7 @@ Matrices are multiplied by the BLAS of scipy (through numba), on as many threads
 that answers several searches at once. Any number of threads may call one `OnlineRanker`.
 
 Legend: N candidates of a search, F features, D width of a text embedding, J documents, M members, T width of a document's row
-for all members, E width of a text tower's output, H width of the head's first layer, C classes.
+for all members, H width of the head's first layer, C classes.
 """
 
 import itertools
@@ -33,11 +33,11 @@ from safetensors.numpy import load_file
 from tritower import storage
 from tritower.errors import ArtifactError
 from tritower.ranker import joining
-from tritower.ranker.joining import Floats, Weights, Wish, plain
+from tritower.ranker.joining import Floats, QueryContext, Weights, plain
 from tritower.ranker.normaliser import Normaliser
 from tritower.storage import manifest
 
-VERSION = 1
+VERSION = 2
 TOLERANCE = 1e-6
 """Largest difference to torch's score that an export may show, when it is written and when it is loaded."""
 _PROBES = ("query_RD", "document_ND", "request_N", "feature_NF", "score_N")
@@ -47,8 +47,8 @@ _REMEDY = "Export the model again (tritower.ranker.export)."
 class Query:
     """A query as the members see it; made by `OnlineRanker.query`."""
 
-    def __init__(self, wishes: list[Wish]) -> None:
-        self.wishes = wishes
+    def __init__(self, contexts: list[QueryContext]) -> None:
+        self.contexts = contexts
 
 
 class OnlineRanker:
@@ -92,7 +92,7 @@ class OnlineRanker:
     def query(self, vector_D: NDArray[np.floating[Any]]) -> Query:
         """The query tower: what the members make of a query's embedding (D,)."""
         vector_1D = _matrix(vector_D, int(self.encoder["dim"]))
-        return Query([member.wish(vector_1D) for member in self._members])
+        return Query([member.context(vector_1D) for member in self._members])
 
     def documents(self, vector_JD: NDArray[np.floating[Any]]) -> Floats:
         """The document towers: (J, T) float32 from embeddings (J, D); with descriptions (J, 2 D), zeros where there is none."""
@@ -121,8 +121,8 @@ class OnlineRanker:
         table_JT = np.asarray(table_JT)[:]
         table_JT.flags.writeable = False  # one type, thus one compiled function, for tables in memory and in a file
         out_N = np.zeros(len(row_N), dtype=np.float32)
-        for member, wish, start in zip(self._members, query.wishes, self._starts, strict=False):
-            joining.add_scores(feature_FN, self._maps, member.join, wish, table_JT, row_N, start, out_N)
+        for member, context, start in zip(self._members, query.contexts, self._starts, strict=False):
+            joining.add_scores(feature_FN, self._maps, member.join, context, table_JT, row_N, start, out_N)
         return out_N / np.float32(len(self._members))
 
 
@@ -132,17 +132,16 @@ class _Member:
     def __init__(self, own: Mapping[str, NDArray[Any]], features: int) -> None:
         inner, outer = _stack(own, "interaction"), _stack(own, "head")
         self.query, self.offer = _below(own, "query."), _below(own, "document.")
-        self.relatedness_CC, self.product_HE = own.get("relatedness"), own.get("product_to_head.weight")
-        self.to_head_HI, self.head_H = own["interaction_to_head.weight"], own["interaction_to_head.bias"]
+        self.relatedness_CC, self.head_H = own.get("relatedness"), own["interaction_to_head.bias"]
+        to_head_HI = own["interaction_to_head.weight"]
         cross = range(sum(name.startswith("cross.down") for name in own))
         down, up = ([own[f"cross.{side}.{layer}.weight"] for layer in cross] for side in ("down", "up"))
         no_layers = np.empty((0, 2 * features, 1))
         inputs, (first_WI, first_W) = 2 * features, inner[0]
-        head, width = self.offer["to_head"].shape
+        head = len(self.offer["to_head"])
         classes = len(self.offer["to_class.bias"]) if "to_class.bias" in self.offer else 0
         assert first_WI.shape == (len(first_W), inputs + 2 * bool(classes)), first_WI.shape
-        assert self.to_head_HI.shape == (head, len(inner[-1][1])), self.to_head_HI.shape
-        assert self.product_HE is None or self.product_HE.shape == (head, width) == self.query["to_head"].shape
+        assert to_head_HI.shape == (head, len(inner[-1][1])), to_head_HI.shape
         assert len(self.query["to_head"]) == len(self.head_H) == head, self.query["to_head"].shape
         assert self.relatedness_CC is None or self.relatedness_CC.shape == (classes, classes), self.relatedness_CC.shape
         assert all(
@@ -159,28 +158,24 @@ class _Member:
             match_2W=plain(first_WI[:, inputs:].T if classes else np.zeros((2, len(first_W)))),
             inner=np.array([len(bias) for _, bias in inner]),
             outer=np.array([head, *(len(bias) for _, bias in outer)]),
+            head_IH=plain(to_head_HI.T),
             flat=joining.flat([*inner[1:], *outer]),
             logit_W=plain(own["logit.weight"][0]),
             logit=np.float32(own["logit.bias"][0]),
-            width=width,
         )
-        self.width = width + head + classes
+        self.width = head + classes
 
-    def wish(self, vector_1D: Floats) -> Wish:
-        output_1E, head_1H, weight_1C = _text(self.query, vector_1D)
-        worth_C = (weight_1C @ self.relatedness_CC)[0] if self.relatedness_CC is not None else weight_1C[0]
-        active_U, parts = np.empty(0, np.int64), [self.to_head_HI.T]
-        if self.product_HE is not None:
-            active_U = np.flatnonzero(output_1E[0])
-            parts.append((self.product_HE[:, active_U] * output_1E[0, active_U]).T)
-        return Wish(active_U, plain(np.concatenate(parts)), plain(head_1H[0] + self.head_H), plain(worth_C))
+    def context(self, vector_1D: Floats) -> QueryContext:
+        head_1H, weight_1C = _text(self.query, vector_1D)
+        class_1C = weight_1C @ self.relatedness_CC if self.relatedness_CC is not None else weight_1C
+        return QueryContext(plain(head_1H[0] + self.head_H), plain(class_1C[0]))
 
     def document(self, vector_JD: Floats) -> Floats:
         return np.concatenate(_text(self.offer, vector_JD), axis=1)
 
 
-def _text(own: Mapping[str, NDArray[Any]], value_JD: Floats) -> tuple[Floats, Floats, Floats]:
-    """Output (J, E), share of the head (J, H) and probabilities of the classes (J, C) of a text tower."""
+def _text(own: Mapping[str, NDArray[Any]], value_JD: Floats) -> tuple[Floats, Floats]:
+    """Share of the head (J, H) and probabilities of the classes (J, C) of a text tower."""
     for weight, bias in _stack(own, "tower"):
         value_JD = np.maximum(value_JD @ weight.T + bias, np.float32(0))
     share_JC = value_JD[:, :0]
@@ -188,7 +183,7 @@ def _text(own: Mapping[str, NDArray[Any]], value_JD: Floats) -> tuple[Floats, Fl
         share_JC = value_JD @ own["to_class.weight"].T + own["to_class.bias"]
         share_JC = np.exp(share_JC - share_JC.max(axis=1, keepdims=True))
         share_JC /= share_JC.sum(axis=1, keepdims=True)
-    return value_JD, value_JD @ own["to_head"].T, share_JC
+    return value_JD @ own["to_head"].T, share_JC
 
 
 def _below(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

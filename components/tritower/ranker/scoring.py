@@ -2,7 +2,8 @@
 
 For one search at a time, without torch, see `online.py`; its scores are these to 1e-6.
 
-Legend: N rows, M members, T texts, E tower width, F features.
+Legend: N rows, M members, T texts, U distinct ones, K kept ones, W width of what is kept of a tower's output, F
+features.
 """
 
 import functools
@@ -82,7 +83,7 @@ class _Cache:
         self.tower, self.vectors = tower, vectors
         self.key_K = np.empty(0, dtype=np.int64)  # ascending, each with its row of `output`
         self.row_K = np.empty(0, dtype=np.int64)
-        self.output_KE = np.empty((0, sum(tower.widths)), dtype=np.float32)
+        self.output_KW = np.empty((0, sum(tower.widths)), dtype=np.float32)
 
     def __call__(self, key_B: NDArray[Any]) -> tuple[Tensor, ...]:
         key_U, place_B = np.unique(key_B, return_inverse=True)
@@ -91,15 +92,15 @@ class _Cache:
         if new_U.any():
             self._add(key_U[new_U], at_U[new_U])
             at_U = np.searchsorted(self.key_K, key_U)
-        return torch.split(torch.from_numpy(self.output_KE[self.row_K[at_U[place_B]]]), self.tower.widths, 1)
+        return torch.split(torch.from_numpy(self.output_KW[self.row_K[at_U[place_B]]]), self.tower.widths, 1)
 
     def _add(self, key_U: NDArray[Any], at_U: NDArray[Any]) -> None:
         known = len(self.key_K)
-        if known + len(key_U) > len(self.output_KE):
-            grown_KE = np.empty((2 * known + len(key_U), self.output_KE.shape[1]), dtype=np.float32)
-            grown_KE[:known] = self.output_KE[:known]
-            self.output_KE = grown_KE
+        if known + len(key_U) > len(self.output_KW):
+            grown_KW = np.empty((2 * known + len(key_U), self.output_KW.shape[1]), dtype=np.float32)
+            grown_KW[:known] = self.output_KW[:known]
+            self.output_KW = grown_KW
         told = self.tower(self.vectors(torch.from_numpy(key_U)))
-        self.output_KE[known : known + len(key_U)] = torch.cat(list(told[:3]), dim=1).numpy()
+        self.output_KW[known : known + len(key_U)] = torch.cat(list(told[:2]), dim=1).numpy()
         self.row_K = np.insert(self.row_K, at_U, np.arange(known, known + len(key_U)))
         self.key_K = np.insert(self.key_K, at_U, key_U)

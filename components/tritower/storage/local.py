@@ -57,21 +57,29 @@ def parquet_parts(directory: str | Path) -> list[Path]:
     return parts
 
 
-def copy(source: Path, folder: Path) -> None:
+def copy(source: Path, folder: Path, *, above: tuple[Path, ...] = ()) -> None:
     """Copy a file into a folder, or everything below a folder; links are followed.
 
+    Args:
+        source: the file or folder.
+        folder: where the copy goes.
+        above: the folders that led to `source`, as they really are.
+
     Raises:
-        StorageError: nothing is there.
+        StorageError: nothing is there, or a link leads back to a folder that it is in.
     """
     if not source.exists():
         raise StorageError("nothing is there", where=str(source), remedy="Check the spelling of the path.")
     if not source.is_dir():
         shutil.copy2(source, folder)
         return
+    real = source.resolve()
+    if real in above:
+        raise StorageError("the symbolic link leads in a circle", where=str(source), remedy="Remove it.")
     for entry in sorted(source.iterdir()):
         if entry.is_dir():
             (folder / entry.name).mkdir()
-            copy(entry, folder / entry.name)
+            copy(entry, folder / entry.name, above=(*above, real))
         else:
             shutil.copy2(entry, folder)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tritower import storage
-from tritower.errors import ConfigError
+from tritower.errors import ArtifactError
 from tritower.ranker import artifact
 from tritower.ranker.artifact import Artifact
 from tritower.ranker.config import NetworkConfig, RankerConfig, TrainingConfig
@@ -26,7 +26,7 @@ MOVED = {
 }
 OFF = {
     "gates": False, "listwise": 0.0, "hash_buckets": 0, "hash_width": 8, "past_clicks": 0, "past_width": 32, "dropout": 0.0,
-    "shuffle": "requests", "accumulate": 1,
+    "shuffle": "requests", "accumulate": 1, "product": False,
 }  # fmt: skip
 
 
@@ -63,8 +63,8 @@ def test_a_folder_with_everything_off_loads_with_its_weights(tmp_path: Path):
         assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
-@pytest.mark.parametrize(("knob", "value"), [("gates", True), ("past_clicks", 8), ("dropout", 0.1)])
+@pytest.mark.parametrize(("knob", "value"), [("gates", True), ("past_clicks", 8), ("dropout", 0.1), ("product", True)])
 def test_a_folder_with_something_on_is_refused(tmp_path: Path, knob: str, value: object):
     older(tmp_path / "model", OFF | {knob: value})
-    with pytest.raises(ConfigError, match=f"the knob '{knob}' was removed: .*config.json"):
+    with pytest.raises(ArtifactError, match=f"the knob '{knob}' was removed: .*config.json.*Train again"):
         artifact.load(tmp_path / "model")

@@ -45,7 +45,6 @@ def tiny() -> TripleTower:
     with torch.no_grad():  # the head's first layer, part by part
         tower.query_tower.to_head.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
         tower.document_tower.to_head.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-        tower.product_to_head.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     fill(tower.interaction_to_head, [[1.0], [0.0]], [0.0, -100.0])
     fill(tower.logit, [[0.5, 7.0]], [-1.0])
     return tower
@@ -62,9 +61,9 @@ def test_triple_tower_by_hand():
     document_JD = torch.tensor([[0.0, 0.0], [4.0, 2.0]])  # halved -> [0, 3], [3, 1]
     feature_BF = torch.tensor([[3.0, 1.0], [float("nan"), 1.0]])  # -> 3 + 2 = 5; 0 + 2 + 10 (first one missing) = 12
     logits, *classes = tiny()(query_QD, document_JD, torch.tensor([0, 0]), torch.tensor([1, 0]), feature_BF)
-    # Row 0: 1.5 + document[1] 1 + interaction 5 + product[1] 4 * 1 = 11.5; 0.5 * 11.5 - 1
-    # Row 1: 1.5 + 3 + 12 + 4 * 3 = 28.5; the second hidden unit stays below 0 in both
-    assert logits.tolist() == [4.75, 13.25]
+    # Row 0: 1.5 + document[1] 1 + interaction 5 = 7.5; 0.5 * 7.5 - 1
+    # Row 1: 1.5 + 3 + 12 = 16.5; the second hidden unit stays below 0 in both
+    assert logits.tolist() == [2.75, 7.25]
     assert classes == [None, None]
 
 
@@ -89,11 +88,6 @@ def test_one_missing_value_differs_from_zero():
     args = torch.ones(1, 2), torch.ones(1, 2), one, one
     missing, zero = (tower(*args, torch.tensor([[value, 0.0]]))[0] for value in (float("nan"), 0.0))
     assert missing != zero
-
-
-def test_without_product_the_head_has_no_part_for_it():
-    tower = TripleTower(NetworkConfig(product=False, descriptions=False), dim=4, features=3)
-    assert tower.product_to_head is None
 
 
 def test_distinct_texts_give_what_repeated_texts_give():

@@ -42,7 +42,6 @@ CONFIGS = {
             head=(6,),
             occupation_classes=0,
             descriptions=False,
-            product=False,
             cross_layers=0,
         ),
         training=TrainingConfig(members=1),
@@ -50,7 +49,7 @@ CONFIGS = {
     "deep": RankerConfig(
         network=NetworkConfig(
             query_tower=(9, 8),
-            document_tower=(10, 8),
+            document_tower=(10, 5),
             interaction_tower=(9, 8, 7),
             head=(6, 9, 4),
             occupation_classes=3,

@@ -144,3 +144,16 @@ def test_local_trees_are_copied(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "sub" / "x").read_text() == "1"
     assert storage.upload_tree(tmp_path / "in", f"file://{tmp_path}/up") == 1
     assert (tmp_path / "up" / "sub" / "x").read_text() == "1"
+
+
+def test_a_tree_that_links_to_itself_is_not_copied(tmp_path: Path) -> None:
+    """Neither directly, nor by way of a folder that links back."""
+    for folder in ("in/sub", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "in")
+    for target in (tmp_path / "in", tmp_path / "other"):
+        (tmp_path / "in" / "sub" / "up").unlink(missing_ok=True)
+        (tmp_path / "in" / "sub" / "up").symlink_to(target)
+        with pytest.raises(StorageError, match=r"leads in a circle \(in .*sub/up.*\)"):
+            storage.fetch_tree(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
