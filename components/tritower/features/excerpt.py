@@ -21,7 +21,7 @@ from tritower.features.pairs import PairIndex
 from tritower.features.requests import OneSearch
 from tritower.features.similarity import Lists
 from tritower.features.static import Scorers, Static
-from tritower.features.strings import UNNUMBERED, Cache
+from tritower.features.strings import UNNUMBERED, Phrases
 from tritower.features.timeline import NO_TIME, Rows, Timeline
 
 Int32 = npt.NDArray[np.int32]
@@ -59,7 +59,7 @@ class Query:
 class Excerpt(FeatureState):
     """A copy of what `query` and the jobs asked for need; `rows` are to be read from it."""
 
-    def __init__(self, whole: FeatureState, live: LiveTables, query: Query, job_N: Int64, caches: tuple[Cache, ...]) -> None:
+    def __init__(self, whole: FeatureState, live: LiveTables, query: Query, job_N: Int64) -> None:
         """Copy it.
 
         Args:
@@ -67,7 +67,6 @@ class Excerpt(FeatureState):
             live: the tables that its numbers refer to.
             query: the request.
             job_N: the jobs asked for; -1 = unknown.
-            caches: of the string scores.
         """
         line = whole.timeline
         now = max(query.ts, int(line.last_ts))
@@ -98,7 +97,7 @@ class Excerpt(FeatureState):
         )
         self.rows = _rows(now, local[:asked], len(events))
         self._is_unknown = job_N < 0
-        self._caches, self._names, self._plain_text = caches, (live.plain.names, live.companies.names), query.plain_text
+        self._phrases, self._plain_text = (live.plain.phrases, live.companies.phrases), query.plain_text
 
     def columns(self) -> dict[str, npt.NDArray[np.float32]]:
         """The features by name."""
@@ -114,21 +113,26 @@ class Excerpt(FeatureState):
 
     @cached_property
     def static(self) -> Static:
-        """With texts and caches that outlive the excerpt."""
-        plain, companies = self._names
+        """With the texts of the live tables."""
+        plain, companies = self._phrases
 
-        def words(number_P: Int64) -> list[str]:
-            return [plain[number] if number < UNNUMBERED else self._plain_text for number in number_P.tolist()]
+        def words(number_R: Int64) -> tuple[Phrases, Int64]:
+            if number_R[0] < UNNUMBERED:
+                return plain, number_R
+            return Phrases.of([self._plain_text]), np.zeros(1, np.int64)  # the query, alone on its side
 
-        scorers = Scorers.of(words, lambda number_P: [companies[number] for number in number_P.tolist()], self._caches)
+        scorers = Scorers.of(words, lambda number_R: (companies, number_R), cached=False)
         return Static(self.tables, self.entities, scorers)
 
     def _number(self, whole: FeatureState, keys_LR: Int64, queued: int) -> None:
         """Copy the counters of these keys and number them anew."""
         self.pairs, self.base_L = PairIndex(1 << 14), np.zeros(1, np.int64)
         key_X = keys_LR.ravel()
-        self._keys_LR = self.pairs.numbers(np.zeros(len(key_X), np.int64), key_X).reshape(keys_LR.shape)
-        self.counters = whole.counters.excerpt(self.pairs.pairs()[1])
+        number_X = self.pairs.numbers(np.zeros(len(key_X), np.int64), key_X)
+        key_K = np.empty(self.pairs.used, np.int64)
+        key_K[number_X[number_X >= 0]] = key_X[number_X >= 0]
+        self._keys_LR = number_X.reshape(keys_LR.shape)
+        self.counters = whole.counters.excerpt(key_K)
         self.counters.expected_Q, self.counters.rate_Q = (
             values[:queued].copy() for values in (whole.counters.expected_Q, whole.counters.rate_Q)
         )

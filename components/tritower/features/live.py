@@ -18,7 +18,7 @@ import pyarrow as pa
 from tritower.features import entities, occupations
 from tritower.features.places import mentions_remote, names_remote
 from tritower.features.similarity import Lists
-from tritower.features.strings import normalise
+from tritower.features.strings import Phrases, normalise
 from tritower.features.tables import NO_DATE, FeatureTables, Jobs
 from tritower.schema import document_text
 
@@ -31,10 +31,15 @@ class Names:
 
     def __init__(self, names: pa.Array) -> None:
         self.names: list[str] = names.to_pylist()
+        self.phrases = Phrases.of(())
         self._number = {name: number for number, name in enumerate(self.names)}
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def prepare(self) -> None:
+        """Make those names that came since the last call ready to be scored."""
+        self.phrases = self.phrases.extended(self.names[len(self.phrases.text) :])
 
     def find(self, name: str) -> int:
         """Its number, -1 where it has none."""
@@ -70,6 +75,7 @@ class LiveTables:
         self.texts, self.plain = Names(tables.texts.values), Names(tables.texts.plain)
         self.blank_text = tables.texts.values.index("").as_py()
         self.companies, self.occupations = Names(tables.jobs.companies), Names(tables.jobs.occupations)
+        self._prepare()
         self.tables, self.found = tables, found
         self._values = len(found.table.value_E) if found else 0
         self.sizes: list[int] = [0] * 4
@@ -109,6 +115,7 @@ class LiveTables:
         for value in values:
             self.texts.add(value)
         tables.texts.plain_T[here] = [self.plain.add(text) for text in plain.to_pylist()]
+        self._prepare()
         tables.texts.remote_T[here] = mentions_remote(plain)
         tables.extra_XD[start : start + len(values)] = vector_XD
         if self.found and rows is not None:
@@ -134,6 +141,7 @@ class LiveTables:
         jobs.document_J[numbers] = [self.text(document_text(*pair)) for pair in zip(titles, companies, strict=True)]
         jobs.description_J[numbers] = -1
         jobs.company_J[numbers] = [self.companies.add(name) for name in normalise(pa.array(companies, pa.string())).to_pylist()]
+        self._prepare()
         given = rows.column("occupation").to_pylist()
         jobs.occupation_J[numbers] = [self.occupations.add(name) for name in occupations.of_jobs(given, titles)]
         jobs.place_3J[:, numbers] = self.tables.places.encode(rows)
@@ -143,6 +151,10 @@ class LiveTables:
         if self.found:
             table = self.found.table
             table.company_J[numbers], table.place_3J[:, numbers] = entities.of_jobs(rows, self.found.number)
+
+    def _prepare(self) -> None:
+        for names in (self.plain, self.companies):
+            names.prepare()
 
     def _add_entities(self, first: int, rows: pa.Table, texts: int) -> None:
         assert self.found

@@ -26,8 +26,8 @@ from tritower.features.config import FeaturesConfig
 from tritower.features.excerpt import Excerpt, Query
 from tritower.features.feature_state import FeatureState
 from tritower.features.live import LiveTables, clean
-from tritower.features.places import mentions_remote
-from tritower.features.strings import COMPANY_SCORERS, PROFILE_SCORERS, TITLE_SCORERS, UNNUMBERED, Cache, normalise
+from tritower.features.places import speaks_of_remote
+from tritower.features.strings import UNNUMBERED, normalised
 from tritower.features.tables import FeatureTables
 from tritower.features.timeline import NO_TIME, Rows
 
@@ -74,7 +74,6 @@ class OnlineFeatures:
         """For `open`."""
         self._state, self._live, self._embed, self._recognise = state, live, embed, recognise
         self._lock = threading.Lock()
-        self._caches = tuple(Cache(len(scorers)) for scorers in (TITLE_SCORERS, COMPANY_SCORERS, PROFILE_SCORERS))
         # Rows of one search may come in two parts at its instant: the numbers of those are kept.
         self._recent = {request_id: -1 - i for i, request_id in enumerate(past_requests)}
         self._requests = 0
@@ -136,7 +135,7 @@ class OnlineFeatures:
         described = self._describe([text]) if text and self._live.text(text) < 0 else None
         with self._lock:
             query = self._query(request, text, described)
-            excerpt = Excerpt(self._state, self._live, query, self._live.jobs.find_all(job_ids), self._caches)
+            excerpt = Excerpt(self._state, self._live, query, self._live.jobs.find_all(job_ids))
         return excerpt.columns()
 
     def observe(self, events: pa.Table) -> None:
@@ -197,8 +196,8 @@ class OnlineFeatures:
             plain_number, asks_remote = int(live.tables.texts.plain_T[number]), bool(live.tables.texts.remote_T[number])
             plain = live.plain.names[plain_number] if plain_number >= 0 else ""
         else:
-            words = normalise(pa.array([text]))
-            plain, asks_remote = words[0].as_py(), bool(mentions_remote(words)[0])
+            plain = normalised(text)
+            asks_remote = speaks_of_remote(plain)
             plain_number = live.plain.find(plain) if plain else -1
             plain_number = UNNUMBERED if plain and plain_number < 0 else plain_number
         return Query(

@@ -7,6 +7,7 @@ Legend: V rows of a table, N impressions.
 """
 
 import functools
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from tritower.features.strings import UNNUMBERED
 
 LEVELS = ("city", "region", "country")
 REMOTE = r"\b(remote|work(ing)? (from|at) home|wfh|home[ -]?based|telecommut\w*|telework\w*|anywhere)\b"
+_REMOTE = re.compile(REMOTE, re.ASCII | re.IGNORECASE)
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
@@ -66,14 +68,19 @@ class PlaceCodes:
 @functools.lru_cache(maxsize=512)
 def _folded(word: str) -> tuple[str, bool]:
     """A place's name as `PlaceCodes.encode` compares it, and whether it names remote work."""
-    words = pc.utf8_trim_whitespace(pc.utf8_lower(pa.array([word], pa.string())))
-    return words[0].as_py(), bool(mentions_remote(words)[0])
+    folded = pc.utf8_trim_whitespace(pc.utf8_lower(pa.array([word], pa.string())))[0].as_py()
+    return folded, speaks_of_remote(folded)
 
 
 def mentions_remote(texts: pa.Array) -> npt.NDArray[np.bool_]:
     """Whether each text speaks of remote work; false for null."""
     found = pc.match_substring_regex(texts, REMOTE, ignore_case=True)
     return np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), np.bool_)
+
+
+def speaks_of_remote(text: str) -> bool:
+    """`mentions_remote` of one text. Arrow compiles its expression anew in each call."""
+    return bool(_REMOTE.search(text)) if text.isascii() else bool(mentions_remote(pa.array([text]))[0])
 
 
 def names_remote(table: pa.Table) -> npt.NDArray[np.bool_]:

@@ -35,13 +35,16 @@ class Scorers(NamedTuple):
     profile: strings.PairScorer
 
     @staticmethod
-    def of(plain: strings.Words, companies: strings.Words, caches: Sequence[strings.Cache | None] = (None,) * 3) -> "Scorers":
-        """For texts and companies by number; `caches` are one for each scorer, None for a cache of its own."""
+    def of(plain: strings.Words, companies: strings.Words, *, cached: bool) -> "Scorers":
+        """For texts and companies by number; `cached` where the same pairs come again."""
+
+        def scorer(right: strings.Words, names: Sequence[str]) -> strings.PairScorer:
+            return strings.PairScorer(plain, right, names, strings.Cache(len(names)) if cached else None)
+
         return Scorers(
-            strings.PairScorer(plain, plain, strings.TITLE_SCORERS, caches[0]),
-            strings.PairScorer(plain, companies, strings.COMPANY_SCORERS, caches[1]),
-            strings.PairScorer(plain, plain, strings.PROFILE_SCORERS, caches[2]),
-        )
+            scorer(plain, strings.TITLE_SCORERS), scorer(companies, strings.COMPANY_SCORERS),
+            scorer(plain, strings.PROFILE_SCORERS),
+        )  # fmt: skip
 
 
 class Static:
@@ -52,7 +55,9 @@ class Static:
         self.layout = catalogue.static_layout(with_entities=found is not None)
         self._entities = found
         self._level_U = found.user_levels(tables.past) if found else None
-        self._scorers = scorers or Scorers.of(strings.words(tables.texts.plain), strings.words(tables.jobs.companies))
+        self._scorers = scorers or Scorers.of(
+            strings.words(tables.texts.plain), strings.words(tables.jobs.companies), cached=True
+        )
 
     def open(self) -> "Static":
         """Itself."""

@@ -1,35 +1,32 @@
-"""String similarity of query and title, query and company, profile and title: rapidfuzz's, once per distinct pair.
+"""String similarity of query and title, query and company, profile and title: rapidfuzz's values, once per distinct pair.
 
-The same query meets the same title again and again, so scores stay in a cache of fixed size, keyed by the pair of text numbers.
+In a log the same query meets the same title again and again, so scores stay in a cache of fixed size, by the pair of numbers.
 Scores are pure functions of the two texts: the cache changes nothing but the time, and memory does not grow with the data.
 
-Legend: N rows, P distinct pairs, S scorers, B entries of the cache.
+Legend: N rows, P distinct pairs, G runs of pairs with one left text, R distinct right texts, S scorers, B entries of the cache.
 """
 
-import itertools
-import threading
+import functools
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from rapidfuzz import distance, fuzz, process
+from rapidfuzz import distance, fuzz
+
+from tritower.features import ratios
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
-Words = Callable[[Int64], list[str]]
+Float64 = npt.NDArray[np.float64]
 TITLE_SCORERS = ("token_set", "token_sort", "partial", "jaro_winkler")
 COMPANY_SCORERS = ("token_set", "partial", "jaro_winkler")
 PROFILE_SCORERS = ("token_set",)
+_NOT_PLAIN = re.compile("[^a-z0-9+#]+")  # for ASCII in lower case
 UNNUMBERED = 1 << 30  # texts from this number on are known to one request only
-_SCORER: dict[str, tuple[Callable[..., Any], float]] = {
-    "token_set": (fuzz.token_set_ratio, 100.0),
-    "token_sort": (fuzz.token_sort_ratio, 100.0),
-    "partial": (fuzz.partial_ratio, 100.0),
-    "jaro_winkler": (distance.JaroWinkler.normalized_similarity, 1.0),
-}
 
 
 def normalise(texts: pa.Array) -> pa.Array:
@@ -38,32 +35,56 @@ def normalise(texts: pa.Array) -> pa.Array:
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(lower, r"[^\p{L}\p{N}+#]+", " "))
 
 
+def normalised(text: str) -> str:
+    """`normalise` of one text. Arrow compiles its expression anew in each call, a millisecond for all letters of Unicode."""
+    return _NOT_PLAIN.sub(" ", text.lower()).strip() if text.isascii() else normalise(pa.array([text]))[0].as_py()
+
+
+class Phrases(NamedTuple):
+    """Texts to be scored, and the same with their words in order, by number."""
+
+    text: list[str]
+    as_is: ratios.Codes
+    ordered: ratios.Codes
+
+    @staticmethod
+    def of(texts: Sequence[str]) -> "Phrases":
+        """From normalised texts."""
+        return Phrases([], ratios.Codes.of(()), ratios.Codes.of(())).extended(texts)
+
+    def extended(self, texts: Sequence[str]) -> "Phrases":
+        """With more behind; what others hold of these stays as it is."""
+        self.text.extend(texts)
+        in_order = [" ".join(sorted(text.split(" "))) for text in texts]
+        return Phrases(self.text, self.as_is.extended(texts), self.ordered.extended(in_order))
+
+
+Words = Callable[[Int64], tuple[Phrases, Int64]]
+"""Numbers of texts in; phrases out, and the texts' numbers in them."""
+
+
 def words(texts: pa.Array) -> Words:
     """The texts of an array by their numbers."""
-    return lambda number_P: texts.take(pa.array(number_P)).to_pylist()
+    return lambda number_R: (Phrases.of(texts.take(pa.array(number_R)).to_pylist()), np.arange(len(number_R)))
 
 
 class Cache:
-    """The scores of the pairs met last, 2^`bits` of them at most; several threads may share it."""
+    """The scores of the pairs met last, 2^`bits` of them at most."""
 
-    def __init__(self, scorers: int, bits: int = 18) -> None:
+    def __init__(self, scorers: int, bits: int = 20) -> None:
         self._key_B = np.full(1 << bits, -1, np.int64)
         self._score_BS = np.empty((1 << bits, scorers), np.float32)
         self._shift = np.uint64(64 - bits)
-        self._lock = threading.Lock()
 
     def get(self, key_P: Int64) -> tuple[Float32, npt.NDArray[np.bool_]]:
         """The scores (P, S), and which of them are known."""
         at_P = self._entry(key_P)
-        with self._lock:
-            return self._score_BS[at_P], self._key_B[at_P] == key_P
+        return self._score_BS[at_P], self._key_B[at_P] == key_P
 
     def put(self, key_P: Int64, score_PS: Float32) -> None:
         """Remember scores, over those of other pairs where entries are taken."""
-        kept = key_P < UNNUMBERED << 32
-        at_P = self._entry(key_P[kept])
-        with self._lock:
-            self._score_BS[at_P], self._key_B[at_P] = score_PS[kept], key_P[kept]
+        at_P = self._entry(key_P)
+        self._score_BS[at_P], self._key_B[at_P] = score_PS, key_P
 
     def _entry(self, key_P: Int64) -> Int64:
         """Knuth's multiplicative hashing: the multiplier is 2^64 over the golden ratio."""
@@ -79,17 +100,22 @@ class PairScorer:
         Args:
             left, right: each side's texts by number.
             scorers: what to compute.
-            cache: to share; None for one of its own.
+            cache: of scores; None to compute each.
         """
         self._left, self._right = left, right
-        self._scorers = [_SCORER[name] for name in scorers]
-        self._cache = cache or Cache(len(scorers))
+        self._scorers = scorers
+        self._cache = cache
 
     def scores(self, left_N: npt.NDArray[np.int32], right_N: npt.NDArray[np.int32], out_SN: Float32) -> None:
         """Write the score of each pair, scorer by scorer, into `out_SN`; negative numbers give NaN."""
         known_N = (left_N >= 0) & (right_N >= 0)
         out_SN[:] = np.nan
+        if not known_N.any():
+            return
         key_P, pair_N = np.unique((left_N[known_N].astype(np.int64) << 32) | right_N[known_N], return_inverse=True)
+        if self._cache is None:
+            out_SN[:, known_N] = self._score(key_P).T[:, pair_N]
+            return
         score_PS, found_P = self._cache.get(key_P)
         if not found_P.all():
             fresh_P = key_P[~found_P]
@@ -102,12 +128,38 @@ class PairScorer:
         left_P, right_P = key_P >> 32, key_P & 0xFFFFFFFF
         # The keys are sorted: a text against many others is prepared once.
         start_G = np.flatnonzero(np.diff(left_P, prepend=-1))
-        left, right = self._left(left_P[start_G]), self._right(right_P)
-        runs = [right[a:b] for a, b in itertools.pairwise([*start_G.tolist(), len(key_P)])]
-        out_PS = np.empty((len(key_P), len(self._scorers)), np.float32)
-        for s, (scorer, whole) in enumerate(self._scorers):
-            score_G = [
-                process.cdist([one], run, scorer=scorer, dtype=np.float64)[0] for one, run in zip(left, runs, strict=True)
-            ]
-            out_PS[:, s] = np.concatenate(score_G) / whole
-        return out_PS
+        right_R, of_P = (right_P, np.arange(len(key_P))) if len(start_G) == 1 else np.unique(right_P, return_inverse=True)
+        (left, number_G), (right, number_R) = self._left(left_P[start_G]), self._right(right_R)
+        pairs = _Pairs(left, right, np.repeat(number_G, np.diff(start_G, append=len(key_P))), number_R[of_P])
+        return np.stack([getattr(pairs, name)() for name in self._scorers], axis=1).astype(np.float32)
+
+
+class _Pairs:
+    """Distinct pairs to score, by number."""
+
+    def __init__(self, left: Phrases, right: Phrases, left_P: Int64, right_P: Int64) -> None:
+        self._left, self._right, self._left_P, self._right_P = left, right, left_P, right_P
+
+    def token_sort(self) -> Float64:
+        return self._or_library(self._of_words_2P[0], fuzz.token_sort_ratio, 100)
+
+    def token_set(self) -> Float64:
+        return self._or_library(self._of_words_2P[1], fuzz.token_set_ratio, 100)
+
+    def partial(self) -> Float64:
+        found_P = ratios.partial(self._left.as_is, self._right.as_is, self._left_P, self._right_P)
+        return self._or_library(found_P, fuzz.partial_ratio, 100)
+
+    def jaro_winkler(self) -> Float64:
+        found_P = ratios.jaro_winkler(self._left.as_is, self._right.as_is, self._left_P, self._right_P)
+        return self._or_library(found_P, distance.JaroWinkler.normalized_similarity, 1)
+
+    @functools.cached_property
+    def _of_words_2P(self) -> Float64:
+        return ratios.of_words(self._left.ordered, self._right.ordered, self._left_P, self._right_P)
+
+    def _or_library(self, found_P: Float64, scorer: Callable[[str, str], float], whole: int) -> Float64:
+        """The scores found, rapidfuzz's where there is none; those are from 0 to `whole`."""
+        for p in np.flatnonzero(np.isnan(found_P)).tolist():
+            found_P[p] = scorer(self._left.text[self._left_P[p]], self._right.text[self._right_P[p]]) / whole
+        return found_P

@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rapidfuzz import distance, fuzz
 from tritower.features import strings
+from tritower.features.places import mentions_remote, speaks_of_remote
 
 LIBRARY = (
     lambda a, b: fuzz.token_set_ratio(a, b) / 100,
@@ -37,6 +38,8 @@ letters = st.text("abc ", min_size=1, max_size=90).map(lambda text: " ".join(tex
 @given(texts=st.lists(st.one_of(phrase, letters), min_size=2, max_size=12))
 @example(texts=["a", "b", "ab", "ba", "abc", "cba"])
 @example(texts=["q" * 63, "q" * 64, "q" * 65, "ab" * 70, "x " * 40 + "y"])
+@example(texts=["\u770b nurse", "nurse \u770b", "\xff nurse", "nurse"])
+@example(texts=["a a b", "b b", "a b c c", "c", "a" * 65 + " b", "b b " + "a" * 65, "ab a", "a ab abc"])
 @example(texts=["rn rn nurse", "nurse rn", "nurse nurse", "rn"])
 def test_scores_equal_rapidfuzz(texts: list[str]) -> None:
     count = len(texts)
@@ -66,6 +69,16 @@ def test_blank_and_unknown_texts_are_missing() -> None:
                 assert np.isnan(out_SN[0, i])
             else:
                 assert out_SN[0, i] == pytest.approx(fuzz.partial_ratio(texts[left[i]], texts[right[i] + 1]) / 100)
+
+
+@settings(max_examples=200, deadline=None)
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), min_size=1, max_size=5))
+@example(
+    texts=["Work from HOME", "home-based", "TELECOMMUTing\x1f\tC++", "remotely", "a_remote b", "\u212aa", "\u00e9 wfh", "WFH\n"]
+)
+def test_one_text_is_prepared_as_many_are(texts: list[str]) -> None:
+    assert [strings.normalised(text) for text in texts] == strings.normalise(pa.array(texts)).to_pylist()
+    assert [speaks_of_remote(text) for text in texts] == mentions_remote(pa.array(texts)).tolist()
 
 
 def test_normalise() -> None:
