@@ -22,6 +22,7 @@ from tritower.features import step as features
 from tritower.features.config import FeaturesConfig
 from tritower.ingest import step as ingest
 from tritower.ingest.config import IngestConfig
+from tritower.ranker import normaliser
 from tritower.recommend import step as recommend
 from tritower.recommend.config import CandidatesConfig
 from tritower.simulate import step as simulate
@@ -46,6 +47,8 @@ def main(root: Path) -> None:
     known = {name: at[name] for name in ("dataset", "embeddings", "entities")}
     entities.run(dataset=at["dataset"], entities=at["entities"], config=EntitiesConfig())
     features.run(**known, features=at["features"], config=FeaturesConfig())
+    sample_NF = np.ones((2, 1), dtype=np.float32)  # the ranker's normaliser; the join is compiled where a model is served
+    normaliser.fit(sample_NF, kind="quantile").apply(sample_NF)
     inputs = {"features": at["features"], "embeddings": at["embeddings"]}
     for variant in ("standard", "cosines"):
         few = BaselineConfig(search_trials=0, rounds=5, variant=variant)

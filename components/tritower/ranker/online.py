@@ -120,9 +120,9 @@ class OnlineRanker:
             raise IndexError(f"rows {row_N.min()} to {row_N.max()} of a table of {len(table_JT)} documents")
         table_JT = np.asarray(table_JT)[:]
         table_JT.flags.writeable = False  # one type, thus one compiled function, for tables in memory and in a file
-        out_N = np.zeros(len(row_N), dtype=np.float32)
+        given, out_N = joining.inputs(feature_FN, self._maps), np.zeros(len(row_N), dtype=np.float32)
         for member, context, start in zip(self._members, query.contexts, self._starts, strict=False):
-            joining.add_scores(feature_FN, self._maps, member.join, context, table_JT, row_N, start, out_N)
+            joining.add_scores(given, member.join, context, table_JT, row_N, start, out_N)
         return out_N / np.float32(len(self._members))
 
 

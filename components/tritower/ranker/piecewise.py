@@ -12,12 +12,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-_KNOTS = 65  # the most that a search of six halvings and one more step tells apart
-_SEARCH = 72  # with room for what the search asks for beyond the last knot
+_KNOTS = 65
+_SEARCH = 72  # with room for what the search asks for behind the last knot: NaN, which is not below any value
 _BLOCK = 128  # rows whose features stay in the nearest cache while one feature after the other is mapped
 # Unsigned: numba asks of every signed index whether it counts from the end.
-_ONE, _TWO, _THREE, _FOUR, _FIVE = (np.uint64(n) for n in (1, 2, 3, 4, 5))
-_EIGHT, _SIXTEEN, _THIRTY_TWO = (np.uint64(n) for n in (8, 16, 32))
+_ONE, _TWO, _FOUR = np.uint64(1), np.uint64(2), np.uint64(4)
 
 
 class Maps(NamedTuple):
@@ -35,7 +34,7 @@ def tables(knot_FK: NDArray[np.float64], value_FK: NDArray[np.float32]) -> Maps:
     features, knots = knot_FK.shape
     assert knots <= _KNOTS, knots
     last_F = np.array([len(np.unique(knot_K)) - 1 for knot_K in knot_FK], dtype=np.int64)
-    search_FS = np.full((features, _SEARCH), np.inf, dtype=np.float32)
+    search_FS = np.full((features, _SEARCH), np.nan, dtype=np.float32)
     slope_FK = np.zeros((features, knots))
     for f, last in enumerate(last_F):
         near_K = knot_FK[f, : last + 1].astype(np.float32)
@@ -50,48 +49,44 @@ def tables(knot_FK: NDArray[np.float64], value_FK: NDArray[np.float32]) -> Maps:
 @numba.njit(cache=True, nogil=True)
 def apply(feature_NF, maps, out_NF):  # type: ignore[no-untyped-def]
     """Map every feature of every row, float32 to float32; NaN stays NaN."""
+    feature_n, knot_n = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.uint32)
     for start in range(0, len(feature_NF), _BLOCK):
-        stop = min(start + _BLOCK, len(feature_NF))
+        n = min(_BLOCK, len(feature_NF) - start)
         for f in range(feature_NF.shape[1]):
-            column(feature_NF[start:stop, f], maps, f, out_NF[start:stop, f])
+            for i in range(n):
+                feature_n[i] = feature_NF[start + i, f]
+            column(feature_n[:n], maps, f, out_NF[start : start + n, f], knot_n[:n])
 
 
 @numba.njit(cache=True, nogil=True)
-def column(feature_N, maps, f, out_N):  # type: ignore[no-untyped-def]
-    """Map one feature; a value equal to the one before it is not looked up again, as most are in one search's candidates."""
-    search_S, knot_K, value_K, slope_K = maps.search_FS[f], maps.knot_FK[f], maps.value_FK[f], maps.slope_FK[f]
-    last = maps.last_F[f]
-    low, high, before, out = knot_K[0], knot_K[last], np.float32(np.nan), np.float32(0)
-    for i in range(len(feature_N)):
-        feature = feature_N[i]
-        if feature != before:
-            k = _few(search_S, feature) if last < 8 else _many(search_S, feature)
-            value = np.float64(feature)
-            value = low if value < low else value
-            value = high if value > high else value
-            out = np.float32(slope_K[k] * (value - knot_K[k]) + value_K[k])
-            before = feature
-        out_N[i] = out
+def column(feature_n, maps, f, out_n, knot_n):  # type: ignore[no-untyped-def]
+    """Map one feature of a few rows, side by side in memory. `knot_n` is room for as many uint32.
 
-
-@numba.njit(cache=True, nogil=True)
-def _few(search_S, feature):  # type: ignore[no-untyped-def]
-    """The last of up to 8 knots that is not above `feature`; 0 where all are.
-
-    Comparisons become numbers: the processor would guess a branch wrongly half of the time.
+    The last knot that is not above a value is found in two parts. Every eighth knot is compared with all values: no value's
+    comparison waits for another, so the processor makes many at a time. The seven between take three steps.
     """
-    k = np.uint64(search_S[_FOUR] <= feature) << _TWO
-    k += np.uint64(search_S[k + _TWO] <= feature) << _ONE
-    return k + np.uint64(search_S[k + _ONE] <= feature)
-
-
-@numba.njit(cache=True, nogil=True)
-def _many(search_S, feature):  # type: ignore[no-untyped-def]
-    """The same for up to 65 knots."""
-    k = np.uint64(search_S[_THIRTY_TWO] <= feature) << _FIVE
-    k += np.uint64(search_S[k + _SIXTEEN] <= feature) << _FOUR
-    k += np.uint64(search_S[k + _EIGHT] <= feature) << _THREE
-    k += np.uint64(search_S[k + _FOUR] <= feature) << _TWO
-    k += np.uint64(search_S[k + _TWO] <= feature) << _ONE
-    k += np.uint64(search_S[k + _ONE] <= feature)
-    return k + np.uint64(search_S[k + _ONE] <= feature)
+    search_S, last, first, other = maps.search_FS[f], maps.last_F[f], feature_n[0], 0
+    for i in range(len(feature_n)):
+        other += feature_n[i] != first
+    n = len(feature_n) if other else 1  # many features have one value in all candidates of a search
+    k1, k2, k3, k4 = search_S[8], search_S[16], search_S[24], search_S[32]
+    k5, k6, k7, k8 = search_S[40], search_S[48], search_S[56], search_S[64]
+    for i in range(n):
+        v = feature_n[i]
+        lower = np.uint32(k1 <= v) + np.uint32(k2 <= v) + np.uint32(k3 <= v) + np.uint32(k4 <= v)
+        upper = np.uint32(k5 <= v) + np.uint32(k6 <= v) + np.uint32(k7 <= v) + np.uint32(k8 <= v)
+        knot_n[i] = np.uint32(8) * np.uint32(lower + upper)
+    knot_K, value_K, slope_K = maps.knot_FK[f], maps.value_FK[f], maps.slope_FK[f]
+    low, high = knot_K[0], knot_K[last]
+    for i in range(n):
+        k, feature = np.uint64(knot_n[i]), feature_n[i]
+        # Comparisons become numbers: the processor would guess a branch wrongly half of the time.
+        k += np.uint64(search_S[k + _FOUR] <= feature) << _TWO
+        k += np.uint64(search_S[k + _TWO] <= feature) << _ONE
+        k += np.uint64(search_S[k + _ONE] <= feature)
+        value = np.float64(feature)
+        value = low if value < low else value
+        value = high if value > high else value
+        out_n[i] = slope_K[k] * (value - knot_K[k]) + value_K[k]
+    for i in range(n, len(feature_n)):
+        out_n[i] = out_n[0]
