@@ -114,12 +114,13 @@ class Excerpt(FeatureState):
     @cached_property
     def static(self) -> Static:
         """With the texts of the live tables."""
-        plain, companies = self._phrases
+        # Without `self` in the function there is no circle: an excerpt goes as soon as it is read.
+        (plain, companies), plain_text = self._phrases, self._plain_text
 
         def words(number_R: Int64) -> tuple[Phrases, Int64]:
             if number_R[0] < UNNUMBERED:
                 return plain, number_R
-            return Phrases.of([self._plain_text]), np.zeros(1, np.int64)  # the query, alone on its side
+            return Phrases.of([plain_text]), np.zeros(1, np.int64)  # the query, alone on its side
 
         scorers = Scorers.of(words, lambda number_R: (companies, number_R), cached=False)
         return Static(self.tables, self.entities, scorers)
