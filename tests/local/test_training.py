@@ -192,7 +192,7 @@ def test_wrong_places_and_knobs_fail_before_anything_runs(log: Path, tmp_path: P
     done = run(log, tmp_path / "root", tmp_path / "out", users=tmp_path / "nowhere.csv")
     assert done.returncode == 1 and "nowhere.csv" in done.stderr
     done = call("pipelines", "run", "--local", "--jobs", "x", "--impressions", "y", "--set", "ranker.epoch=1")
-    assert done.returncode == 1 and "Did you mean 'epochs'?" in done.stderr
+    assert done.returncode == 1 and "Did you mean 'training.epochs'?" in done.stderr
     assert not (tmp_path / "root").exists()
 
 

@@ -208,7 +208,7 @@ def test_a_preset_that_cannot_be_read_says_why(files: Path, says: Callable[..., 
     ):
         assert says("run", "--local", *DATA, f"--preset={preset}").startswith(words)
     told = says("run", "--local", *DATA, "--set", f"ranker.head={'[' * 20_000}")
-    assert told.startswith("the text is nested too deep (in ranker.head)")
+    assert told.startswith("the text is nested too deep (in ranker.network.head)")
 
 
 def test_what_nobody_thought_of_is_one_line_and_its_traceback_is_kept(tmp_path: Path) -> None:
