@@ -54,7 +54,7 @@ test: $(STAMP)  ## The default tests: offline, a few minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(STAMP)  ## The tests that take longer than the default run allows
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 compile: $(STAMP)  ## Write pipelines/compiled/
 	$(BIN)/python -m pipelines compile

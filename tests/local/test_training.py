@@ -45,8 +45,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def log(demo: tuple[Path, str]) -> Path:
+def demo_log(demo: tuple[Path, str]) -> Path:
+    """The log that the demo ran on."""
     (folder,) = demo[0].glob("log-*")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of its own, for what fails before much is done."""
+    folder = tmp_path_factory.mktemp("simulated") / "log"
+    done = call("tritower.simulate", "--out", folder, "--preset", "tiny")
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -59,7 +69,9 @@ def run(log: Path | str, root: Path | str, out: Path, *more: str, **inputs: Path
 
 
 @pytest.mark.timeout(600)
-def test_demo_from_raw_logs_to_ranked_jobs(demo: tuple[Path, str], log: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
+def test_demo_from_raw_logs_to_ranked_jobs(demo: tuple[Path, str], demo_log: Path) -> None:
     folder, printed = demo
     assert "14/14" in printed and "0 of them taken from the cache" in printed
     assert "best possible" in printed and str(folder / "report.html") in printed
@@ -80,12 +92,14 @@ def test_demo_from_raw_logs_to_ranked_jobs(demo: tuple[Path, str], log: Path) ->
     for previous, row in itertools.pairwise(rows):
         if previous["request"] == row["request"]:
             assert (previous["rank"] + 1, previous["score"] >= row["score"]) == (row["rank"], True)
-    jobs = {row["job_id"]: row for row in pq.read_table(log / "jobs.parquet").to_pylist()}
+    jobs = {row["job_id"]: row for row in pq.read_table(demo_log / "jobs.parquet").to_pylist()}
     for row in rows:
         job = jobs[row["job_id"]]
         assert job["posted_at"] <= row["ts"] and (job["expires_at"] is None or row["ts"] < job["expires_at"])
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 def test_a_backend_would_take_what_every_step_handed_back(demo: tuple[Path, str]) -> None:
     components = next(yaml.safe_load_all(compiling.yaml_path("training").read_text()))["components"]
     outputs = sorted(demo[0].glob("run/artifacts/*/*/executor_output.json"))
@@ -109,8 +123,10 @@ def test_the_whole_demo_runs_with_the_inputs_of_a_backend(tmp_path: Path) -> Non
 
 
 @pytest.mark.timeout(600)
-def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], log: Path, tmp_path: Path) -> None:
-    done = run(log, demo[0] / "run", tmp_path)
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
+def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], demo_log: Path, tmp_path: Path) -> None:
+    done = run(demo_log, demo[0] / "run", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "14 of them taken from the cache" in done.stdout
     assert storage.read_json(tmp_path / "metrics.json") == storage.read_json(demo[0] / "metrics.json")
@@ -119,28 +135,31 @@ def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], log: Path,
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], log: Path, tmp_path: Path) -> None:
-    options = [part for name in ("jobs", "users") for part in (f"--{name}", log / f"{name}.parquet")]
+@pytest.mark.xdist_group("demo")
+def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], demo_log: Path, tmp_path: Path) -> None:
+    options = [part for name in ("jobs", "users") for part in (f"--{name}", demo_log / f"{name}.parquet")]
     done = call(
-        "pipelines", "run", "--local", "--pipeline", "batch", *options, "--impressions", log / "impressions",
+        "pipelines", "run", "--local", "--pipeline", "batch", *options, "--impressions", demo_log / "impressions",
         "--model", demo[0] / "model", "--encoder", demo[0] / "encoder",
         "--set", "candidates.candidates_per_search=30", "--backend-inputs",
         "--root", tmp_path / "root", "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pq.read_table(tmp_path / "out" / "recommendations.parquet").to_pylist()
-    searched = pq.read_table(log / "impressions", columns=["user_id", "ts"])
+    searched = pq.read_table(demo_log / "impressions", columns=["user_id", "ts"])
     assert {row["user_id"] for row in rows} == set(searched["user_id"].to_pylist())
     assert {row["ts"] for row in rows} == {max(searched["ts"].to_pylist()) + dt.timedelta(microseconds=1)}
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
-    demo: tuple[Path, str], log: Path, tmp_path: Path
+    demo: tuple[Path, str], demo_log: Path, tmp_path: Path
 ) -> None:
     """The champion is the very model that the run trains, so it is equalled and not beaten."""
     champion = {"champion_model": demo[0] / "model", "champion_encoder": demo[0] / "encoder"}
-    done = run(log, demo[0] / "run", tmp_path, "--without", "baselines", **champion)
+    done = run(demo_log, demo[0] / "run", tmp_path, "--without", "baselines", **champion)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "16/16" in done.stdout and "Gate: hold" in done.stdout and "over the model in use" in done.stdout
     assert "10 of them taken from the cache" in done.stdout
@@ -153,10 +172,13 @@ def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_best_knobs_of_a_search_are_those_that_are_trained_with(demo: tuple[Path, str], log: Path, tmp_path: Path) -> None:
+@pytest.mark.xdist_group("demo")
+def test_the_best_knobs_of_a_search_are_those_that_are_trained_with(
+    demo: tuple[Path, str], demo_log: Path, tmp_path: Path
+) -> None:
     space = '[{"name": "learning_rate", "kind": "categorical", "choices": ["0.004", "0.005"]}]'
     more = ["--with", "tune", "--without", "baselines", "--set", "tune.trials=1", "--set", f"tune.space={space}"]
-    done = run(log, demo[0] / "run", tmp_path, *more)
+    done = run(demo_log, demo[0] / "run", tmp_path, *more)
     assert done.returncode == 0, done.stdout + done.stderr
     (best,) = (demo[0] / "run" / "artifacts").glob("*/tune/best")
     found = storage.read_json(best)
@@ -206,8 +228,9 @@ def test_an_empty_input_is_named(log: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.xdist_group("demo")
 def test_data_and_pipeline_root_in_an_object_store_give_the_same(
-    demo: tuple[Path, str], log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: tuple[Path, str], demo_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -219,7 +242,7 @@ def test_data_and_pipeline_root_in_an_object_store_give_the_same(
         client(url).create_bucket(Bucket="tritower")
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         for part in ("jobs.parquet", "users.parquet", "impressions", "truth"):
-            storage.upload(log / part, f"s3://tritower/log/{part}")
+            storage.upload(demo_log / part, f"s3://tritower/log/{part}")
         try:
             done = run("s3://tritower/log", root, tmp_path / "out")
             assert done.returncode == 0, done.stdout + done.stderr

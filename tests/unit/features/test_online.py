@@ -358,7 +358,7 @@ def resident() -> int:
     ("reads", "limit"),
     [
         pytest.param(20_000, 10.0, marks=pytest.mark.slow),
-        pytest.param(1_000_000, 0.2, marks=[pytest.mark.slow, pytest.mark.timeout(7_200)]),
+        pytest.param(1_000_000, 0.2, marks=[pytest.mark.hours, pytest.mark.timeout(7_200)]),
     ],
 )
 def test_memory_is_flat_over_reads(whole: Path, reads: int, limit: float) -> None:
