@@ -52,7 +52,7 @@ def assert_gone(of: dict[str, str], seconds: float = 3.0) -> None:
 
 
 def end(of: dict[str, str]) -> None:
-    """Kill whoever is left of the family, after a test that failed."""
+    """Kill whoever is left of the family."""
     for number in members(of):
         with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)

@@ -6,7 +6,6 @@ elsewhere nodes differ in their folders only.
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import family
 from tests.support.s3 import client, s3_server
 
 
@@ -29,6 +29,7 @@ class Nodes:
     addresses: tuple[str, ...] = ("127.0.0.1", "127.0.0.1")
     namespaces: tuple[str, ...] = ()
     started: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    marks: tuple[dict[str, str], ...] = field(default_factory=lambda: (family.mark(), family.mark()))
 
     def __post_init__(self) -> None:
         with socket.socket() as probe:
@@ -63,12 +64,12 @@ class Nodes:
             pod |= {"TMPDIR": str(self.folder / f"tmp-{number}"), "PET_LOCAL_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
             Path(pod["TMPDIR"]).mkdir(exist_ok=True)
         with self.log(number).open("ab") as log:
-            own = os.environ | {"OMP_NUM_THREADS": "1"} | pod
+            own = os.environ | {"OMP_NUM_THREADS": "1"} | pod | self.marks[number]
             self.started.append(subprocess.Popen(command, env=own, stdout=log, stderr=log, start_new_session=True))
 
     def kill(self, number: int) -> None:
-        """End a node as a lost machine does: all of it at once."""
-        os.killpg(self.started[number].pid, signal.SIGKILL)
+        """End a node as a lost machine does: all of it at once, torchrun's workers too, which have sessions of their own."""
+        family.end(self.marks[number])
 
     def wait_for(self, there: Callable[[], object]) -> None:
         """Wait for something that comes while all agents run."""
@@ -121,9 +122,9 @@ def two_nodes(folder: Path) -> Iterator[Nodes]:
         try:
             yield nodes
         finally:
+            for number in range(2):
+                nodes.kill(number)
             for one in nodes.started:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(one.pid, signal.SIGKILL)
                 one.wait()
 
 
