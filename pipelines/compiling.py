@@ -46,8 +46,7 @@ def compile_one(path: Path, name: str, parts: frozenset[str], flavour: Flavour =
             compiler.Compiler().compile(dsl.pipeline(wired, name=name), str(compiled))
         text = _DEFAULT.sub(_in_order, compiled.read_text(encoding="utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with storage.atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    storage.write_text(path, text)
     return path
 
 

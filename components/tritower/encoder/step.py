@@ -345,8 +345,7 @@ def _write_results(numbers: dict[str, Any], page: str, here: Staged) -> None:
     if "metrics" in here.paths:
         storage.write_json(here["metrics"], numbers)
     if "report" in here.paths:
-        with storage.atomic_file(here["report"]) as file:
-            file.write_text(page, encoding="utf-8")
+        storage.write_text(here["report"], page)
 
 
 def _job(step: str, config: EmbedConfig | FinetuneConfig, inputs: dict[str, str], outputs: dict[str, str]) -> Job:

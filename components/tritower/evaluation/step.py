@@ -103,15 +103,10 @@ def run(
         with logs.phase(_log, "report"):
             context = _page(judged, kinds, Path(dataset), truth, config)
             if str(report):
-                _write(report, pages.html(context))
+                storage.write_text(report, pages.html(context))
             if str(summary):
-                _write(summary, pages.markdown(context, judged.estimates, config.level))
+                storage.write_text(summary, pages.markdown(context, judged.estimates, config.level))
     return document.flat(content)
-
-
-def _write(file: str | Path, text: str) -> None:
-    with storage.atomic_file(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def roc(metrics: str | Path, *, copy: str | Path) -> tuple[list[float], list[float], list[float]]:

@@ -228,8 +228,7 @@ def _judge(
     measured["findings"] = [asdict(finding) for finding in findings]
     if quality:
         # Written first: whoever is stopped wants to see by what.
-        with storage.atomic_file(quality) as temporary:
-            temporary.write_text(report.page(measured, before, findings), encoding="utf-8")
+        storage.write_text(quality, report.page(measured, before, findings))
     beyond = [f"{finding.name} {finding.value:.1%} ({finding.limit})" for finding in findings if finding.is_beyond]
     if beyond:
         raise QualityError(

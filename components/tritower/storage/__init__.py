@@ -10,7 +10,7 @@ from tritower.storage.atomic import directory as atomic_directory
 from tritower.storage.atomic import exclusive
 from tritower.storage.atomic import file as atomic_file
 from tritower.storage.listing import filesystem, is_hidden, list_files, listing
-from tritower.storage.local import parquet_parts, read_json, write_json
+from tritower.storage.local import parquet_parts, read_json, write_json, write_text
 from tritower.storage.location import Location, LocationLike, is_local, local_path
 from tritower.storage.manifest import MARK
 from tritower.storage.remote import reading
@@ -19,5 +19,5 @@ from tritower.storage.transfer import fetch, fetch_tree, local_parquet_files, na
 __all__ = [
     "MARK", "Location", "LocationLike", "atomic_directory", "atomic_file", "exclusive", "fetch", "fetch_tree", "filesystem",
     "is_hidden", "is_local", "list_files", "listing", "local_parquet_files", "local_path", "names", "parquet_parts",
-    "read_json", "reading", "remove", "upload", "upload_tree", "write_json",
+    "read_json", "reading", "remove", "upload", "upload_tree", "write_json", "write_text",
 ]  # fmt: skip

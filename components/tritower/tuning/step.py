@@ -65,8 +65,7 @@ def _searched(config: TuningConfig, module: str, inputs: dict[str, str], best: P
         "failed": states.count("fail"),
     }
     storage.write_json(best, {"knobs": {**(config.fixed or {}), **found}, **numbers, "history": trials})
-    with storage.atomic_file(report) as temporary:
-        temporary.write_text(_page(trials, found, numbers, config), encoding="utf-8")
+    storage.write_text(report, _page(trials, found, numbers, config))
     return numbers
 
 
