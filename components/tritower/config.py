@@ -41,7 +41,7 @@ class Removed:
             return False
 
 
-def from_dict(kind: type[T], values: Mapping[str, Any] | None, *, where: str = "") -> T:
+def from_dict(kind: type[T], values: Mapping[str, Any] | str | None, *, where: str = "") -> T:
     """Build the config dataclass `kind` from plain values.
 
     Values are converted to the declared types: `5`, `5.0` and `"5"` become the int 5; `"true"` a bool; `"256,128"` or
@@ -49,16 +49,16 @@ def from_dict(kind: type[T], values: Mapping[str, Any] | None, *, where: str = "
 
     Args:
         kind: a frozen dataclass whose `__post_init__` checks ranges.
-        values: knob name -> value; None means all defaults.
+        values: knob name -> value, also as JSON text; None means all defaults.
         where: named in the error; the class name when empty.
 
     Raises:
         ConfigError: an unknown key (with the nearest known one), a knob that was removed, one that is given twice, a value that
-            does not convert, or a range error.
+            does not convert, a range error, or text that is no mapping in JSON.
     """
     where = where or kind.__name__
     hints = typing.get_type_hints(kind)
-    given = current_names(kind, values or {}, where=where)
+    given = current_names(kind, {} if values is None else _mapping(values, where), where=where)
     converted = {key: _untext(hints[key], value, f"{where}.{key}") for key, value in given.items()}
     try:
         config: T = _adapter(typing.cast("Any", kind)).validate_python(converted)
@@ -96,7 +96,7 @@ def _joined(first: Any, second: Any, where: str) -> dict[str, Any]:
     """Both parts of a nested config, one of which may be JSON text."""
     if isinstance(first, Mapping) or isinstance(second, Mapping):
         first, second = _mapping(first, where), _mapping(second, where)
-        if isinstance(first, Mapping) and isinstance(second, Mapping) and not set(first) & set(second):
+        if not set(first) & set(second):
             return {**first, **second}
     raise ConfigError("this is given twice", where=where, remedy="Give it once, under its present name.")
 
@@ -133,8 +133,10 @@ def _untext(hint: Any, value: Any, where: str) -> Any:
     for option in typing.get_args(hint) if _is_union(hint) else (hint,):
         if dataclasses.is_dataclass(option):
             return from_dict(typing.cast("type[Any]", option), _mapping(value, where), where=where)
-        if typing.get_origin(option) in (tuple, list, dict) and isinstance(value, str):
-            return _container(value, where, is_mapping=typing.get_origin(option) is dict)
+        if typing.get_origin(option) is dict and isinstance(value, str):
+            return _mapping(value, where)
+        if typing.get_origin(option) in (tuple, list) and isinstance(value, str):
+            return _container(value, where)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"the value is {value}", where=where, remedy="Give a finite number.")
     return value
@@ -144,11 +146,19 @@ def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) is typing.Union or type(hint).__name__ == "UnionType"
 
 
-def _mapping(value: Any, where: str) -> Any:
-    return _container(value, where, is_mapping=True) if isinstance(value, str) else value
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """A mapping, or the one that JSON text stands for.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = _container(value, where) if isinstance(value, str) else value
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"expected a mapping, got {value!r}", where=where, remedy='Give JSON such as {"a": 1}.')
+    return found
 
 
-def _container(text: str, where: str, *, is_mapping: bool) -> Any:
+def _container(text: str, where: str) -> Any:
     text = text.strip()
     if text[:1] in ("[", "{"):
         try:
@@ -159,8 +169,6 @@ def _container(text: str, where: str, *, is_mapping: bool) -> Any:
             ) from None
         except ValueError as error:
             raise ConfigError(f"the text is not JSON: {error}", where=where, remedy="Check brackets and quotes.") from None
-    if is_mapping:
-        raise ConfigError(f"expected a mapping, got the text {text!r}", where=where, remedy='Give JSON such as {"a": 1}.')
     return [part.strip() for part in text.split(",") if part.strip()]
 
 

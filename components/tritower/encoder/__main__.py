@@ -29,7 +29,7 @@ def main() -> int:
     from tritower.encoder import distributed, step
     from tritower.encoder.config import EmbedConfig, FinetuneConfig
 
-    name, config = values.pop("step"), json.loads(values.pop("config"))
+    name, config = values.pop("step"), values.pop("config")
     try:
         if name == "finetune":
             numbers = step.finetune(config=knobs.from_dict(FinetuneConfig, config), **values)

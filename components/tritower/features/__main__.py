@@ -1,7 +1,6 @@
 """Command line of the feature step: `python -m tritower.features audit | run | table`."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritower import logs
 from tritower.config import from_dict
-from tritower.errors import ConfigError, TritowerError
+from tritower.errors import TritowerError
 
 if TYPE_CHECKING:
     from tritower.features.audit import Report
@@ -46,21 +45,11 @@ def main() -> int:
         return 2
 
 
-def _knobs(text: str) -> dict[str, Any]:
-    try:
-        knobs = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"not JSON: {error}", where="--config", remedy='Give knobs such as {"history_clicks": 32}.') from None
-    if not isinstance(knobs, dict):
-        raise ConfigError("not a mapping", where="--config", remedy='Give knobs such as {"history_clicks": 32}.')
-    return knobs
-
-
 def _run(*, config: str, **places: str) -> int:
     from tritower.features import step
     from tritower.features.config import FeaturesConfig
 
-    numbers = step.run(**places, config=from_dict(FeaturesConfig, _knobs(config)))
+    numbers = step.run(**places, config=from_dict(FeaturesConfig, config))
     print(", ".join(f"{name} {value:g}" for name, value in numbers.items()))
     return 0
 

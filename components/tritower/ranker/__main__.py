@@ -5,7 +5,6 @@ fetches what it reads, and what is written goes to locations.
 """
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -41,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     logs.setup()
     try:
-        config = from_dict(RankerConfig, json.loads(given.config))
+        config = from_dict(RankerConfig, given.config)
         torch.set_num_threads(threads(config.launch.threads))
         inputs = {"features": given.features, "embeddings": given.embeddings}
         with (

@@ -27,7 +27,7 @@ def main() -> int:
     from tritower.tuning.config import TuningConfig
 
     try:
-        config = from_dict(TuningConfig, json.loads(values.pop("config")))
+        config = from_dict(TuningConfig, values.pop("config"))
         numbers = step.run(config=config, **values)
     except TritowerError as error:
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)

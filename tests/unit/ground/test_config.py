@@ -63,9 +63,10 @@ def test_an_int_arrives_as_int_float_or_text(given_value: object) -> None:
         ({"noise": "0", "order": "by size"}, Knobs()),
         ({"name": 7}, Knobs(name="7")),
         (None, Knobs()),
+        ('{"rows": "3", "inner": {"depth": 4}}', Knobs(rows=3, inner=Inner(depth=4))),
     ],
 )
-def test_values_convert_to_the_declared_type(values: dict[str, object] | None, expected: Knobs) -> None:
+def test_values_convert_to_the_declared_type(values: dict[str, object] | str | None, expected: Knobs) -> None:
     assert config.from_dict(Knobs, values) == expected
 
 
@@ -92,9 +93,14 @@ def test_values_convert_to_the_declared_type(values: dict[str, object] | None, e
         ({"order": "by name"}, ["'order' was removed: one order is left"]),
         ({"inner": "deep"}, ["mapping", "Knobs.inner"]),
         ({"widths": "[1, 2"}, ["JSON", "Knobs.widths"]),
+        ({"inner": "[4]"}, ["expected a mapping", "Knobs.inner"]),
+        ({"inner": 3}, ["expected a mapping, got 3", "Knobs.inner"]),
+        ('{"rows": 3', ["not JSON", "Knobs"]),
+        ("[3]", ["expected a mapping, got '[3]'", "Knobs"]),
+        ("", ["expected a mapping", "Knobs"]),
     ],
 )
-def test_a_bad_value_is_named_with_its_place_and_remedy(values: dict[str, object], fragments: list[str]) -> None:
+def test_a_bad_value_is_named_with_its_place_and_remedy(values: dict[str, object] | str, fragments: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         config.from_dict(Knobs, values)
     for fragment in fragments:
