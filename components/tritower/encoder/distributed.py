@@ -1,7 +1,5 @@
 """The processes of torchrun, as far as the encoder needs them."""
 
-import os
-
 import torch.distributed as dist
 from torch import cuda
 from torch.distributed.rendezvous import rendezvous
@@ -12,12 +10,12 @@ from tritower.processes import Node
 
 def rank() -> int:
     """This process's number under torchrun, 0 outside."""
-    return int(os.environ.get("RANK", "0"))
+    return Node.here().rank
 
 
 def world() -> int:
     """How many processes torchrun started, 1 outside."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return Node.here().world
 
 
 def join() -> Node:

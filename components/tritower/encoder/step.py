@@ -312,7 +312,7 @@ def _write_model(model: Path, encoder: SentenceTransformer | None, base: Path, n
 def _device() -> str:
     if not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return f"cuda:{Node.here().local_rank}"
 
 
 def _account(folder: Path) -> dict[str, Any]:

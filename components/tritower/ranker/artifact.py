@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from tritower import storage
 from tritower.config import from_dict, to_dict
 from tritower.errors import ArtifactError, ConfigError
+from tritower.ranker import rows
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.network import ClickModel, examination
 from tritower.ranker.normaliser import Normaliser
@@ -57,12 +58,7 @@ class Artifact:
                 where=where,
                 remedy="Compute them with the configuration the model was trained with, or train again.",
             )
-        if encoder["hash"] != self.encoder["hash"]:
-            raise ArtifactError(
-                f"the embeddings are of encoder {encoder['hash']}, the model was trained with {self.encoder['hash']}",
-                where=where,
-                remedy="Embed with the model's encoder, or train again.",
-            )
+        rows.expect_encoder(encoder, self.encoder, where)
 
 
 def save(folder: Path, artifact: Artifact, metrics: Metrics) -> None:

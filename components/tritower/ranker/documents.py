@@ -73,9 +73,7 @@ def write(*, ranker: OnlineRanker, dataset: Path, embeddings: Path, out: Path) -
     """
     manifest.check(dataset, embeddings)
     matrix_TD, encoder = rows.load_embeddings(embeddings)
-    if encoder["hash"] != ranker.encoder["hash"]:
-        problem = f"the embeddings are of encoder {encoder['hash']}, the model was trained with {ranker.encoder['hash']}"
-        raise ArtifactError(problem, where=str(embeddings), remedy="Embed the texts with the model's encoder.")
+    rows.expect_encoder(encoder, ranker.encoder, str(embeddings))
     jobs = pq.read_table(dataset / "jobs.parquet", columns=["job_id", "document_text", "description_text"])
     text_J = jobs["document_text"].to_numpy()
     description_J = jobs["description_text"].fill_null(-1).to_numpy()

@@ -136,6 +136,20 @@ def load_embeddings(folder: Path) -> tuple[NDArray[np.float16], dict[str, Any]]:
     return matrix_TD, encoder
 
 
+def expect_encoder(encoder: dict[str, Any], trained_with: dict[str, Any], where: str) -> None:
+    """Check that embeddings are of the encoder that a model was trained with; both as encoder.json describes them.
+
+    Raises:
+        ArtifactError: they are of another.
+    """
+    if encoder["hash"] != trained_with["hash"]:
+        raise ArtifactError(
+            f"the embeddings are of encoder {encoder['hash']}, the model was trained with {trained_with['hash']}",
+            where=where,
+            remedy="Embed with the model's encoder, or train again.",
+        )
+
+
 def splits(features: Path) -> list[str]:
     """The splits that a features folder holds, in this order: train, validation, test, candidates."""
     return [name for name in (*schema.SPLITS, "candidates") if (features / name).is_dir()]
