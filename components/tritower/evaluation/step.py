@@ -101,11 +101,7 @@ def run(
     storage.write_json(metrics, content)
     if str(report) or str(summary):
         with logs.phase(_log, "report"):
-            context = _page(judged, kinds, Path(dataset), truth, config)
-            if str(report):
-                storage.write_text(report, pages.html(context))
-            if str(summary):
-                storage.write_text(summary, pages.markdown(context, judged.estimates, config.level))
+            _draw(judged, _page(judged, kinds, Path(dataset), truth, config), str(report), str(summary), config)
     return document.flat(content)
 
 
@@ -264,6 +260,14 @@ def _page(judged: _Judged, kinds: dict[str, Estimate], dataset: Path, truth: str
         "min_searches": config.min_searches,
         "bins": config.bins,
     }
+
+
+def _draw(judged: _Judged, page: dict[str, Any], report: str, summary: str, config: EvaluationConfig) -> None:
+    """Write the page as HTML and as Markdown, where each is wanted."""
+    if report:
+        storage.write_text(report, pages.html(page))
+    if summary:
+        storage.write_text(summary, pages.markdown(page, judged.estimates, config.level))
 
 
 def _browser(rows: Rows, rival: str, dataset: Path, config: EvaluationConfig) -> dict[str, Any]:

@@ -76,12 +76,7 @@ def run(
         log = _Log(engine, dataset, config, feature_state.tables.requests, seen)
         log.check(str(previous), config, is_history=candidates is not None)
         static_features = _static(engine, config, feature_state, log.location, embeddings, entities, candidates)
-        passing: Batches
-        if candidates:
-            waiting = source.Queue(_candidate_table(engine, candidates).batches(*static_features))
-            passing, rest = _candidates(feature_state, log, waiting), _later_candidates(feature_state, waiting)
-        else:
-            passing, rest = _impressions(feature_state, log, static_features), iter(())
+        passing, rest = _passes(engine, feature_state, log, candidates, static_features)
         with phase(logger, "features") as counts:
             with Writer(out, feature_state.layout.names) as writer:
                 _write(writer, passing)
@@ -97,10 +92,9 @@ def run(
         storage.write_json(out / "features.json", about)
         engine.close()
         shutil.rmtree(out / ".scratch", ignore_errors=True)
-    missing = writer.missing / max(writer.rows * len(described), 1)
-    numbers = {"rows": writer.rows, "features": len(described), "missing_share": missing}
-    numbers |= {"rows_skipped": log.skipped, "rows_late": log.late}
-    return {name: float(value) for name, value in numbers.items()}
+    share = writer.missing / max(writer.rows * len(described), 1)
+    numbers = {"rows": writer.rows, "features": len(described), "missing_share": share, "rows_skipped": log.skipped}
+    return {name: float(value) for name, value in (numbers | {"rows_late": log.late}).items()}
 
 
 def _write(writer: Writer, batches: Batches) -> None:
@@ -160,8 +154,19 @@ def _static(
     return functools.partial(static.compute, tables=tables), static.schema(layout)
 
 
-def _candidate_table(engine: Engine, candidates: str | Path) -> source.Table:
-    return source.Table(engine, "candidates", f"{engine.shared(candidates)}/candidates")
+def _passes(
+    engine: Engine,
+    feature_state: FeatureState,
+    log: "_Log",
+    candidates: str | Path | None,
+    static_features: tuple[BatchKernel, pa.Schema],
+) -> tuple[Batches, Batches]:
+    """The rows wanted that lie among the events of the log, and those after all of them."""
+    if not candidates:
+        return _impressions(feature_state, log, static_features), iter(())
+    table = source.Table(engine, "candidates", f"{engine.shared(candidates)}/candidates")
+    waiting = source.Queue(table.batches(*static_features))
+    return _candidates(feature_state, log, waiting), _later_candidates(feature_state, waiting)
 
 
 class _Log:
