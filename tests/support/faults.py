@@ -19,8 +19,8 @@ class Fault:
     """What happens to the next `times` requests that match.
 
     `kind`: status (answer `status`, nothing done), drop (hang up without an answer), stall (answer after `seconds`), cut (the
-    head and the first `share` of the body, then hang up), unsized (the same without saying how long the body is), lost (done, and
-    hang up without an answer).
+    head and the first `share` of the body, then hang up), unsized (the same without saying how long the body is), lost (hang up
+    without an answer when it is done).
     """
 
     kind: str
