@@ -5,9 +5,10 @@ Legend: N rows, U users.
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from tritower.numba_cache import njit
 
 Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.bool_]
@@ -132,7 +133,7 @@ def _ordered(score_N: Scores) -> npt.NDArray[np.uint32]:
     return bits_N ^ np.where(bits_N >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _twice_below(clicked, other):  # type: ignore[no-untyped-def]
     """Sum over the clicked of twice the others below and once those equal; both ascending."""
     twice, below, not_above = np.int64(0), 0, 0
@@ -146,7 +147,7 @@ def _twice_below(clicked, other):  # type: ignore[no-untyped-def]
     return twice
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _areas(score_N, weight_N, user_N, users):  # type: ignore[no-untyped-def]
     """Twice counted pairs are a user's own: what leaves with a user is its clicked rows' pairs, its others', less its own."""
     lost_U, positive_U, negative_U = np.zeros(users), np.zeros(users), np.zeros(users)
