@@ -13,6 +13,7 @@ from pipelines import diagnosis, experiments, runs
 from pipelines.api import Api
 
 _HANDED_BACK = "ExecutorOutput: "
+_VERDICT = ("gate", "gate_reason")
 _RUN_ID = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 
 
@@ -39,13 +40,16 @@ def line(api: Api, run: Mapping[str, Any]) -> str:
 def verdict(api: Api, run: Mapping[str, Any]) -> dict[str, str]:
     """`gate`, `gate_reason` and `auc` of a training run, as far as they can be known.
 
-    The API has no values of parameters. The launcher prints what a step hands back at the end of its pod's log; where the
-    evaluation came from the cache, or its pod's log is gone, nothing is known here.
+    The API has no values of parameters. The launcher prints what a step hands back at the end of its pod's log; where that step
+    came from the cache, or its pod's log is gone, nothing is known here.
     """
     whole = runs.with_pipeline(api, run)
-    for part in diagnosis.parts(whole, "SUCCEEDED"):
-        if part.step == "evaluation" and part.kind == "step":
-            return _judged(handed_back(runs.log_of_pod(api, str(run["run_id"]), part.pod)))
+    sources = _sources(whole)
+    task = sources.get("gate", ("", ""))[0]
+    for part in diagnosis.parts(whole, "SUCCEEDED") if task else []:
+        if part.task == task and part.kind == "step":
+            output = handed_back(runs.log_of_pod(api, str(run["run_id"]), part.pod))
+            return _told(output, {name: key for name, (source, key) in sources.items() if source == task})
     return {}
 
 
@@ -82,12 +86,25 @@ def _newest(api: Api, experiment: str) -> Iterator[dict[str, Any]]:
     return (run for run in listed if run.get("storage_state") != "ARCHIVED")
 
 
-def _judged(output: Mapping[str, Any]) -> dict[str, str]:
+def _sources(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The verdict's outputs of a pipeline -> the task that hands each back, and its name there."""
+    given = run.get("pipeline_spec") or {}
+    dag = given.get("pipeline_spec", given).get("root", {}).get("dag", {})
+    found = {}
+    for name, one in dag.get("outputs", {}).get("parameters", {}).items():
+        source = one.get("valueFromParameter", {})
+        if name in _VERDICT and "producerSubtask" in source:
+            found[name] = (str(source["producerSubtask"]), str(source["outputParameterKey"]))
+    return found
+
+
+def _told(output: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, str]:
     given = output.get("parameterValues") or {}
-    told = {name: str(given[name]) for name in ("gate", "gate_reason") if given.get(name)}
-    for artifact in (output.get("artifacts") or {}).get("metrics", {}).get("artifacts", []):
-        value = (artifact.get("metadata") or {}).get("auc")
-        told |= {"auc": f"{value:.4f}"} if isinstance(value, float) else {}
+    told = {name: str(given[key]) for name, key in keys.items() if given.get(key)}
+    for listed in (output.get("artifacts") or {}).values():
+        for artifact in listed.get("artifacts", []):
+            value = (artifact.get("metadata") or {}).get("auc")
+            told |= {"auc": f"{value:.4f}"} if isinstance(value, float) else {}
     return told
 
 

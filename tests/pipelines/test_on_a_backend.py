@@ -200,8 +200,16 @@ def test_a_failed_run_says_which_step_and_why(there: There, published: versions.
 
 def test_the_verdict_of_a_run(there: There, tmp_path: Path) -> None:
     version = versions.publish(there.api, toy.compiled(tmp_path, toy.judged), pipeline=f"{there.name}-judged", name="1.0")
-    run = there.wait(submitted(there, version, {"gate": "hold"}))
-    assert standing.verdict(there.api, run) == {"gate": "hold", "gate_reason": "as it was told"}
+    run = there.wait(submitted(there, version, {"word": "hold"}))
+    told = standing.verdict(there.api, run)
+    assert (told["gate"], told["gate_reason"]) == ("hold", "as it was told")
+    # Whoever names an artifact of the run by its location is told the same, and what the step's metrics say.
+    place = f"minio://mlpipeline/v2/artifacts/judged/{run['run_id']}/judge/1/ranker_model"
+    figure = ", AUC 0.7312" if there.own else ""
+    assert standing.of_model(there.api, place) == f"run {run['run_id']}{figure}, gate hold"
+    unknown = place.replace(run["run_id"], str(uuid.uuid4()))
+    assert standing.of_model(there.api, unknown) == f"run {standing.of_location(unknown)}"
+    assert standing.of_model(there.api, "s3://b/model") == "s3://b/model"
     (line,) = standing.status(there.api, there.name, most=5)
     assert line.endswith("hold: as it was told")
     assert standing.outcome(there.api, run, None)["gate"] == "hold"

@@ -41,9 +41,16 @@ def check(doubled: Input[Dataset], copy: Output[Dataset], limit: int = 10) -> No
     Path(copy.path).write_text(text)
 
 
+class Verdict(NamedTuple):
+    """What `judged` hands back."""
+
+    gate: str
+    gate_reason: str
+
+
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def evaluation(gate: str) -> NamedTuple("Verdict", gate=str, gate_reason=str):  # type: ignore[valid-type]
-    return gate, "as it was told"
+def judge(word: str) -> NamedTuple("Outputs", word=str, why=str):  # type: ignore[valid-type]
+    return word, "as it was told"
 
 
 @dsl.pipeline(name="toy", description="Doubles a text.\n\nAnd checks how long it is.")
@@ -54,8 +61,9 @@ def toy(text: str, limit: int = 10, seconds: float = 0.0) -> dsl.Dataset:
 
 
 @dsl.pipeline(name="judged")
-def judged(gate: str) -> None:
-    evaluation(gate=gate)
+def judged(word: str) -> Verdict:
+    task = judge(word=word)
+    return Verdict(gate=task.outputs["word"], gate_reason=task.outputs["why"])
 
 
 def compiled(folder: Path, pipeline: dsl.base_component.BaseComponent = toy) -> Path:

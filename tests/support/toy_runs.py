@@ -38,7 +38,7 @@ class Engine:
             name: value.replace("{{workflow.uid}}", run_id) if isinstance(value, str) else value
             for name, value in given.items()
         }
-        names = ["evaluation"] if "gate" in given else ["double", "check"]
+        names = ["judge"] if "word" in given else ["double", "check"]
         ends = [_STEP_S * 2 + given["seconds"], _STEP_S * 3 + given["seconds"]][: len(names)]
         states = ["SUCCEEDED" if passed > end else "RUNNING" for end in ends]
         states = states[: states.index("RUNNING") + 1] if "RUNNING" in states else states
@@ -71,8 +71,9 @@ class Engine:
         run["run_details"] = {"task_details": tasks(workflow, nodes if states else [])}
 
     def _log(self, name: str, state: str, given: dict[str, Any]) -> str:
-        if name == "evaluation":
-            output = {"parameterValues": {"gate": given["gate"], "gate_reason": "as it was told"}, "artifacts": {}}
+        if name == "judge":
+            output = {"parameterValues": {"word": given["word"], "why": "as it was told"}}
+            output["artifacts"] = {"metrics": {"artifacts": [{"metadata": {"auc": 0.73125}}]}}
             said = f"ExecutorOutput: {json.dumps(output, indent=1)}"
             return f"said\nI1126 14:00:04.1      12 launcher_v2.go:1230] {said}\nI1126 end\n"
         if name == "double":
