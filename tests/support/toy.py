@@ -49,8 +49,8 @@ class Verdict(NamedTuple):
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def judge(word: str) -> NamedTuple("Outputs", word=str, why=str):  # type: ignore[valid-type]
-    return word, "as it was told"
+def judge(word: str, why: str) -> NamedTuple("Outputs", word=str, why=str):  # type: ignore[valid-type]
+    return word, why
 
 
 @dsl.pipeline(name="toy", description="Doubles a text.\n\nAnd checks how long it is.")
@@ -61,8 +61,8 @@ def toy(text: str, limit: int = 10, seconds: float = 0.0) -> dsl.Dataset:
 
 
 @dsl.pipeline(name="judged")
-def judged(word: str) -> Verdict:
-    task = judge(word=word)
+def judged(word: str, why: str) -> Verdict:
+    task = judge(word=word, why=why)
     return Verdict(gate=task.outputs["word"], gate_reason=task.outputs["why"])
 
 

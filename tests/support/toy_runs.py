@@ -72,7 +72,7 @@ class Engine:
 
     def _log(self, name: str, state: str, given: dict[str, Any]) -> str:
         if name == "judge":
-            output = {"parameterValues": {"word": given["word"], "why": "as it was told"}}
+            output = {"parameterValues": {"word": given["word"], "why": given["why"]}}
             output["artifacts"] = {"metrics": {"artifacts": [{"metadata": {"auc": 0.73125}}]}}
             said = f"ExecutorOutput: {json.dumps(output, indent=1)}"
             return f"said\nI1126 14:00:04.1      12 launcher_v2.go:1230] {said}\nI1126 end\n"
