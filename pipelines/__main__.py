@@ -7,6 +7,8 @@
     python -m pipelines submit --endpoint URL --jobs ... --impressions ... --users ...
     python -m pipelines schedule --cron "0 30 3 * * *" --endpoint URL --jobs ... --impressions ... --users ...
     python -m pipelines status | diagnose RUN | terminate RUN --endpoint URL
+    python -m pipelines champion ROOT
+    python -m pipelines clean --root WHERE
 
 The exit status is 0 on success, 1 when a step or an input is at fault, 2 for a wrong command line, 130 after Ctrl-C, 143 after
 SIGTERM.
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import on_backend, options, top
+from pipelines import on_backend, options, top, upkeep
 
 _BACKEND_INPUTS = "hand each step what a Kubeflow backend would, and refuse what it refuses"
 
@@ -118,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(do=_demo)
 
     on_backend.add(commands)
+    upkeep.add(commands)
     return parser
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tritower import storage
 from tritower.errors import ConfigError
 
-from pipelines import compiling, containers, knobs, local, results, show, staged, steps
+from pipelines import cleaning, compiling, containers, knobs, local, results, show, staged, steps
 from pipelines.version import data_version
 
 KEPT = Path("build/run")
@@ -103,7 +103,9 @@ def run(
         containers=_container_arguments(locations, store, network, here, gpus=gpus, engine=engine) if docker else None,
         as_backend=as_backend,
     )
-    return results.deliver(out, {result: outputs[output] for output, result in names.items()})
+    locations_of_results = {result: outputs[output] for output, result in names.items()}
+    cleaning.noted(here, name, locations_of_results.values())
+    return results.deliver(out, locations_of_results)
 
 
 def _places(root: str | Path) -> tuple[str, Path]:
