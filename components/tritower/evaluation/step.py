@@ -116,9 +116,10 @@ def roc(metrics: str | Path, *, copy: str | Path) -> tuple[list[float], list[flo
     return points["fpr"], points["tpr"], points["thresholds"]
 
 
-def verdict(metrics: str | Path) -> str:
-    """`pass` or `hold`, as `run` left it in its metrics file."""
-    return str(storage.read_json(metrics)["gate"]["word"])
+def verdict(metrics: str | Path) -> tuple[str, str]:
+    """`pass` or `hold` and the reason in words, as `run` left them in its metrics file."""
+    found = storage.read_json(metrics)["gate"]
+    return str(found["word"]), " ".join(found["reasons"])
 
 
 def _read(dataset: Path, features: Path, truth: str, split: str, scores: dict[str, Path]) -> Rows:
