@@ -6,6 +6,8 @@
     python -m pipelines submit --endpoint URL --jobs ... --impressions ... --users ...
     python -m pipelines schedule --cron "0 30 3 * * *" --endpoint URL --jobs ... --impressions ... --users ...
     python -m pipelines diagnose RUN --endpoint URL
+    python -m pipelines champion ROOT
+    python -m pipelines clean --root WHERE
 
 The exit status is 0 on success, 1 when a step or an input is at fault, 2 for a wrong command line, 130 after Ctrl-C, 143 after
 SIGTERM.
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritower.errors import ConfigError
 
-from pipelines import steps, top
+from pipelines import steps, top, upkeep
 
 if TYPE_CHECKING:
     from pipelines import remote
@@ -253,6 +255,8 @@ def _parser() -> argparse.ArgumentParser:
     _add(command, "--endpoint", "address of the API, or KF_PIPELINES_ENDPOINT", "", "URL")
     _add(command, "--namespace", "of the run's pods (kubeflow)", "", "NAME")
     command.set_defaults(do=_diagnose)
+
+    upkeep.add(commands)
     return parser
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tritower import storage
 from tritower.errors import ConfigError
 
-from pipelines import compiling, containers, knobs, local, results, show, staged, steps
+from pipelines import cleaning, compiling, containers, knobs, local, results, show, staged, steps
 from pipelines.version import data_version
 
 KEPT = Path("build/run")
@@ -104,7 +104,9 @@ def run(
         containers=_container_arguments(locations, store, network, here, gpus=gpus, engine=engine) if docker else None,
         as_backend=as_backend,
     )
-    return results.deliver(out, {result: outputs[output] for output, result in names.items()})
+    locations_of_results = {result: outputs[output] for output, result in names.items()}
+    cleaning.noted(here, name, locations_of_results.values())
+    return results.deliver(out, locations_of_results)
 
 
 def _places(root: str | Path) -> tuple[str, Path]:
@@ -116,13 +118,11 @@ def _places(root: str | Path) -> tuple[str, Path]:
 
 
 def _execute(pipeline: Path, values: Mapping[str, Any], **how: Any) -> dict[str, Any]:
-    """Run it as `local.run` does; tell of each step, of the whole, and what its outputs are that are no artifacts."""
+    """Run it as `local.run` does; tell of each step and of the whole."""
     start = time.perf_counter()
     outcome = local.run(pipeline, values, **how, report=show.Progress(len(local.tasks(pipeline)), sys.stdout))
     cached = sum(step.status == "cached" for step in outcome.steps)
     print(f"{len(outcome.steps)} steps in {time.perf_counter() - start:.0f} s, {cached} of them taken from the cache\n")
-    if "gate" in outcome.outputs:
-        print(f"Gate: {outcome.outputs['gate']}. {outcome.outputs['gate_reason']}\n")
     return outcome.outputs
 
 

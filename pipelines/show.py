@@ -71,10 +71,16 @@ class Progress:
 def numbers(step: StepRun) -> str:
     """The numbers of a step that are worth a glance, as text."""
     return ", ".join(
-        f"{name.removesuffix('_out').replace('_', ' ')} {value(step.numbers[name])}"
+        f"{_spelled(name.removesuffix('_out'))} {value(step.numbers[name])}"
         for name in (steps.STEPS[step.name].shown if step.name in steps.STEPS else ())
         if name in step.numbers
     )
+
+
+def _spelled(name: str) -> str:
+    """A number's name as a reader's words: `map_at_3_lift_pct` is `mAP@3 lift pct`."""
+    words = name.replace("map_at_", "mAP@").replace("_", " ").split()
+    return " ".join("AUC" if word == "auc" else word for word in words)
 
 
 def value(number: Any) -> str:
@@ -85,8 +91,10 @@ def value(number: Any) -> str:
 
 
 def results(metrics: Mapping[str, Any]) -> str:
-    """What a reader must know, then the table of every slice: each ranker's figures, the model's lifts with intervals."""
-    parts = [f"WARNING: {printable(line)}" for line in metrics.get("warnings", ())]
+    """The verdict, what a reader must know, every slice's table: each ranker's figures, the model's lifts with intervals."""
+    gate = metrics.get("gate")
+    parts = [f"Gate: {gate['word']}. {printable(gate['reasons'][0])}."] if gate else []
+    parts += [f"WARNING: {printable(line)}" for line in metrics.get("warnings", ())]
     parts += [f"Note: {printable(line)}" for line in metrics.get("notes", ())]
     for name, title in _SLICES.items():
         if metrics.get(name):

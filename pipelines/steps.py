@@ -162,7 +162,7 @@ STEPS = {
         Step(name="champion", room="ranker", component="score", part="champion"),
         Step(
             name="evaluation", room="evaluation", component="evaluation", config="EvaluationConfig", opens_store=True,
-            shown=("randomised_auc", "logged_auc"),
+            shown=("auc", "map_at_3", "map_at_3_lift_pct_vs_xgboost", "map_at_3_lift_pct_vs_champion"),
         ),
     )
 }  # fmt: skip

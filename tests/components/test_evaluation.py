@@ -27,9 +27,11 @@ def test_writes_a_file_at_every_output_and_returns_the_gates_word_and_reason(tmp
     assert all(Path(artifact.path).is_file() for artifact in outputs.values())  # the local runner's cache asks for it
     document = json.loads(Path(outputs["metrics"].path).read_text())
     assert document["gate"]["word"] == word
-    assert reason and " ".join(document["gate"]["reasons"]) == reason
-    assert outputs["metrics"].metadata["logged_auc"] == document["logged"]["model"]["auc"]
+    assert reason and document["gate"]["reasons"][0] == reason
+    assert outputs["metrics"].metadata["auc"] == document["randomised"]["model"]["auc"]
+    assert len(outputs["metrics"].metadata) <= 10  # a backend's page shows ten
     points = outputs["roc"].metadata["confidenceMetrics"]
+    assert len(points) <= 50
     assert points[0]["falsePositiveRate"] == 0 and points[-1]["recall"] == 1
 
 

@@ -14,11 +14,11 @@ Rules, in order:
 Legend: T tokens of the batch, M meanings of its phrase matches (a phrase with two meanings counts twice), N spans found.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from tritower.entities.spans import LABELS
+from tritower.numba_cache import njit
 
 TITLE, EMPLOYMENT, QUALIFICATION, SENIORITY, PLACE, COMPANY, SKILL = range(len(LABELS))
 # Of a token's folded word:
@@ -37,7 +37,7 @@ JOINT, SLASH, BREAK, START = range(4)
 Ints = NDArray[np.int32]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def read(
     flags_T: Ints, gap_T: Ints, start_M: Ints, end_M: Ints, label_M: Ints, leading_M: Ints
 ) -> tuple[Ints, Ints, Ints, Ints, Ints]:  # fmt: skip
@@ -86,7 +86,7 @@ def read(
     return out[0][:count], out[1][:count], out[2][:count], out[3][:count], out[4][:count]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def unexplained(
     flags_T: Ints, text_T: Ints, begin_N: Ints, end_N: Ints, inner_N: Ints, texts: int, most: int
 ) -> NDArray[np.bool_]:  # fmt: skip
@@ -102,13 +102,13 @@ def unexplained(
     return open_V & (words_V <= most)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _put(out, count, begin, end, label, inner, match):  # type: ignore[no-untyped-def]
     out[0][count], out[1][count], out[2][count], out[3][count], out[4][count] = begin, end, label, inner, match
     return count + 1
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _held(flags_T, gap_T, start_M, end_M, label_M, first, last, match, until):  # type: ignore[no-untyped-def]
     """The matches of one text that do not cross a separator and that their context supports (rules 1 and 2)."""
     held = np.empty(until - match, np.int32)
@@ -129,7 +129,7 @@ def _held(flags_T, gap_T, start_M, end_M, label_M, first, last, match, until):  
     return held[:size]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _supported(flags_T, gap_T, start_M, end_M, label_M, first, last, match, until, m, has_lower):  # type: ignore[no-untyped-def]
     i, label = start_M[m], label_M[m]
     token, before = flags_T[i], flags_T[i - 1] if i > first else 0
@@ -165,7 +165,7 @@ def _supported(flags_T, gap_T, start_M, end_M, label_M, first, last, match, unti
     return True
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _chosen(flags_T, gap_T, start_M, end_M, label_M, held, longest, owner_T, first, last):  # type: ignore[no-untyped-def]
     """The outer spans before titles grow (rule 3), in reading order; `owner_T` says which one a token belongs to."""
     room = last - first
@@ -195,7 +195,7 @@ def _chosen(flags_T, gap_T, start_M, end_M, label_M, held, longest, owner_T, fir
     return starts[order], ends[order], labels[order], matches[order]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _free(owner_T, begin, end):  # type: ignore[no-untyped-def]
     free = True
     for i in range(begin, end):
@@ -203,7 +203,7 @@ def _free(owner_T, begin, end):  # type: ignore[no-untyped-def]
     return free
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _grow(flags_T, gap_T, starts, ends, labels, matches, owner_T, first, last):  # type: ignore[no-untyped-def]
     """Titles grow over words of titles that belong to nothing, or to a skill, which is given up then (rule 4)."""
     for n in range(len(starts)):
@@ -227,7 +227,7 @@ def _grow(flags_T, gap_T, starts, ends, labels, matches, owner_T, first, last): 
         matches[n] = -1
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _step(flags_T, gap_T, labels, owner_T, i, direction, first, last):  # type: ignore[no-untyped-def]
     """By how many tokens a title that has reached token `i`, going left (-1) or right (1), grows next: 2 over an "and"."""
     for width in (1, 2):
@@ -242,12 +242,12 @@ def _step(flags_T, gap_T, labels, owner_T, i, direction, first, last):  # type: 
     return 0
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _open(flags_T, labels, owner_T, i):  # type: ignore[no-untyped-def]
     return (flags_T[i] & MODIFIER) != 0 and (owner_T[i] < 0 or labels[owner_T[i]] == SKILL)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _take(starts, ends, owner_T, i, n):  # type: ignore[no-untyped-def]
     old = owner_T[i]
     if old >= 0 and old != n:
@@ -257,7 +257,7 @@ def _take(starts, ends, owner_T, i, n):  # type: ignore[no-untyped-def]
     owner_T[i] = n
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _join(gap_T, starts, ends, labels, matches):  # type: ignore[no-untyped-def]
     """Titles that touch become one, in place (rule 4); the number of spans left."""
     size = 0
@@ -273,7 +273,7 @@ def _join(gap_T, starts, ends, labels, matches):  # type: ignore[no-untyped-def]
     return size
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _cut(flags_T, start_M, end_M, label_M, leading_M, held, longest, begin, end, out, count):  # type: ignore[no-untyped-def]
     """Write the levels in front of a title; where the title begins then, and the new count (rule 5)."""
     while end - begin > 1 and flags_T[end - 1] & HEAD and not flags_T[begin] & STAYS:
@@ -292,7 +292,7 @@ def _cut(flags_T, start_M, end_M, label_M, leading_M, held, longest, begin, end,
     return begin, count
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _ending(end_M, held, end):  # type: ignore[no-untyped-def]
     """The first of the matches in `held`, which are sorted by their ends, that ends at a token or behind it."""
     low, high = 0, len(held)
@@ -305,7 +305,7 @@ def _ending(end_M, held, end):  # type: ignore[no-untyped-def]
     return low
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _longest(start_M, end_M, held):  # type: ignore[no-untyped-def]
     longest = 1
     for m in held:
@@ -313,7 +313,7 @@ def _longest(start_M, end_M, held):  # type: ignore[no-untyped-def]
     return longest
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _same(start_M, end_M, label_M, held, begin, end, label):  # type: ignore[no-untyped-def]
     at = _ending(end_M, held, end)
     while at < len(held) and end_M[held[at]] == end:
@@ -324,7 +324,7 @@ def _same(start_M, end_M, label_M, held, begin, end, label):  # type: ignore[no-
     return -1
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _inside(start_M, end_M, label_M, held, longest, begin, end, out, count):  # type: ignore[no-untyped-def]
     """Write the inner spans of a title: for each label the longest matches first, without overlap (rule 6)."""
     first, last = _ending(end_M, held, begin + 1), _ending(end_M, held, end + 1)

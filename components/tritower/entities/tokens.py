@@ -9,12 +9,12 @@ Legend: V texts, T tokens, B slots of the hash table (a power of two), C distinc
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tritower.entities import kernel
+from tritower.numba_cache import njit
 from tritower.vocabulary.text import TOKEN
 
 Array = npt.NDArray[Any]
@@ -129,7 +129,7 @@ def _with_room(array: Array, size: int) -> Array:
     return np.concatenate([array, np.zeros((max(size, 2 * len(array)) - len(array), *array.shape[1:]), array.dtype)])
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def has_signs(data: Array, first_V: Array) -> Array:
     """Which texts hold a character that is not ASCII."""
     out_V = np.zeros(len(first_V) - 1, np.bool_)
@@ -141,7 +141,7 @@ def has_signs(data: Array, first_V: Array) -> Array:
     return out_V
 
 
-@numba.njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True)
 def _slot(data: Array, begin: Any, end: Any) -> Any:
     """Where the search for a token starts: FNV-1a over its bytes, high bits folded in."""
     mixed = np.uint64(0xCBF29CE484222325)
@@ -150,7 +150,7 @@ def _slot(data: Array, begin: Any, end: Any) -> Any:
     return np.int64((mixed ^ (mixed >> np.uint64(29))) & np.uint64(0x7FFFFFFFFFFFFFFF))
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def put(code_B: Array, byte_C: Array, store: Array, first: Any, until: int) -> None:
     """Enter the tokens `first` to `until` - 1 into the hash table."""
     for code in range(first, until):
@@ -161,7 +161,7 @@ def put(code_B: Array, byte_C: Array, store: Array, first: Any, until: int) -> N
             code_B[at] = code
 
 
-@numba.njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True)
 def _look_up(data: Array, begin: Any, end: Any, code_B: Array, byte_C: Array, store: Array) -> Any:
     at = _slot(data, begin, end) & (len(code_B) - 1)
     while code_B[at] >= 0:
@@ -177,12 +177,12 @@ def _look_up(data: Array, begin: Any, end: Any, code_B: Array, byte_C: Array, st
     return -1
 
 
-@numba.njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True)
 def _kind(data: Array, i: Any, last: Any, kind: Array) -> Any:
     return kind[data[i]] if i < last else 0
 
 
-@numba.njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True)
 def _chain(data: Array, i: Any, last: Any, kind: Array, sign: Any, most: Any) -> Any:
     """End of letters joined by a sign ("R.N", "R&D"), up to `most` between two signs, that no word character follows; or i."""
     end = at = i
@@ -202,7 +202,7 @@ def _chain(data: Array, i: Any, last: Any, kind: Array, sign: Any, most: Any) ->
         at += 1
 
 
-@numba.njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True)
 def _signed(data: Array, i: Any, last: Any, kind: Array) -> Any:
     """End of a token at i that holds signs other than inner apostrophes, where no word character stands before; or i."""
     sign, letter = data[i], data[i] | 32
@@ -221,7 +221,7 @@ def _signed(data: Array, i: Any, last: Any, kind: Array) -> Any:
     return _chain(data, i, last, kind, 38, 1)
 
 
-@numba.njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True)
 def _end(data: Array, i: Any, first: Any, last: Any, kind: Array) -> Any:
     """End of the token that starts at i; i where none does."""
     word = i
@@ -242,7 +242,7 @@ def _end(data: Array, i: Any, first: Any, last: Any, kind: Array) -> Any:
     return word
 
 
-@numba.njit(cache=True, forceinline=True)
+@njit(cache=True, forceinline=True)
 def _gap(data: Array, begin: Any, end: Any) -> Any:
     """What stands between two tokens; the same as `_JOINTS` and `_SLASHES` say."""
     size = end - begin
@@ -260,7 +260,7 @@ def _gap(data: Array, begin: Any, end: Any) -> Any:
     return kernel.BREAK
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def cut_batch(
     data: Array, first_V: Array, other_V: Array, given: Array, start_G: Array, end_G: Array, code_G: Array, gap_G: Array,
     kind: Array, code_B: Array, byte_C: Array, store: Array, text_T: Array, start_T: Array, end_T: Array, code_T: Array,

@@ -30,9 +30,9 @@ def evaluation(
         features: Output of the features step.
         scores: Scores of the model.
         report: Self-contained HTML report with plots.
-        metrics: Every metric, interval and lift; the file itself is JSON.
-        roc: ROC curve of the model on the slice that decides.
-        summary: The verdict and the main tables.
+        metrics: Ten figures of the slice that decides; the file itself is JSON and has every metric, interval and lift.
+        roc: 40 points of the model's ROC curve on the slice that decides.
+        summary: The verdict, why, and a narrow table per slice.
         scores_baseline: Scores of XGBoost on standard features, if it was trained.
         scores_baseline_cos: Scores of XGBoost with the cosines, if it was trained.
         scores_baseline_full: Scores of the strongest XGBoost, if it was trained.
@@ -50,8 +50,8 @@ def evaluation(
     rivals = {"baseline": scores_baseline, "baseline_cos": scores_baseline_cos, "baseline_full": scores_baseline_full}
     rivals |= {"champion": scores_champion}
     inputs |= {f"scores_{name}": rival.path for name, rival in rivals.items() if rival}
-    numbers = step.run(**inputs, **outputs)
-    for name, value in numbers.items():
+    step.run(**inputs, **outputs)
+    for name, value in step.headline(metrics.path, knobs).items():
         metrics.log_metric(name, value)
     roc.log_roc_curve(*step.roc(metrics.path, copy=roc.path))
     return step.verdict(metrics.path)

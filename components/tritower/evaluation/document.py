@@ -73,6 +73,29 @@ def flat(document: dict[str, Any]) -> dict[str, float]:
     return {name.replace("@", "_at_"): value for name, value in numbers.items() if value is not None and math.isfinite(value)}
 
 
+def headline(document: dict[str, Any], metric: str) -> dict[str, float]:
+    """The ten figures for a backend's page, which shows ten by name: of the slice that decides, and against the one rival
+    that decides.
+
+    That rival is the champion, else the XGBoost whose lift of `metric`, the gate's, has the lowest low end. Lifts are in
+    percent, everything else is as in the document.
+    """
+    part = document[document["deciding"]]
+    found = {name: part["model"][name] for name in ("auc", "calibration_error", "map@1", "map@3", "ndcg@10")}
+    keys = [LIFTS["champion"]] if LIFTS["champion"] in part else [key for key in LIFTS.values() if key in part]
+    judged = [part[key][metric] for key in keys if part[key][metric]["low"] is not None]
+    if judged:
+        lift = min(judged, key=lambda lift: float(lift["low"]))
+        name = f"{metric}_lift_pct_vs_{'champion' if LIFTS['champion'] in part else 'xgboost'}"
+        found |= {name: 100 * lift["value"], f"{name}_high": 100 * lift["high"], f"{name}_low": 100 * lift["low"]}
+    found |= {"test_searches": part["requests"], "warnings": len(document["warnings"])}
+    return {
+        name.replace("@", "_at_"): float(value)
+        for name, value in sorted(found.items())
+        if value is not None and math.isfinite(value)
+    }
+
+
 def finite(value: Any) -> Any:
     """The same JSON value with every NaN and infinity replaced by null."""
     if isinstance(value, dict):

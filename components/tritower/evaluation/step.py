@@ -10,12 +10,15 @@ import numpy.typing as npt
 
 from tritower import logs, storage, telltale
 from tritower.errors import DataError
-from tritower.evaluation import disagreements, document, gate, inputs, plausible, plots, slices, visitors
-from tritower.evaluation import report as pages
+from tritower.evaluation import disagreements, document, gate, inputs, plausible, plots, slices, summary, visitors
+from tritower.evaluation import report as contents
 from tritower.evaluation.config import EvaluationConfig
 from tritower.evaluation.estimate import Estimate, estimate
 from tritower.evaluation.rows import Rows
+from tritower.evaluation.wording import NAMES
 from tritower.metrics import auc, examination
+from tritower.pages import page
+from tritower.pages.drawing import Drawing
 from tritower.storage import manifest
 
 _log = logging.getLogger(__name__)
@@ -96,30 +99,37 @@ def run(
     )
     for warning in judged.warnings:
         _log.warning("%s", warning)
+    _log.info("%s", judged.decision.sentence())
     kinds = _kinds(judged, Path(dataset), Path(features), config)
     content = _content(judged, kinds, config) | {"shared_users": shared}
     storage.write_json(metrics, content)
     if str(report) or str(summary):
         with logs.phase(_log, "report"):
-            _draw(judged, _page(judged, kinds, Path(dataset), truth, config), str(report), str(summary), config)
+            _write(judged, kinds, Path(dataset), truth, str(report), str(summary), config)
     return document.flat(content)
 
 
 def roc(metrics: str | Path, *, copy: str | Path) -> tuple[list[float], list[float], list[float]]:
-    """False positive rates, true positive rates and thresholds that `run` left in its metrics file.
+    """False positive rates, true positive rates and thresholds: 40 points of the curve that `run` left in its metrics file.
 
     The function also writes them to `copy` as JSON: the local runner takes a step from its cache only when each of its outputs
     is a file.
     """
     points = storage.read_json(metrics)["roc"]
-    storage.write_json(copy, points)
-    return points["fpr"], points["tpr"], points["thresholds"]
+    thinned = auc.thinned(points["fpr"], points["tpr"], points["thresholds"])
+    storage.write_json(copy, dict(zip(("fpr", "tpr", "thresholds"), thinned, strict=True)))
+    return thinned
+
+
+def headline(metrics: str | Path, config: EvaluationConfig) -> dict[str, float]:
+    """The figures for a backend's page, of what `run` left in its metrics file: `document.headline`."""
+    return document.headline(storage.read_json(metrics), config.gate_metric)
 
 
 def verdict(metrics: str | Path) -> tuple[str, str]:
-    """`pass` or `hold` and the reason in words, as `run` left them in its metrics file."""
+    """`pass` or `hold`, and why in a sentence, as `run` left them in its metrics file."""
     found = storage.read_json(metrics)["gate"]
-    return str(found["word"]), " ".join(found["reasons"])
+    return str(found["word"]), str(found["reasons"][0])
 
 
 def _read(dataset: Path, features: Path, truth: str, split: str, scores: dict[str, Path]) -> Rows:
@@ -199,10 +209,10 @@ def _judge(
         parts=parts,
         estimates=estimates,
         deciding=deciding,
-        decision=gate.decide(estimates[deciding], plots.NAMES, config),
+        decision=gate.decide(estimates[deciding], NAMES, config),
         measured_P=measured_P,
         learned_P=learned_P,
-        warnings=[*plausible.warnings(estimates, plots.NAMES, config), *told],
+        warnings=[*plausible.warnings(estimates, NAMES, config), *told],
         notes=notes,
     )
 
@@ -235,46 +245,69 @@ def _content(judged: _Judged, kinds: dict[str, Estimate], config: EvaluationConf
     return cleaned
 
 
-def _page(judged: _Judged, kinds: dict[str, Estimate], dataset: Path, truth: str, config: EvaluationConfig) -> dict[str, Any]:
+def _write(
+    judged: _Judged,
+    kinds: dict[str, Estimate],
+    dataset: Path,
+    truth: str,
+    report: str,
+    summary_file: str,
+    config: EvaluationConfig,
+) -> None:
+    """Write the report as HTML and the summary as Markdown, where each is wanted."""
     first = judged.estimates[judged.deciding]
     bases = [base for base in document.LIFTS if base in first.value]
-    shown = [name for name in ("randomised", "ipw", "redrawn", "logged") if name in judged.estimates]
-    rows = judged.parts[judged.basis]
+    sentences = contents.compared(judged.deciding, first, bases, config.level)
+    if report:
+        whole = contents.whole(
+            decision=judged.decision,
+            searches=len(np.unique(judged.parts[judged.basis].request)),
+            warnings=judged.warnings,
+            notes=judged.notes,
+            sentences=sentences,
+            provenance="truth" if truth else "real",
+            sections=_sections(judged, kinds, bases, dataset, config),
+            config=config,
+        )
+        storage.write_text(report, page.html(whole))
+    if summary_file:
+        text = summary.markdown(judged.decision, judged.warnings, judged.notes, sentences, judged.estimates)
+        storage.write_text(summary_file, text)
+
+
+def _sections(
+    judged: _Judged, kinds: dict[str, Estimate], bases: list[str], dataset: Path, config: EvaluationConfig
+) -> list[page.Section]:
+    """The slices, the one that decides first and open; kinds of search and single searches where there is a rival."""
+    order = [judged.deciding, *(name for name in ("randomised", "ipw", "redrawn", "logged") if name != judged.deciding)]
+    sections = [
+        contents.slice_section(
+            name,
+            judged.estimates[name],
+            bases,
+            config.level,
+            _drawings(judged, name, bases, config),
+            is_open=name == judged.deciding,
+        )
+        for name in order
+        if name in judged.estimates
+    ]
+    first = judged.estimates[judged.deciding]
     strong = sorted((base for base in bases if base != "champion"), key=lambda base: -first.value[base]["ndcg@10"])
     rival = next(iter(strong or bases), "")
-    return {
-        "title": "Does the triple tower rank better?",
-        "subtitle": f"{len(np.unique(rows.request)):,} held-out searches, all later than those it was trained on.",
-        "decision": judged.decision,
-        "warnings": judged.warnings,
-        "notes": judged.notes,
-        "verdict": pages.verdict(judged.deciding, first, bases, config.level),
-        "provenance": pages.PROVENANCE["truth" if truth else "real"],
-        "level": f"{100 * config.level:g} %",
-        "slices": [
-            pages.slice_context(name, judged.estimates[name], bases, config.level, _drawings(judged, name, bases, config))
-            for name in shown
-        ],
-        "kinds": pages.kinds_context(kinds, rival, judged.basis, config.level) if rival else {"rows": []},
-        "browser": _browser(rows, rival, dataset, config) if rival else {"won": [], "lost": []},
-        "min_users": config.min_users,
-        "min_searches": config.min_searches,
-        "bins": config.bins,
-    }
+    if not rival:
+        return sections
+    return [
+        *sections,
+        contents.kinds_section(kinds, rival, judged.basis, config.level),
+        *_searches(judged.parts[judged.basis], rival, dataset, config),
+    ]
 
 
-def _draw(judged: _Judged, page: dict[str, Any], report: str, summary: str, config: EvaluationConfig) -> None:
-    """Write the page as HTML and as Markdown, where each is wanted."""
-    if report:
-        storage.write_text(report, pages.html(page))
-    if summary:
-        storage.write_text(summary, pages.markdown(page, judged.estimates, config.level))
-
-
-def _browser(rows: Rows, rival: str, dataset: Path, config: EvaluationConfig) -> dict[str, Any]:
+def _searches(rows: Rows, rival: str, dataset: Path, config: EvaluationConfig) -> list[page.Section]:
     won, lost = disagreements.widest(rows, "model", rival, most=config.browse, seed=config.seed)
     searches, jobs = _texts(dataset, rows, [*won, *lost])
-    return pages.browser_context(rows, rival, won, lost, searches, jobs)
+    return contents.search_sections(rows, rival, won, lost, searches, jobs)
 
 
 def _texts(dataset: Path, rows: Rows, found: list[disagreements.Disagreement]) -> tuple[dict[int, str], dict[int, str]]:
@@ -283,23 +316,20 @@ def _texts(dataset: Path, rows: Rows, found: list[disagreements.Disagreement]) -
     return inputs.titles(dataset, requests, jobs)
 
 
-def _drawings(judged: _Judged, name: str, bases: list[str], config: EvaluationConfig) -> dict[str, list[dict[str, str]]]:
+def _drawings(judged: _Judged, name: str, bases: list[str], config: EvaluationConfig) -> list[Drawing]:
     rows, value = judged.parts[name], judged.estimates[name]
-    wide = [
-        {"title": "Ranking metrics", "svg": plots.metrics(value, config.level, name)},
-        *({"title": "Lift of the triple tower", "svg": plots.lifts(value, bases, config.level, name)} for _ in bases[:1]),
-    ]
+    drawings = [plots.metrics(value, config.level, name)]
+    if bases:
+        drawings.append(plots.lifts(value, bases, config.level, name))
     if name == "ipw":  # the same rows as `logged`: their plots stand there
-        return {"wide": wide, "plots": []}
-    curves = {ranker: auc.roc(score, rows.clicked)[:2] for ranker, score in rows.score.items()}
-    drawings = [
-        {"title": "ROC", "svg": plots.roc(curves, name)},
-        {"title": "Calibration", "svg": plots.calibration({r: c for r, c in value.curve.items() if r != "oracle"}, name)},
-        {"title": "Scores", "svg": plots.histogram(rows.score["model"], rows.clicked, name)},
+        return drawings
+    curves = {ranker: auc.thinned(*auc.roc(score, rows.clicked))[:2] for ranker, score in rows.score.items()}
+    drawings += [
+        plots.roc(curves, name),
+        plots.calibration({ranker: curve for ranker, curve in value.curve.items() if ranker != "oracle"}, name),
+        plots.histogram(rows.score["model"], rows.clicked, name),
     ]
-    rate_P = pages.rates_by_position(rows.position, rows.clicked)
+    rate_P = contents.rates_by_position(rows.position, rows.clicked)
     if len(rate_P) > 1:
-        drawings.append(
-            {"title": "Clicks by position", "svg": plots.positions(rate_P, judged.measured_P, judged.learned_P, name)}
-        )
-    return {"wide": wide, "plots": drawings}
+        drawings.append(plots.positions(rate_P, judged.measured_P, judged.learned_P, name))
+    return drawings

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tritower.features.requests import opened
+from tritower.numba_cache import njit
 
 DAY_US = 86_400_000_000
 Int64 = npt.NDArray[np.int64]
@@ -119,7 +119,7 @@ def keys(ids: pa.StringArray, ts_us: Int64) -> Int64:
     return key_R
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _hash(data: npt.NDArray[np.uint8], first_R: npt.NDArray[np.int32]) -> Int64:
     """The upper half of 64-bit FNV-1a of each text of an Arrow column (Fowler, Noll, Vo; RFC 9923), mixed once more."""
     hash_R = np.empty(len(first_R) - 1, np.int64)

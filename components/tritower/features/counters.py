@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from tritower.features import curve
 from tritower.features.timeline import Batch
+from tritower.numba_cache import njit
 
 LEVELS = ("job", "occupation", "company", "query", "query_occupation")
 PER_LEVEL = ("impressions", "clicks", "ctr", "ctr_decayed", "coec")

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from tritower.numba_cache import njit
 
 PAIRS_SHOWN, PAIRS_CLICKED, TOTAL_SHOWN, TOTAL_CLICKS = 0, 1, 2, 3
 SHOWN, CLICKS, RATES, RANDOM_SHOWN, RANDOM_CLICKS = 0, 1, 2, 3, 4

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numba import njit
 
 from tritower import vocabulary
 from tritower.errors import StorageError
 from tritower.features.similarity import Lists
+from tritower.numba_cache import njit
 
 LABELS = ("TITLE", "SKILL", "EMPLOYMENT", "QUALIFICATION", "COMPANY", "PLACE")
 OF_TITLE = 4  # the first so many are compared with the title's entities

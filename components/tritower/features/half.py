@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import float32, float64, njit, types
+from numba import float32, float64, types
 from numba.extending import intrinsic
+
+from tritower.numba_cache import njit
 
 Array = npt.NDArray[Any]
 

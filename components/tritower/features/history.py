@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from tritower.features import rings
 from tritower.features.half import products
 from tritower.features.timeline import Batch
+from tritower.numba_cache import njit
 
 DAY_US = 86_400_000_000
 NAMES = (

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from tritower.numba_cache import njit
 
 Array = npt.NDArray[Any]
 EMPTY = -1

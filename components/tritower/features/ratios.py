@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from tritower.numba_cache import njit
 
 BITS, LETTERS, SPACE = 64, 256, 32
 Array = npt.NDArray[Any]

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from tritower.features.half import widen
+from tritower.numba_cache import njit
 
 Array = npt.NDArray[Any]
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from tritower.features.half import dot_half
+from tritower.numba_cache import njit
 
 Array = npt.NDArray[Any]
 Int32 = npt.NDArray[np.int32]

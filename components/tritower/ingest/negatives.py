@@ -8,9 +8,10 @@ from what the user had already seen make popularity an inverted leak.
 Legend: N views in time order, K jobs drawn per view.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from tritower.numba_cache import njit
 
 _SMALL = 64  # windows up to this many events are shuffled, larger ones are sampled with rejection
 _TRIES = 16  # draws per job wanted before a large window is walked through
@@ -55,7 +56,7 @@ def draw(
     return drawn_NK
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _draw(user, job, ts, near, order, ordered_ts, start_R, seen, jobs, count, window_us, seed):  # type: ignore[no-untyped-def]
     drawn = np.full((len(job), count), -1, np.int64)
     everywhere = np.arange(len(job))
@@ -74,7 +75,7 @@ def _draw(user, job, ts, near, order, ordered_ts, start_R, seen, jobs, count, wi
     return drawn
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _fill(row, have, events, first, last, view, user, job, seen, jobs, state):  # type: ignore[no-untyped-def]
     """Put jobs of events[first:last] into row[have:]; return how many the row holds, and the generator's state."""
     size = last - first
@@ -113,7 +114,7 @@ def _fill(row, have, events, first, last, view, user, job, seen, jobs, state):  
     return have, state
 
 
-@numba.njit(cache=True, inline="always")
+@njit(cache=True, inline="always")
 def _fits(event, row, have, view, user, job, seen, jobs):  # type: ignore[no-untyped-def]
     if user[event] == user[view]:
         return False
@@ -125,7 +126,7 @@ def _fits(event, row, have, view, user, job, seen, jobs):  # type: ignore[no-unt
     return index == len(seen) or seen[index] != key
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _mix(state):  # type: ignore[no-untyped-def]
     """The finaliser of splitmix64: a well-spread 64-bit value from any other."""
     state += np.uint64(0x9E3779B97F4A7C15)

@@ -3,9 +3,12 @@
 Legend: N rows, U users.
 """
 
-import numba
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+
+from tritower.numba_cache import njit
 
 Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.bool_]
@@ -42,6 +45,41 @@ def roc(score_N: Scores, clicked_N: Labels, points: int = 200) -> tuple[list[flo
     fpr = (above - true) / max(len(score_N) - len(clicked), 1)
     tpr = true / max(len(clicked), 1)
     return [0.0, *fpr.tolist()], [0.0, *tpr.tolist()], [float(value[0]), *value.astype(float).tolist()]
+
+
+def thinned(
+    fpr: Sequence[float], tpr: Sequence[float], thresholds: Sequence[float], points: int = 40
+) -> tuple[list[float], list[float], list[float]]:
+    """At most `points` of a ROC curve's points, both ends among them, that keep its shape and its area.
+
+    The piece of the curve that encloses most area with its chord is divided at the point farthest from the chord, until there
+    are enough points or nothing is left to gain. An area is off by less than 1e-3 for curves of 200 points (a test says so).
+    """
+    x_P, y_P = np.asarray(fpr, np.float64), np.asarray(tpr, np.float64)
+    kept = [0, len(x_P) - 1] if len(x_P) > 1 else [0]
+    pieces = [_bulge(x_P, y_P, 0, len(x_P) - 1)]
+    while len(kept) < points and pieces:
+        area, start, middle, stop = pieces.pop(max(range(len(pieces)), key=lambda piece: pieces[piece][0]))
+        if area <= 0:
+            break
+        kept.append(middle)
+        pieces += [_bulge(x_P, y_P, start, middle), _bulge(x_P, y_P, middle, stop)]
+    chosen = sorted(kept)
+    return [fpr[p] for p in chosen], [tpr[p] for p in chosen], [thresholds[p] for p in chosen]
+
+
+def _bulge(x_P: npt.NDArray[np.float64], y_P: npt.NDArray[np.float64], start: int, stop: int) -> tuple[float, int, int, int]:
+    """Area between a piece of a curve and its chord, unsigned; first point, the one farthest from the chord, last point."""
+    if stop - start < 2:
+        return 0.0, start, start, stop
+    x, y = x_P[start : stop + 1] - x_P[start], y_P[start : stop + 1] - y_P[start]
+    away = np.abs(x * y[-1] - y * x[-1])
+    length = float(np.hypot(x[-1], y[-1]))
+    if length == 0:
+        return 0.0, start, start, stop
+    along = (x * x[-1] + y * y[-1]) / length
+    area = float(np.sum((away[1:] + away[:-1]) / 2 * np.diff(along))) / length
+    return area, start, start + int(away.argmax()), stop
 
 
 def without_each(
@@ -95,7 +133,7 @@ def _ordered(score_N: Scores) -> npt.NDArray[np.uint32]:
     return bits_N ^ np.where(bits_N >> np.uint32(31), np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _twice_below(clicked, other):  # type: ignore[no-untyped-def]
     """Sum over the clicked of twice the others below and once those equal; both ascending."""
     twice, below, not_above = np.int64(0), 0, 0
@@ -109,7 +147,7 @@ def _twice_below(clicked, other):  # type: ignore[no-untyped-def]
     return twice
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _areas(score_N, weight_N, user_N, users):  # type: ignore[no-untyped-def]
     """Twice counted pairs are a user's own: what leaves with a user is its clicked rows' pairs, its others', less its own."""
     lost_U, positive_U, negative_U = np.zeros(users), np.zeros(users), np.zeros(users)

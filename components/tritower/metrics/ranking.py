@@ -9,9 +9,10 @@ Legend: N rows, Q requests with a click.
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from tritower.numba_cache import njit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def reweighted(
     return PerRequest(map1_Q=values[0], map3_Q=values[1], ndcg10_Q=values[2]), values[3]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _bounds(request_N, clicked_N):  # type: ignore[no-untyped-def]
     n = len(request_N)
     start_Q, stop_Q = np.empty(n, np.int64), np.empty(n, np.int64)
@@ -107,7 +108,7 @@ def _bounds(request_N, clicked_N):  # type: ignore[no-untyped-def]
     return start_Q[:count].copy(), stop_Q[:count].copy()
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, inline="always")
 def _mixed(row, seed):  # type: ignore[no-untyped-def]
     """SplitMix64 finaliser: a random-looking, repeatable tie-break."""
     x = np.uint64(row) + (seed + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -116,7 +117,7 @@ def _mixed(row, seed):  # type: ignore[no-untyped-def]
     return x ^ (x >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _rank(score_N, row_N, start, stop, i, seed):  # type: ignore[no-untyped-def]
     """1-based rank of row `i` among the rows start to stop."""
     score, higher, equal = score_N[i], 0, 0
@@ -131,7 +132,7 @@ def _rank(score_N, row_N, start, stop, i, seed):  # type: ignore[no-untyped-def]
     return higher + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _judge(at, relevant, discount):  # type: ignore[no-untyped-def]
     """AP@1, AP@3 and nDCG@10 of one request from which of its first ten ranks are relevant, and how many rows are."""
     hits, precision, gain, ideal = 0, 0.0, 0.0, 0.0
@@ -146,7 +147,7 @@ def _judge(at, relevant, discount):  # type: ignore[no-untyped-def]
     return float(at[0]), precision / min(3, relevant), gain / ideal
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _metrics(score_N, clicked_N, row_N, start_Q, stop_Q, seed, discount):  # type: ignore[no-untyped-def]
     values = np.empty((3, len(start_Q)))
     at = np.zeros(10, np.uint8)
@@ -164,7 +165,7 @@ def _metrics(score_N, clicked_N, row_N, start_Q, stop_Q, seed, discount):  # typ
     return values
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _subsets(score_N, clicked_N, row_N, start_Q, stop_Q, weight_N, seed, discount):  # type: ignore[no-untyped-def]
     values = np.zeros((4, len(start_Q)))
     at = np.zeros(10, np.uint8)

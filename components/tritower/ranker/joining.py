@@ -13,10 +13,10 @@ of each member, side by side.
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from tritower.numba_cache import njit
 from tritower.ranker import piecewise
 
 Floats = NDArray[np.float32]
@@ -70,7 +70,7 @@ def plain(array: NDArray[np.floating[Any]]) -> Floats:
     return np.array(array, dtype=np.float32, order="C")
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def inputs(feature_FN, maps):  # type: ignore[no-untyped-def]
     """The `Inputs` that raw features (F, N), NaN = missing, are for every member; `maps` are the normaliser's."""
     features, rows = feature_FN.shape
@@ -94,7 +94,7 @@ def inputs(feature_FN, maps):  # type: ignore[no-untyped-def]
     return Inputs(np.concatenate((value_V, features + mask_M)), out)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def add_scores(given, weights, context, table_JT, row_N, start_T, out_N):  # type: ignore[no-untyped-def]
     """Add one member's probabilities of the rows to `out_N`.
 
@@ -139,12 +139,12 @@ def add_scores(given, weights, context, table_JT, row_N, start_T, out_N):  # typ
         _sigmoid(output, weights.logit_W, weights.logit, out_N[start : start + n])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _room(size):  # type: ignore[no-untyped-def]
     return np.empty(size, np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _cross(plain_Pn, gain_Pn, bias_P, crossed_Pn, next_Pn):  # type: ignore[no-untyped-def]
     for p in range(plain_Pn.shape[0]):
         bias = bias_P[p]
@@ -152,7 +152,7 @@ def _cross(plain_Pn, gain_Pn, bias_P, crossed_Pn, next_Pn):  # type: ignore[no-u
             next_Pn[p, i] = crossed_Pn[p, i] + plain_Pn[p, i] * (gain_Pn[p, i] + bias)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_SUMS)
+@njit(cache=True, nogil=True, fastmath=_SUMS)
 def _match(table_JT, row_n, class_at, query_C, match_n, log_n):  # type: ignore[no-untyped-def]
     for i in range(len(row_n)):
         class_C = table_JT[row_n[i], class_at : class_at + len(query_C)]
@@ -163,7 +163,7 @@ def _match(table_JT, row_n, class_at, query_C, match_n, log_n):  # type: ignore[
         log_n[i] = np.log(max(match, np.float32(0)) + np.float32(1e-3)) / np.float32(3) + np.float32(1)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _relu_with_match(output_nW, bias_W, match_2W, match_n, log_n):  # type: ignore[no-untyped-def]
     for i in range(len(output_nW)):
         match, log = match_n[i], log_n[i]
@@ -171,7 +171,7 @@ def _relu_with_match(output_nW, bias_W, match_2W, match_n, log_n):  # type: igno
             output_nW[i, w] = _relu(output_nW[i, w] + bias_W[w] + match_2W[0, w] * match + match_2W[1, w] * log)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _layers(input_nW, flat, at, widths, left, right):  # type: ignore[no-untyped-def]
     """The layers of `flat` from `at` on that follow the first width; the last output, and where the next layer begins."""
     n = len(input_nW)
@@ -188,7 +188,7 @@ def _layers(input_nW, flat, at, widths, left, right):  # type: ignore[no-untyped
     return input_nW, at
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _relu_with_document(output_nH, query_H, table_JT, row_n, head_at):  # type: ignore[no-untyped-def]
     for i in range(len(row_n)):
         document_H = table_JT[row_n[i], head_at : head_at + len(query_H)]
@@ -196,7 +196,7 @@ def _relu_with_document(output_nH, query_H, table_JT, row_n, head_at):  # type: 
             output_nH[i, h] = _relu(output_nH[i, h] + query_H[h] + document_H[h])
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_SUMS)
+@njit(cache=True, nogil=True, fastmath=_SUMS)
 def _sigmoid(output_nW, logit_W, logit, out_n):  # type: ignore[no-untyped-def]
     for i in range(len(output_nW)):
         total = np.float32(0)
@@ -205,7 +205,7 @@ def _sigmoid(output_nW, logit_W, logit, out_n):  # type: ignore[no-untyped-def]
         out_n[i] += np.float32(1) / (np.float32(1) + np.exp(-(total + logit)))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _relu(value):  # type: ignore[no-untyped-def]
     """NaN stays NaN: a damaged input shows in the score."""
     return np.float32(0) if value < np.float32(0) else value

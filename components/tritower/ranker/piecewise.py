@@ -8,9 +8,10 @@ where it fuses the two, a double may differ in its last bit before it is rounded
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from tritower.numba_cache import njit
 
 _KNOTS = 65
 _SEARCH = 72  # with room for what the search asks for behind the last knot: NaN, which is not below any value
@@ -46,7 +47,7 @@ def tables(knot_FK: NDArray[np.float64], value_FK: NDArray[np.float32]) -> Maps:
     return Maps(search_FS, np.ascontiguousarray(knot_FK), value_FK.astype(np.float64), slope_FK, last_F)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def apply(feature_NF, maps, out_NF):  # type: ignore[no-untyped-def]
     """Map every feature of every row, float32 to float32; NaN stays NaN."""
     feature_n, knot_n = np.empty(_BLOCK, np.float32), np.empty(_BLOCK, np.uint32)
@@ -58,7 +59,7 @@ def apply(feature_NF, maps, out_NF):  # type: ignore[no-untyped-def]
             column(feature_n[:n], maps, f, out_NF[start : start + n, f], knot_n[:n])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def column(feature_n, maps, f, out_n, knot_n):  # type: ignore[no-untyped-def]
     """Map one feature of a few rows, side by side in memory. `knot_n` is room for as many uint32.
 

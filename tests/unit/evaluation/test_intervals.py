@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 from tritower.evaluation import estimate as module
-from tritower.evaluation import gate, plots
+from tritower.evaluation import gate, wording
 from tritower.evaluation.config import EvaluationConfig
 from tritower.evaluation.estimate import RANKING, estimate
 from tritower.evaluation.rows import Rows
@@ -102,9 +102,9 @@ def test_with_few_users_nothing_is_judged_and_the_gate_holds(users):
         for interval in (value.lift("model", "baseline", metric, 0.95), value.interval("model", metric, 0.95)):
             assert math.isnan(interval.low) and math.isnan(interval.high) and f"{users} users, fewer than 20" in interval.reason
             assert math.isfinite(interval.value)
-    decision = gate.decide(value, plots.NAMES, CONFIG)
+    decision = gate.decide(value, wording.NAMES, CONFIG)
     assert decision.verdict() == "hold" and decision.reasons[0].startswith("Nothing can be judged")
-    assert gate.decide(estimate(bench.log(rng, 300, noise=3.0), FLAT, CONFIG), plots.NAMES, CONFIG).verdict() == "pass"
+    assert gate.decide(estimate(bench.log(rng, 300, noise=3.0), FLAT, CONFIG), wording.NAMES, CONFIG).verdict() == "pass"
 
 
 def test_one_user_with_most_searches_is_not_outvoted_by_many_with_one():
@@ -127,7 +127,7 @@ def test_there_is_no_lift_over_next_to_nothing():
         value = estimate(hits(np.arange(60) < found, np.arange(60) % 3 > 0, np.arange(60)), FLAT, CONFIG)
         assert value.lift("model", "baseline", "map@1", 0.95).reason == "the rival's figure is too near 0 for a ratio"
         assert value.lift("baseline", "model", "map@1", 0.95).reason == "the model's figure is too near 0 for a ratio"
-        assert gate.decide(value, plots.NAMES, EvaluationConfig(gate_metric="map@1")).verdict() == "hold"
+        assert gate.decide(value, wording.NAMES, EvaluationConfig(gate_metric="map@1")).verdict() == "hold"
 
 
 def test_a_figure_that_is_the_same_for_every_user_is_not_sure():

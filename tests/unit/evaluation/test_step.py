@@ -86,9 +86,9 @@ def test_gate_and_slices_are_reported(result):
 
 def test_error_browser_shows_searches_and_titles(result):
     *_, text = result
-    wins = text[text.index("Where the triple tower wins most") : text.index("Where it loses most")]
-    assert wins.count("<details") == 8
-    assert "query " in wins and "Title " in wins and 'class="clicked"' in wins
+    wins = text[text.rindex("Where the triple tower wins most") : text.rindex("Where it loses most")]
+    assert wins.count("<details") == 8 + 1  # and the next section
+    assert "query " in wins and "Title " in wins and 'class="marked"' in wins
 
 
 def test_equal_rankers_leave_the_error_browser_empty(log, tmp_path):
@@ -239,6 +239,43 @@ def test_roc_points_are_finite_and_copied(result, tmp_path):
     fpr, tpr, thresholds = step.roc(out / "metrics.json", copy=tmp_path / "roc.json")
     assert len(fpr) == len(tpr) == len(thresholds) and np.isfinite([fpr, tpr, thresholds]).all()
     assert json.loads((tmp_path / "roc.json").read_text())["tpr"] == tpr
+    assert 30 <= len(fpr) <= 50 and (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+    assert np.trapezoid(tpr, fpr) == pytest.approx(result[2]["randomised"]["model"]["auc"], abs=1e-3)
+
+
+def test_the_headline_is_ten_figures_of_the_deciding_slice_and_rival(result):
+    out, _, document, _ = result
+    figures = step.headline(out / "metrics.json", QUICK)
+    decides = min((document["randomised"][key]["map@3"] for key in ("lift", "lift_cos")), key=lambda lift: lift["low"])
+    assert list(figures) == [
+        *("auc", "calibration_error", "map_at_1", "map_at_3", "map_at_3_lift_pct_vs_xgboost"),
+        *("map_at_3_lift_pct_vs_xgboost_high", "map_at_3_lift_pct_vs_xgboost_low", "ndcg_at_10", "test_searches", "warnings"),
+    ]
+    assert figures["map_at_3"] == document["randomised"]["model"]["map@3"]
+    assert figures["map_at_3_lift_pct_vs_xgboost_low"] == 100 * decides["low"]
+    assert figures["test_searches"] == document["randomised"]["requests"]
+
+
+def test_the_verdict_comes_first_and_is_the_same_everywhere(result, log, tmp_path, caplog):
+    out, _, document, text = result
+    word, reason = step.verdict(out / "metrics.json")
+    assert (word, reason) == (document["gate"]["word"], document["gate"]["reasons"][0])
+    sentence = f"Hold: keep the current model. {reason}"
+    assert re.search(r"<body>\s*<main>\s*<h1 class=\"bad\"><bdi>" + re.escape(sentence), text)
+    summary = (out / "summary.md").read_text()
+    assert summary.startswith(f"**{sentence}**\n")
+    with caplog.at_level("INFO"):
+        run(log, tmp_path)
+    assert [record.message for record in caplog.records].count(sentence) == 1
+    assert show.results(document).startswith(f"Gate: {word}. {reason}.\n")
+    for shown in (re.sub("<[^>]*>", " ", text), summary):
+        assert not re.search(r"map@|map_at|gate is|closed|Gate: open", shown)
+
+
+def test_the_summary_is_narrow(result):
+    lines = (result[0] / "summary.md").read_text().splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    assert len(tables) == 4 * (2 + 4) and {line.count("|") - 1 for line in tables} == {5}
 
 
 def with_user_ids(log, root, name):
@@ -278,7 +315,7 @@ def test_three_users_cannot_be_judged_and_every_output_says_so(log, tmp_path):
     root = with_user_ids(log, tmp_path / "log", lambda u: f"u{u % 3}")
     numbers, document, text = run_with_pages(root, tmp_path)
     reason = "the clicks are those of 3 users, fewer than 20"
-    assert document["gate"] == {"word": "hold", "reasons": [f"Nothing can be judged: {reason}."]}
+    assert document["gate"] == {"word": "hold", "reasons": [f"Nothing can be judged: {reason}"]}
     assert document["randomised"]["cannot_be_judged"] == reason
     assert document["randomised"]["lift"]["auc"]["low"] is None and document["randomised"]["lift"]["auc"]["reason"] == reason
     assert document["randomised"]["model"]["auc"] > 0.6 and document["randomised"]["lift"]["auc"]["value"] > 0
@@ -303,7 +340,7 @@ def test_a_rival_that_knows_the_clicks_is_suspected_everywhere(log, tmp_path, ca
     told = np.where(np.random.default_rng(0).random(len(table)) < 0.99, clicked, ~clicked) * 0.8 + 0.1
     pq.write_table(table.set_column(2, "score", pa.array(told, pa.float32())), file)
     numbers, document, text = run_with_pages(root, tmp_path)
-    wanted = r"Too good to be true: AUC 0\.9\d+ of XGBoost, standard features on randomised searches"
+    wanted = r"Too good to be true: AUC 0\.9\d+ of XGBoost on randomised searches"
     assert re.match(wanted, document["warnings"][0]) and re.search(wanted, text) and re.search(wanted, caplog.text)
     assert re.search(wanted, (tmp_path / "summary.md").read_text().replace("\\", ""))
     assert re.search("WARNING: " + wanted, show.results(document))
@@ -318,7 +355,7 @@ def test_a_model_that_knows_the_clicks_does_not_pass(log, tmp_path):
     table = pq.read_table(file)
     pq.write_table(table.set_column(2, "score", pa.array(clicked * 0.5 + 0.2, pa.float32())), file)
     _, document = run(root, tmp_path)
-    assert document["gate"]["word"] == "hold" and "too good to be true" in document["gate"]["reasons"][-1]
+    assert document["gate"]["word"] == "hold" and "too good to be true" in document["gate"]["reasons"][0]
     _, document = run(root, tmp_path, config=EvaluationConfig(suspicious_auc=1))
     assert document["gate"]["word"] == "pass"
 
@@ -363,8 +400,8 @@ def test_a_remark_stands_on_every_output(log, tmp_path):
     remark = "Smoke test: <b>nothing</b> is *judged*."
     _, document, text = run_with_pages(log, tmp_path, config=EvaluationConfig(remark=remark))
     assert document["notes"] == [remark] and "Smoke test: &lt;b&gt;nothing" in text
-    assert r"Smoke test: \<b\>nothing" in (tmp_path / "summary.md").read_text()
-    assert show.results(document).startswith(f"Note: {remark}\n")
+    assert r"Smoke test: \<b\>nothing\</b\> is \*judged\*" in (tmp_path / "summary.md").read_text()
+    assert f"\n\nNote: {remark}\n" in show.results(document)
 
 
 def test_any_text_of_the_log_is_shown_as_text(log, tmp_path):

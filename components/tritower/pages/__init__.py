@@ -1,0 +1,1 @@
+"""Reports: one page, one style sheet, one kind of drawing for every step."""
