@@ -23,6 +23,8 @@ from typing import Any
 import yaml
 from tritower.errors import ArtifactError, ConfigError, TritowerError
 
+from pipelines import names
+
 _OPTION = "--executor_input"
 _LOGS = "executor-logs"
 _SESSION = {
@@ -62,7 +64,8 @@ def check(specification: Mapping[str, Any], arguments: Mapping[str, Any], *, whe
     document = specification.get("pipeline_spec", specification)
     declared = document.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     for name in sorted(arguments.keys() - declared.keys()):
-        remedy = f"Its parameters: {', '.join(sorted(declared))}."
+        now = names.parameter(document.get("pipelineInfo", {}).get("name", ""), name)
+        remedy = f"It is called {now!r} now." if now in declared else f"Its parameters: {', '.join(sorted(declared))}."
         raise ConfigError(f"the pipeline has no parameter {name!r}", where=where, remedy=remedy)
     for name, one in declared.items():
         if name not in arguments and not one.get("isOptional", False) and "defaultValue" not in one:

@@ -8,6 +8,16 @@ from tritower.errors import ConfigError
 
 from pipelines import steps
 
+_LOCATIONS = (
+    ("--jobs --data-jobs", "adverts: file or folder, CSV, JSON Lines or Parquet", True),
+    ("--impressions --data-impressions", "jobs shown for searches, and clicks", True),
+    ("--users --data-users", "what is known of users", False),
+    ("--truth --data-truth", "true probabilities of a simulated log (training)", False),
+    ("--model --champion-model", "the ranker in use: batch ranks with it, the gate of training compares with it", False),
+    ("--encoder --champion-encoder", "the text encoder that it was trained with", False),
+    ("--previous-state --data-state", "the state that an earlier run handed back, to continue from", False),
+)
+
 
 def compiled(given: argparse.Namespace) -> Path:
     """The compiled pipeline with the parts and the engine that are asked for."""
@@ -27,7 +37,8 @@ def variant(given: argparse.Namespace) -> str:
 
 def parts(pipeline: str, given: argparse.Namespace) -> frozenset[str]:
     """The parts of the pipeline that are asked for; giving a location that a part needs asks for it."""
-    asked = {part.name for part in steps.PARTS.values() if any(getattr(given, name, "") for name in part.locations)}
+    own = steps.parts_of(pipeline)
+    asked = {name for name in own if any(getattr(given, place, "") for place in steps.PARTS[name].locations)}
     return steps.parts(pipeline, {*given.having, *asked}, given.lacking)
 
 
@@ -44,10 +55,10 @@ def locations(given: argparse.Namespace) -> dict[str, str]:
     from pipelines import running
 
     having = parts(given.pipeline, given)
-    left_out = {name for part in steps.PARTS.values() if part.name not in having for name in part.locations}
+    left_out = {place for name in steps.parts_of(given.pipeline) - having for place in steps.PARTS[name].locations}
     wanted = [name for name in running.PLANS[given.pipeline].locations if name not in left_out]
     found = {parameter: getattr(given, parameter) for parameter in wanted}
-    for parameter in ("model", "encoder", "champion_model", "champion_encoder"):
+    for parameter in ("champion_model", "champion_encoder"):
         if found.get(parameter) == "":
             problem = f"the pipeline {given.pipeline} needs a {parameter.replace('_', ' ')}"
             where = f"--{parameter.replace('_', '-')}"
@@ -58,15 +69,12 @@ def locations(given: argparse.Namespace) -> dict[str, str]:
 def add_data(command: argparse.ArgumentParser) -> None:
     """Add what a pipeline is run on: locations, engine, parts, knobs."""
     command.add_argument("--pipeline", choices=("training", "batch"), default="training", help="which (training)")
-    command.add_argument("--jobs", required=True, metavar="WHERE", help="adverts: file or folder, CSV, JSON Lines or Parquet")
-    command.add_argument("--impressions", required=True, metavar="WHERE", help="jobs shown for searches, and clicks")
-    add(command, "--users", "what is known of users", "", "WHERE")
-    add(command, "--truth", "true probabilities of a simulated log (training)", "", "WHERE")
-    add(command, "--model", "a trained ranker (batch)", "", "WHERE")
-    add(command, "--encoder", "the text encoder that it was trained with (batch)", "", "WHERE")
-    add(command, "--champion-model", "the ranker in use, for the gate to compare with (training)", "", "WHERE")
-    add(command, "--champion-encoder", "the text encoder that it was trained with (training)", "", "WHERE")
-    add(command, "--previous-state", "the state that an earlier run handed back, to continue from", "", "WHERE")
+    for option, text, is_needed in _LOCATIONS:
+        # Each has the name of its parameter as well.
+        former, parameter = option.split()
+        command.add_argument(
+            former, parameter, required=is_needed, default="", metavar="WHERE", dest=parameter[2:].replace("-", "_"), help=text
+        )
     command.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="of ingest and features (duckdb)")
     add_parts(command)
     add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")
