@@ -6,6 +6,8 @@
     python -m pipelines submit --endpoint URL --jobs ... --impressions ... --users ...
     python -m pipelines schedule --cron "0 30 3 * * *" --endpoint URL --jobs ... --impressions ... --users ...
     python -m pipelines diagnose RUN --endpoint URL
+    python -m pipelines champion ROOT
+    python -m pipelines clean --root WHERE
 
 The exit status is 0 on success, 1 when a step or an input is at fault, 2 for a wrong command line, 130 after Ctrl-C, 143 after
 SIGTERM.
@@ -20,11 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 from tritower.errors import ConfigError
 
-from pipelines import steps, top
+from pipelines import steps, top, upkeep
 
 if TYPE_CHECKING:
     from pipelines import remote
 
+_LOCATIONS = (
+    ("--jobs --data-jobs", "adverts: file or folder, CSV, JSON Lines or Parquet", True),
+    ("--impressions --data-impressions", "jobs shown for searches, and clicks", True),
+    ("--users --data-users", "what is known of users", False),
+    ("--truth --data-truth", "true probabilities of a simulated log (training)", False),
+    ("--model --champion-model", "the ranker in use: batch ranks with it, the gate of training compares with it", False),
+    ("--encoder --champion-encoder", "the text encoder that it was trained with", False),
+    ("--previous-state --data-state", "the state that an earlier run handed back, to continue from", False),
+)
 _BACKEND_INPUTS = "hand each step what a Kubeflow backend would, and refuse what it refuses"
 
 
@@ -152,7 +163,8 @@ def _compiled(options: argparse.Namespace) -> Path:
 
 def _parts(pipeline: str, options: argparse.Namespace) -> frozenset[str]:
     """The parts of the pipeline that are asked for; giving a location that a part needs asks for it."""
-    given = {part.name for part in steps.PARTS.values() if any(getattr(options, name, "") for name in part.locations)}
+    own = steps.parts_of(pipeline)
+    given = {name for name in own if any(getattr(options, place, "") for place in steps.PARTS[name].locations)}
     return steps.parts(pipeline, {*options.having, *given}, options.lacking)
 
 
@@ -178,10 +190,10 @@ def _locations(options: argparse.Namespace) -> dict[str, str]:
     from pipelines import running
 
     parts = _parts(options.pipeline, options)
-    left_out = {name for part in steps.PARTS.values() if part.name not in parts for name in part.locations}
+    left_out = {place for name in steps.parts_of(options.pipeline) - parts for place in steps.PARTS[name].locations}
     wanted = [name for name in running.PLANS[options.pipeline].locations if name not in left_out]
     locations = {parameter: getattr(options, parameter) for parameter in wanted}
-    for parameter in ("model", "encoder", "champion_model", "champion_encoder"):
+    for parameter in ("champion_model", "champion_encoder"):
         if locations.get(parameter) == "":
             problem = f"the pipeline {options.pipeline} needs a {parameter.replace('_', ' ')}"
             where = f"--{parameter.replace('_', '-')}"
@@ -243,6 +255,8 @@ def _parser() -> argparse.ArgumentParser:
     _add(command, "--endpoint", "address of the API, or KF_PIPELINES_ENDPOINT", "", "URL")
     _add(command, "--namespace", "of the run's pods (kubeflow)", "", "NAME")
     command.set_defaults(do=_diagnose)
+
+    upkeep.add(commands)
     return parser
 
 
@@ -255,15 +269,12 @@ def _add_compile(command: argparse.ArgumentParser) -> None:
 
 def _add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--pipeline", choices=("training", "batch"), default="training", help="which (training)")
-    command.add_argument("--jobs", required=True, metavar="WHERE", help="adverts: file or folder, CSV, JSON Lines or Parquet")
-    command.add_argument("--impressions", required=True, metavar="WHERE", help="jobs shown for searches, and clicks")
-    _add(command, "--users", "what is known of users", "", "WHERE")
-    _add(command, "--truth", "true probabilities of a simulated log (training)", "", "WHERE")
-    _add(command, "--model", "a trained ranker (batch)", "", "WHERE")
-    _add(command, "--encoder", "the text encoder that it was trained with (batch)", "", "WHERE")
-    _add(command, "--champion-model", "the ranker in use, for the gate to compare with (training)", "", "WHERE")
-    _add(command, "--champion-encoder", "the text encoder that it was trained with (training)", "", "WHERE")
-    _add(command, "--previous-state", "the state that an earlier run handed back, to continue from", "", "WHERE")
+    for option, text, is_needed in _LOCATIONS:
+        # Each has the name of its parameter as well.
+        former, parameter = option.split()
+        command.add_argument(
+            former, parameter, required=is_needed, default="", metavar="WHERE", dest=parameter[2:].replace("-", "_"), help=text
+        )
     command.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="of ingest and features (duckdb)")
     _add_parts(command)
     _add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")

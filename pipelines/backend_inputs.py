@@ -23,6 +23,8 @@ from typing import Any
 import yaml
 from tritower.errors import ArtifactError, ConfigError, TritowerError
 
+from pipelines import names
+
 _OPTION = "--executor_input"
 _LOGS = "executor-logs"
 _SESSION = {
@@ -49,12 +51,17 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def check_arguments(pipeline: Path, arguments: Mapping[str, Any]) -> None:
-    """Check a pipeline's arguments against the types that it declares, as a backend does when a run is submitted.
+    """Check a pipeline's arguments against the parameters that it declares, as a backend does when a run is submitted.
 
     Raises:
-        ConfigError: a value has another type.
+        ConfigError: there is no such parameter, or a value has another type.
     """
-    declared = _specification(pipeline)["root"].get("inputDefinitions", {}).get("parameters", {})
+    document = _specification(pipeline)
+    declared = document["root"].get("inputDefinitions", {}).get("parameters", {})
+    for name in sorted(arguments.keys() - declared.keys()):
+        now = names.parameter(document["pipelineInfo"]["name"], name)
+        remedy = f"It is called {now!r} now." if now in declared else f"Its parameters: {', '.join(sorted(declared))}."
+        raise ConfigError(f"the pipeline has no parameter {name!r}", where=pipeline.name, remedy=remedy)
     for problem in _mismatches(arguments, declared):
         raise ConfigError(problem, where=pipeline.name, remedy="Give a value of that type.")
 

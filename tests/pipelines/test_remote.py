@@ -39,10 +39,10 @@ def test_submit_and_wait(api: Api, backend: remote.Backend, pipeline: Path, caps
 
 
 def test_a_dict_given_as_text_is_refused_before_it_is_sent(api: Api, backend: remote.Backend) -> None:
-    arguments = {"jobs": "s3://b/j", "impressions": "s3://b/i", "ranker_config": '{"epochs": 1}'}
-    with pytest.raises(ConfigError, match="parameter 'ranker_config' is to be a dict, not str"):
+    arguments = {"data_jobs": "s3://b/j", "data_impressions": "s3://b/i", "settings_ranker": '{"epochs": 1}'}
+    with pytest.raises(ConfigError, match="parameter 'settings_ranker' is to be a dict, not str"):
         backend.submit(compiling.yaml_path("training"), arguments, experiment="daily", name="first")
-    with pytest.raises(ConfigError, match="'ranker_config'"):
+    with pytest.raises(ConfigError, match="'settings_ranker'"):
         backend.schedule(compiling.yaml_path("training"), arguments, experiment="daily", name="n", cron="0 0 3 * * *")
     assert api.calls == []
 
