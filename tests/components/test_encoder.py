@@ -35,9 +35,8 @@ def test_finetune_without_epochs_feeds_embed(tmp_path: Path) -> None:
     report = SimpleNamespace(path=str(tmp_path / "report.html"))
     logged: dict[str, float] = {}
     metrics = SimpleNamespace(path=str(tmp_path / "metrics.json"), log_metric=logged.__setitem__)
-    finetune.python_func(
-        dataset=SimpleNamespace(path=str(tmp_path)), model=model, report=report, metrics=metrics, config={"epochs": 0.0}
-    )
+    out = {"encoder": model, "finetune_report": report, "finetune_metrics": metrics}
+    finetune.python_func(dataset=SimpleNamespace(path=str(tmp_path)), **out, config={"epochs": 0.0})
     assert logged == storage.read_json(tmp_path / "metrics.json")
 
     dataset = tmp_path / "dataset"

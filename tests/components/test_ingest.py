@@ -34,8 +34,8 @@ def test_the_component_writes_a_dataset(tmp_path: Path) -> None:
         jobs=str(tmp_path / "jobs.parquet"),
         impressions=str(tmp_path / "impressions.parquet"),
         dataset=dataset,
-        quality=quality,
-        metrics=metrics,
+        ingest_report=quality,
+        ingest_metrics=metrics,
         engine="duckdb",
         config={"threads": 1.0},
     )
@@ -47,5 +47,14 @@ def test_the_component_writes_a_dataset(tmp_path: Path) -> None:
 
 def test_another_engine_is_refused(tmp_path: Path) -> None:
     dataset, quality, metrics = dsl.Dataset(uri=str(tmp_path / "a")), dsl.HTML(uri=str(tmp_path / "b")), dsl.Metrics(uri="")
+    out = {"dataset": dataset, "ingest_report": quality, "ingest_metrics": metrics}
     with pytest.raises(ConfigError, match="'polars' does not fit: Input should be 'duckdb' or 'spark'"):
-        ingest.python_func(jobs="", impressions="", dataset=dataset, quality=quality, metrics=metrics, engine="polars")
+        ingest.python_func(jobs="", impressions="", **out, engine="polars")
+
+
+def test_a_backend_that_leaves_the_word_for_a_runs_id_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """All runs of a schedule would have one data version, and take their steps from the cache."""
+    dataset, quality, metrics = dsl.Dataset(uri=str(tmp_path / "a")), dsl.HTML(uri=str(tmp_path / "b")), dsl.Metrics(uri="")
+    out = {"dataset": dataset, "ingest_report": quality, "ingest_metrics": metrics}
+    with pytest.raises(ConfigError, match=r"the data version is still '\{\{workflow\.uid\}\}', the same for all runs"):
+        ingest.python_func(jobs="/nowhere", impressions="/nowhere", **out, data_version="{{workflow.uid}}")
