@@ -38,7 +38,8 @@ def test_finetune_without_epochs_feeds_embed(tmp_path: Path) -> None:
     finetune.python_func(
         dataset=SimpleNamespace(path=str(tmp_path)), model=model, report=report, metrics=metrics, config={"epochs": 0.0}
     )
-    assert logged == storage.read_json(tmp_path / "metrics.json")
+    assert logged == {"accepted_tuned_encoder": 0} and storage.read_json(tmp_path / "metrics.json")["accepted"] == 0
+    assert '<h1 class=""><bdi>Kept the base encoder' in (tmp_path / "report.html").read_text()
 
     dataset = tmp_path / "dataset"
     dataset.mkdir()

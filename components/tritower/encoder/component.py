@@ -49,7 +49,7 @@ def finetune(
         dataset: the clean dataset that ingest wrote.
         model: the encoder: a sentence-transformers model in safetensors. With `config["epochs"]` 0, the base model unchanged.
         report: figures before and after, the loss, a map of documents and nearest neighbours.
-        metrics: the figures.
+        metrics: whether the fine-tuned encoder was kept, and the main figures before and after; the file has all of them.
         config: knobs of `tritower.encoder.config.FinetuneConfig`.
     """
     from tritower.config import from_dict
@@ -58,5 +58,5 @@ def finetune(
 
     settings = from_dict(FinetuneConfig, config)
     numbers = step.finetune(dataset=dataset.path, model=model.path, config=settings, report=report.path, metrics=metrics.path)
-    for name, value in numbers.items():
+    for name, value in step.headline(numbers).items():
         metrics.log_metric(name, value)
