@@ -16,32 +16,32 @@ class Outputs(NamedTuple):
 
 def batch(
     wiring: Wiring,
-    jobs: str,
-    impressions: str,
-    model: str,
-    encoder: str,
-    users: str = "",
+    data_jobs: str,
+    data_impressions: str,
+    champion_model: str,
+    champion_encoder: str,
+    data_users: str = "",
     data_version: str = "",
-    previous_state: str = "",
+    data_state: str = "",
     engine: str = "duckdb",
 ) -> Outputs:
     """Rank the jobs open at the end of a log for the latest search of every user in it.
 
     Args:
-        jobs: location of the job adverts.
-        impressions: location of the jobs shown and clicked; the history that features are computed from.
-        model: location of the ranker that the training pipeline made.
-        encoder: location of the text encoder that the same run made.
-        users: location of what is known of the users; empty when nothing is.
+        data_jobs: location of the job adverts.
+        data_impressions: location of the jobs shown and clicked; the history that features are computed from.
+        champion_model: location of the ranker that the training pipeline made.
+        champion_encoder: location of the text encoder that the same run made.
+        data_users: location of what is known of the users; empty when nothing is.
         data_version: changes when the input does; without it a step whose input changed in place would be taken from the cache.
-        previous_state: location of the `state` that an earlier run, of this pipeline or of training, handed back: the log then
+        data_state: location of the `state` that an earlier run, of this pipeline or of training, handed back: the log then
             need hold only what came since. Empty to compute from the whole log.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
     """
-    trained = dsl.importer(artifact_uri=model, artifact_class=dsl.Model).output
-    texts = dsl.importer(artifact_uri=encoder, artifact_class=dsl.Model).output
-    data = wiring.add("ingest", jobs=jobs, impressions=impressions, users=users, data_version=data_version, engine=engine)
-    dataset = data.outputs["dataset"]
+    trained = dsl.importer(artifact_uri=champion_model, artifact_class=dsl.Model).output
+    texts = dsl.importer(artifact_uri=champion_encoder, artifact_class=dsl.Model).output
+    data = {"jobs": data_jobs, "impressions": data_impressions, "users": data_users, "data_version": data_version}
+    dataset = wiring.add("ingest", **data, engine=engine).outputs["dataset"]
     found = wiring.add("entities", dataset=dataset).outputs["entities"]
     embeddings = wiring.add("embed", dataset=dataset, encoder=texts).outputs["embeddings"]
     chosen = wiring.add("candidates", dataset=dataset, embeddings=embeddings).outputs["candidates"]
@@ -51,7 +51,7 @@ def batch(
         embeddings=embeddings,
         candidates=chosen,
         entities=found,
-        previous_state=previous_state,
+        previous_state=data_state,
         engine=engine,
     )
     scored = wiring.add("score", features=computed.outputs["features"], embeddings=embeddings, model=trained).outputs["scores"]

@@ -44,10 +44,10 @@ def run(
     results.check(out, running.PLANS["training"].results.values())
     log = _log(out, impressions=impressions, seed=seed, use_cache=use_cache)
     locations = {
-        "jobs": str(log / "jobs.parquet"),
-        "impressions": str(log / "impressions"),
-        "users": str(log / "users.parquet"),
-        "truth": str(log / "truth"),
+        "data_jobs": str(log / "jobs.parquet"),
+        "data_impressions": str(log / "impressions"),
+        "data_users": str(log / "users.parquet"),
+        "data_truth": str(log / "truth"),
     }
     how: dict[str, Any] = {"parts": parts, "preset": preset, "use_cache": use_cache, "as_backend": as_backend}
     running.run("training", locations, root=out / "run", out=out, **how)

@@ -10,7 +10,7 @@ from typing import Any
 from tritower.config import current_names, from_dict
 from tritower.errors import ConfigError, of_system
 
-from pipelines import steps
+from pipelines import names, steps
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -54,7 +54,7 @@ def kind_of(step: str) -> type[Any]:
     """
     known = steps.configs()
     if step not in known:
-        near = difflib.get_close_matches(step, known, n=1)
+        near = difflib.get_close_matches(names.table(step), known, n=1)
         remedy = f"Did you mean {near[0]!r}?" if near else f"Known steps: {', '.join(known)}."
         raise ConfigError(f"there is no step {step!r}", where="knobs", remedy=remedy)
     module = importlib.import_module(f"tritower.{known[step].room}.config")
@@ -68,8 +68,8 @@ def check(step: str, values: Mapping[str, Any]) -> None:
 
 
 def arguments(knobs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The knobs as pipeline parameters: `<step>_config`."""
-    return {f"{step}_config": dict(values) for step, values in knobs.items()}
+    """The knobs as pipeline parameters: `settings_<step>`."""
+    return {names.settings(step): dict(values) for step, values in knobs.items()}
 
 
 def _preset(preset: str) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from tritower import storage
 from tritower.errors import ConfigError
 
-from pipelines import compiling, containers, knobs, local, results, show, staged, steps
+from pipelines import cleaning, compiling, containers, knobs, local, results, show, staged, steps
 from pipelines.version import data_version
 
 KEPT = Path("build/run")
@@ -28,20 +28,21 @@ class Plan:
     results: Mapping[str, str]
 
 
+_DATA = ("data_jobs", "data_impressions", "data_users")
 PLANS = {
     "training": Plan(
-        locations=("jobs", "impressions", "users", "truth", "previous_state", "champion_model", "champion_encoder"),
+        locations=(*_DATA, "data_truth", "data_state", "champion_model", "champion_encoder"),
         results={
             "metrics": "metrics.json",
             "report": "report.html",
             "recommendations": "recommendations.parquet",
-            "model": "model",
+            "ranker_model": "model",
             "encoder": "encoder",
             "state": "state",
         },
     ),
     "batch": Plan(
-        locations=("jobs", "impressions", "users", "model", "encoder", "previous_state"),
+        locations=(*_DATA, "champion_model", "champion_encoder", "data_state"),
         results={"recommendations": "recommendations.parquet", "state": "state"},
     ),
 }
@@ -103,7 +104,9 @@ def run(
         containers=_container_arguments(locations, store, network, here, gpus=gpus, engine=engine) if docker else None,
         as_backend=as_backend,
     )
-    return results.deliver(out, {result: outputs[output] for output, result in names.items()})
+    locations_of_results = {result: outputs[output] for output, result in names.items()}
+    cleaning.noted(here, name, locations_of_results.values())
+    return results.deliver(out, locations_of_results)
 
 
 def _places(root: str | Path) -> tuple[str, Path]:
@@ -115,13 +118,11 @@ def _places(root: str | Path) -> tuple[str, Path]:
 
 
 def _execute(pipeline: Path, values: Mapping[str, Any], **how: Any) -> dict[str, Any]:
-    """Run it as `local.run` does; tell of each step, of the whole, and what its outputs are that are no artifacts."""
+    """Run it as `local.run` does; tell of each step and of the whole."""
     start = time.perf_counter()
     outcome = local.run(pipeline, values, **how, report=show.Progress(len(local.tasks(pipeline)), sys.stdout))
     cached = sum(step.status == "cached" for step in outcome.steps)
     print(f"{len(outcome.steps)} steps in {time.perf_counter() - start:.0f} s, {cached} of them taken from the cache\n")
-    if "gate" in outcome.outputs:
-        print(f"Gate: {outcome.outputs['gate']}\n")
     return outcome.outputs
 
 
@@ -157,7 +158,7 @@ def arguments(
     values = knobs.arguments({table: {**own.get(table, {}), **chosen.get(table, {})} for table in changed})
     if version is None:
         # The cache of a run here knows the content behind a champion's locations: no reason to read the log again for it.
-        optional = {location for part in steps.PARTS.values() for location in part.locations}
+        optional = {place for part in steps.parts_of(name) for place in steps.PARTS[part].locations}
         version = data_version(*(locations.get(place, "") for place in PLANS[name].locations if place not in optional))
     return {**locations, "data_version": version, "engine": engine, **values}
 

@@ -1,6 +1,6 @@
 """The steps of the pipelines: one entry each, and everything that is known of a step besides its wiring.
 
-What follows from an entry: the pipeline's parameter `<table>_config` and its description, the table of presets and `--set`,
+What follows from an entry: the pipeline's parameter `settings_<table>` and its description, the table of presets and `--set`,
 the name in logs and in a backend's pages, which steps get the object store's keys, and the numbers shown when a step has ended.
 A new step is an entry here and a line where it is wired (`training.py`, `batch.py`).
 """
@@ -169,13 +169,18 @@ STEPS = {
 }  # fmt: skip
 
 
+def parts_of(pipeline: str) -> frozenset[str]:
+    """The parts that a pipeline can have."""
+    return frozenset(step.part for step in STEPS.values() if step.part and pipeline in step.pipelines)
+
+
 def parts(pipeline: str, having: Iterable[str] = (), lacking: Iterable[str] = ()) -> frozenset[str]:
     """The parts of a pipeline: its own, with some that it does not have by itself, without some that it has.
 
     Raises:
         ConfigError: the pipeline has no such part.
     """
-    known = {step.part for step in STEPS.values() if step.part and pipeline in step.pipelines}
+    known = parts_of(pipeline)
     having, lacking = set(having), set(lacking)
     for part in sorted((having | lacking) - known):
         remedy = f"Its parts: {', '.join(sorted(known))}." if known else "It has no parts to choose."

@@ -12,23 +12,24 @@ _RIVALS = {"baseline": "standard", "baseline_cos": "cosines", "baseline_full": "
 class Outputs(NamedTuple):
     """What a run hands back; `gate` is "pass" or "hold"."""
 
-    model: dsl.Model
+    ranker_model: dsl.Model
     encoder: dsl.Model
     metrics: dsl.Metrics
     report: dsl.HTML
     recommendations: dsl.Dataset
     state: dsl.Dataset
     gate: str
+    gate_reason: str
 
 
 def training(
     wiring: Wiring,
-    jobs: str,
-    impressions: str,
-    users: str = "",
-    truth: str = "",
+    data_jobs: str,
+    data_impressions: str,
+    data_users: str = "",
+    data_truth: str = "",
     data_version: str = "",
-    previous_state: str = "",
+    data_state: str = "",
     engine: str = "duckdb",
     champion_model: str = "",
     champion_encoder: str = "",
@@ -36,23 +37,23 @@ def training(
     """Train, evaluate and apply a triple tower ranker on a job board's logs.
 
     Args:
-        jobs: location of the job adverts.
-        impressions: location of the jobs shown and clicked.
-        users: location of what is known of the users; empty when nothing is.
-        truth: location of a simulated log's true probabilities; empty for real logs.
+        data_jobs: location of the job adverts.
+        data_impressions: location of the jobs shown and clicked.
+        data_users: location of what is known of the users; empty when nothing is.
+        data_truth: location of a simulated log's true probabilities; empty for real logs.
         data_version: changes when the input does; without it a step whose input changed in place would be taken from the cache.
-        previous_state: location of the `state` that an earlier run handed back; features continue from it, and impressions that
+        data_state: location of the `state` that an earlier run handed back; features continue from it, and impressions that
             it has counted are neither featurised nor trained on again. Empty to start from nothing.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
         champion_model: location of the model in use, which an earlier run made; the gate compares with it.
         champion_encoder: location of the text encoder that the same run made.
     """
-    data = wiring.add("ingest", jobs=jobs, impressions=impressions, users=users, data_version=data_version, engine=engine)
-    dataset = data.outputs["dataset"]
+    data = {"jobs": data_jobs, "impressions": data_impressions, "users": data_users, "data_version": data_version}
+    dataset = wiring.add("ingest", **data, engine=engine).outputs["dataset"]
     found = wiring.add("entities", dataset=dataset).outputs["entities"]
-    encoder = wiring.add("finetune", dataset=dataset).outputs["model"]
+    encoder = wiring.add("finetune", dataset=dataset).outputs["encoder"]
     embeddings = wiring.add("embed", dataset=dataset, encoder=encoder).outputs["embeddings"]
-    known = {"dataset": dataset, "entities": found, "previous_state": previous_state, "engine": engine}
+    known = {"dataset": dataset, "entities": found, "previous_state": data_state, "engine": engine}
     computed = wiring.add("features", embeddings=embeddings, **known)
     rows = {"features": computed.outputs["features"], "embeddings": embeddings}
 
@@ -61,21 +62,27 @@ def training(
     chosen = wiring.add("candidates", dataset=dataset, embeddings=embeddings).outputs["candidates"]
     candidate_rows = wiring.add("candidate_features", candidates=chosen, embeddings=embeddings, **known)
     to_score = {"features": candidate_rows.outputs["features"], "embeddings": embeddings}
-    scored = wiring.add("score", **to_score, model=trained.outputs["model"])
+    scored = wiring.add("score", **to_score, model=trained.outputs["ranker_model"])
     best = wiring.add("recommend", dataset=dataset, candidates=chosen, scores=scored.outputs["scores"])
     if "champion" in wiring.parts:
         rivals["scores_champion"] = _champion(wiring, champion_model, champion_encoder, known)
     judged = wiring.add(
-        "evaluation", dataset=dataset, features=rows["features"], scores=trained.outputs["scores"], truth=truth, **rivals
+        "evaluation",
+        dataset=dataset,
+        features=rows["features"],
+        scores=trained.outputs["ranker_scores"],
+        truth=data_truth,
+        **rivals,
     )
     return Outputs(
-        model=trained.outputs["model"],
+        ranker_model=trained.outputs["ranker_model"],
         encoder=encoder,
         metrics=judged.outputs["metrics"],
         report=judged.outputs["report"],
         recommendations=best.outputs["recommendations"],
         state=computed.outputs["state"],
-        gate=judged.outputs["Output"],
+        gate=judged.outputs["gate"],
+        gate_reason=judged.outputs["gate_reason"],
     )
 
 
@@ -83,14 +90,17 @@ def _tuned(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
     """The ranker's knobs as the search found them, those of the user's kept; nothing where there is no search."""
     if "tune" not in wiring.parts:
         return {}
-    return {"config": wiring.add("tune", **rows, fixed=wiring.configs["ranker"]).outputs["Output"]}
+    return {"config": wiring.add("tune", **rows, fixed=wiring.configs["ranker"]).outputs["ranker_settings"]}
 
 
 def _baselines(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
     """The baselines' scores as inputs of the evaluation."""
     if "baselines" not in wiring.parts:
         return {}
-    return {f"scores_{name}": wiring.add(name, **rows, variant=variant).outputs["scores"] for name, variant in _RIVALS.items()}
+    return {
+        f"scores_{name}": wiring.add(name, **rows, variant=variant).outputs["baseline_scores"]
+        for name, variant in _RIVALS.items()
+    }
 
 
 def _champion(wiring: Wiring, model: str, encoder: str, known: dict[str, Any]) -> Any:

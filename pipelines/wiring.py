@@ -7,7 +7,7 @@ from typing import Any
 
 from kfp import dsl
 
-from pipelines import steps
+from pipelines import names, steps
 from pipelines.flavours import opens_store
 
 
@@ -34,7 +34,7 @@ class Wiring:
 
 
 def pipeline(name: str, wire: Callable[..., Any], parts: frozenset[str]) -> Callable[..., Any]:
-    """The function to compile: `wire`, with the parameters of the parts that the pipeline has and a `<table>_config` per table.
+    """The function to compile: `wire`, with the parameters of its parts and a `settings_<table>` per table.
 
     Args:
         name: the pipeline's, as the registry calls it.
@@ -47,7 +47,7 @@ def pipeline(name: str, wire: Callable[..., Any], parts: frozenset[str]) -> Call
 
     def function(*values: Any) -> Any:
         given = signature.bind(*values).arguments
-        configs = {table: given.pop(f"{table}_config") for table in tables}
+        configs = {table: given.pop(names.settings(table)) for table in tables}
         return wire(Wiring(parts, configs), **given)
 
     function.__name__, function.__doc__ = name, about
@@ -70,13 +70,13 @@ def _signature(
     for table, step in tables.items():
         default = dict(step.preset.get(name, {}))
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        optional.append(inspect.Parameter(f"{table}_config", kind, default=default, annotation=dict[str, Any]))
+        optional.append(inspect.Parameter(names.settings(table), kind, default=default, annotation=dict[str, Any]))
     return found.replace(parameters=[*needed, *optional])
 
 
 def _description(wire: Callable[..., Any], tables: Mapping[str, steps.Step]) -> str:
     lines = (
-        f"    {table}_config: knobs of `tritower.{step.room}.config.{step.config}`{step.about}."
+        f"    {names.settings(table)}: knobs of `tritower.{step.room}.config.{step.config}`{step.about}."
         for table, step in tables.items()
     )
     return "\n".join([inspect.getdoc(wire) or "", *lines])

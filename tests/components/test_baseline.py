@@ -13,9 +13,8 @@ from tests.support import baseline_log
 
 def call(root, out, **more):
     artifacts = {
-        "model": dsl.Model(uri=str(out / "model"), metadata={}),
-        "scores": dsl.Dataset(uri=str(out / "scores"), metadata={}),
-        "metrics": dsl.Metrics(uri=str(out / "metrics.json"), metadata={}),
+        "baseline_model": dsl.Model(uri=str(out / "model"), metadata={}),
+        "baseline_scores": dsl.Dataset(uri=str(out / "scores"), metadata={}),
     }
     inputs = {name: dsl.Dataset(uri=str(root / name)) for name in ("features", "embeddings")}
     baseline.python_func(**inputs, **artifacts, **more)
@@ -26,10 +25,11 @@ def test_trains_scores_and_reports(tmp_path):
     baseline_log.write_log(tmp_path / "log")
     config = {"rounds": 10.0, "search_trials": "1", "threads": 1.0}  # as KFP and Katib send them
     artifacts = call(tmp_path / "log", tmp_path / "out", variant="cosines", config=config)
-    assert (Path(artifacts["model"].path) / "model.ubj").is_file()
-    assert (Path(artifacts["scores"].path) / "test.parquet").is_file()
-    assert json.loads(Path(artifacts["metrics"].path).read_text()) == artifacts["metrics"].metadata
-    assert artifacts["metrics"].metadata["features"] == 3
+    model = artifacts["baseline_model"]
+    assert (Path(model.path) / "model.ubj").is_file()
+    assert (Path(artifacts["baseline_scores"].path) / "test.parquet").is_file()
+    saved = json.loads((Path(model.path) / "baseline.json").read_text())
+    assert model.metadata["features"] == 3 and model.metadata["validation_auc"] == saved["validation_auc"]
 
 
 def test_an_unknown_variant_is_refused_before_any_work(tmp_path):

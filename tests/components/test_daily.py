@@ -41,8 +41,8 @@ def prepared(log: Path, impressions: pa.Table, folder: Path) -> dict[str, Simple
         impressions=str(folder / "impressions.parquet"),
         users=str(log / "users.parquet"),
         dataset=dsl.Dataset(uri=str(folder / "dataset")),
-        quality=dsl.HTML(uri=str(folder / "quality.html")),
-        metrics=dsl.Metrics(uri=str(folder / "metrics.json")),
+        ingest_report=dsl.HTML(uri=str(folder / "quality.html")),
+        ingest_metrics=dsl.Metrics(uri=str(folder / "metrics.json")),
         config={"max_quarantined_share": 1},
     )
     texts = pq.read_table(folder / "dataset" / "texts.parquet").column("value").to_pylist()
@@ -56,8 +56,7 @@ def prepared(log: Path, impressions: pa.Table, folder: Path) -> dict[str, Simple
 
 def computed(inputs: dict[str, SimpleNamespace], folder: Path, previous_state: str = "") -> pa.Table:
     """The features of all splits, with the source's ids in place of numbers."""
-    outputs = {name: artifact(folder / name) for name in ("features", "state", "metrics.json")}
-    outputs["metrics"] = outputs.pop("metrics.json")
+    outputs = {name: artifact(folder / name) for name in ("features", "state")}
     features.python_func(**inputs, **outputs, previous_state=previous_state)
     table = pa.concat_tables([pq.read_table(folder / "features" / split) for split in schema.SPLITS])
     ids = {

@@ -58,7 +58,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             table = pa.table(columns | {"a": pa.array(random.normal(size=n), pa.float32())})
             pq.write_table(table, folder / split / "part-00000.parquet")
     inputs = {name: at(place / name) for name in ("features", "embeddings")}
-    ranker.python_func(**inputs, model=at(place / "model"), scores=at(place / "s"), metrics=at(place / "x"), config=KNOBS)
+    outputs = {"ranker_model": at(place / "model"), "ranker_scores": at(place / "s"), "ranker_metrics": at(place / "x")}
+    ranker.python_func(**inputs, **outputs, config=KNOBS)
     return place
 
 
@@ -175,9 +176,9 @@ def test_embed_refuses_a_damaged_dataset_and_an_output_that_another_process_writ
         ranker.python_func(
             features=at(dataset),
             embeddings=at(dataset),
-            model=at(tmp_path / "m"),
-            scores=at(tmp_path / "s"),
-            metrics=at(tmp_path / "x"),
+            ranker_model=at(tmp_path / "m"),
+            ranker_scores=at(tmp_path / "s"),
+            ranker_metrics=at(tmp_path / "x"),
         )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset"]
 

@@ -35,9 +35,8 @@ def test_finetune_without_epochs_feeds_embed(tmp_path: Path) -> None:
     report = SimpleNamespace(path=str(tmp_path / "report.html"))
     logged: dict[str, float] = {}
     metrics = SimpleNamespace(path=str(tmp_path / "metrics.json"), log_metric=logged.__setitem__)
-    finetune.python_func(
-        dataset=SimpleNamespace(path=str(tmp_path)), model=model, report=report, metrics=metrics, config={"epochs": 0.0}
-    )
+    out = {"encoder": model, "finetune_report": report, "finetune_metrics": metrics}
+    finetune.python_func(dataset=SimpleNamespace(path=str(tmp_path)), **out, config={"epochs": 0.0})
     assert logged == {"accepted_tuned_encoder": 0} and storage.read_json(tmp_path / "metrics.json")["accepted"] == 0
     assert '<h1 class=""><bdi>Kept the base encoder' in (tmp_path / "report.html").read_text()
 

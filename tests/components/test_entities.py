@@ -68,13 +68,12 @@ def test_component_as_a_plain_call(dataset: Path, tmp_path: Path) -> None:
     from kfp import dsl
     from tritower.entities.component import entities
 
-    metrics = dsl.Metrics(name="metrics", uri=str(tmp_path / "metrics"))
     out = dsl.Dataset(name="entities", uri=str(tmp_path / "out"))
     source = dsl.Dataset(name="dataset", uri=str(dataset))
-    entities.python_func(dataset=source, entities=out, metrics=metrics, config={"companies": "false"})
+    entities.python_func(dataset=source, entities=out, config={"companies": "false"})
     values = pq.read_table(tmp_path / "out/entities.parquet")["value"].to_pylist()
     assert "accountant" in values and "acme foods" not in values
-    assert metrics.metadata["texts"] == 6 and storage.read_json(metrics.path)["texts"] == 6
+    assert out.metadata["texts"] == 6 == storage.read_json(tmp_path / "out/entities.json")["counts"]["texts"]
 
 
 def test_config_is_checked() -> None:

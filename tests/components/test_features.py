@@ -1,6 +1,5 @@
 """The feature components called as plain functions."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,12 +20,11 @@ def test_features_candidates_and_the_next_day(tmp_path: Path) -> None:
     data = {"dataset": artifact(folder / "dataset"), "embeddings": artifact(folder / "embeddings")}
 
     def outputs(name: str) -> dict[str, SimpleNamespace]:
-        return {kind: artifact(tmp_path / f"{name}-{kind}") for kind in ("features", "state", "metrics")}
+        return {kind: artifact(tmp_path / f"{name}-{kind}") for kind in ("features", "state")}
 
     out = outputs("whole")
     features.python_func(**data, **out, config={"history_clicks": 16.0})
-    assert out["metrics"].metadata["rows"] == 60
-    assert json.loads(Path(out["metrics"].path).read_text())["rows"] == 60
+    assert out["features"].metadata["rows"] == 60
 
     candidates = tmp_path / "candidates"
     (candidates / "candidates").mkdir(parents=True)
@@ -42,11 +40,11 @@ def test_features_candidates_and_the_next_day(tmp_path: Path) -> None:
     earlier, later = outputs("earlier"), outputs("later")
     features.python_func(**day, **earlier)
     features.python_func(**data, **later, previous_state=earlier["state"].path)
-    assert later["metrics"].metadata["rows_skipped"] == 40
+    assert later["features"].metadata["rows_skipped"] == 40
     assert pq.read_table(Path(later["features"].path) / "test").equals(expected)
 
 
 def test_another_engine_is_refused(tmp_path: Path) -> None:
-    out = {name: artifact(tmp_path / name) for name in ("dataset", "embeddings", "features", "state", "metrics")}
+    out = {name: artifact(tmp_path / name) for name in ("dataset", "embeddings", "features", "state")}
     with pytest.raises(ConfigError, match="'polars' does not fit: Input should be 'duckdb' or 'spark'"):
         features.python_func(**out, engine="polars")

@@ -34,8 +34,8 @@ def test_the_component_writes_a_dataset(tmp_path: Path) -> None:
         jobs=str(tmp_path / "jobs.parquet"),
         impressions=str(tmp_path / "impressions.parquet"),
         dataset=dataset,
-        quality=quality,
-        metrics=metrics,
+        ingest_report=quality,
+        ingest_metrics=metrics,
         engine="duckdb",
         config={"threads": 1.0},
     )
@@ -47,5 +47,6 @@ def test_the_component_writes_a_dataset(tmp_path: Path) -> None:
 
 def test_another_engine_is_refused(tmp_path: Path) -> None:
     dataset, quality, metrics = dsl.Dataset(uri=str(tmp_path / "a")), dsl.HTML(uri=str(tmp_path / "b")), dsl.Metrics(uri="")
+    out = {"dataset": dataset, "ingest_report": quality, "ingest_metrics": metrics}
     with pytest.raises(ConfigError, match="'polars' does not fit: Input should be 'duckdb' or 'spark'"):
-        ingest.python_func(jobs="", impressions="", dataset=dataset, quality=quality, metrics=metrics, engine="polars")
+        ingest.python_func(jobs="", impressions="", **out, engine="polars")

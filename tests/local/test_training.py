@@ -180,7 +180,7 @@ def test_the_best_knobs_of_a_search_are_those_that_are_trained_with(
     more = ["--with", "tune", "--without", "baselines", "--set", "tune.trials=1", "--set", f"tune.space={space}"]
     done = run(demo_log, demo[0] / "run", tmp_path, *more)
     assert done.returncode == 0, done.stdout + done.stderr
-    (best,) = (demo[0] / "run" / "artifacts").glob("*/tune/best")
+    (best,) = (demo[0] / "run" / "artifacts").glob("*/tune/tune_trials")
     found = storage.read_json(best)
     trained = from_dict(RankerConfig, storage.read_json(tmp_path / "model" / "config.json"))
     wanted, used = (flat(to_dict(config)) for config in (from_dict(RankerConfig, found["knobs"]), trained))

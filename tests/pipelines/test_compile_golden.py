@@ -85,17 +85,17 @@ def test_for_spark_the_steps_that_take_an_engine_change_their_image_and_nothing_
 def test_engine_and_state_are_parameters_that_reach_the_steps(name: str) -> None:
     document = next(yaml.safe_load_all(compiling.yaml_path(name).read_text()))
     parameters = document["root"]["inputDefinitions"]["parameters"]
-    assert (parameters["engine"]["defaultValue"], parameters["previous_state"]["defaultValue"]) == ("duckdb", "")
+    assert (parameters["engine"]["defaultValue"], parameters["data_state"]["defaultValue"]) == ("duckdb", "")
     taken = {
         parameter: {
             task
             for task, spec in document["root"]["dag"]["tasks"].items()
-            if spec.get("inputs", {}).get("parameters", {}).get(parameter, {}).get("componentInputParameter") == parameter
+            if spec.get("inputs", {}).get("parameters", {}).get(taken_as, {}).get("componentInputParameter") == parameter
         }
-        for parameter in ("engine", "previous_state")
+        for parameter, taken_as in (("engine", "engine"), ("data_state", "previous_state"))
     }
     rows = {"features", "features-2"} if name == "training" else {"features"}
-    assert taken == {"engine": {"ingest"} | rows, "previous_state": rows}
+    assert taken == {"engine": {"ingest"} | rows, "data_state": rows}
 
 
 def core() -> Iterator[importlib.metadata.Distribution]:
@@ -144,5 +144,5 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", program, str(folder)], check=True, cwd=ROOT)
         texts.append({path.relative_to(folder): path.read_text() for path in sorted(folder.rglob("*.yaml"))})
     assert texts[0] == texts[1] and len(texts[0]) == 4
-    (head,) = re.findall(r"candidates_config: dict \[Default: (.+)\]\n", texts[0][Path("kfp/batch.yaml")])
+    (head,) = re.findall(r"settings_candidates: dict \[Default: (.+)\]\n", texts[0][Path("kfp/batch.yaml")])
     assert list(ast.literal_eval(head)) == sorted(ast.literal_eval(head))

@@ -18,7 +18,7 @@ def test_settings_override_the_preset(tmp_path: Path) -> None:
     file.write_text("[recommend]\ntop_k = 5\ncollapse_duplicates = false\n")
     chosen = knobs.gather(str(file), ["recommend.top_k=7", "candidates.searches = 3"])
     assert chosen == {"recommend": {"top_k": "7", "collapse_duplicates": False}, "candidates": {"searches": "3"}}
-    assert knobs.arguments(chosen).keys() == {"recommend_config", "candidates_config"}
+    assert knobs.arguments(chosen).keys() == {"settings_recommend", "settings_candidates"}
 
 
 def test_nested_knobs_by_dots_and_by_their_former_names(tmp_path: Path) -> None:

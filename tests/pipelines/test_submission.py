@@ -1,16 +1,18 @@
 """Before a run is sent to a backend: can its pods open the locations, and which version do the data have?"""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tritower
 from tritower import storage
 from tritower.errors import ConfigError, StorageError
 
-from pipelines import compiling, submission, version
+from pipelines import compiling, runs, submission, version
 from tests.support.kfp_api import Api, node_hash, tasks
 
 ROOT = Path(__file__).parents[2]
@@ -32,25 +34,30 @@ def call(api: Api, *arguments: str, pipeline: str = "training", **environment: s
 
 @pytest.mark.parametrize("place", ["clicks.csv", "/data/clicks", "file:///data/clicks"])
 def test_a_path_of_this_machine_is_refused(place: str) -> None:
-    with pytest.raises(ConfigError, match=rf"cannot open a path of this machine \(in --previous-state {place}\).*Upload"):
-        submission.check_locations(TRAINING, {"jobs": "s3://b/j", "users": "", "previous_state": place})
+    with pytest.raises(ConfigError, match=rf"cannot open a path of this machine \(in --data-state {place}\).*Upload"):
+        submission.check_locations(TRAINING, {"data_jobs": "s3://b/j", "data_users": "", "data_state": place})
 
 
 def test_locations_that_a_backend_can_open(tmp_path: Path) -> None:
-    fine = {"jobs": "s3://b/j", "impressions": "gs://b/i", "users": "", "model": "minio://b/m", "encoder": "gs://b/e/"}
+    fine = {
+        "data_jobs": "s3://b/j",
+        "data_impressions": "gs://b/i",
+        "champion_model": "minio://b/m",
+        "champion_encoder": "gs://b/e/",
+    }
     assert submission.check_locations(BATCH, fine) == []
     with pytest.raises(StorageError, match="unknown scheme 'https'"):
-        submission.check_locations(BATCH, fine | {"jobs": "https://example.com/jobs.csv"})
-    with pytest.raises(ConfigError, match=r"a whole bucket cannot be imported \(in --model minio://b/\)"):
-        submission.check_locations(BATCH, fine | {"model": "minio://b/"})
+        submission.check_locations(BATCH, fine | {"data_jobs": "https://example.com/jobs.csv"})
+    with pytest.raises(ConfigError, match=r"a whole bucket cannot be imported \(in --champion-model minio://b/\)"):
+        submission.check_locations(BATCH, fine | {"champion_model": "minio://b/"})
 
 
 def test_what_an_importer_may_not_reach_is_said() -> None:
     """Only importers: steps open s3:// with the store's Secret."""
-    places = {"jobs": "s3://b/j", "model": "s3://b/m", "encoder": "minio://b/e"}
+    places = {"data_jobs": "s3://b/j", "champion_model": "s3://b/m", "champion_encoder": "minio://b/e"}
     (doubt,) = submission.check_locations(BATCH, places)
-    assert doubt.startswith("--model s3://b/m: ") and "kfp-launcher" in doubt and "minio://" in doubt
-    assert submission.check_locations(TRAINING, {"jobs": "s3://b/j", "previous_state": "s3://b/s"}) == []
+    assert doubt.startswith("--champion-model s3://b/m: ") and "kfp-launcher" in doubt and "minio://" in doubt
+    assert submission.check_locations(TRAINING, {"data_jobs": "s3://b/j", "data_state": "s3://b/s"}) == []
 
 
 def test_a_version_of_ones_own_reads_nothing() -> None:
@@ -108,10 +115,10 @@ def test_submit_needs_no_keys(api: Api) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     run = api.kept["runs"][done.stdout.strip()]
     assert run["runtime_config"]["parameters"]["data_version"] == "today"
-    assert any(
-        task["cachingOptions"].get("enableCache")
-        for task in run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()
-    )
+    assert re.fullmatch(r"training \d{4}-\d\d-\d\d \d\d:\d\d, data today", run["display_name"])
+    version = api.kept["versions"][run["pipeline_version_reference"]["pipeline_version_id"]]
+    assert version["name"] == tritower.__version__
+    assert run["description"].startswith(f"Version {version['name']}. ") and "s3://b/jobs" in run["description"]
 
     done = call(api, "submit", *places, AWS_SHARED_CREDENTIALS_FILE="/nowhere")
     assert done.returncode == 0, done.stderr
@@ -123,9 +130,9 @@ def test_schedule_and_batch_need_none_either(api: Api) -> None:
     places = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--model", "s3://b/model", "--encoder", "minio://b/e"]
     done = call(api, "schedule", "--cron", "0 30 3 * * *", *places, pipeline="batch")
     assert done.returncode == 0, done.stderr
-    assert api.kept["recurringruns"][done.stdout.strip()]["runtime_config"]["parameters"]["data_version"] == ""
+    assert api.kept["recurringruns"][done.stdout.strip()]["runtime_config"]["parameters"]["data_version"] == runs.EACH_RUN
     (warning,) = done.stderr.splitlines()
-    assert warning.startswith("warning: --model s3://b/model: ")
+    assert warning.startswith("warning: --champion-model s3://b/model: ")
 
 
 def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
@@ -137,13 +144,17 @@ def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
     assert warning.startswith("warning: --champion-model s3://b/model: ")
     made = api.kept["recurringruns"][done.stdout.strip()]
     assert made["runtime_config"]["parameters"]["champion_encoder"] == "minio://b/e"
-    shown = {task["taskInfo"]["name"] for task in made["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()}
+    version = api.kept["versions"][made["pipeline_version_reference"]["pipeline_version_id"]]
+    # A variant is a pipeline of its own there; its runs are still called training, so that the cache serves them all.
+    assert api.kept["pipelines"][version["pipeline_id"]]["name"] == "training-champion-without-baselines"
+    assert version["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "training"
+    shown = {task["taskInfo"]["name"] for task in version["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()}
     assert {"champion_embed", "champion_features", "champion"} < shown and "baseline" not in shown
 
 
 def test_a_local_path_is_refused_before_anything_is_sent(api: Api, tmp_path: Path) -> None:
     done = call(api, "submit", "--jobs", str(tmp_path), "--impressions", "s3://b/clicks", "--data-version", "1")
-    assert done.returncode == 1 and f"cannot open a path of this machine (in --jobs {tmp_path})" in done.stderr
+    assert done.returncode == 1 and f"cannot open a path of this machine (in --data-jobs {tmp_path})" in done.stderr
     assert api.calls == []
 
 

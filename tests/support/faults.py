@@ -19,7 +19,8 @@ class Fault:
     """What happens to the next `times` requests that match.
 
     `kind`: status (answer `status`, nothing done), drop (hang up without an answer), stall (answer after `seconds`), cut (the
-    head and the first `share` of the body, then hang up), unsized (the same without saying how long the body is).
+    head and the first `share` of the body, then hang up), unsized (the same without saying how long the body is), lost (hang up
+    without an answer when it is done).
     """
 
     kind: str
@@ -90,6 +91,9 @@ def proxy(upstream: str) -> Iterator[Proxy]:
                 connection.request(self.command, self.path, body, dict(self.headers))
                 answer = connection.getresponse()
                 content = answer.read()
+                if fault and fault.kind == "lost":
+                    self.close_connection = True
+                    return
                 share = fault.share if fault and fault.kind in ("cut", "unsized") else 1.0
                 sized = not fault or fault.kind != "unsized"
                 self.answer(answer.status, dict(answer.getheaders()), content, share, sized=sized)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kfp.dsl import Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Dataset, Input, Model, Output
 
 from tritower._build import component
 
@@ -11,9 +11,8 @@ from tritower._build import component
 def baseline(
     features: Input[Dataset],
     embeddings: Input[Dataset],
-    model: Output[Model],
-    scores: Output[Dataset],
-    metrics: Output[Metrics],
+    baseline_model: Output[Model],
+    baseline_scores: Output[Dataset],
     variant: str = "standard",
     config: dict[str, Any] = {},
 ) -> None:
@@ -22,19 +21,17 @@ def baseline(
     Args:
         features: Output of the features step.
         embeddings: Output of the embed step.
-        model: XGBoost model (UBJSON) with settings, trials and feature importances.
-        scores: Probability of a click per row.
-        metrics: Validation AUC, rounds and sizes.
+        baseline_model: XGBoost model (UBJSON) with settings, trials and feature importances. Its properties: validation AUC,
+            rounds and sizes.
+        baseline_scores: Probability of a click per row.
         variant: standard, cosines or full.
         config: Knobs of BaselineConfig.
     """
     from tritower.baseline import step
     from tritower.baseline.config import BaselineConfig
     from tritower.config import from_dict
-    from tritower.storage import write_json
 
-    knobs = from_dict(BaselineConfig, {**config, "variant": variant}, where="baseline_config")
-    numbers = step.run(features=features.path, embeddings=embeddings.path, model=model.path, scores=scores.path, config=knobs)
-    for name, value in numbers.items():
-        metrics.log_metric(name, value)
-    write_json(metrics.path, numbers)
+    knobs = from_dict(BaselineConfig, {**config, "variant": variant}, where="settings_baseline")
+    places = {"features": features.path, "embeddings": embeddings.path}
+    numbers = step.run(**places, model=baseline_model.path, scores=baseline_scores.path, config=knobs)
+    baseline_model.metadata.update(numbers)

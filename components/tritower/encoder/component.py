@@ -38,18 +38,18 @@ def embed(
 @component("train")
 def finetune(
     dataset: Input[Dataset],
-    model: Output[Model],
-    report: Output[HTML],
-    metrics: Output[Metrics],
+    encoder: Output[Model],
+    finetune_report: Output[HTML],
+    finetune_metrics: Output[Metrics],
     config: dict[str, Any] = {},
 ) -> None:
     """Fine-tune the text encoder on the clicks of the train window, and keep the better of old and new.
 
     Args:
         dataset: the clean dataset that ingest wrote.
-        model: the encoder: a sentence-transformers model in safetensors. With `config["epochs"]` 0, the base model unchanged.
-        report: figures before and after, the loss, a map of documents and nearest neighbours.
-        metrics: whether the fine-tuned encoder was kept, and the main figures before and after; the file has all of them.
+        encoder: a sentence-transformers model in safetensors. With `config["epochs"]` 0, the base model unchanged.
+        finetune_report: figures before and after, the loss, a map of documents and nearest neighbours.
+        finetune_metrics: whether the fine-tuned encoder was kept, and the main figures before and after; the file has them all.
         config: knobs of `tritower.encoder.config.FinetuneConfig`.
     """
     from tritower.config import from_dict
@@ -57,6 +57,7 @@ def finetune(
     from tritower.encoder.config import FinetuneConfig
 
     settings = from_dict(FinetuneConfig, config)
-    numbers = step.finetune(dataset=dataset.path, model=model.path, config=settings, report=report.path, metrics=metrics.path)
+    places = {"model": encoder.path, "report": finetune_report.path, "metrics": finetune_metrics.path}
+    numbers = step.finetune(dataset=dataset.path, **places, config=settings)
     for name, value in step.headline(numbers).items():
-        metrics.log_metric(name, value)
+        finetune_metrics.log_metric(name, value)

@@ -1,6 +1,6 @@
 """KFP interface of the evaluation."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp.dsl import HTML, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Output
 
@@ -22,8 +22,8 @@ def evaluation(
     scores_champion: Input[Dataset] = None,
     truth: str = "",
     config: dict[str, Any] = {},
-) -> str:
-    """Judge the model against its rivals on the held-out searches; the output is the gate's verdict, "pass" or "hold".
+) -> NamedTuple("Verdict", [("gate", str), ("gate_reason", str)]):  # type: ignore[valid-type]
+    """Judge the model against its rivals on the held-out searches; the parameter `gate` is the verdict, "pass" or "hold".
 
     Args:
         dataset: Output of the ingest step.
@@ -44,7 +44,7 @@ def evaluation(
     from tritower.evaluation import step
     from tritower.evaluation.config import EvaluationConfig
 
-    knobs = from_dict(EvaluationConfig, config, where="evaluation_config")
+    knobs = from_dict(EvaluationConfig, config, where="settings_evaluation")
     outputs = {"metrics": metrics.path, "report": report.path, "summary": summary.path, "truth": truth, "config": knobs}
     inputs = {"dataset": dataset.path, "features": features.path, "scores": scores.path}
     rivals = {"baseline": scores_baseline, "baseline_cos": scores_baseline_cos, "baseline_full": scores_baseline_full}

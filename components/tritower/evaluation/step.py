@@ -126,14 +126,10 @@ def headline(metrics: str | Path, config: EvaluationConfig) -> dict[str, float]:
     return document.headline(storage.read_json(metrics), config.gate_metric)
 
 
-def verdict(metrics: str | Path) -> str:
-    """`pass` or `hold`, as `run` left it in its metrics file."""
-    return str(storage.read_json(metrics)["gate"]["word"])
-
-
-def reason(metrics: str | Path) -> str:
-    """Why the gate says so, in a sentence, as `run` left it in its metrics file."""
-    return str(storage.read_json(metrics)["gate"]["reasons"][0])
+def verdict(metrics: str | Path) -> tuple[str, str]:
+    """`pass` or `hold`, and why in a sentence, as `run` left them in its metrics file."""
+    found = storage.read_json(metrics)["gate"]
+    return str(found["word"]), str(found["reasons"][0])
 
 
 def _read(dataset: Path, features: Path, truth: str, split: str, scores: dict[str, Path]) -> Rows:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kfp.dsl import Dataset, Input, Metrics, Output
+from kfp.dsl import Dataset, Input, Output
 
 from tritower._build import component, engine_image
 
@@ -13,7 +13,6 @@ def features(
     embeddings: Input[Dataset],
     features: Output[Dataset],
     state: Output[Dataset],
-    metrics: Output[Metrics],
     entities: Input[Dataset] = None,
     candidates: Input[Dataset] = None,
     previous_state: str = "",
@@ -25,9 +24,9 @@ def features(
     Args:
         dataset: The clean dataset that ingest wrote.
         embeddings: The text embeddings of that dataset.
-        features: Features per split, with features.json describing each column.
+        features: Features per split, with features.json describing each column. Its properties: rows, features and the
+            share of missing values.
         state: Counters and histories after the last event, for the next run to continue from.
-        metrics: Rows, features and the share of missing values.
         entities: What the entities step found in that dataset; without it there are no entity features.
         candidates: Searches and the jobs to consider for each; their features, against the dataset's history, make up the one
             split `candidates`. Without it, the impressions are featurised.
@@ -39,11 +38,9 @@ def features(
     from tritower.config import from_dict
     from tritower.features import step
     from tritower.features.config import FeaturesConfig
-    from tritower.storage import write_json
 
     places = {"dataset": dataset.path, "embeddings": embeddings.path, "features": features.path, "state_to": state.path}
     optional = {name: part.path for name, part in (("entities", entities), ("candidates", candidates)) if part}
     knobs = from_dict(FeaturesConfig, {"engine": engine, **config})
     numbers = step.run(**places, **optional, previous=previous_state, config=knobs)
-    metrics.metadata.update(numbers)
-    write_json(metrics.path, numbers)
+    features.metadata.update(numbers)

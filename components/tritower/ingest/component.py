@@ -12,8 +12,8 @@ def ingest(
     jobs: str,
     impressions: str,
     dataset: Output[Dataset],
-    quality: Output[HTML],
-    metrics: Output[Metrics],
+    ingest_report: Output[HTML],
+    ingest_metrics: Output[Metrics],
     users: str = "",
     data_version: str = "",
     engine: str = "duckdb",
@@ -25,8 +25,8 @@ def ingest(
         jobs: Location of the job adverts: a file or folder of CSV, JSON Lines or Parquet; a path, s3://, minio:// or gs://.
         impressions: Location of the jobs shown for searches.
         dataset: The clean dataset.
-        quality: Report on what was refused and why.
-        metrics: Rows in, out and refused by table, and searches; the file has every count.
+        ingest_report: What was refused and why.
+        ingest_metrics: Rows in, out and refused by table, and searches; the file has every count.
         users: Location of the user profiles; empty when there is none.
         data_version: Any text that changes when the data behind the same location does, so that the cache sees it.
         engine: duckdb or spark, unless config says otherwise.
@@ -36,9 +36,9 @@ def ingest(
     from tritower.ingest import step
     from tritower.ingest.config import IngestConfig
 
-    outputs = {"dataset": dataset.path, "quality": quality.path, "metrics": metrics.path}
+    outputs = {"dataset": dataset.path, "quality": ingest_report.path, "metrics": ingest_metrics.path}
     knobs = from_dict(IngestConfig, {"engine": engine, **config})
     numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, **outputs)
     for name, value in step.headline(numbers).items():
-        metrics.log_metric(name, value)
+        ingest_metrics.log_metric(name, value)
     dataset.metadata.update(data_version=data_version, rows=numbers["impressions_out"])

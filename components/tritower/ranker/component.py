@@ -11,9 +11,9 @@ from tritower._build import component
 def ranker(
     features: Input[Dataset],
     embeddings: Input[Dataset],
-    model: Output[Model],
-    scores: Output[Dataset],
-    metrics: Output[Metrics],
+    ranker_model: Output[Model],
+    ranker_scores: Output[Dataset],
+    ranker_metrics: Output[Metrics],
     config: dict[str, Any] = {},
 ) -> None:
     """Train the triple tower network and score the validation and the test split.
@@ -21,9 +21,9 @@ def ranker(
     Args:
         features: the features step's output, with the splits train, validation and test.
         embeddings: the encoder's matrix of text embeddings.
-        model: weights (safetensors), config, feature list, normaliser, metrics and model card.
-        scores: scores/validation.parquet and scores/test.parquet.
-        metrics: validation figures, throughput and epochs.
+        ranker_model: weights (safetensors), config, feature list, normaliser, metrics and model card.
+        ranker_scores: scores/validation.parquet and scores/test.parquet.
+        ranker_metrics: validation figures, throughput and epochs.
         config: knobs of RankerConfig.
     """
     from tritower import storage
@@ -32,10 +32,11 @@ def ranker(
     from tritower.ranker.config import RankerConfig
 
     knobs = from_dict(RankerConfig, config)
-    figures = step.train(features=features.path, embeddings=embeddings.path, model=model.path, scores=scores.path, config=knobs)
+    places = {"features": features.path, "embeddings": embeddings.path}
+    figures = step.train(**places, model=ranker_model.path, scores=ranker_scores.path, config=knobs)
     for name, value in figures.items():
-        metrics.log_metric(name, value)
-    storage.write_json(metrics.path, figures)
+        ranker_metrics.log_metric(name, value)
+    storage.write_json(ranker_metrics.path, figures)
 
 
 @component("train")

@@ -14,10 +14,12 @@ from tritower.storage.local import parquet_parts, read_json, write_json, write_t
 from tritower.storage.location import Location, LocationLike, is_local, local_path
 from tritower.storage.manifest import MARK
 from tritower.storage.remote import reading
+from tritower.storage.swap import read as read_small
+from tritower.storage.swap import write as swap_small
 from tritower.storage.transfer import fetch, fetch_tree, local_parquet_files, names, remove, upload, upload_tree
 
 __all__ = [
     "MARK", "Location", "LocationLike", "atomic_directory", "atomic_file", "exclusive", "fetch", "fetch_tree", "filesystem",
     "is_hidden", "is_local", "list_files", "listing", "local_parquet_files", "local_path", "names", "parquet_parts",
-    "read_json", "reading", "remove", "upload", "upload_tree", "write_json", "write_text",
+    "read_json", "read_small", "reading", "remove", "swap_small", "upload", "upload_tree", "write_json", "write_text",
 ]  # fmt: skip

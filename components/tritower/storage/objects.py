@@ -19,11 +19,12 @@ from tritower.storage.remote import Access, access, google
 
 if TYPE_CHECKING:
     from minio import Minio
+    from urllib3 import PoolManager
 
 _log = logging.getLogger(__name__)
-_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 20.0
+BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 20.0
 _BLOCK_BYTES = 1 << 20
-_PASSING = (429, 500, 502, 503, 504)
+PASSING = (429, 500, 502, 503, 504)
 
 
 def found(location: Location) -> Iterator[tuple[str, Callable[[str], None]]]:
@@ -32,13 +33,13 @@ def found(location: Location) -> Iterator[tuple[str, Callable[[str], None]]]:
         yield from _google_objects(location)
         return
     bucket, key, how = location.bucket, location.key, access(location)
-    client = _minio(how)
+    client = minio(how)
 
     def download(name: str, size: int | None, target: str) -> None:
-        with _minio_errors():
+        with client_errors():
             _download(client, bucket, name, target, listed=size, retries=how.retries)
 
-    with _minio_errors():
+    with client_errors():
         for entry in client.list_objects(bucket, prefix=key, recursive=True):
             name = str(entry.object_name)
             if not name.endswith("/") and (name == key or name.startswith(f"{key}/" if key else "")):
@@ -75,14 +76,14 @@ def writers(location: Location) -> tuple[Callable[[str, Path], None], Callable[[
             store.delete_file(f"{bucket}/{name}")
 
         return put_google, remove_google
-    client = _minio(access(location))
+    client = minio(access(location))
 
     def put(name: str, file: Path) -> None:
-        with _minio_errors():
+        with client_errors():
             client.fput_object(bucket, name, str(file))
 
     def remove(name: str) -> None:
-        with _minio_errors():
+        with client_errors():
             client.remove_object(bucket, name)
 
     return put, remove
@@ -119,7 +120,7 @@ def _download(client: "Minio", bucket: str, key: str, target: str, *, listed: in
                 if failures > retries:
                     raise
                 _log.warning("%s/%s was cut after %d bytes, trying again: %s", bucket, key, file.tell(), error)
-                time.sleep(min(_BACKOFF_S * 2 ** (failures - 1), _LONGEST_BACKOFF_S) * random.uniform(0.5, 1))
+                time.sleep(min(BACKOFF_S * 2 ** (failures - 1), LONGEST_BACKOFF_S) * random.uniform(0.5, 1))
             finally:
                 response.close()
                 response.release_conn()
@@ -135,23 +136,30 @@ def _size(length: str | None, start: int, listed: int | None, key: str) -> int:
 
 
 @functools.cache
-def _minio(how: Access) -> "Minio":
+def pool(how: Access) -> "PoolManager":
+    """Connections to a store, by which a request that fails for the store's sake is made again."""
     import urllib3
-    from minio import Minio
-    from minio.credentials.providers import AWSConfigProvider, ChainedProvider, IamAwsProvider
 
-    static = bool(how.access_key) or how.anonymous
-    pool = urllib3.PoolManager(
+    return urllib3.PoolManager(
         maxsize=10,  # minio sends the parts of a large object by several threads
         timeout=urllib3.Timeout(connect=min(10.0, how.timeout_s), read=how.timeout_s),
         # POST starts and ends an upload in parts: both may be sent twice.
         retries=urllib3.Retry(
-            total=how.retries, backoff_factor=_BACKOFF_S, backoff_max=_LONGEST_BACKOFF_S, status_forcelist=_PASSING,
+            total=how.retries, backoff_factor=BACKOFF_S, backoff_max=LONGEST_BACKOFF_S, status_forcelist=PASSING,
             allowed_methods=None,
         ),
         cert_reqs="CERT_REQUIRED",
         ca_certs=how.ca_file or None,
     )  # fmt: skip
+
+
+@functools.cache
+def minio(how: Access) -> "Minio":
+    """The client of a store."""
+    from minio import Minio
+    from minio.credentials.providers import AWSConfigProvider, ChainedProvider, IamAwsProvider
+
+    static = bool(how.access_key) or how.anonymous
     return Minio(
         how.endpoint or "s3.amazonaws.com",
         access_key=how.access_key or None,
@@ -160,12 +168,12 @@ def _minio(how: Access) -> "Minio":
         secure=how.secure,
         region=how.region or None,
         credentials=None if static else ChainedProvider([AWSConfigProvider(), IamAwsProvider()]),
-        http_client=pool,
+        http_client=pool(how),
     )
 
 
 @contextlib.contextmanager
-def _minio_errors() -> Iterator[None]:
+def client_errors() -> Iterator[None]:
     """The minio client's errors as OSError, which is what pyarrow raises."""
     from minio.error import MinioException
     from urllib3.exceptions import HTTPError

@@ -25,6 +25,8 @@ from tritower.processes import Node
 from tritower.storage import manifest
 
 logger = logging.getLogger(__name__)
+LOCATION = "location"
+"""Metadata of an input artifact of a step: where it was fetched from."""
 _OPTION = "--executor_input"
 _ALONE = Node()
 
@@ -123,6 +125,7 @@ def run(command: list[str]) -> None:
         with staged(locations, wanted) as places:
             for name, artifact in inputs.items():
                 if f"input-{name}" in locations:
+                    artifact["metadata"] = {**artifact.get("metadata", {}), LOCATION: artifact["uri"]}
                     artifact["uri"] = str(places[f"input-{name}"])
             for name, artifact in made.items():
                 artifact["uri"] = str(places[name])

@@ -1,6 +1,6 @@
 """KFP interface of the search on one machine."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Output
 
@@ -11,20 +11,20 @@ from tritower._build import component
 def tune(
     features: Input[Dataset],
     embeddings: Input[Dataset],
-    best: Output[Artifact],
-    report: Output[HTML],
-    metrics: Output[Metrics],
+    tune_trials: Output[Artifact],
+    tune_report: Output[HTML],
+    tune_metrics: Output[Metrics],
     config: dict[str, Any] = {},
     fixed: dict[str, Any] = {},
-) -> dict[str, Any]:
-    """Search the ranker's knobs with Optuna in this step; the output is the best config for the ranker.
+) -> NamedTuple("Found", [("ranker_settings", dict)]):  # type: ignore[valid-type]
+    """Search the ranker's knobs with Optuna in this step; the parameter `ranker_settings` is the best config for the ranker.
 
     Args:
         features: Output of the features step.
         embeddings: Output of the embed step.
-        best: The best knobs and every trial, as JSON.
-        report: History, parallel coordinates and the trials.
-        metrics: Best metric, the defaults' metric, numbers of trials.
+        tune_trials: The best knobs and every trial, as JSON.
+        tune_report: History, parallel coordinates and the trials.
+        tune_metrics: Best metric, the defaults' metric, numbers of trials.
         config: Knobs of TuningConfig.
         fixed: Knobs of the ranker that every trial has, and the best config keeps; those of `config["fixed"]` come before them.
     """
@@ -33,9 +33,10 @@ def tune(
     from tritower.tuning import step
     from tritower.tuning.config import TuningConfig
 
-    knobs = from_dict(TuningConfig, {**config, "fixed": {**fixed, **(config.get("fixed") or {})}}, where="tune_config")
-    numbers = step.run(features=features.path, embeddings=embeddings.path, best=best.path, report=report.path, config=knobs)
+    knobs = from_dict(TuningConfig, {**config, "fixed": {**fixed, **(config.get("fixed") or {})}}, where="settings_tune")
+    places = {"features": features.path, "embeddings": embeddings.path, "best": tune_trials.path, "report": tune_report.path}
+    numbers = step.run(**places, config=knobs)
     for name, value in numbers.items():
-        metrics.log_metric(name, value)
-    write_json(metrics.path, numbers)
-    return step.knobs(best.path)
+        tune_metrics.log_metric(name, value)
+    write_json(tune_metrics.path, numbers)
+    return (step.knobs(tune_trials.path),)

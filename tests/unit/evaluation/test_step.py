@@ -258,7 +258,7 @@ def test_the_headline_is_ten_figures_of_the_deciding_slice_and_rival(result):
 
 def test_the_verdict_comes_first_and_is_the_same_everywhere(result, log, tmp_path, caplog):
     out, _, document, text = result
-    word, reason = step.verdict(out / "metrics.json"), step.reason(out / "metrics.json")
+    word, reason = step.verdict(out / "metrics.json")
     assert (word, reason) == (document["gate"]["word"], document["gate"]["reasons"][0])
     sentence = f"Hold: keep the current model. {reason}"
     assert re.search(r"<body>\s*<main>\s*<h1 class=\"bad\"><bdi>" + re.escape(sentence), text)

@@ -1,0 +1,162 @@
+"""The cluster: its objects, its nodes, who may do what, and what goes wrong on request."""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.apiserver import collector, kinds, resources, schema, training
+from tests.support.apiserver.environment import Network
+from tests.support.apiserver.faults import Faults
+from tests.support.apiserver.kinds import Kind
+from tests.support.apiserver.kubelet import Kubelet
+from tests.support.apiserver.rights import Account, Rights
+from tests.support.apiserver.scheduler import Node
+from tests.support.apiserver.server import Server
+from tests.support.apiserver.store import Store
+
+Object = dict[str, Any]
+
+
+class Cluster:
+    """See the package's docstring.
+
+    Args:
+        namespaces: labels by name.
+        nodes: what there is to run on.
+        speed: so much faster than a real cluster's go its clocks: back-offs, graces, deadlines, TTLs. Time stamps are true.
+        environment: what every process gets beside its own manifest's (PYTHONPATH, say). Nothing of this process' is inherited
+            but PATH.
+        without: plurals of custom resources that are not installed.
+        bookmark_s: seconds between two bookmarks of a watch.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespaces: Mapping[str, Mapping[str, str]] | Sequence[str] = ("default",),
+        nodes: Sequence[Node] = (Node(),),
+        speed: float = 10.0,
+        environment: Mapping[str, str] | None = None,
+        without: Sequence[str] = (),
+        bookmark_s: float = 5.0,
+    ) -> None:
+        self.store, self.rights, self.faults, self.network = Store(), Rights(), Faults(), Network()
+        self.speed, self.environment, self.bookmark_s = speed, dict(environment or {}), bookmark_s
+        self.images: dict[str, str] = {}
+        """Images that cannot be pulled: 'missing', 'denied' or 'unreachable' by name. All others are there."""
+        self.down: set[str] = set()
+        """Operators that are down: 'training-operator', 'katib', 'trainer'."""
+        self.errors: list[BaseException] = []
+        """Faults of the server's own; `served` raises the first."""
+        self.url = ""
+        self.kubelet = Kubelet(self)
+        labels = namespaces if isinstance(namespaces, Mapping) else {name: {} for name in namespaces}
+        for name, own in labels.items():
+            meta = {"name": name, "labels": {"kubernetes.io/metadata.name": name} | dict(own)}
+            self.store.create(kinds.NAMESPACE, "", {"metadata": meta, "status": {"phase": "Active"}})
+        for node in nodes:
+            self.store.create(kinds.NODE, "", node.item())
+        for kind in kinds.CUSTOM:
+            if kind.plural not in without:
+                self.store.create(kinds.CRD, "", _definition(kind))
+
+    @property
+    def admin_token(self) -> str:
+        """May do all."""
+        return next(token for token, account in self.rights.accounts.items() if account is self.rights.admin)
+
+    def token(self, rules: Sequence[Object], *, namespace: str = "default", account: str = "tritower-launcher",
+              cluster_rules: Sequence[Object] = ()) -> str:  # fmt: skip
+        """A bearer token of a service account. Args: rules: of its Roles in `namespace`, as a Role has them."""
+        return self.rights.token(Account(f"system:serviceaccount:{namespace}:{account}", namespace, rules, cluster_rules))
+
+    def kubeconfig(self, path: Path, token: str = "", *, namespace: str = "default") -> Path:
+        """Write a kubeconfig for a token (the admin's when empty), and hand back its path."""
+        whole = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": self.url}}],
+            "users": [{"name": "test", "user": {"token": token or self.admin_token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
+        }  # fmt: skip
+        path.write_text(yaml.safe_dump(whole), encoding="utf-8")
+        return path
+
+    def served(self) -> list[Kind]:
+        """The kinds whose paths exist."""
+        return [*kinds.BUILT_IN, *(kind for kind in kinds.CUSTOM if self.store.get(kinds.CRD, "", kind.resource))]
+
+    def add(self, kind: Kind, item: Object, *, namespace: str = "default") -> Object:
+        """Put an object in, past rights and faults. Raises: Refused."""
+        schema.check(kind, item)
+        return self.store.create(kind, item.get("metadata", {}).get("namespace", namespace), item)
+
+    def kill(self, pod: str, *, namespace: str = "default", signal: int = 9, oom: bool = False) -> None:
+        """Send a signal to the first process of every container of a pod; or end it as the kernel does at its memory limit."""
+        for container in self._runner(pod, namespace).containers:
+            if "running" in container.state:
+                if oom:
+                    container.attempts[-1].kill(oom=True)
+                else:
+                    container.attempts[-1].signal(signal)
+
+    def evict(self, pod: str, *, namespace: str = "default") -> None:
+        """As a node does that is short of memory: the pod is Failed with reason Evicted, its processes are killed."""
+        message = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi."
+        self._runner(pod, namespace).evicted = message
+
+    def drain(self, pod: str, *, namespace: str = "default") -> None:
+        """As kubectl drain does: the pod is asked to end, in its grace."""
+        resources.delete(self, kinds.POD, namespace, pod, {})
+
+    def _runner(self, pod: str, namespace: str) -> Any:
+        found = self.store.get(kinds.POD, namespace, pod)
+        runner = self.kubelet.runner(found["metadata"]["uid"]) if found else None
+        if runner is None:
+            raise LookupError(f"no pod {namespace}/{pod}")
+        return runner
+
+
+@contextlib.contextmanager
+def served(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with its server and its operators. At the end all of its processes have ended."""
+    operators = [cluster.kubelet.step, training.Operator(cluster).step, lambda: collector.step(cluster)]
+    is_over = threading.Event()
+
+    def run() -> None:
+        while not is_over.is_set():
+            version = cluster.store.version
+            try:
+                for step in operators:
+                    step()
+            except BaseException as error:
+                cluster.errors.append(error)
+                return
+            cluster.store.wait(version, 0.05)
+
+    loop = threading.Thread(target=run, daemon=True)
+    with Server(cluster) as server:
+        cluster.url = f"http://127.0.0.1:{server.server_port}"
+        loop.start()
+        try:
+            yield cluster
+        finally:
+            is_over.set()
+            loop.join()
+            cluster.kubelet.close()
+    if cluster.errors:
+        raise cluster.errors[0]
+
+
+def _definition(kind: Kind) -> Object:
+    names = {"plural": kind.plural, "kind": kind.kind, "singular": kind.kind.lower(), "listKind": f"{kind.kind}List"}
+    versions = [{"name": kind.version, "served": True, "storage": True, "subresources": {"status": {}}}]
+    spec = {"group": kind.group, "scope": "Namespaced", "names": names, "versions": versions}
+    return {
+        "metadata": {"name": kind.resource},
+        "spec": spec,
+        "status": {"conditions": [{"type": "Established", "status": "True"}]},
+    }
