@@ -115,7 +115,7 @@ def _since(run: Mapping[str, Any]) -> str:
     when = run.get("finished_at") if diagnosis.state(run) in diagnosis.ENDED else (times or [None])[-1]
     text = str(when or run.get("created_at") or "")
     try:
-        return f"{dt.datetime.fromisoformat(text).astimezone(dt.UTC):%Y-%m-%d %H:%M}"
+        return f"{dt.datetime.fromisoformat(text).astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
     except ValueError:
         return text or "?"
 

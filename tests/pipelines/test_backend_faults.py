@@ -1,5 +1,6 @@
 """What a backend refuses, loses and leaves lying about: against the tests' own server, which can be told to."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -41,6 +42,21 @@ def open_run(api: kfp_api.Api, state: str = "RUNNING", **more: Any) -> str:
     experiment = next(iter(api.kept["experiments"]), "") or api.add("experiments", {"display_name": "daily"})["experiment_id"]
     body = {"display_name": "a run", "experiment_id": experiment, "state": state, **more}
     return str(api.add("runs", body)["run_id"])
+
+
+def test_a_namespace_has_pipelines_of_its_own_and_may_run_the_shared_ones(api: kfp_api.Api, file: Path) -> None:
+    shared = versions.publish(Api(api.url), file, pipeline="toy", name="1.0")
+    team = Api(api.url, namespace="team")
+    assert versions.find(team, pipeline="toy", name="1.0") == dataclasses.replace(shared, is_new=False)
+    own = versions.publish(team, file, pipeline="toy", name="2.0")
+    assert own.pipeline_id != shared.pipeline_id and api.kept["pipelines"][own.pipeline_id]["namespace"] == "team"
+    assert versions.find(team, pipeline="toy", name="1.0").pipeline_id == shared.pipeline_id
+    with pytest.raises(LaunchError, match=r"There are 2\.0, 1\.0"):
+        versions.find(team, pipeline="toy", name="3.0")
+    with pytest.raises(LaunchError, match=r"There are 1\.0"):
+        versions.find(Api(api.url), pipeline="toy", name="2.0")
+    run_id = runs.submit(team, own, {"text": "ab"}, experiment="daily", name="a run")
+    assert api.kept["experiments"][api.kept["runs"][run_id]["experiment_id"]]["namespace"] == "team"
 
 
 def test_a_dict_given_as_text_is_refused_before_it_is_sent(api: kfp_api.Api, backend: Api) -> None:

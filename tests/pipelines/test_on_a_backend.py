@@ -209,6 +209,9 @@ def test_a_failed_run_says_which_step_and_why(there: There, published: versions.
     assert line.startswith(f"{run_id}  FAILED since 20")
     told = standing.outcome(there.api, run, caught.value)
     assert told["state"] == "FAILED" and "the text is too long" in told["error"] and "the text is too long" in told["text"]
+    # `kfp run archive` puts it away.
+    there.api.post("runs", run_id, verb="archive")
+    assert standing.status(there.api, there.name, most=5) == []
 
 
 def test_the_verdict_of_a_run(there: There, tmp_path: Path) -> None:
