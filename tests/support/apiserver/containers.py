@@ -131,6 +131,10 @@ class Container:
         reason = "OOMKilled" if attempt.is_oom else "Error" if code else "Completed"
         started = self.state["running"]["startedAt"]
         self.state = {"terminated": {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now()}}
+        (message,) = environment.termination_message(self.spec, self._folder).values()
+        if Path(message).exists():
+            self.state["terminated"]["message"] = Path(message).read_text(encoding="utf-8", errors="replace")[:4096]
+            Path(message).unlink()
         self._restart(policy, code)
 
     def _restart(self, policy: str, code: int) -> None:
