@@ -53,16 +53,24 @@ def check_arguments(pipeline: Path, arguments: Mapping[str, Any]) -> None:
     """Check a pipeline's arguments against the parameters that it declares, as a backend does when a run is submitted.
 
     Raises:
-        ConfigError: there is no such parameter, or a value has another type.
+        ConfigError: there is no such parameter, one is missing, or a value has another type.
     """
-    document = graph.document(pipeline)
-    declared = document["root"].get("inputDefinitions", {}).get("parameters", {})
+    check(graph.document(pipeline), arguments, where=pipeline.name)
+
+
+def check(specification: Mapping[str, Any], arguments: Mapping[str, Any], *, where: str) -> None:
+    """The same for a compiled pipeline as a backend's API gives it: with its second document or without."""
+    document = specification.get("pipeline_spec", specification)
+    declared = document.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     for name in sorted(arguments.keys() - declared.keys()):
-        now = names.parameter(document["pipelineInfo"]["name"], name)
+        now = names.parameter(document.get("pipelineInfo", {}).get("name", ""), name)
         remedy = f"It is called {now!r} now." if now in declared else f"Its parameters: {', '.join(sorted(declared))}."
-        raise ConfigError(f"the pipeline has no parameter {name!r}", where=pipeline.name, remedy=remedy)
+        raise ConfigError(f"the pipeline has no parameter {name!r}", where=where, remedy=remedy)
+    for name, one in declared.items():
+        if name not in arguments and not one.get("isOptional", False) and "defaultValue" not in one:
+            raise ConfigError(f"parameter {name!r} is missing", where=where, remedy="Give it a value.")
     for problem in _mismatches(arguments, declared):
-        raise ConfigError(problem, where=pipeline.name, remedy="Give a value of that type.")
+        raise ConfigError(problem, where=where, remedy="Give a value of that type.")
 
 
 @contextlib.contextmanager

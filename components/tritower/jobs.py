@@ -4,10 +4,11 @@ A job is a module of ours, run as `python -m MODULE ARGUMENTS --name=LOCATION ..
 they need from locations and write what they make to locations (see `storage.staging`); they share no disk with the launcher.
 Who they are among each other they know from torchrun's environment alone.
 
-`local` runs a job on this machine.
+`local` runs a job on this machine, `pytorchjob` on a Kubernetes cluster (`cluster/`, loaded by name: nothing imports it).
 """
 
 import contextlib
+import importlib
 import os
 import socket
 import sys
@@ -16,13 +17,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from tritower import processes
 from tritower.config import check
 from tritower.errors import ConfigError, StepError
 
-LauncherName = Literal["local"]
+LauncherName = Literal["local", "pytorchjob"]
 _POLL_S = 0.2
 
 
@@ -104,11 +105,22 @@ class Launcher(Protocol):
         """
 
 
-def open_launcher(name: LauncherName = "local") -> Launcher:
-    """The launcher called `name`."""
+def open_launcher(name: str = "local", settings: Mapping[str, Any] | str | None = None) -> Launcher:
+    """The launcher called `name`.
+
+    Args:
+        name: a `LauncherName`.
+        settings: knobs of `cluster.config.ClusterConfig`, for one that runs jobs on a cluster.
+
+    Raises:
+        ConfigError: there is no such launcher, or a setting is wrong.
+    """
     if name == "local":
         return LocalLauncher()
-    raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy="Use local.")
+    if name == "pytorchjob":
+        launcher: Launcher = importlib.import_module("tritower.cluster.launcher").open_launcher(settings)
+        return launcher
+    raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy=f"Use {' or '.join(get_args(LauncherName))}.")
 
 
 class LocalLauncher:

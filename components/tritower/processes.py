@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -64,15 +64,28 @@ def unsaid(code: int, lost: tuple[int, int] | None = None) -> StepError:
 
 
 def told(reports: Path) -> TritowerError | None:
-    """The first failure that the processes reported: a TritowerError before a death by a signal, that before anything else."""
-    words: list[tuple[int, int, TritowerError]] = []
-    for file in reports.glob("*.json"):
-        word = json.loads(file.read_text(encoding="utf-8"))
-        kind: type[TritowerError] = getattr(errors, word["kind"])
-        # Where one of several processes dies, the others fail for want of it, with whatever error their library has.
-        rank = 2 if word["foreign"] else 1 if word["signal"] else 0
-        words.append((rank, word["time"], kind(word["problem"], where=word["where"], remedy=word["remedy"])))
-    return min(words, key=lambda item: item[:2])[2] if words else None
+    """The first failure that the processes reported; see `first`."""
+    word = first(words(reports))
+    return error_of(word) if word else None
+
+
+def words(reports: Path) -> list[dict[str, Any]]:
+    """What the processes reported, as `child.report` writes it."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in reports.glob("*.json")]
+
+
+def first(reported: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The report that counts: a TritowerError before a death by a signal, that before anything else, and the earliest of them.
+
+    Where one of several processes dies, the others fail for want of it, with whatever error their library has.
+    """
+    return min(reported, key=lambda word: (2 if word["foreign"] else 1 if word["signal"] else 0, word["time"]), default=None)
+
+
+def error_of(word: Mapping[str, Any]) -> TritowerError:
+    """The error that a report speaks of."""
+    kind: type[TritowerError] = getattr(errors, word["kind"])
+    return kind(word["problem"], where=word["where"], remedy=word["remedy"])
 
 
 @contextlib.contextmanager

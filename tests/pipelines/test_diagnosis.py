@@ -15,7 +15,8 @@ import yaml
 from tritower import storage
 from tritower.errors import JobFailed, LaunchError
 
-from pipelines import compiling, diagnosis, executor_logs, remote
+from pipelines import api as pipelines_api
+from pipelines import compiling, diagnosis, executor_logs, runs
 from tests.support.kfp_api import Api, away, node_hash, tasks
 from tests.support.s3 import client
 
@@ -200,8 +201,12 @@ def test_the_line_of_a_log_that_says_why(log: str, word: str) -> None:
 
 
 @pytest.fixture
-def backend(api: Api) -> remote.Backend:
-    return remote.Backend(api.url, token="secret", namespace="team")
+def backend(api: Api) -> pipelines_api.Api:
+    return pipelines_api.Api(api.url, token="secret", namespace="team")
+
+
+def wait(backend: pipelines_api.Api, run_id: str, **how: Any) -> str:
+    return runs.check(backend, runs.wait(backend, run_id, **how))
 
 
 def keep(api: Api, run: dict[str, Any], *states: str) -> str:
@@ -215,10 +220,10 @@ EMBED = pod("training", "container-impl", "root(0).embed(0).executor(0)")
 FAILED = [*TOP, *step("ingest", "SUCCEEDED"), *step("embed", "FAILED")]
 
 
-def test_wait_prints_the_steps_own_error_and_the_command_for_its_log(api: Api, backend: remote.Backend) -> None:
+def test_wait_prints_the_steps_own_error_and_the_command_for_its_log(api: Api, backend: pipelines_api.Api) -> None:
     api.logs[EMBED] = "x" * 3_000_000 + "\n" + LOG
     with pytest.raises(JobFailed) as caught:
-        backend.wait(keep(api, of("training", FAILED), "RUNNING", "FAILED"), poll_s=0.01)
+        wait(backend, keep(api, of("training", FAILED), "RUNNING", "FAILED"), poll_s=0.01)
     assert str(caught.value) == (
         f"the run ended FAILED: embed: {SAYS} (in run run-1). The whole log: kubectl logs --namespace team {EMBED}"
         " --container main"
@@ -228,7 +233,7 @@ def test_wait_prints_the_steps_own_error_and_the_command_for_its_log(api: Api, b
 
 @pytest.mark.parametrize("answer", [None, "<!doctype html><title>Kubeflow</title>"])
 def test_without_a_log_at_the_api_the_one_in_the_store_is_read(
-    api: Api, backend: remote.Backend, endpoint: str, answer: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: Api, backend: pipelines_api.Api, endpoint: str, answer: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if answer:
         api.logs[EMBED] = answer
@@ -236,7 +241,7 @@ def test_without_a_log_at_the_api_the_one_in_the_store_is_read(
     for name in ("MINIO_ENDPOINT", "AWS_ENDPOINT_URL", "TRITOWER_S3_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(JobFailed, match=f"embed: its log is not to be had here .* {EMBED}"):
-        backend.wait(keep(api, run))
+        wait(backend, keep(api, run))
     client(endpoint).create_bucket(Bucket="mlpipeline")
     monkeypatch.setenv("MINIO_ENDPOINT", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -245,7 +250,7 @@ def test_without_a_log_at_the_api_the_one_in_the_store_is_read(
         (tmp_path / "log").write_text(text)
         storage.upload(tmp_path / "log", f"minio://mlpipeline/v2/artifacts/training/run-1/embed/0a1b/{name}")
     with pytest.raises(JobFailed) as caught:
-        backend.diagnose("run-1")
+        runs.diagnose(backend, "run-1")
     assert f"embed: {SAYS} (in run run-1)" in str(caught.value)
 
 
@@ -258,41 +263,41 @@ def test_the_place_of_logs_follows_the_pipeline_root() -> None:
     assert executor_logs.place(run, "embed") == "s3://c/x/training/run-1/embed"
 
 
-def test_wait_survives_a_backend_that_is_away(api: Api, backend: remote.Backend) -> None:
+def test_wait_survives_a_backend_that_is_away(api: Api, backend: pipelines_api.Api) -> None:
     said: list[str] = []
     run_id = keep(api, of("training", FAILED), "RUNNING", "SUCCEEDED")
     api.answers[:] = [(503, "upstream connect error"), (502, "<html>bad gateway</html>"), (500, '{"message": "database"}')]
-    assert backend.wait(run_id, poll_s=0.01, say=said.append) == "SUCCEEDED"
+    assert wait(backend, run_id, poll_s=0.01, say=said.append) == "SUCCEEDED"
     assert len(said) == 2
     assert said[0] == "the backend is not there (503): upstream connect error; asking again for up to 10 min"
     assert said[1].startswith("the backend answers again after ")
 
 
-def test_wait_survives_a_backend_that_nobody_listens_for(api: Api, backend: remote.Backend) -> None:
+def test_wait_survives_a_backend_that_nobody_listens_for(api: Api, backend: pipelines_api.Api) -> None:
     said: list[str] = []
     run_id = keep(api, of("training", FAILED), "SUCCEEDED")
     with away(api, 0.3):
-        assert backend.wait(run_id, poll_s=0.05, say=said.append) == "SUCCEEDED"
+        assert wait(backend, run_id, poll_s=0.05, say=said.append) == "SUCCEEDED"
     assert [line.split(":")[0] for line in said[:1]] == ["the backend cannot be reached"] and len(said) == 2
 
 
 def test_wait_survives_a_request_that_gets_no_answer(
-    api: Api, backend: remote.Backend, monkeypatch: pytest.MonkeyPatch
+    api: Api, backend: pipelines_api.Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_READ_S", 0.1)
+    monkeypatch.setattr(pipelines_api, "_READ_S", 0.1)
     run_id = keep(api, of("training", FAILED), "SUCCEEDED")
     api.answers[:] = [(0, "")] * 4
     said: list[str] = []
     start = time.monotonic()
-    assert backend.wait(run_id, poll_s=0.01, say=said.append) == "SUCCEEDED"
+    assert wait(backend, run_id, poll_s=0.01, say=said.append) == "SUCCEEDED"
     assert time.monotonic() - start < 8 and len(said) == 2
 
 
-def test_patience_has_an_end_that_says_how_to_go_on(api: Api, backend: remote.Backend) -> None:
+def test_patience_has_an_end_that_says_how_to_go_on(api: Api, backend: pipelines_api.Api) -> None:
     run_id = keep(api, of("training", FAILED), "SUCCEEDED")
     api.answers[:] = [(503, "down")] * 1000
     with pytest.raises(LaunchError, match=r"no answer for 0\.2 s .*`python -m pipelines diagnose run-1` tells"):
-        backend.wait(run_id, poll_s=0.02, patience_s=0.2, say=lambda line: None)
+        wait(backend, run_id, poll_s=0.02, patience_s=0.2, say=lambda line: None)
     assert len(api.answers) < 998
 
 
@@ -304,10 +309,10 @@ def test_patience_has_an_end_that_says_how_to_go_on(api: Api, backend: remote.Ba
         ((200, "<html>log in</html>"), r"no JSON \(text/html\).*login page"),
     ],
 )
-def test_a_refusal_is_no_absence(api: Api, backend: remote.Backend, answer: tuple[int, str], message: str) -> None:
+def test_a_refusal_is_no_absence(api: Api, backend: pipelines_api.Api, answer: tuple[int, str], message: str) -> None:
     api.answers[:] = [answer]
     with pytest.raises(LaunchError, match=message):
-        backend.wait(keep(api, of("training", FAILED)), poll_s=0.01)
+        wait(backend, keep(api, of("training", FAILED)), poll_s=0.01)
 
 
 def call(api: Api, *arguments: str) -> subprocess.CompletedProcess[str]:

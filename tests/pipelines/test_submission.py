@@ -1,16 +1,18 @@
 """Before a run is sent to a backend: can its pods open the locations, and which version do the data have?"""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tritower
 from tritower import storage
 from tritower.errors import ConfigError, StorageError
 
-from pipelines import compiling, submission, version
+from pipelines import compiling, runs, submission, version
 from tests.support.kfp_api import Api, node_hash, tasks
 
 ROOT = Path(__file__).parents[2]
@@ -113,10 +115,10 @@ def test_submit_needs_no_keys(api: Api) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     run = api.kept["runs"][done.stdout.strip()]
     assert run["runtime_config"]["parameters"]["data_version"] == "today"
-    assert any(
-        task["cachingOptions"].get("enableCache")
-        for task in run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()
-    )
+    assert re.fullmatch(r"training \d{4}-\d\d-\d\d \d\d:\d\d, data today", run["display_name"])
+    version = api.kept["versions"][run["pipeline_version_reference"]["pipeline_version_id"]]
+    assert version["name"] == tritower.__version__
+    assert run["description"].startswith(f"Version {version['name']}. ") and "s3://b/jobs" in run["description"]
 
     done = call(api, "submit", *places, AWS_SHARED_CREDENTIALS_FILE="/nowhere")
     assert done.returncode == 0, done.stderr
@@ -128,7 +130,7 @@ def test_schedule_and_batch_need_none_either(api: Api) -> None:
     places = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--model", "s3://b/model", "--encoder", "minio://b/e"]
     done = call(api, "schedule", "--cron", "0 30 3 * * *", *places, pipeline="batch")
     assert done.returncode == 0, done.stderr
-    assert api.kept["recurringruns"][done.stdout.strip()]["runtime_config"]["parameters"]["data_version"] == ""
+    assert api.kept["recurringruns"][done.stdout.strip()]["runtime_config"]["parameters"]["data_version"] == runs.EACH_RUN
     (warning,) = done.stderr.splitlines()
     assert warning.startswith("warning: --champion-model s3://b/model: ")
 
@@ -142,7 +144,11 @@ def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
     assert warning.startswith("warning: --champion-model s3://b/model: ")
     made = api.kept["recurringruns"][done.stdout.strip()]
     assert made["runtime_config"]["parameters"]["champion_encoder"] == "minio://b/e"
-    shown = {task["taskInfo"]["name"] for task in made["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()}
+    version = api.kept["versions"][made["pipeline_version_reference"]["pipeline_version_id"]]
+    # A variant is a pipeline of its own there; its runs are still called training, so that the cache serves them all.
+    assert api.kept["pipelines"][version["pipeline_id"]]["name"] == "training-champion-without-baselines"
+    assert version["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "training"
+    shown = {task["taskInfo"]["name"] for task in version["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()}
     assert {"champion_embed", "champion_features", "champion"} < shown and "baselines" not in shown
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from tritower import storage
 from tritower.config import to_dict
 from tritower.engines.protocol import Engine, open_engine
-from tritower.errors import DataError, QualityError
+from tritower.errors import ConfigError, DataError, QualityError
 from tritower.ingest import dataset as dataset_files
 from tritower.ingest import ids, negatives, plan, refusals, repeats, report, rows, tables
 from tritower.ingest import quality as quality_measures
@@ -87,6 +87,21 @@ def run(
     if metrics:
         storage.write_json(metrics, numbers)
     return numbers
+
+
+def version(text: str) -> str:
+    """The version of the data as it was handed over.
+
+    A schedule has one version for all of its runs, with a word in it that the backend replaces by the run's id. Were the word
+    left as it is, every run after the first would take its steps from the cache, whatever the data.
+
+    Raises:
+        ConfigError: the word was not replaced.
+    """
+    if "{{" in text:
+        remedy = "This backend does not replace it: give the schedule's runs another version each, or submit them."
+        raise ConfigError(f"the data version is still {text!r}, the same for all runs", where="data_version", remedy=remedy)
+    return text
 
 
 def _open_engine(config: IngestConfig, folder: Path) -> Engine:
@@ -228,7 +243,8 @@ def _judge(
     measured["findings"] = [asdict(finding) for finding in findings]
     if quality:
         # Written first: whoever is stopped wants to see by what.
-        storage.write_text(quality, report.page(measured, before, findings))
+        storage.write_text(quality, report.html(measured, before, findings))
+    _log.info("%s", report.verdict(counts, findings))
     beyond = [f"{finding.name} {finding.value:.1%} ({finding.limit})" for finding in findings if finding.is_beyond]
     if beyond:
         raise QualityError(
@@ -254,6 +270,13 @@ def _add_up(summary: dict[str, Any]) -> None:
     shown = summary["counts"]["impressions"]
     assert summary["tables"]["impressions"] == shown["out"] + shown["drawn"]
     assert summary["tables"]["jobs"] == summary["counts"]["jobs"]["out"]
+
+
+def headline(numbers: dict[str, float]) -> dict[str, float]:
+    """The figures for a backend's page, which shows ten by name, of what `run` returns."""
+    names = {f"{name}_{kind}": f"{name}_{kind}" for name in ("impressions", "jobs", "users") for kind in ("in", "out")}
+    names |= {f"{name}_refused": f"{name}_quarantined" for name in ("impressions", "jobs", "users")}
+    return {name: numbers[key] for name, key in sorted((names | {"searches": "requests"}).items())}
 
 
 def _numbers(summary: dict[str, Any]) -> dict[str, float]:

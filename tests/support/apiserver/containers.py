@@ -25,7 +25,7 @@ _PULL = {
         "code [manifests {2}]: 401 Unauthorized"
     ),
     "unreachable": (
-        'failed to pull and unpack image "{0}": failed to resolve reference "{0}": failed to do request: Head '
+        'failed to pull and unpack image "{1}/{0}": failed to resolve reference "{1}/{0}": failed to do request: Head '
         '"https://{1}/v2/{3}/manifests/{2}": dial tcp: lookup {1}: Temporary failure in name resolution'
     ),
 }
@@ -60,7 +60,7 @@ class Container:
 
     def waiting_reason(self) -> str:
         """Why it has no log yet, empty when it has one."""
-        return "" if self.attempts or "terminated" in self.state else str(self.state["waiting"]["reason"])
+        return "" if self.attempts else str(self.state.get("waiting", {}).get("reason", ""))
 
     def step(self, policy: str) -> None:
         """Look after it once. Args: policy: the pod's restartPolicy."""
@@ -131,6 +131,10 @@ class Container:
         reason = "OOMKilled" if attempt.is_oom else "Error" if code else "Completed"
         started = self.state["running"]["startedAt"]
         self.state = {"terminated": {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": now()}}
+        (message,) = environment.termination_message(self.spec, self._folder).values()
+        if Path(message).exists():
+            self.state["terminated"]["message"] = Path(message).read_text(encoding="utf-8", errors="replace")[:4096]
+            Path(message).unlink()
         self._restart(policy, code)
 
     def _restart(self, policy: str, code: int) -> None:

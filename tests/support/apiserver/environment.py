@@ -57,11 +57,17 @@ def started(cluster: "Cluster", pod: Object, container: Object, folder: Path) ->
         "PET_LOCAL_ADDR": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    places = _volumes(cluster, pod, container, folder)
+    places = _volumes(cluster, pod, container, folder) | termination_message(container, folder)
     words = [*container.get("command", []), *container.get("args", [])]
     whole = base | cluster.environment | values
     words = [re.sub(r"\$\((\w+)\)", lambda found: whole.get(found[1], found[0]), word) for word in words]
     return [_placed(word, places) for word in words], {key: _placed(value, places) for key, value in whole.items()}
+
+
+def termination_message(container: Object, folder: Path) -> dict[str, str]:
+    """The file for a container's termination message, and where it is on this machine."""
+    path = container.get("terminationMessagePath", "/dev/termination-log")
+    return {path: str(folder / f"{container['name']}-termination-message")}
 
 
 def _values(cluster: "Cluster", pod: Object, container: Object) -> dict[str, str]:

@@ -40,8 +40,9 @@ def read(cluster: "Cluster", request: "Request") -> tuple[int, Iterator[bytes]]:
     if request.query.get("previous") == "true":
         if len(attempts) < 2:
             raise answers.bad_request(f'previous terminated container "{name}" in pod "{request.name}" not found')
-        # A node keeps one dead container: the one before a dead one is removed.
-        return (200, _lines(request, attempts[-2])) if attempts[-1].exit_code is None else (200, gone)
+        # A node keeps few dead containers: those before a dead one are removed.
+        is_kept = attempts[-1].exit_code is None or len(attempts) == 2
+        return (200, _lines(request, attempts[-2])) if is_kept else (200, gone)
     if "deletionTimestamp" in pod["metadata"] and attempts and attempts[-1].exit_code is not None:
         return 200, gone
     return (200, _lines(request, attempts[-1])) if attempts else (200, iter(()))

@@ -2,7 +2,6 @@
 
 import copy
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tests.support.apiserver import admission, answers, conditions, kinds, resources, schema
@@ -26,6 +25,8 @@ class Operator:
         self._cluster, self._store = cluster, cluster.store
         self._seen: dict[str, Object] = {}
         self._retries: dict[str, tuple[int, float]] = {}
+        self._times: dict[tuple[str, str], float] = {}
+        """When a time stamp of a job (by uid and field) was written: it has whole seconds only."""
 
     def step(self) -> None:
         """Look at all jobs once."""
@@ -76,7 +77,11 @@ class Operator:
         for pod in pods:
             self._repeat_troubles(job, pod)
         counts = {}
-        for role, spec in job["spec"]["pytorchReplicaSpecs"].items():
+        roles = list(job["spec"]["pytorchReplicaSpecs"].items())
+        if self._retries.get(job["metadata"]["uid"], (0, 0.0))[0] % 2:
+            # The operator takes them in any order: one that cannot be made does not keep the other away for ever.
+            roles.reverse()
+        for role, spec in roles:
             counts[role] = self._replicas(job, status, role, spec, pods, services)
         status.setdefault("startTime", now())
         status["replicaStatuses"] = {
@@ -113,16 +118,15 @@ class Operator:
         if code is not None:
             message = f"Pod: {meta['namespace']}.{meta['name']} exited with code {code}"
             record(self._store, job, "ExitedWithCode", message, source=_SOURCE)
-        if spec.get("restartPolicy") == "ExitCode" and phase == "Failed":
-            if (code or 0) >= _RETRYABLE:
-                self._delete_pod(job, pod)
-                message = f"job {name} is restarting because {role} replica(s) failed."
-                record(self._store, job, "PyTorchJobRestarting", message, type_="Warning", source=_SOURCE)
-            else:
-                message = f'job "{name}" is failing because "{role}" replica(s) failed.'
-                conditions.put(status, "Failed", "PyTorchJobFailed", message)
-                record(self._store, job, "PyTorchJobFailed", message, type_="Warning", source=_SOURCE)
-                status["completionTime"] = now()
+        policy = spec.get("restartPolicy", "Never")
+        if phase == "Failed" and (policy in ("OnFailure", "Always") or (policy == "ExitCode" and (code or 0) >= _RETRYABLE)):
+            self._delete_pod(job, pod)
+            self._warn(job, "PyTorchJobRestarting", f"job {name} is restarting because {role} replica(s) failed.")
+        elif phase == "Failed" and policy == "ExitCode":
+            message = f'job "{name}" is failing because "{role}" replica(s) failed.'
+            conditions.put(status, "Failed", "PyTorchJobFailed", message)
+            self._warn(job, "PyTorchJobFailed", message)
+            status["completionTime"] = now()
         if phase == "Succeeded":
             count["succeeded"] += 1
         elif phase == "Failed" or (phase == "Running" and "deletionTimestamp" in meta):
@@ -169,7 +173,11 @@ class Operator:
         if limit is not None and restarts and restarts >= limit:
             return "it has reached the specified backoff limit"
         deadline_s = policy.get("activeDeadlineSeconds")
-        if deadline_s is not None and "startTime" in status and _age_s(status["startTime"]) >= deadline_s / self._cluster.speed:
+        if (
+            deadline_s is not None
+            and "startTime" in status
+            and self._age_s(job, status, "startTime") >= deadline_s / self._cluster.speed
+        ):
             return "it was active longer than specified deadline"
         return ""
 
@@ -199,8 +207,11 @@ class Operator:
         ttl_s = policy.get("ttlSecondsAfterFinished")
         if ttl_s is None:
             return
-        uid, left_s = job["metadata"]["uid"], ttl_s / self._cluster.speed - _age_s(status["completionTime"])
+        uid, left_s = job["metadata"]["uid"], ttl_s / self._cluster.speed - self._age_s(job, status, "completionTime")
         if left_s <= 0:
+            name = job["metadata"]["name"]
+            record(self._store, job, "SuccessfulDeletePod", f"Deleted job: {name}", source=_SOURCE)
+            self._warn(job, "FailedDeletePod", f'Error deleting: pytorchjobs.kubeflow.org "{name}" not found')
             resources.delete(self._cluster, kinds.PYTORCHJOB, job["metadata"]["namespace"], job["metadata"]["name"], {})
         else:
             self._retries[uid] = (0, time.monotonic() + left_s)
@@ -249,6 +260,10 @@ class Operator:
             if one["type"] == "PodScheduled" and one["status"] == "False":
                 self._warn(job, one["reason"], f"Error pod {name} condition message: {one['message']}")
 
+    def _age_s(self, job: Object, status: Object, field: str) -> float:
+        """Seconds since this operator first saw the time stamp."""
+        return time.monotonic() - self._times.setdefault((job["metadata"]["uid"], status[field]), time.monotonic())
+
     def _warn(self, job: Object, reason: str, message: str) -> None:
         record(self._store, job, reason, message, type_="Warning", source=_SOURCE)
 
@@ -266,7 +281,3 @@ def _exit_code(pod: Object) -> int | None:
         if one["name"] == "pytorch" and "terminated" in one["state"]:
             return int(one["state"]["terminated"]["exitCode"])
     return None
-
-
-def _age_s(time_text: str) -> float:
-    return time.time() - datetime.fromisoformat(time_text.replace("Z", "+00:00")).timestamp()

@@ -1,0 +1,207 @@
+"""The API server: plain objects in and out, errors of ours, requests made again while it is gone or busy.
+
+The official client finds the server and the credentials, and renews tokens; its typed models are left aside, because they drop
+fields that they do not know.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tritower.errors import LaunchError
+
+logger = logging.getLogger(__name__)
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_TIMEOUT_S = (5, 30)
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
+_BUSY = (429, 502, 503, 504)
+
+
+class Refused(LaunchError):
+    """The API server's answer was an error.
+
+    Args:
+        status: of HTTP.
+        answer: the Status object; empty where the answer is plain text.
+    """
+
+    def __init__(
+        self, problem: str, *, where: str = "", remedy: str = "", status: int = 0, answer: Mapping[str, Any] | None = None
+    ):
+        super().__init__(problem, where=where, remedy=remedy)
+        self.status, self.answer = status, dict(answer or {})
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the server does not know the kind of resource; a missing object is something else."""
+        return self.status == 404 and not self.answer.get("details", {}).get("name")
+
+
+class Api:
+    """A connection for one thread.
+
+    Args:
+        patience_s: seconds for which the server may be gone or busy.
+    """
+
+    def __init__(self, patience_s: float = 300.0) -> None:
+        self.patience_s = patience_s
+        self._client = _client()
+
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        """A GET; see `call`."""
+        return self.call("GET", path, query=query)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        patience_s: float | None = None,
+    ) -> dict[str, Any]:
+        """A request and its answer; made again while the server is gone, busy, or waits for a webhook.
+
+        Raises:
+            Refused: the answer is an error.
+            LaunchError: there is no answer in `patience_s`.
+        """
+        limit = time.monotonic() + (self.patience_s if patience_s is None else patience_s)
+        wait_s, told = _FIRST_WAIT_S, False
+        while True:
+            try:
+                return _json(self.raw(method, path, query=query, body=body).data)
+            except LaunchError as error:
+                if not _passes(error) or time.monotonic() + wait_s > limit:
+                    raise
+                if not told:
+                    logger.warning("%s; asking again", error)
+                told = True
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    def raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        timeout_s: tuple[float, float] = _TIMEOUT_S,
+    ) -> Any:
+        """One request; urllib3's response, whose body is read from it.
+
+        Args:
+            method: of HTTP.
+            path: such as `/api/v1/namespaces/x/pods`.
+            query: parameters; None and False are left out.
+            body: goes as JSON.
+            timeout_s: to connect, and between two bytes.
+        """
+        import urllib3
+        from kubernetes.client import ApiException
+
+        headers = {"Accept": "application/json, */*"} | ({"Content-Type": "application/json"} if body is not None else {})
+        self._client.update_params_for_auth(headers, [], ["BearerToken"])
+        given = [(key, _text(value)) for key, value in (query or {}).items() if value not in (None, False)]
+        where = f"{method} {path}"
+        try:
+            url = self._client.configuration.host.rstrip("/") + path
+            return self._client.rest_client.request(
+                method, url, query_params=given, headers=headers, body=body, _preload_content=False, _request_timeout=timeout_s
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise LaunchError(
+                f"the API server does not answer: {_short(error)}",
+                where=where,
+                remedy="Is it there, and may this pod reach it?",
+            ) from error
+        except ApiException as error:
+            if not error.status:
+                raise LaunchError(f"the API server does not answer: {error.reason}", where=where) from error
+            body = error.body
+            raise _refused(
+                int(error.status), body.decode(errors="replace") if isinstance(body, bytes) else str(body or ""), where
+            ) from error
+
+
+def custom(group: str, version: str, namespace: str, plural: str, name: str = "") -> str:
+    """The path of custom resources, or of one of them."""
+    return f"/apis/{group}/{version}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+
+def core(namespace: str, plural: str, name: str = "") -> str:
+    """The path of the core API's resources, or of one of them."""
+    return f"/api/v1/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
+
+
+def own_namespace() -> str:
+    """The namespace that this process runs in, or that the kubeconfig names; empty = unknown."""
+    with contextlib.suppress(OSError):
+        return (_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+    from kubernetes import config
+
+    with contextlib.suppress(config.ConfigException):
+        _, context = config.list_kube_config_contexts(os.environ.get("KUBECONFIG"))
+        return str(context["context"].get("namespace", ""))
+    return ""
+
+
+def _client() -> Any:
+    from kubernetes import client, config
+
+    settings = client.Configuration()
+    try:
+        if os.environ.get("KUBERNETES_SERVICE_HOST") and (_ACCOUNT / "token").exists():
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)  # its default is read once
+    except config.ConfigException as error:
+        raise LaunchError(
+            "there is no cluster to run jobs on",
+            where=str(error),
+            remedy="Run in a pod with a service account, or set KUBECONFIG.",
+        ) from error
+    settings.retries = False  # ours know what they may repeat
+    return client.ApiClient(settings)
+
+
+def _passes(error: LaunchError) -> bool:
+    if not isinstance(error, Refused):
+        return True
+    if error.status == 500:  # the operator's webhook is down, or etcd hesitates
+        return "failed calling webhook" in error.problem or "etcdserver" in error.problem or "leader" in error.problem
+    return error.status in _BUSY or (error.status == 409 and "object is being deleted" in error.problem)
+
+
+def _refused(status: int, body: str, where: str) -> Refused:
+    try:
+        answer = json.loads(body)
+        message = str(answer["message"])
+    except (ValueError, KeyError, TypeError):
+        answer, message = {}, body.strip() or f"HTTP {status}"
+    remedy = ""
+    if status == 401:
+        remedy = "The token has expired or is of another cluster."
+    elif status == 403 and "admission webhook" not in message and "exceeded quota" not in message:
+        remedy = "Apply the Role of manifests/base: kubectl apply -k manifests/base -n NAMESPACE"
+    return Refused(f"the API server says {status}: {message}", where=where, remedy=remedy, status=status, answer=answer)
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def _text(value: Any) -> str:
+    return "true" if value is True else str(value)
+
+
+def _short(error: BaseException) -> str:
+    return str(getattr(error, "reason", None) or error)[:300]

@@ -1,0 +1,145 @@
+"""The pods of a job, whoever makes them: a pure function from the job and the config to a pod template."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tritower.cluster import names
+from tritower.cluster.config import ClusterConfig
+from tritower.jobs import Job
+
+STORE_KEYS = {
+    "endpoint": "TRITOWER_S3_ENDPOINT",
+    "region": "AWS_REGION",
+    "accesskey": "AWS_ACCESS_KEY_ID",
+    "secretkey": "AWS_SECRET_ACCESS_KEY",
+}
+"""Key of the store's Secret -> variable; the same as a step's pod gets."""
+TERMINATION_LOG = "/dev/termination-log"
+_SHM = "shm"
+
+
+def template(job: Job, config: ClusterConfig, *, name: str, container: str, command: list[str]) -> dict[str, Any]:
+    """A pod template.
+
+    Args:
+        job: what runs in it.
+        config: what it is given.
+        name: the job's name on the cluster.
+        container: the name that the operator looks for.
+        command: what the container runs.
+    """
+    spec: dict[str, Any] = {
+        "serviceAccountName": config.service_account,
+        "terminationGracePeriodSeconds": config.grace_s,
+        "securityContext": _pod_security(config),
+        "containers": [main(job, config, name=name, container=container, command=command)],
+    }
+    selector = config.node_selector | ({config.gpu_label: config.gpu_type} if config.gpu_type else {})
+    optional = {
+        "nodeSelector": selector,
+        "tolerations": [dict(one) for one in config.tolerations],
+        "priorityClassName": config.priority_class,
+        "imagePullSecrets": [{"name": secret} for secret in config.image_pull_secrets],
+        "volumes": _shared_memory(config),
+        "hostNetwork": config.host_network,
+        "dnsPolicy": "ClusterFirstWithHostNet" if config.host_network else "",
+    }
+    annotations = {"sidecar.istio.io/inject": "false", **config.annotations}
+    return {
+        "metadata": {"labels": labels(job, config), "annotations": annotations},
+        "spec": spec | {key: value for key, value in optional.items() if value},
+    }
+
+
+def main(job: Job, config: ClusterConfig, *, name: str, container: str, command: list[str]) -> dict[str, Any]:
+    """The container of a pod."""
+    capabilities: dict[str, Any] = {"drop": ["ALL"]} | ({"add": list(config.capabilities)} if config.capabilities else {})
+    # Temporary files lie in the container's own layer, which is fresh at every start: those of a killed attempt go with it.
+    made: dict[str, Any] = {
+        "name": container,
+        "image": config.image,
+        "imagePullPolicy": config.image_pull_policy,
+        "command": command,
+        "env": environment(job, config, name),
+        "resources": resources(job, config),
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": capabilities},
+        "terminationMessagePath": TERMINATION_LOG,
+    }
+    mounts = [{"name": _SHM, "mountPath": "/dev/shm"}]  # noqa: S108 - a path in the pod
+    return made | ({"volumeMounts": mounts} if config.shared_memory else {})
+
+
+def environment(job: Job, config: ClusterConfig, name: str) -> list[dict[str, Any]]:
+    """The variables of a pod's container, those of the step over those of the config."""
+    plain = {
+        "PYTHONUNBUFFERED": "1",
+        "TRITOWER_JOB": name,
+        "TRITOWER_TERMINATION_LOG": TERMINATION_LOG,
+        **config.environment,
+        **job.environment,
+    }
+    secret: list[dict[str, Any]] = [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": config.store_secret, "key": key, "optional": True}}}
+        for key, variable in STORE_KEYS.items()
+        if config.store_secret and variable not in plain
+    ]
+    if secret and not config.store_secret_optional:  # a Secret without an endpoint is one of AWS; one without keys is none
+        for one in secret[2:]:
+            one["valueFrom"]["secretKeyRef"].pop("optional")
+    return [{"name": key, "value": value} for key, value in plain.items()] + secret
+
+
+def resources(job: Job, config: ClusterConfig) -> dict[str, Any]:
+    """Requests and limits of a pod. Cores have no limit: throttled processes wait for each other."""
+    cpu = config.cpu or (f"{job.resources.cpus:g}" if job.resources.cpus else "")
+    memory = config.memory or (f"{job.resources.memory_mib}Mi" if job.resources.memory_mib else "")
+    gpus = config.gpus or job.resources.gpus
+    limits = {"memory": memory, config.gpu_resource: str(gpus) if gpus else "", **config.devices}
+    requests = {"cpu": cpu, "ephemeral-storage": config.disk, **limits}
+    found = {
+        "requests": {key: value for key, value in requests.items() if value},
+        "limits": {key: value for key, value in limits.items() if value},
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def labels(job: Job, config: ClusterConfig) -> dict[str, str]:
+    """The labels of a job and of its pods."""
+    return {"app.kubernetes.io/managed-by": "tritower", names.STEP: names.label(job.name), **config.labels}
+
+
+def metadata(name: str, spec: Mapping[str, Any], job: Job, config: ClusterConfig, *, run: str = "") -> dict[str, Any]:
+    """The metadata of a job: its name, namespace, labels, queue and the digest of its spec."""
+    more = ({names.RUN: names.label(run)} if run else {}) | (
+        {"kueue.x-k8s.io/queue-name": config.queue} if config.queue else {}
+    )
+    return {
+        "name": name,
+        "namespace": config.namespace,
+        "labels": labels(job, config) | more,
+        "annotations": {names.SPEC_HASH: names.spec_hash(spec)},
+    }
+
+
+def owned(manifest: Mapping[str, Any], owner: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The manifest with an owner, which takes it along when it is deleted.
+
+    Args:
+        manifest: of any kind, in the owner's namespace.
+        owner: apiVersion, kind, name and uid; a wrong uid has the job deleted at once, without a word.
+    """
+    if not owner:
+        return dict(manifest)
+    reference = {key: owner[key] for key in ("apiVersion", "kind", "name", "uid")}
+    return {**manifest, "metadata": {**manifest["metadata"], "ownerReferences": [reference]}}
+
+
+def _pod_security(config: ClusterConfig) -> dict[str, Any]:
+    security: dict[str, Any] = {"runAsNonRoot": config.run_as_user != 0, "seccompProfile": {"type": "RuntimeDefault"}}
+    # The operator adds an init container whose image runs as root: only a user named here lets it pass runAsNonRoot.
+    return security | ({"runAsUser": config.run_as_user, "runAsGroup": 0} if config.run_as_user >= 0 else {})
+
+
+def _shared_memory(config: ClusterConfig) -> list[dict[str, Any]]:
+    volume = {"name": _SHM, "emptyDir": {"medium": "Memory", "sizeLimit": config.shared_memory}}
+    return [volume] if config.shared_memory else []

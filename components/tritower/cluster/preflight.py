@@ -1,0 +1,147 @@
+"""What must be there before a job is made, and the line of kubectl that mends what is not."""
+
+import logging
+from typing import Any
+
+from tritower.cluster import pytorchjob
+from tritower.cluster.api import Api, Refused, core, custom
+from tritower.cluster.config import ClusterConfig
+from tritower.cluster.quantities import value
+from tritower.errors import LaunchError
+
+logger = logging.getLogger(__name__)
+RIGHTS = (
+    (pytorchjob.GROUP, pytorchjob.PLURAL, ("create", "get", "delete")),
+    ("", "pods", ("get", "list")),
+    ("", "pods/log", ("get",)),
+    ("", "events", ("list",)),
+)
+"""What the launcher's service account may do in the job's namespace: API group, resource, verbs. `manifests/base` grants it."""
+_INSTALL = 'kubectl apply --server-side -k "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"'
+
+
+def check(server: Api, config: ClusterConfig, *, gpus: int, account: str = "") -> None:
+    """Look at everything, and tell all that is missing at once.
+
+    Args:
+        server: the API server.
+        config: with its namespace.
+        gpus: of each pod.
+        account: the launcher's service account, for the line that gives it a right.
+
+    Raises:
+        LaunchError: something is missing; the remedy has a line of kubectl for each.
+    """
+    missing = [
+        *_rights(server, config, account),
+        *_kind(server, config),
+        *_secret(server, config),
+        *_gpus(server, config, gpus),
+    ]
+    if missing:
+        problems, remedies = zip(*missing, strict=True)
+        raise LaunchError(
+            "; ".join(problems), where=f"namespace {config.namespace}", remedy=" ; ".join(dict.fromkeys(remedies))
+        )
+
+
+def allowed(server: Api, namespace: str, verb: str, group: str, resource: str, name: str = "") -> bool:
+    """Whether the API server says that this process may do something."""
+    plural, _, sub = resource.partition("/")
+    attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": plural, "subresource": sub, "name": name}
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {key: text for key, text in attributes.items() if text}},
+    }
+    answer = server.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body)
+    return bool(answer["status"]["allowed"])
+
+
+def _rights(server: Api, config: ClusterConfig, account: str) -> list[tuple[str, str]]:
+    found = []
+    for group, resource, verbs in RIGHTS:
+        lacking = [verb for verb in verbs if not allowed(server, config.namespace, verb, group, resource)]
+        if lacking:
+            what = f"{resource}.{group}" if group else resource
+            found.append(
+                (f"this service account may not {' or '.join(lacking)} {what}", _grant(config, lacking, what, account))
+            )
+    return found
+
+
+def _grant(config: ClusterConfig, verbs: list[str], what: str, account: str) -> str:
+    role, space = f"tritower-{what.split('.')[0].replace('/', '-')}", config.namespace
+    subject = f"{space}:{account or 'ACCOUNT'}"
+    return (
+        f"kubectl -n {space} create role {role} --verb={','.join(verbs)} --resource={what} &&"
+        f" kubectl -n {space} create rolebinding {role} --role={role} --serviceaccount={subject}"
+    )
+
+
+def _kind(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
+    """The resource is asked for one object that nobody has: the answer differs where the kind itself is unknown."""
+    try:
+        server.get(custom(pytorchjob.GROUP, pytorchjob.VERSION, config.namespace, pytorchjob.PLURAL, "tritower-preflight"))
+    except Refused as error:
+        if error.unknown:
+            return [("the cluster has no PyTorchJobs: the training operator is not installed", _INSTALL)]
+        if error.status not in (403, 404):  # 403: told among the rights
+            raise
+    return []
+
+
+def _secret(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
+    """Where this process may not read the Secret, the pods' own report tells that it is missing."""
+    name = config.store_secret
+    if not name or config.store_secret_optional:
+        return []
+    try:
+        server.get(core(config.namespace, "secrets", name))
+    except Refused as error:
+        if error.status == 403:
+            return []
+        if error.status != 404:
+            raise
+        keys = " ".join(f"--from-literal={key}=..." for key in ("endpoint", "accesskey", "secretkey"))
+        return [
+            (f"the store's Secret {name} is not there", f"kubectl -n {config.namespace} create secret generic {name} {keys}")
+        ]
+    return []
+
+
+def _gpus(server: Api, config: ClusterConfig, gpus: int) -> list[tuple[str, str]]:
+    if not gpus or config.nodes_may_come:
+        return []
+    name, most = largest(nodes(server), config.gpu_resource, _selector(config))
+    if name is None or most >= gpus:
+        return []
+    most_of = f": {name} has most, {most:g}" if name else ""
+    column = config.gpu_resource.replace(".", r"\.")
+    look = f"kubectl get nodes -o custom-columns='NODE:.metadata.name,HAS:.status.allocatable.{column}'"
+    return [(f"no node has {gpus} {config.gpu_resource}{most_of}", f"{look} (nodes_may_come where an autoscaler adds some)")]
+
+
+def nodes(server: Api) -> list[dict[str, Any]] | None:
+    """The cluster's nodes; None where this process may not see them."""
+    try:
+        return list(server.get("/api/v1/nodes")["items"])
+    except Refused as error:
+        if error.status not in (403, 404):
+            raise
+        logger.info("this service account may not list nodes: what they have is not looked at")
+        return None
+
+
+def largest(found: list[dict[str, Any]] | None, resource: str, selector: dict[str, str]) -> tuple[str | None, float]:
+    """The node with the most of a resource among those with the labels, and how much it has; "" = none, None = not seen."""
+    if found is None:
+        return None, 0.0
+    fitting = [one for one in found if selector.items() <= one["metadata"].get("labels", {}).items()]
+    sizes = [(value(one["status"].get("allocatable", {}).get(resource, "0")), one["metadata"]["name"]) for one in fitting]
+    size, name = max(sizes, default=(0.0, ""))
+    return name, size
+
+
+def _selector(config: ClusterConfig) -> dict[str, str]:
+    return config.node_selector | ({config.gpu_label: config.gpu_type} if config.gpu_type else {})

@@ -1,0 +1,99 @@
+"""The options of commands that run a pipeline, and what follows from them: its parts, its locations, its arguments."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tritower.errors import ConfigError
+
+from pipelines import steps
+
+_LOCATIONS = (
+    ("--jobs --data-jobs", "adverts: file or folder, CSV, JSON Lines or Parquet", True),
+    ("--impressions --data-impressions", "jobs shown for searches, and clicks", True),
+    ("--users --data-users", "what is known of users", False),
+    ("--truth --data-truth", "true probabilities of a simulated log (training)", False),
+    ("--model --champion-model", "the ranker in use: batch ranks with it, the gate of training compares with it", False),
+    ("--encoder --champion-encoder", "the text encoder that it was trained with", False),
+    ("--previous-state --data-state", "the state that an earlier run handed back, to continue from", False),
+)
+
+
+def compiled(given: argparse.Namespace) -> Path:
+    """The compiled pipeline with the parts and the engine that are asked for."""
+    from pipelines import compiling, running
+
+    having = parts(given.pipeline, given)
+    return compiling.prepared(given.pipeline, running.KEPT / "pipeline", parts=having, engine=given.engine)
+
+
+def variant(given: argparse.Namespace) -> str:
+    """The name of the pipeline with these parts and this engine, such as `training-champion-spark`."""
+    from pipelines import compiling
+
+    name = compiling.variant(given.pipeline, parts(given.pipeline, given))
+    return name if given.engine == "duckdb" else f"{name}-{given.engine}"
+
+
+def parts(pipeline: str, given: argparse.Namespace) -> frozenset[str]:
+    """The parts of the pipeline that are asked for; giving a location that a part needs asks for it."""
+    own = steps.parts_of(pipeline)
+    asked = {name for name in own if any(getattr(given, place, "") for place in steps.PARTS[name].locations)}
+    return steps.parts(pipeline, {*given.having, *asked}, given.lacking)
+
+
+def arguments(given: argparse.Namespace, locations: dict[str, str], version: str) -> dict[str, Any]:
+    """The pipeline's parameters, `version` being its data version."""
+    from pipelines import running
+
+    how: dict[str, Any] = {"parts": parts(given.pipeline, given), "engine": given.engine, "version": version}
+    return running.arguments(given.pipeline, locations, given.preset, given.set, **how)
+
+
+def locations(given: argparse.Namespace) -> dict[str, str]:
+    """The locations that the pipeline takes, each given where it needs one."""
+    from pipelines import running
+
+    having = parts(given.pipeline, given)
+    left_out = {place for name in steps.parts_of(given.pipeline) - having for place in steps.PARTS[name].locations}
+    wanted = [name for name in running.PLANS[given.pipeline].locations if name not in left_out]
+    found = {parameter: getattr(given, parameter) for parameter in wanted}
+    for parameter in ("champion_model", "champion_encoder"):
+        if found.get(parameter) == "":
+            problem = f"the pipeline {given.pipeline} needs a {parameter.replace('_', ' ')}"
+            where = f"--{parameter.replace('_', '-')}"
+            raise ConfigError(problem, where=where, remedy="Give the one that a training run made.")
+    return found
+
+
+def add_data(command: argparse.ArgumentParser) -> None:
+    """Add what a pipeline is run on: locations, engine, parts, knobs."""
+    command.add_argument("--pipeline", choices=("training", "batch"), default="training", help="which (training)")
+    for option, text, is_needed in _LOCATIONS:
+        # Each has the name of its parameter as well.
+        former, parameter = option.split()
+        command.add_argument(
+            former, parameter, required=is_needed, default="", metavar="WHERE", dest=parameter[2:].replace("-", "_"), help=text
+        )
+    command.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="of ingest and features (duckdb)")
+    add_parts(command)
+    add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")
+    command.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="one knob; may be repeated")
+
+
+def add_parts(command: argparse.ArgumentParser, *, needy: bool = True) -> None:
+    """Add the options that choose parts of training; `needy`: also those that need locations."""
+    for option, name, is_default in (("--with", "having", False), ("--without", "lacking", True)):
+        found = [part for part in steps.PARTS.values() if part.is_default == is_default and (needy or not part.locations)]
+        text = "; ".join(f"{part.name}: {part.about}" for part in found)
+        choices = [part.name for part in found]
+        command.add_argument(
+            option, dest=name, action="append", default=[], choices=choices, help=f"a part of training: {text}"
+        )
+
+
+def add(command: argparse.ArgumentParser, option: str, text: str, default: str | int | Path, shown: str) -> None:
+    """Add an option with the type of its default; `shown` stands for its value in the help."""
+    command.add_argument(
+        option, type=type(default) if not isinstance(default, Path) else Path, default=default, metavar=shown, help=text
+    )
