@@ -132,7 +132,7 @@ def diagnose(api: Api, run_id: str) -> list[str]:
     return diagnosis.progress(with_pipeline(api, run), namespace=api.pods_in)
 
 
-def terminate(api: Api, run_id: str, *, poll_s: float = 5.0, patience_s: float = PATIENCE_S) -> str:
+def terminate(api: Api, run_id: str, *, poll_s: float = 2.0, patience_s: float = PATIENCE_S) -> str:
     """End a run and wait until it has ended; what came of it, in a line.
 
     The backend ends the run's workflow: the running step gets SIGTERM and has under a second. Finished steps stay in the cache.

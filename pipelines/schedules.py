@@ -87,10 +87,7 @@ def lines(api: Api, experiment: str) -> list[str]:
     deleted, waiting = _cleared(api, experiment_id, replaced)
     told = dict.fromkeys(deleted, "replaced; its last run has ended: deleted")
     told |= dict.fromkeys(waiting, "replaced; deleted once its last run has ended")
-    return [
-        f"{_id(one)}  {told.get(_id(one), str(one.get('status')).lower())}  {one.get('display_name')}  {_cron(one)}"
-        for one in found
-    ]
+    return [_line(one, told.get(_id(one), str(one.get("status")).lower())) for one in found]
 
 
 def check_cron(cron: str) -> None:
@@ -147,6 +144,11 @@ def _has_open_run(api: Api, experiment_id: str, schedule_id: str) -> bool:
 
 def _all(api: Api, experiment_id: str) -> Iterator[dict[str, Any]]:
     return api.listed("recurringruns", key="recurringRuns", experiment_id=experiment_id)
+
+
+def _line(schedule: Mapping[str, Any], state: str) -> str:
+    words = (_id(schedule), state, schedule["display_name"], _cron(schedule), schedule.get("description", ""))
+    return "  ".join(str(word) for word in words if word)
 
 
 def _id(schedule: Mapping[str, Any]) -> str:

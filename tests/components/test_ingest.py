@@ -50,3 +50,11 @@ def test_another_engine_is_refused(tmp_path: Path) -> None:
     out = {"dataset": dataset, "ingest_report": quality, "ingest_metrics": metrics}
     with pytest.raises(ConfigError, match="'polars' does not fit: Input should be 'duckdb' or 'spark'"):
         ingest.python_func(jobs="", impressions="", **out, engine="polars")
+
+
+def test_a_backend_that_leaves_the_word_for_a_runs_id_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """All runs of a schedule would have one data version, and take their steps from the cache."""
+    dataset, quality, metrics = dsl.Dataset(uri=str(tmp_path / "a")), dsl.HTML(uri=str(tmp_path / "b")), dsl.Metrics(uri="")
+    out = {"dataset": dataset, "ingest_report": quality, "ingest_metrics": metrics}
+    with pytest.raises(ConfigError, match=r"the data version is still '\{\{workflow\.uid\}\}', the same for all runs"):
+        ingest.python_func(jobs="/nowhere", impressions="/nowhere", **out, data_version="{{workflow.uid}}")

@@ -43,15 +43,6 @@ def open_run(api: kfp_api.Api, state: str = "RUNNING", **more: Any) -> str:
     return str(api.add("runs", body)["run_id"])
 
 
-def test_the_kept_pipelines_are_taken_as_they_are(api: kfp_api.Api, backend: Api) -> None:
-    """Both documents of what is committed come back from a backend as the same content."""
-    for name in compiling.WIRED:
-        made = versions.publish(backend, compiling.yaml_path(name), pipeline=name)
-        assert made.is_new and not versions.publish(backend, compiling.yaml_path(name), pipeline=name).is_new
-        assert api.kept["versions"][made.version_id]["pipeline_spec"].keys() == {"pipeline_spec", "platform_spec"}
-    assert api.tokens == {"Bearer secret"}
-
-
 def test_a_dict_given_as_text_is_refused_before_it_is_sent(api: kfp_api.Api, backend: Api) -> None:
     version = versions.publish(backend, compiling.yaml_path("training"), pipeline="training")
     declared = version.spec["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]

@@ -5,6 +5,8 @@ KF_PIPELINES_ENDPOINT names (with TRITOWER_TOY_IMAGE for the toy's steps).
 """
 
 import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -14,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tritower
 import yaml
 from tritower.errors import ConfigError, JobFailed, LaunchError
 
-from pipelines import diagnosis, experiments, runs, schedules, standing, versions
-from pipelines.api import Api, Refused
+from pipelines import compiling, diagnosis, experiments, runs, schedules, standing, versions
+from pipelines.api import Api
 from tests.support import kfp_api, toy
 from tests.support.toy_runs import Engine
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,9 @@ def there(request: pytest.FixtureRequest) -> Iterator[There]:
     experiment = experiments.find(api, name)
     for one in list(api.listed("recurringruns", key="recurringRuns", experiment_id=experiment)) if experiment else []:
         api.delete("recurringruns", one["recurring_run_id"])
-    for kind in (name, f"{name}-judged"):
-        try:
-            api.delete("pipelines", api.get("pipelines", "names", kind)["pipeline_id"], cascade="true")
-        except Refused:
-            continue
+    for one in list(api.listed("pipelines", key="pipelines", sort_by="created_at desc", page_size="20")):
+        if one["name"].startswith(name):
+            api.delete("pipelines", one["pipeline_id"], cascade="true")
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +154,16 @@ def test_both_documents_are_the_content(there: There, file: Path, published: ver
     with pytest.raises(LaunchError, match=r"exec-check\.imagePullPolicy"):
         other = changed(file, tmp_path, lambda documents: documents.append(platform))
         versions.publish(there.api, other, pipeline=there.name, name="2.0")
+
+
+@pytest.mark.parametrize("pipeline", sorted(compiling.WIRED))
+def test_the_kept_pipelines_come_back_as_they_are(there: There, pipeline: str) -> None:
+    """Both documents: images, Secrets, limits, descriptions, outputs, nested pipelines."""
+    kept = compiling.yaml_path(pipeline)
+    made = versions.publish(there.api, kept, pipeline=f"{there.name}-{pipeline}")
+    assert made.is_new and made.name == tritower.__version__ and made.spec.keys() == {"pipeline_spec", "platform_spec"}
+    again = versions.publish(there.api, kept, pipeline=f"{there.name}-{pipeline}")
+    assert not again.is_new and again.version_id == made.version_id
 
 
 def test_many_publish_at_once(there: There, file: Path) -> None:
@@ -242,6 +255,33 @@ def test_a_run_is_ended(there: There, published: versions.Version) -> None:
     assert runs.terminate(there.api, run_id) == f"run {run_id} had ended before: TERMINATED"
     with pytest.raises(LaunchError, match=r"refused \(404\)"):
         runs.terminate(there.api, str(uuid.uuid4()))
+
+
+def test_the_commands_say_it_in_lines(there: There, file: Path, published: versions.Version) -> None:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        variables = dict(os.environ) | ({"KF_PIPELINES_ENDPOINT": there.own.url} if there.own else {})
+        command = [sys.executable, "-m", "pipelines", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+
+    named = file.with_name(f"{there.name}.yaml")
+    named.write_text(file.read_text())
+    done = call("publish", str(named), "--version", "1.0")
+    assert (done.returncode, done.stdout) == (0, f"{there.name} 1.0: there already, with the same content\n"), done.stderr
+    assert call("publish", str(named), "--version", "1.1").stdout == f"{there.name} 1.1: published\n"
+
+    failed = submitted(there, published, {"text": "ab" * 9})
+    endless = submitted(there, published, {"text": "ab", "seconds": 600.0})
+    there.wait(failed)
+    done = call("diagnose", failed)
+    assert (done.returncode, done.stdout) == (1, "") and "checked: DataError: the text is too long" in done.stderr
+    there.until(lambda: runs.get(there.api, endless)["state"] == "RUNNING")
+    done = call("terminate", endless)
+    assert (done.returncode, done.stdout.startswith(f"run {endless} has ended: TERMINATED")) == (0, True), done.stderr
+    done = call("status", "--experiment", there.name)
+    assert done.returncode == 0 and done.stderr == ""
+    told = {line.split("  ")[0]: line.split("  ")[1].split()[0] for line in done.stdout.splitlines()}
+    assert told == {failed: "FAILED", endless: "TERMINATED"}
+    assert call("status", endless).returncode == 1
 
 
 def _whole(there: There, run_id: str) -> dict[str, Any]:

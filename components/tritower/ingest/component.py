@@ -38,7 +38,8 @@ def ingest(
 
     outputs = {"dataset": dataset.path, "quality": ingest_report.path, "metrics": ingest_metrics.path}
     knobs = from_dict(IngestConfig, {"engine": engine, **config})
+    version = step.version(data_version)
     numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, **outputs)
     for name, value in numbers.items():
         ingest_metrics.log_metric(name, value)
-    dataset.metadata.update(data_version=data_version, rows=numbers["impressions_out"])
+    dataset.metadata.update(data_version=version, rows=numbers["impressions_out"])

@@ -14,7 +14,7 @@ import pyarrow as pa
 from tritower import storage
 from tritower.config import to_dict
 from tritower.engines.protocol import Engine, open_engine
-from tritower.errors import DataError, QualityError
+from tritower.errors import ConfigError, DataError, QualityError
 from tritower.ingest import dataset as dataset_files
 from tritower.ingest import ids, negatives, plan, refusals, repeats, report, rows, tables
 from tritower.ingest import quality as quality_measures
@@ -87,6 +87,21 @@ def run(
     if metrics:
         storage.write_json(metrics, numbers)
     return numbers
+
+
+def version(text: str) -> str:
+    """The version of the data as it was handed over.
+
+    A schedule has one version for all of its runs, with a word in it that the backend replaces by the run's id. Were the word
+    left as it is, every run after the first would take its steps from the cache, whatever the data.
+
+    Raises:
+        ConfigError: the word was not replaced.
+    """
+    if "{{" in text:
+        remedy = "This backend does not replace it: give the schedule's runs another version each, or submit them."
+        raise ConfigError(f"the data version is still {text!r}, the same for all runs", where="data_version", remedy=remedy)
+    return text
 
 
 def _open_engine(config: IngestConfig, folder: Path) -> Engine:
