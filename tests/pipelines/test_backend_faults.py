@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tritower.champion import kept, pointer
 from tritower.errors import ConfigError, LaunchError
 
-from pipelines import compiling, runs, schedules, versions
+from pipelines import compiling, runs, schedules, standing, versions
 from pipelines.api import Api, Refused
 from tests.support import kfp_api, kfp_contract, toy
 
@@ -139,6 +140,16 @@ def test_the_tag_of_the_images_is_the_version(tmp_path: Path, images: list[str],
     executors = {str(number): {"container": {"image": image}} for number, image in enumerate(images)} | {"i": {"importer": {}}}
     (tmp_path / "p.yaml").write_text(json.dumps({"deploymentSpec": {"executors": executors}}))
     assert versions.tag(tmp_path / "p.yaml") == (tag or tritower.__version__)
+
+
+def test_the_champion_is_told_as_far_as_it_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert standing.of_champion(str(tmp_path)) == f"the champion of {tmp_path}"
+    new = pointer.Champion(version=1, ranker_model="s3://b/m", encoder="s3://b/e", run="r-7", auc=0.73125)
+    kept.move(str(tmp_path), lambda now: pointer.Move(dataclasses.replace(now, champion=new), "promoted"))
+    assert standing.of_champion(str(tmp_path)) == f"the champion of {tmp_path}, now run r-7, AUC 0.7312"
+    for name in [name for name in os.environ if name.startswith(("AWS_", "MINIO_", "TRITOWER_"))]:
+        monkeypatch.delenv(name)
+    assert standing.of_champion("minio://b/root") == "the champion of minio://b/root"
 
 
 @pytest.mark.parametrize("cron", ["0 3 * * *", "", "0 0 3 * * * *", "0 0 3 * * ; rm"])
