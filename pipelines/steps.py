@@ -110,7 +110,7 @@ STEPS = {
     for step in (
         Step(
             name="ingest", room="ingest", component="ingest", pipelines=_BOTH, config="IngestConfig", opens_store=True,
-            shown=("impressions_out", "jobs_out", "users_out", "requests", "impressions_quarantined"),
+            shown=("impressions_out", "jobs_out", "users_out", "searches", "impressions_refused"),
         ),
         Step(
             name="entities", room="entities", component="entities", pipelines=_BOTH, config="EntitiesConfig",
@@ -118,7 +118,8 @@ STEPS = {
         ),
         Step(
             name="finetune", room="encoder", component="finetune", config="FinetuneConfig",
-            about="; `epochs` 0 keeps the base model", shown=("accepted", "clicks", "before_auc_shown", "after_auc_shown"),
+            about="; `epochs` 0 keeps the base model",
+            shown=("accepted_tuned_encoder", "train_clicks", "auc_shown_jobs_before", "auc_shown_jobs_after"),
         ),
         Step(
             name="embed", room="encoder", component="embed", pipelines=_BOTH, config="EmbedConfig", shown=("texts", "dim"),
@@ -133,7 +134,7 @@ STEPS = {
         ),
         Step(
             name="ranker", room="ranker", component="ranker", config="RankerConfig",
-            shown=("validation_auc", "epochs", "rows_per_second"),
+            shown=("validation_auc", "epochs_of_first_network", "rows_per_second"),
         ),
         _baseline("baseline", about=", for the first two baselines"),
         _baseline("baseline_cos", table="baseline"),

@@ -4,6 +4,7 @@ What a backend (KFP 2.17) keeps is not the file: it reads both YAML documents, w
 mapping. So contents are compared as the messages that they are, the SDK's version apart, which changes nothing in a run.
 """
 
+import itertools
 import re
 import time
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ def publish(api: Api, file: Path, *, pipeline: str, name: str = "") -> Version:
         raise ConfigError(f"{name!r} is no name for a version", where="--version", remedy=remedy)
     documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     about = str(documents[0].get("pipelineInfo", {}).get("description") or "")
-    pipeline_id = _pipeline_id(api, pipeline) or _made(api, pipeline, about)
+    pipeline_id = _pipeline_id(api, pipeline, api.namespace) or _made(api, pipeline, about)
     is_new = False
     found = _found(api, pipeline_id, name)
     if found is None:
@@ -85,17 +86,20 @@ def publish(api: Api, file: Path, *, pipeline: str, name: str = "") -> Version:
 
 
 def find(api: Api, *, pipeline: str, name: str) -> Version:
-    """The version of that name.
+    """The version of that name, of the namespace's own pipeline, else of the one that all share.
 
     Raises:
         LaunchError: there is none; says which there are.
     """
-    pipeline_id = _pipeline_id(api, pipeline)
-    found = _found(api, pipeline_id, name) if pipeline_id else None
-    if found:
-        return _version(pipeline, found)
-    newest = api.listed("pipelines", pipeline_id, "versions", key="pipeline_versions", sort_by="created_at desc")
-    there = [str(one.get("name")) for one, _ in zip(newest, range(5), strict=False)] if pipeline_id else []
+    there: list[str] = []
+    for namespace in dict.fromkeys((api.namespace, "")):
+        pipeline_id = _pipeline_id(api, pipeline, namespace)
+        if not pipeline_id:
+            continue
+        if found := _found(api, pipeline_id, name):
+            return _version(pipeline, found)
+        newest = api.listed("pipelines", pipeline_id, "versions", key="pipeline_versions", sort_by="created_at desc")
+        there += [str(one.get("name")) for one in itertools.islice(newest, 5)]
     problem = f"there is no version {name} of the pipeline {pipeline}"
     told = f"There are {', '.join(there)}. " if there else ""
     raise LaunchError(problem, where=api.where, remedy=f"{told}`python -m pipelines publish` makes one.")
@@ -157,10 +161,10 @@ def _apart(one: Any, other: Any, path: str = "") -> str:
     return "" if one == other else path.lstrip(".")
 
 
-def _pipeline_id(api: Api, pipeline: str) -> str:
+def _pipeline_id(api: Api, pipeline: str, namespace: str) -> str:
     """Empty where there is none of that name."""
     try:
-        return str(api.get("pipelines", "names", pipeline, namespace=api.namespace)["pipeline_id"])
+        return str(api.get("pipelines", "names", pipeline, namespace=namespace)["pipeline_id"])
     except Refused as error:
         if error.status == 404:
             return ""
@@ -176,7 +180,7 @@ def _made(api: Api, pipeline: str, about: str) -> str:
             raise
     # Somebody else made it at the same time; the backend shows it a moment later.
     end = time.monotonic() + _PATIENCE_S
-    while not (found := _pipeline_id(api, pipeline)) and time.monotonic() < end:
+    while not (found := _pipeline_id(api, pipeline, api.namespace)) and time.monotonic() < end:
         time.sleep(0.1)
     return found
 

@@ -37,7 +37,8 @@ def test_finetune_without_epochs_feeds_embed(tmp_path: Path) -> None:
     metrics = SimpleNamespace(path=str(tmp_path / "metrics.json"), log_metric=logged.__setitem__)
     out = {"encoder": model, "finetune_report": report, "finetune_metrics": metrics}
     finetune.python_func(dataset=SimpleNamespace(path=str(tmp_path)), **out, config={"epochs": 0.0})
-    assert logged == storage.read_json(tmp_path / "metrics.json")
+    assert logged == {"accepted_tuned_encoder": 0} and storage.read_json(tmp_path / "metrics.json")["accepted"] == 0
+    assert '<h1 class=""><bdi>Kept the base encoder' in (tmp_path / "report.html").read_text()
 
     dataset = tmp_path / "dataset"
     dataset.mkdir()

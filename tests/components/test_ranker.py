@@ -46,7 +46,7 @@ def test_train_then_score(inputs: tuple[Dataset, Dataset], tmp_path: Path):
     model, scores, metrics = (kind(uri=str(tmp_path / name)) for kind, name in ((Model, "m"), (Dataset, "s"), (Metrics, "x")))
     out = {"ranker_model": model, "ranker_scores": scores, "ranker_metrics": metrics}
     ranker.python_func(features=features, embeddings=embeddings, **out, config=KNOBS)
-    assert metrics.metadata["steps"] == 2 * 4.0  # two members
+    assert metrics.metadata["steps_of_all_networks"] == 2 * 4.0 and metrics.metadata["networks"] == 2
     assert storage.read_json(metrics.path)["validation_auc"] == metrics.metadata["validation_auc"]
     assert sorted(f.name for f in Path(scores.path).glob("[!.]*")) == ["scores.json", "test.parquet", "validation.parquet"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from kfp.dsl import Dataset
+from kfp.dsl import HTML, Dataset
 from tritower.recommend.component import candidates, recommend
 from tritower.schema import RECOMMENDATIONS, SCORES
 
@@ -31,6 +31,11 @@ def test_candidates_then_recommend(tmp_path: Path) -> None:
     table = pa.table({"row": rows["row"], "request": rows["request"], "score": [0.5] * 6}).cast(SCORES.arrow())
     pq.write_table(table, Path(scores.path) / "candidates.parquet")
     best = Dataset(uri=str(tmp_path / "recommendations"))
-    recommend.python_func(dataset=dataset, candidates=chosen, scores=scores, recommendations=best, config={"top_k": "1"})
+    page = HTML(uri=str(tmp_path / "page.html"))
+    out = {"recommendations": best, "recommendations_report": page}
+    recommend.python_func(dataset=dataset, candidates=chosen, scores=scores, **out, config={"top_k": "1"})
+    text = Path(page.path).read_text()
+    assert "3 jobs recommended for 3 searches</bdi></h1>" in text and text.count("<li><bdi>") == 3
+    assert text.count("· 50.0%") == 3
     assert best.metadata["searches"] == best.metadata["recommendations"] == 3
     assert pq.read_schema(best.path).equals(RECOMMENDATIONS.arrow())

@@ -186,7 +186,8 @@ class Handler(BaseHTTPRequestHandler):
         if path == "healthz":
             return {"multi_user": False}
         if path.startswith("pipelines/names/"):
-            named = [one for one in self.server.kept["pipelines"].values() if one["name"] == ids[0]]
+            wanted = (ids[0], query.get("namespace", ""))
+            named = [one for one in self.server.kept["pipelines"].values() if (one["name"], one.get("namespace", "")) == wanted]
             if not named:
                 raise Refusal(NOT_FOUND, f"Failed to get a pipeline with name {ids[0]}: Namespace/Pipeline not found")
             return named[0]
@@ -237,7 +238,8 @@ class Handler(BaseHTTPRequestHandler):
         if len(name) > 255 or (kind in ("runs", "recurringruns") and len(body.get("description", "")) > 255):
             raise Refusal(INTERNAL, "Error 1406: Data too long for column")
         key = {"pipelines": "name", "experiments": "display_name"}.get(kind)
-        if key and any(one[key] == name for one in self.server.kept[kind].values()):
+        same = [one for one in self.server.kept[kind].values() if one.get("namespace") == body.get("namespace")]
+        if key and any(one[key] == name for one in same):
             raise Refusal(EXISTS, f"Failed to create a new one. The name {name} already exist")
         if kind in ("runs", "recurringruns"):
             self._check_job(kind, body)

@@ -49,7 +49,7 @@ def finetune(
         dataset: the clean dataset that ingest wrote.
         encoder: a sentence-transformers model in safetensors. With `config["epochs"]` 0, the base model unchanged.
         finetune_report: figures before and after, the loss, a map of documents and nearest neighbours.
-        finetune_metrics: the figures.
+        finetune_metrics: whether the fine-tuned encoder was kept, and the main figures before and after; the file has them all.
         config: knobs of `tritower.encoder.config.FinetuneConfig`.
     """
     from tritower.config import from_dict
@@ -59,5 +59,5 @@ def finetune(
     settings = from_dict(FinetuneConfig, config)
     places = {"model": encoder.path, "report": finetune_report.path, "metrics": finetune_metrics.path}
     numbers = step.finetune(dataset=dataset.path, **places, config=settings)
-    for name, value in numbers.items():
+    for name, value in step.headline(numbers).items():
         finetune_metrics.log_metric(name, value)

@@ -16,6 +16,7 @@ from tritower.encoder import backends, quality, report, tables, triplets
 from tritower.encoder.config import FinetuneConfig
 from tritower.encoder.titles import pairs as pairs_of_titles
 from tritower.errors import DataError
+from tritower.pages.page import html
 
 LOG = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float32]
@@ -156,15 +157,26 @@ class Sample:
         dataset: Path, data: quality.HeldOut, seed: int, groups: int = 8, documents: int = 400, queries: int = 12
     ) -> "Sample":
         """Draw up to `documents` of the `groups` most frequent occupations, and the most frequent held-out queries."""
-        jobs = pq.read_table(dataset / "jobs.parquet", columns=["document_text", "occupation"]).to_pydict()
+        jobs = pq.read_table(dataset / "jobs.parquet", columns=["document_text", "occupation", "title"]).to_pydict()
         occupation = dict(zip(jobs["document_text"], jobs["occupation"], strict=True))
         known = Counter(occupation[int(d)] for d in data.document_M if occupation.get(int(d)))
         frequent = {name for name, _ in known.most_common(groups)}
         pool = [int(d) for d in data.document_M if not frequent or occupation.get(int(d)) in frequent]
         chosen = np.random.default_rng(seed).permutation(pool)[:documents].astype(np.int64)
         asked = Counter(data.shown.query_N.tolist()).most_common(queries)
-        labels = [str(occupation.get(int(d)) or "documents") for d in chosen] if frequent else ["documents"] * len(chosen)
+        called = _names(jobs["occupation"], jobs["title"], frequent)
+        labels = [called.get(occupation.get(int(d)) or "", "documents") for d in chosen]
         return Sample(chosen, labels, np.asarray([query for query, _ in asked], np.int64))
+
+
+def _names(occupations: list[str | None], titles: list[str], wanted: set[str | None]) -> dict[str, str]:
+    """What a reader calls an occupation: its name, or where the log has a code (it holds a digit) its most frequent title."""
+    of: dict[str, Counter[str]] = {name: Counter() for name in wanted if name}
+    for name, title in zip(occupations, titles, strict=True):
+        if name in of:
+            of[name][title] += 1
+    is_code = {name: any(character.isdigit() for character in name) for name in of}
+    return {name: min(found, key=lambda t: (-found[t], t)) if is_code[name] else name for name, found in of.items()}
 
 
 def verdict(before: dict[str, float], after: dict[str, float], max_title_loss: float) -> tuple[bool, str]:
@@ -173,14 +185,18 @@ def verdict(before: dict[str, float], after: dict[str, float], max_title_loss: f
     It must be no worse by any of `DECIDING`, and lose at most `max_title_loss` of `title_map`. One measure alone, on a few
     hundred searches, can rise by chance while the encoder forgets what its words mean.
     """
-    worse = [f"{name} {after[name] - before[name]:+.4f}" for name in DECIDING if after[name] < before[name]]
+    names = {name: title for name, (title, _) in report.MEASURES.items()}
+    worse = [f"{names[name]} {after[name] - before[name]:+.4f}" for name in DECIDING if after[name] < before[name]]
     if worse:
-        return False, f"The old encoder is kept: the new one ranks held-out searches worse ({', '.join(worse)})."
+        return False, f"Kept the base encoder: the fine-tuned one ranks held-out searches worse ({'; '.join(worse)})"
     loss = before.get("title_map", 0.0) - after.get("title_map", 0.0)
     if loss > max_title_loss:
-        return False, f"The old encoder is kept: the new one is worse at similar titles (title_map {-loss:+.4f})."
+        return (
+            False,
+            f"Kept the base encoder: the fine-tuned one is worse at similar titles ({names['title_map']} {-loss:+.4f})",
+        )
     change = after["map_shown"] - before["map_shown"]
-    return True, f"The new encoder is used: it ranks held-out searches better (map_shown {change:+.4f})."
+    return True, f"Kept the fine-tuned encoder: it ranks held-out searches no worse ({names['map_shown']} {change:+.4f})"
 
 
 def page(judge: Judge, before: Measured, after: Measured, training_facts: dict[str, Any], config: FinetuneConfig) -> str:
@@ -189,15 +205,17 @@ def page(judge: Judge, before: Measured, after: Measured, training_facts: dict[s
     sample, texts = judge.sample, judge.texts
     queries, documents = [texts[i] for i in sample.query_Q], [texts[i] for i in sample.document_M]
     sides = (before.query_QD, before.document_MD), (after.query_QD, after.document_MD)
-    return report.render({
+    whole = report.whole({
         **training_facts,
         "accepted": accepted,
         "verdict": words,
-        "rows": report.rows(before.figures, after.figures),
+        "before": before.figures,
+        "after": after.figures,
         "requests": len(np.unique(judge.data.shown.request_N)),
         "randomised": judge.randomised,
         "documents": len(judge.data.document_M),
         "loss_plot": report.loss_plot(training_facts["losses"]),
-        "map_plot": report.map_plot(before.document_MD, after.document_MD, sample.group_M),
+        "map_plots": report.map_plots(before.document_MD, after.document_MD, sample.group_M),
         "neighbours": report.neighbours(queries, documents, *sides),
     })  # fmt: skip
+    return html(whole)

@@ -27,6 +27,7 @@ from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.errors import ArtifactError
 from tritower.jobs import Job, Resources, open_launcher
 from tritower.logs import phase
+from tritower.pages.page import Page, html
 from tritower.processes import Node
 from tritower.storage import staging
 from tritower.storage.staging import Staged
@@ -324,11 +325,12 @@ def _account(folder: Path) -> dict[str, Any]:
 def _hand_on(base: Path, name: str, here: Staged) -> dict[str, Any]:
     if distributed.rank():
         return {}
-    verdict = "epochs is 0: the base model is handed on as it is"
+    verdict = "Kept the base encoder: fine-tuning is switched off (no epochs)"
     LOG.info("%s", verdict)
     numbers = {"accepted": 0, "steps": 0}
     _write_model(here["model"], None, base, _note(name, base, name, verdict, numbers), [])
-    _write_results(numbers, f"<!doctype html><title>Encoder</title><p>{verdict}</p>\n", here)
+    nothing = Page(name="Encoder: fine-tuning", verdict=verdict, tone="", lines=[], sections=[])
+    _write_results(numbers, html(nothing), here)
     return numbers
 
 
@@ -339,6 +341,15 @@ def _note(name: str, base: Path, given: str, verdict: str, numbers: dict[str, An
         earlier = {"base": given, "base_hash": models.content_hash(base)}
     first = {key: earlier[key] for key in ("base", "base_hash")}
     return {"name": name, **first, "verdict": verdict, "numbers": numbers}
+
+
+def headline(numbers: dict[str, Any]) -> dict[str, float]:
+    """The figures for a backend's page, which shows ten by name, of what `finetune` returns."""
+    names = {"accepted_tuned_encoder": "accepted", "train_clicks": "clicks"}
+    for side in ("before", "after"):
+        names |= {f"auc_shown_jobs_{side}": f"{side}_auc_shown", f"map_shown_jobs_{side}": f"{side}_map_shown"}
+        names |= {f"map_all_jobs_{side}": f"{side}_map_jobs", f"recall_at_10_all_jobs_{side}": f"{side}_recall@10_jobs"}
+    return {name: float(numbers[key]) for name, key in sorted(names.items()) if key in numbers}
 
 
 def _write_results(numbers: dict[str, Any], page: str, here: Staged) -> None:

@@ -26,7 +26,7 @@ def ingest(
         impressions: Location of the jobs shown for searches.
         dataset: The clean dataset.
         ingest_report: What was refused and why.
-        ingest_metrics: Row counts.
+        ingest_metrics: Rows in, out and refused by table, and searches; the file has every count.
         users: Location of the user profiles; empty when there is none.
         data_version: Any text that changes when the data behind the same location does, so that the cache sees it.
         engine: duckdb or spark, unless config says otherwise.
@@ -40,6 +40,6 @@ def ingest(
     knobs = from_dict(IngestConfig, {"engine": engine, **config})
     version = step.version(data_version)
     numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, **outputs)
-    for name, value in numbers.items():
+    for name, value in step.headline(numbers).items():
         ingest_metrics.log_metric(name, value)
     dataset.metadata.update(data_version=version, rows=numbers["impressions_out"])

@@ -243,7 +243,8 @@ def _judge(
     measured["findings"] = [asdict(finding) for finding in findings]
     if quality:
         # Written first: whoever is stopped wants to see by what.
-        storage.write_text(quality, report.page(measured, before, findings))
+        storage.write_text(quality, report.html(measured, before, findings))
+    _log.info("%s", report.verdict(counts, findings))
     beyond = [f"{finding.name} {finding.value:.1%} ({finding.limit})" for finding in findings if finding.is_beyond]
     if beyond:
         raise QualityError(
@@ -269,6 +270,13 @@ def _add_up(summary: dict[str, Any]) -> None:
     shown = summary["counts"]["impressions"]
     assert summary["tables"]["impressions"] == shown["out"] + shown["drawn"]
     assert summary["tables"]["jobs"] == summary["counts"]["jobs"]["out"]
+
+
+def headline(numbers: dict[str, float]) -> dict[str, float]:
+    """The figures for a backend's page, which shows ten by name, of what `run` returns."""
+    names = {f"{name}_{kind}": f"{name}_{kind}" for name in ("impressions", "jobs", "users") for kind in ("in", "out")}
+    names |= {f"{name}_refused": f"{name}_quarantined" for name in ("impressions", "jobs", "users")}
+    return {name: numbers[key] for name, key in sorted((names | {"searches": "requests"}).items())}
 
 
 def _numbers(summary: dict[str, Any]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from tritower.pages.drawing import Drawing
 Tone = Literal["", "good", "bad"]
 _LONGEST = 1000
 """Characters of a text: our own sentences reach 700; rooms cut what a log holds to less."""
+_TERMS = {"auc": "AUC", "map": "mAP", "ndcg": "nDCG"}
 _FITS = 3
 """So many columns stand side by side in a frame; the rows of a wider table become cards there."""
 
@@ -146,16 +147,17 @@ def html(page: Page) -> str:
     )
     template = environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8"))
     style = Markup(files.joinpath("page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
-    return template.render(page=page, style=style) + "\n"
+    return template.render(page=page, style=style).strip() + "\n"
 
 
 def spoken(name: str) -> str:
     """A name of the code as a reader's words.
 
-    >>> spoken("training.learning_rate")
-    'training: learning rate'
+    >>> spoken("training.learning_rate"), spoken("validation_map@3")
+    ('training: learning rate', 'validation mAP@3')
     """
-    return re.sub(r"\.", ": ", name).replace("_", " ").strip()
+    words = re.sub(r"\.(?=\w)", ": ", name).replace("_", " ")
+    return re.sub(r"\b(auc|map|ndcg)(?=\b|@)", lambda found: _TERMS[found[1]], words).strip()
 
 
 def _shown(value: Any) -> Any:

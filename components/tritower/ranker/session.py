@@ -201,13 +201,14 @@ def _digest_of_data(names: list[str], train: Rows, validation: Rows, encoder: st
 
 
 def _metrics(trainers: list[Trainer], seconds: float, cpu_seconds: float) -> dict[str, float]:
-    """Sums over the members; the best step and the epochs are the first member's."""
+    """The names say whose steps they count: networks are trained one after the other, and may stop at different steps."""
     first = trainers[0]
     rows_seen = sum(trainer.progress.step * trainer.batch_size for trainer in trainers)
     return {
-        "best_step": float(first.progress.best_step),
-        "steps": float(sum(trainer.progress.step for trainer in trainers)),
-        "epochs": first.progress.step / first.per_epoch,
+        "best_step_of_first_network": float(first.progress.best_step),
+        "epochs_of_first_network": first.progress.step / first.per_epoch,
+        "networks": float(len(trainers)),
+        "steps_of_all_networks": float(sum(trainer.progress.step for trainer in trainers)),
         "train_rows": float(len(first.rows)),
         "train_seconds": seconds,
         "train_cpu_seconds": cpu_seconds,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kfp.dsl import Dataset, Input, Output
+from kfp.dsl import HTML, Dataset, Input, Output
 
 from tritower._build import component
 
@@ -38,6 +38,7 @@ def recommend(
     candidates: Input[Dataset],
     scores: Input[Dataset],
     recommendations: Output[Dataset],
+    recommendations_report: Output[HTML],
     config: dict[str, Any] = {},
 ) -> None:
     """Write the best jobs of each search, best first, as one Parquet file.
@@ -47,6 +48,7 @@ def recommend(
         candidates: what `candidates` wrote.
         scores: a model's scores of these candidates.
         recommendations: a Parquet file with the columns of `schema.RECOMMENDATIONS`.
+        recommendations_report: twenty searches with their ranked jobs.
         config: knobs of `RecommendConfig`.
     """
     from tritower.config import from_dict
@@ -58,6 +60,7 @@ def recommend(
         candidates=candidates.path,
         scores=scores.path,
         recommendations=recommendations.path,
+        report=recommendations_report.path,
         config=from_dict(RecommendConfig, config),
     )
     recommendations.metadata.update(counts)

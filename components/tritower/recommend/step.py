@@ -17,6 +17,7 @@ from tritower import logs, storage, threads
 from tritower.engines.duckdb import read_parquet
 from tritower.errors import DataError
 from tritower.recommend import clicks as past
+from tritower.recommend import report as pages
 from tritower.recommend import retrieve, sample
 from tritower.recommend.config import CandidatesConfig, RecommendConfig
 from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS, SPLITS
@@ -92,6 +93,7 @@ def run(
     scores: str | Path,
     recommendations: str | Path,
     config: RecommendConfig,
+    report: str | Path = "",
 ) -> dict[str, Any]:
     """Rank the scored candidates of each search and write the top K as one Parquet file.
 
@@ -102,6 +104,7 @@ def run(
         candidates: folder written by `candidates`.
         scores: folder with `candidates.parquet`, the ranker's scores of them.
         recommendations: Parquet file to write.
+        report: HTML file to write, if any: twenty searches with their ranked jobs.
 
     Returns:
         Counts: searches, recommendations, duplicates (adverts left out because a better one stands for them).
@@ -121,7 +124,11 @@ def run(
         with storage.atomic_file(recommendations) as file:
             top: pa.Table = connection.sql(_TOP_SQL, params={"top_k": config.top_k}).to_arrow_table()
             pq.write_table(top.cast(RECOMMENDATIONS.arrow()), file)
+        ((asked,),) = connection.execute("SELECT count(*) FROM requests").fetchall()
         counts["searches"], counts["recommendations"] = searches, top.num_rows
+    if str(report):
+        told = {"searches": searches, "recommendations": top.num_rows, "without": asked - searches}
+        storage.write_text(report, pages.html(top, told))
     return {"searches": searches, "recommendations": top.num_rows, "duplicates": scored - kept}
 
 

@@ -1,120 +1,66 @@
-"""The search as drawings: history, parallel coordinates, and the trials along the way; inline SVG text."""
+"""The search as drawings: history, and every finished trial through its knobs."""
 
-import io
 import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from tritower.drawable import any_script, drawable
+from tritower.drawable import drawable
+from tritower.pages.drawing import Drawing, canvas, few_ticks
+from tritower.pages.page import spoken
 from tritower.tuning.config import Parameter
 
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "tritower",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#94a3b8",
-    "axes.grid": True,
-    "grid.color": "#e2e8f0",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
-_COLOURS = {"complete": "#2563eb", "pruned": "#d97706", "fail": "#b91c1c"}
+_COLOURS = {"complete": "#2563eb", "pruned": "#d97706", "best": "#0f172a", "defaults": "#64748b"}
+_ROW = 62  # units of height for one knob
 Trials = Sequence[dict[str, Any]]
 
 
-class Drawing:
-    """One drawing; `svg` is filled when it is closed."""
-
-    def __init__(self, figure: Figure, axes: Axes) -> None:
-        self.figure, self.axes, self.svg = figure, axes, ""
-
-
-@contextmanager
-def _drawing(label: str, width: float, height: float) -> Iterator[Drawing]:
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        drawing = Drawing(figure, figure.subplots())
-        yield drawing
-        text = io.StringIO()
-        with any_script():
-            figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    svg = re.sub(r'(id="|url\(#|href="#)', rf"\1{label}-", svg[svg.index("<svg") :])  # ids differ between drawings of a page
-    drawing.svg = re.sub(r'(<svg [^>]*?)(?:height|width)="[^"]*"([^>]*?)(?:height|width)="[^"]*"', r"\1\2", svg, count=1)
-
-
-def history(trials: Trials, untuned: float, metric: str, *, maximize: bool) -> str:
+def history(trials: Trials, untuned: float, metric: str, *, maximize: bool) -> Drawing:
     """Every finished trial in order, the best so far, and the step's own defaults."""
-    with _drawing("history", 8.2, 3.4) as drawing:
-        axes = drawing.axes
+    with canvas("History", name="history") as drawn:
         best: list[float] = []
         finished = [item for item in trials if item["value"] is not None]
         for item in finished:
             best.append(item["value"] if not best else (max if maximize else min)(best[-1], item["value"]))
-        axes.plot(
-            [i["number"] for i in finished], [i["value"] for i in finished], "o", color=_COLOURS["complete"], label="finished"
-        )
-        axes.step([i["number"] for i in finished], best, where="post", color="#0f172a", linewidth=1.2, label="best so far")
+        at = [item["number"] for item in finished]
+        colour = drawn.key(_COLOURS["complete"], "finished")
+        drawn.axes.plot(at, [item["value"] for item in finished], "o", color=colour)
+        drawn.axes.step(at, best, where="post", color=drawn.key(_COLOURS["best"], "best so far"), linewidth=1.2)
         pruned = [item for item in trials if item["state"] == "pruned" and item["along"]]
-        axes.plot(
-            [i["number"] for i in pruned],
-            [i["along"][-1] for i in pruned],
-            "x",
-            color=_COLOURS["pruned"],
-            label="stopped early",
-        )
-        axes.axhline(untuned, color="#64748b", linestyle=":", label="defaults")
-        axes.set(xlabel="trial", ylabel=drawable(metric))
-        axes.legend(loc="best", fontsize=9)
-    return drawing.svg
+        if pruned:
+            colour = drawn.key(_COLOURS["pruned"], "stopped early")
+            drawn.axes.plot([i["number"] for i in pruned], [i["along"][-1] for i in pruned], "x", color=colour)
+        drawn.axes.axhline(untuned, color=drawn.key(_COLOURS["defaults"], "defaults"), linestyle=":")
+        few_ticks(drawn.axes)
+        drawn.axes.set(xlabel="trial", ylabel=drawable(spoken(metric)))
+    return drawn.drawing()
 
 
-def parallel(trials: Trials, space: Sequence[Parameter], metric: str, *, maximize: bool) -> str:
-    """One line per finished trial through its knobs to its metric, the better the darker."""
+def parallel(trials: Trials, space: Sequence[Parameter], metric: str, *, maximize: bool) -> Drawing:
+    """One line per finished trial from its first knob, at the top, down to its metric; the better the darker."""
     finished = [item for item in trials if item["value"] is not None]
-    with _drawing("parallel", 8.2, 3.8) as drawing:
-        axes = drawing.axes
-        axes.grid(visible=False)
-        names = [parameter.name for parameter in space]
+    with canvas("Every trial, knob by knob", name="parallel", height=_ROW * (len(space) + 1) + 20) as drawn:
+        axes = drawn.axes
         values = [item["value"] for item in finished]
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         spread = (high - low) or 1.0
         for item in sorted(finished, key=lambda item: item["value"], reverse=not maximize):
             good = (item["value"] - low) / spread if maximize else (high - item["value"]) / spread
-            heights = [height(parameter, item["params"][parameter.name]) for parameter in space]
-            heights.append((item["value"] - low) / spread)
-            axes.plot(
-                range(len(heights)), heights, color=mpl.colormaps["viridis_r"](good), alpha=0.35 + 0.6 * good, linewidth=1.4
-            )
-        for at, parameter in enumerate(space):
-            axes.axvline(at, color="#94a3b8", linewidth=1)
-            for text, where in _ticks(parameter):
-                axes.annotate(
-                    drawable(text, 30),
-                    (at, where),
-                    xytext=(4, 0),
-                    textcoords="offset points",
-                    fontsize=8,
-                    color="#475569",
-                    va="center",
-                )
-        axes.axvline(len(names), color="#94a3b8", linewidth=1)
-        for text, where in ((f"{low:.4f}", 0.0), (f"{high:.4f}", 1.0)):
-            axes.annotate(text, (len(names), where), xytext=(4, 0), textcoords="offset points", fontsize=8, va="center")
-        axes.set_xticks(range(len(names) + 1), [drawable(name) for name in (*names, metric)], fontsize=9)
-        axes.set_yticks([])
-        axes.set_xlim(-0.1, len(names) + 0.5)
+            places = [height(parameter, item["params"][parameter.name]) for parameter in space]
+            places.append((item["value"] - low) / spread)
+            colour = mpl.colormaps["viridis_r"](good)
+            axes.plot(places, range(len(places)), color=colour, alpha=0.35 + 0.6 * good, linewidth=1.4)
+        rows = [(parameter.name, _ticks(parameter)) for parameter in space]
+        for at, (name, ticks) in enumerate([*rows, (metric, [(f"{low:.4f}", 0.0), (f"{high:.4f}", 1.0)])]):
+            axes.axhline(at, color="#94a3b8", linewidth=1)
+            _written(axes, drawable(spoken(name)), (0, at), above=True)
+            for text, where in ticks:
+                _written(axes, drawable(text, 30), (where, at), above=False)
+        axes.set(xlim=(-0.02, 1.02), ylim=(len(space) + 0.4, -0.4), xticks=[], yticks=[])
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
-    return drawing.svg
+    return drawn.drawing()
 
 
 def height(parameter: Parameter, text: str) -> float:
@@ -124,6 +70,14 @@ def height(parameter: Parameter, text: str) -> float:
     assert parameter.low is not None and parameter.high is not None
     scale = math.log if parameter.log else float
     return (scale(float(text)) - scale(parameter.low)) / (scale(parameter.high) - scale(parameter.low))
+
+
+def _written(axes: Any, text: str, place: tuple[float, float], *, above: bool) -> None:
+    """Text above or below a point of an axis, within the drawing at both ends."""
+    side = "left" if place[0] < 0.1 else "right" if place[0] > 0.9 else "center"
+    offset, edge = ((0, 3), "bottom") if above else ((0, -3), "top")
+    weight = "bold" if above else "normal"
+    axes.annotate(text, place, xytext=offset, textcoords="offset points", ha=side, va=edge, color="#475569", weight=weight)
 
 
 def _ticks(parameter: Parameter) -> list[tuple[str, float]]:

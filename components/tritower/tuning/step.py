@@ -1,14 +1,13 @@
 """The tuning step on one machine: features and embeddings in, the best knobs and a report out."""
 
+import contextlib
 import logging
 import tempfile
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from tritower import logs, storage
+from tritower.pages import page
 from tritower.storage import staging
 from tritower.tuning import plots, search
 from tritower.tuning.config import TuningConfig
@@ -65,7 +64,8 @@ def _searched(config: TuningConfig, module: str, inputs: dict[str, str], best: P
         "failed": states.count("fail"),
     }
     storage.write_json(best, {"knobs": {**(config.fixed or {}), **found}, **numbers, "history": trials})
-    storage.write_text(report, _page(trials, found, numbers, config))
+    _log.info("%s", _verdict(found, numbers, config))
+    storage.write_text(report, page.html(_page(trials, found, numbers, config)))
     return numbers
 
 
@@ -75,18 +75,47 @@ def knobs(best: str | Path) -> dict[str, Any]:
     return found
 
 
-def _page(trials: list[dict[str, Any]], found: dict[str, str], numbers: dict[str, float], config: TuningConfig) -> str:
-    maximize = config.goal == "maximize"
-    gained = f"{config.metric} {numbers['best']:.5f} against {numbers['untuned']:.5f} with the defaults"
-    template = resources.files("tritower.tuning").joinpath("report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(template).render(
-        verdict=f"The search found better knobs: {gained}." if found else f"No trial beat the defaults ({gained}).",
-        counts=f"{numbers['trials']} trials, {numbers['pruned']} stopped early, {numbers['failed']} failed.",
-        best=found,
-        metric=config.metric,
-        names=[parameter.name for parameter in config.space],
-        trials=trials,
-        history=plots.history(trials, numbers["untuned"], config.metric, maximize=maximize),
-        parallel=plots.parallel(trials, config.space, config.metric, maximize=maximize),
+def _page(trials: list[dict[str, Any]], found: dict[str, str], numbers: dict[str, float], config: TuningConfig) -> page.Page:
+    maximize, metric = config.goal == "maximize", page.spoken(config.metric)
+    names = [parameter.name for parameter in config.space]
+    rows = [
+        [
+            str(item["number"]),
+            item["state"],
+            "-" if item["value"] is None else f"{item['value']:.5f}",
+            "-" if item["seconds"] is None else f"{item['seconds']}",
+            *(_short(item["params"].get(name, "-")) for name in names),
+        ]
+        for item in trials
+    ]
+    columns = ["trial", "state", metric, "seconds", *(page.spoken(name) for name in names)]
+    knobs_found = page.Table(
+        columns=["setting", "value"], rows=[[page.spoken(k), _short(v)] for k, v in found.items()], text_columns=2
     )
+    drawn = [
+        plots.history(trials, numbers["untuned"], config.metric, maximize=maximize),
+        plots.parallel(trials, config.space, config.metric, maximize=maximize),
+    ]
+    return page.Page(
+        name="Tuning",
+        verdict=_verdict(found, numbers, config),
+        tone="good" if found else "",
+        lines=[f"{numbers['trials']} trials, {numbers['pruned']} stopped early, {numbers['failed']} failed."],
+        sections=[
+            page.Section(title="Better settings", blocks=[knobs_found], is_open=True),
+            page.Section(title="The search", blocks=[page.Plots(plots=drawn)], is_open=True),
+            page.Section(title="Trials", blocks=[page.Table(columns=columns, rows=rows)]),
+        ],
+    )
+
+
+def _short(value: str) -> str:
+    """A value as text, of a number the digits that matter."""
+    with contextlib.suppress(ValueError):
+        return f"{float(value):.4g}"
+    return value
+
+
+def _verdict(found: dict[str, str], numbers: dict[str, float], config: TuningConfig) -> str:
+    gained = f"{page.spoken(config.metric)} {numbers['best']:.5f} against {numbers['untuned']:.5f} with the defaults"
+    return f"Found better settings: {gained}" if found else f"Kept the defaults: no trial beat them ({gained})"

@@ -77,7 +77,10 @@ def write_dataset(
     table = pa.table({"text": range(len(texts)), "value": texts, **flags})
     pq.write_table(table.cast(schema.DATASET_TEXTS.arrow()), folder / "texts.parquet")
     columns = {"document_text": [number[schema.document_text(*job)] for job in jobs]}
-    pq.write_table(pa.table({**columns, "occupation": [job[0].split()[-1] for job in jobs]}), folder / "jobs.parquet")
+    pq.write_table(
+        pa.table({**columns, "title": [job[0] for job in jobs], "occupation": [job[0].split()[-1] for job in jobs]}),
+        folder / "jobs.parquet",
+    )
     rows: dict[str, list[dict[str, object]]] = {split: [] for split in schema.SPLITS}
     for request in range(requests):
         trade = TRADES[random.integers(len(TRADES))]

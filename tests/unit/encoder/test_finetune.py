@@ -47,8 +47,8 @@ def test_learns_the_clicks_and_reports_both_sides(dataset: Path, tiny_model: Pat
     assert numbers["after_map_shown"] > numbers["before_map_shown"] + 0.05
     assert numbers == storage.read_json(tmp_path / "metrics.json")
     page = (tmp_path / "report.html").read_text()
-    assert "The new encoder is used" in page
-    assert page.count("<svg") == 2
+    assert "Kept the fine-tuned encoder" in page
+    assert page.count("<svg") == 3
     assert not list(tmp_path.rglob("*.pt*"))
     assert models.content_hash(tmp_path / "model") != models.content_hash(tiny_model)
 
@@ -67,7 +67,7 @@ def test_keeps_the_old_encoder_when_the_new_one_is_worse(dataset: Path, tiny_mod
     run(dataset, tiny_model, tmp_path / "good")
     ruined = run(dataset, tmp_path / "good" / "model", tmp_path / "bad", learning_rate=1.0, warmup=0.0, margin=2.0)
     assert ruined["accepted"] == 0
-    assert "The old encoder is kept" in (tmp_path / "bad" / "report.html").read_text()
+    assert "Kept the base encoder" in (tmp_path / "bad" / "report.html").read_text()
     assert models.content_hash(tmp_path / "bad" / "model") == models.content_hash(tmp_path / "good" / "model")
 
 

@@ -67,10 +67,11 @@ def words(svg: str) -> list[str]:
 
 
 def map_of(names: list[str]) -> list[str]:
-    """The texts of the encoder's map with a document per name."""
+    """What the colours of the encoder's map mean, with a document per name."""
     vectors = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
-    svg = encoder_report.map_plot(vectors, vectors, names)
-    return words(svg.replace("<svg ", '<svg xmlns:dc="d" xmlns:cc="c" xmlns:rdf="r" ', 1) if "xmlns:dc" not in svg else svg)
+    before, after = encoder_report.map_plots(vectors, vectors, names)
+    assert before.keys == after.keys
+    return [text for _, text in before.keys]
 
 
 def test_a_legend_names_every_occupation_as_it_is_called() -> None:
@@ -93,10 +94,10 @@ def test_choices_and_metrics_of_a_search(text: str) -> None:
         {"number": n, "value": 0.5 + n / 10, "state": "complete", "along": [], "params": {"_knob": choice}}
         for n, choice in enumerate(space[0].choices)
     ]
-    shown = words(tuning_plots.parallel(trials, space, "_auc", maximize=True)) + words(
-        tuning_plots.history(trials, 0.4, "_auc", maximize=True)
+    shown = words(tuning_plots.parallel(trials, space, "_auc", maximize=True).svg) + words(
+        tuning_plots.history(trials, 0.4, "_auc", maximize=True).svg
     )
-    assert {printable(text, 30), "_knob", "_auc"} <= {one.strip() for one in shown}
+    assert {printable(text, 30), "knob", "AUC"} <= {one.strip() for one in shown}
 
 
 def test_ingest_s_report_with_any_text() -> None:
@@ -114,9 +115,9 @@ def test_ingest_s_report_with_any_text() -> None:
         "days": [{"day": name, "impressions": 5, "clicks": 1} for name in names],
     }
     page = Text()
-    page.feed(ingest_report.page(measured, measured, []))
+    page.feed(ingest_report.html(measured, measured, []))
     assert not {"b", "script"} & page.tags
-    assert {"jobs.nurse $20 to $30", "nurse $20 to $30", "<b>bold</b> & 'quotes\""} <= page.texts
+    assert {"nurse $20 to $30", "<b>bold</b> & 'quotes\""} <= page.texts
 
 
 class Text(HTMLParser):

@@ -1,6 +1,7 @@
 """The data-quality report and its limits."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,10 @@ def test_drift_beyond_a_limit_stops_the_step(
     with pytest.raises(QualityError, match=message):
         step.run(**uris, dataset=tmp_path / "stopped", config=config, quality=report)
     assert not (tmp_path / "stopped").exists()
-    assert 'class="beyond"' in report.read_text()
+    page = report.read_text()
+    assert (
+        re.search(r'<h1 class="bad"><bdi>Stopped: .* beyond the limit', page) and '<td class="bad" data-name="limit">' in page
+    )
 
 
 def test_the_same_data_again_is_no_drift(log: Log, tmp_path: Path) -> None:
@@ -96,10 +100,14 @@ def test_the_page_stands_alone_and_escapes(log: Log, tmp_path: Path) -> None:
     config = IngestConfig(max_quarantined_share=1.0, threads=1)
     step.run(**uris, dataset=log.out, config=config, quality=tmp_path / "a.html", metrics=tmp_path / "m.json")
     page = (tmp_path / "a.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 2 + 3
+    assert re.search(
+        r'<h1 class="good"><bdi>Accepted: \d+ of \d+ impressions kept, 0 refused; \d+ of \d+ jobs kept, 1 refused; ', page
+    )
+    assert "none" not in page.split("Refused rows by reason")[-1].split("</section>")[0]
     assert "<script" not in page
     assert 'src="' not in page and 'href="http' not in page
-    assert "missing_value" in page
+    assert "missing value" in page and "missing_value" not in page
     step.run(**uris, dataset=log.out, config=config, quality=tmp_path / "b.html")
     assert (tmp_path / "b.html").read_text() == page
     assert json.loads((tmp_path / "m.json").read_text())["jobs_quarantined"] == 1
