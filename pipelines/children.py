@@ -1,7 +1,7 @@
 """The process of each step of a local run: all that it starts ends with the run, and its error comes back as it was raised.
 
-`kfp.local` starts `sh -c 'python -m kfp.dsl.executor_main ...'`. Here the shell gives way to the interpreter, which runs KFP's
-module under `tritower.child`.
+`kfp.local` starts `sh -c 'python -m tritower.child --step kfp.dsl.executor_main ...'`. Here the shell gives way to the
+interpreter, which runs KFP's module under `tritower.child`, also for a component that is not made by `tritower._build`.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from tritower import processes
 from tritower.errors import TritowerError
 
-_EXECUTOR = re.compile(r"(\S+) -m kfp\.dsl\.executor_main")
-_UNDER_CHILD = r"exec \1 -m tritower.child kfp.dsl.executor_main"
+_EXECUTOR = re.compile(r"(\S+) -m (?:tritower\.child (--step )?)?kfp\.dsl\.executor_main")
+_UNDER_CHILD = r"exec \1 -m tritower.child \2kfp.dsl.executor_main"
 
 
 @contextlib.contextmanager

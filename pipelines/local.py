@@ -37,7 +37,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _MARK = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} - (?:INFO|ERROR) - (.*)$")
 _START = re.compile(r"^Executing task '(.+)'$")
 _END = re.compile(r"^Task '(.+)' finished with status (SUCCESS|FAILURE)$")
-_WARNED = re.compile(r"^\[KFP Executor \S+ \S+ WARNING\]: (.+)$")
+_WARNED = re.compile(r"^(?:\d\d:\d\d:\d\d WARNING|\[KFP Executor \S+ \S+ WARNING\]:) (.+)$")
 _CACHED = re.compile(r"^Task (\S+) cache hit \(key=([0-9a-f]+)\)")
 
 

@@ -37,6 +37,15 @@ F1126 14:00:04.200000      12 main.go:62] failed to execute component: exit stat
 time="2026-11-26T14:00:05 UTC" level=info msg="sub-process exited" argo=true error="<nil>"
 Error: exit status 1
 """
+SHORT = """\
+I1126 14:00:01.000000      12 launcher_v2.go:180] launcher info
+14:00:03 WARNING FileNotFoundError: no index, made anew
+ERROR ArtifactError: the encoder's weights are not whole
+  where: /minio/b/encoder
+  remedy: Run finetune again.
+I1126 14:00:04.000000      12 launcher_v2.go:151] Stopping
+E1126 14:00:04.100000      12 launcher_v2.go:420] Component failed to execute successfully: exit status 1
+"""
 SAYS = "ArtifactError: the encoder's weights are not whole (in /minio/b/encoder). Run finetune again"
 
 
@@ -190,6 +199,12 @@ def test_without_children_the_names_alone_tell(with_spec: bool) -> None:
          " it less data"),
         ("Traceback (most recent call last):\n  File x\nOwnError: a\x1b[2J\u2028b\rc\nOddError: d\n", "OwnError: a?[2J?b?c"),
         ("boom\r\n", "boom"),
+        (SHORT, SAYS + "."),
+        (SHORT.replace("  where: /minio/b/encoder\n", ""), SAYS.replace(" (in /minio/b/encoder)", "") + "."),
+        (f"Traceback (most recent call last):\n  File x\nOddError: a\n{SHORT}", SAYS + "."),
+        (f"{SHORT}F1126 14:00:06.000000      12 main.go:62] failed to upload output artifact: no space\n",
+         "failed to upload output artifact: no space"),
+        ("ERROR DataError: one\nTraceback (most recent call last):\n  File y\nb.c.OddError: two\n", "OddError: two"),
         ("", ""),
     ],
 )  # fmt: skip

@@ -130,7 +130,9 @@ def test_schedule_and_batch_need_none_either(api: Api) -> None:
     places = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--model", "s3://b/model", "--encoder", "minio://b/e"]
     done = call(api, "schedule", "--cron", "0 30 3 * * *", *places, pipeline="batch")
     assert done.returncode == 0, done.stderr
-    assert api.kept["recurringruns"][done.stdout.strip()]["runtime_config"]["parameters"]["data_version"] == runs.EACH_RUN
+    made = api.kept["recurringruns"][done.stdout.strip()]
+    assert made["runtime_config"]["parameters"]["data_version"] == runs.EACH_RUN
+    assert made["description"].startswith(f"Serves: s3://b/model. Version {tritower.__version__}. data_jobs: s3://b/jobs.")
     (warning,) = done.stderr.splitlines()
     assert warning.startswith("warning: --champion-model s3://b/model: ")
 

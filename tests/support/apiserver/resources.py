@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.support.apiserver import admission, answers, kinds, patches, rights, schema, selectors
+from tests.support.apiserver import admission, answers, katib_rules, kinds, patches, rights, schema, selectors
 from tests.support.apiserver.kinds import Kind
 
 if TYPE_CHECKING:
@@ -134,7 +134,10 @@ def _create(cluster: "Cluster", request: Request) -> tuple[int, Object, list[str
     admission.check(cluster, request.kind, request.namespace, item)
     item.pop("status", None)
     made = cluster.store.create(
-        request.kind, request.namespace, admission.with_defaults(request.kind, item), dry_run=request.is_dry
+        request.kind,
+        request.namespace,
+        admission.with_defaults(cluster, request.kind, request.namespace, item),
+        dry_run=request.is_dry,
     )
     return 201, made, warnings
 
@@ -174,6 +177,8 @@ def _version(item: Object) -> Object:
 
 def _decoded(request: Request, item: Object) -> tuple[Object, list[str]]:
     """The object as it is kept, and warnings: unknown fields are dropped, or refused with fieldValidation=Strict."""
+    if request.kind is kinds.EXPERIMENT:
+        katib_rules.check_text(item)
     unknown, pruned = schema.unknown_fields(request.kind, item)
     mode = request.query.get("fieldValidation", "Warn")
     if unknown and mode == "Strict":
