@@ -3,19 +3,15 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tritower.champion import kept, pointer
 from tritower.errors import ConfigError, LaunchError
 
-from pipelines import compiling, runs, schedules, versions
+from pipelines import compiling, runs, schedules, standing, versions
 from pipelines.api import Api, Refused
 from tests.support import kfp_api, kfp_contract, toy
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -35,13 +31,6 @@ def version(backend: Api, file: Path) -> versions.Version:
 
 def schedule(backend: Api, version: versions.Version, cron: str = "0 0 3 * * *", name: str = "nightly") -> schedules.Scheduled:
     return schedules.schedule(backend, version, {"text": "ab"}, experiment="daily", name=name, cron=cron)
-
-
-def open_run(api: kfp_api.Api, state: str = "RUNNING", **more: Any) -> str:
-    """A run that nobody submitted."""
-    experiment = next(iter(api.kept["experiments"]), "") or api.add("experiments", {"display_name": "daily"})["experiment_id"]
-    body = {"display_name": "a run", "experiment_id": experiment, "state": state, **more}
-    return str(api.add("runs", body)["run_id"])
 
 
 def test_a_namespace_has_pipelines_of_its_own_and_may_run_the_shared_ones(api: kfp_api.Api, file: Path) -> None:
@@ -141,6 +130,16 @@ def test_the_tag_of_the_images_is_the_version(tmp_path: Path, images: list[str],
     assert versions.tag(tmp_path / "p.yaml") == (tag or tritower.__version__)
 
 
+def test_the_champion_is_told_as_far_as_it_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert standing.of_champion(str(tmp_path)) == f"the champion of {tmp_path}"
+    new = pointer.Champion(version=1, ranker_model="s3://b/m", encoder="s3://b/e", run="r-7", auc=0.73125)
+    kept.move(str(tmp_path), lambda now: pointer.Move(dataclasses.replace(now, champion=new), "promoted"))
+    assert standing.of_champion(str(tmp_path)) == f"the champion of {tmp_path}, now run r-7, AUC 0.7312"
+    for name in [name for name in os.environ if name.startswith(("AWS_", "MINIO_", "TRITOWER_"))]:
+        monkeypatch.delenv(name)
+    assert standing.of_champion("minio://b/root") == "the champion of minio://b/root"
+
+
 @pytest.mark.parametrize("cron", ["0 3 * * *", "", "0 0 3 * * * *", "0 0 3 * * ; rm"])
 def test_cron_has_six_fields(cron: str) -> None:
     with pytest.raises(ConfigError, match="six fields"):
@@ -175,22 +174,3 @@ def test_an_unknown_field_is_refused_as_a_backend_does(api: kfp_api.Api, backend
         ".created_at: 'today' is no time",
         ".error.code: '3' is no int",
     ]
-
-
-def call(api: kfp_api.Api, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines", *arguments]
-    variables = {**os.environ, "KF_PIPELINES_ENDPOINT": api.url, **environment}
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
-
-
-def test_publish_status_and_terminate_from_the_command_line(api: kfp_api.Api, file: Path) -> None:
-    done = call(api, "publish", str(file), "--version", "7")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "toy 7: published\n", "")
-    assert call(api, "publish", str(file), "--version", "7").stdout == "toy 7: there already, with the same content\n"
-    run_id = open_run(api, "CANCELING")
-    done = call(api, "status", "--experiment", "daily")
-    assert done.returncode == 0 and done.stdout.startswith(f"{run_id}  CANCELING since 20"), done.stderr
-    assert call(api, "status").stdout == "no runs in the experiment tritower\n"
-    api.kept["runs"][run_id]["state"] = "SUCCEEDED"
-    done = call(api, "terminate", run_id)
-    assert (done.returncode, done.stdout) == (0, f"run {run_id} had ended before: SUCCEEDED\n")
