@@ -151,7 +151,7 @@ def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
     assert api.kept["pipelines"][version["pipeline_id"]]["name"] == "training-champion-without-baselines"
     assert version["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "training"
     shown = {task["taskInfo"]["name"] for task in version["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()}
-    assert {"champion_embed", "champion_features", "champion"} < shown and "baseline" not in shown
+    assert {"champion_embed", "champion_features", "champion"} < shown and "baselines" not in shown
 
 
 def test_a_local_path_is_refused_before_anything_is_sent(api: Api, tmp_path: Path) -> None:

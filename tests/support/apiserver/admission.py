@@ -71,7 +71,7 @@ def pytorchjob_faults(job: Object) -> list[str]:
 def check_pod(cluster: "Cluster", namespace: str, pod: Object) -> None:
     """A pod as the API server takes it: its volumes, the namespace's pod security and its quotas. Raises: Refused: 422, 403."""
     name, spec = pod["metadata"].get("name", ""), pod.get("spec") or {}
-    causes = [] if spec.get("containers") else [("spec.containers", "FieldValueRequired", "Required value")]
+    causes = []
     volumes = {volume["name"] for volume in spec.get("volumes", [])}
     for index, container in enumerate(spec.get("containers", [])):
         for at, mount in enumerate(container.get("volumeMounts", [])):
