@@ -44,16 +44,13 @@ def batch(
     dataset = wiring.add("ingest", **data, engine=engine).outputs["dataset"]
     found = wiring.add("entities", dataset=dataset).outputs["entities"]
     embeddings = wiring.add("embed", dataset=dataset, encoder=texts).outputs["embeddings"]
-    chosen = wiring.add("candidates", dataset=dataset, embeddings=embeddings).outputs["candidates"]
-    computed = wiring.add(
-        "candidate_features",
+    best = wiring.nest(
+        "recommendations",
         dataset=dataset,
-        embeddings=embeddings,
-        candidates=chosen,
         entities=found,
-        previous_state=data_state,
+        embeddings=embeddings,
+        ranker_model=trained,
+        data_state=data_state,
         engine=engine,
-    )
-    scored = wiring.add("score", features=computed.outputs["features"], embeddings=embeddings, model=trained).outputs["scores"]
-    best = wiring.add("recommend", dataset=dataset, candidates=chosen, scores=scored)
-    return Outputs(recommendations=best.outputs["recommendations"], state=computed.outputs["state"])
+    ).outputs
+    return Outputs(recommendations=best["recommendations"], state=best["state"])

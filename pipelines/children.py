@@ -1,7 +1,7 @@
 """The process of each step of a local run: all that it starts ends with the run, and its error comes back as it was raised.
 
-`kfp.local` starts `sh -c 'python -m kfp.dsl.executor_main ...'`. Here the shell gives way to the interpreter, which runs KFP's
-module under `tritower.child`.
+`kfp.local` starts `sh -c 'python -m tritower.child --step kfp.dsl.executor_main ...'`. Here the shell gives way to the
+interpreter, which runs KFP's module under `tritower.child`, also for a component that is not made by `tritower._build`.
 """
 
 import contextlib
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from tritower import processes
 from tritower.errors import TritowerError
 
-_EXECUTOR = re.compile(r"(\S+) -m kfp\.dsl\.executor_main")
-_UNDER_CHILD = r"exec \1 -m tritower.child kfp.dsl.executor_main"
+_EXECUTOR = re.compile(r"(\S+) -m (?:tritower\.child (--step )?)?kfp\.dsl\.executor_main")
+_UNDER_CHILD = r"exec \1 -m tritower.child \2kfp.dsl.executor_main"
 
 
 @contextlib.contextmanager
@@ -32,6 +32,23 @@ def steps(failures: list[TritowerError]) -> Iterator[None]:
         yield
     finally:
         subprocess_task_handler.run_local_subprocess = original
+
+
+@contextlib.contextmanager
+def in_turn() -> Iterator[None]:
+    """While the block runs, `kfp.local` runs a pipeline that holds others as it runs any: up to the first step that fails.
+
+    For these it has another loop, which goes on with whatever does not hang on the failed step, and puts the artifacts of
+    a nested pipeline elsewhere.
+    """
+    from kfp.local.orchestrator import dag_orchestrator, enhanced_dag_orchestrator
+
+    original = enhanced_dag_orchestrator.run_enhanced_dag
+    enhanced_dag_orchestrator.run_enhanced_dag = dag_orchestrator.run_dag
+    try:
+        yield
+    finally:
+        enhanced_dag_orchestrator.run_enhanced_dag = original
 
 
 def run(full_command: list[str], env_vars: dict[str, str] | None = None, *, failures: list[TritowerError]) -> int:

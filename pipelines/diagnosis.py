@@ -12,13 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tritower.errors import JobFailed
+from tritower.errors import JobFailed, TritowerError
+
+from pipelines import graph
 
 ENDED = ("SUCCEEDED", "FAILED", "TERMINATED", "CANCELED", "SKIPPED")
 _ROOT, _EXECUTOR, _DRIVER = "root", "executor", "-driver"
 _ATTEMPT = re.compile(r"\((\d+)\)$")
 _MOST_ATTEMPTS, _MOST_CHARACTERS = 20, 2000
 _TRACEBACK = "Traceback (most recent call last):"
+_ERROR = re.compile(r"^ERROR (\w+): (.+)$")
+_PART = re.compile(r"^  (where|remedy): (.+)$")
 _EXCEPTION = re.compile(r"^(?:\w+\.)*(\w+)(?::|$)")
 _GLOG = re.compile(r"^[EF]\d{4} [\d:.]+\s+\d+ [\w.-]+:\d+\] ")
 _KILLED = "signal: killed"
@@ -124,7 +128,8 @@ def parts(run: Mapping[str, Any], *states: str) -> list[Part]:
 
 
 def last_word(log: str) -> str:
-    """The line of a pod's log that says why it failed: of the last traceback, else the launcher's or driver's own error.
+    """What a pod's log says of its failure: the step's own error (`tritower.logs.lines`), the error of a traceback that follows
+    or stands alone, else the launcher's or driver's own.
 
     What follows the first line of an exception's text is left out: it may come from data. So may control characters; a question
     mark stands for each.
@@ -132,11 +137,15 @@ def last_word(log: str) -> str:
     lines = ["".join(one if one.isprintable() else "?" for one in line.rstrip()) for line in log.split("\n") if line.strip()]
     if any(_KILLED in line for line in lines[-20:]):
         return _OUT_OF_MEMORY
-    start = max((number for number, line in enumerate(lines) if line == _TRACEBACK), default=-1)
+    starts = [number for number, line in enumerate(lines) if line == _TRACEBACK or _ERROR.match(line)]
+    start = starts[-1] if starts else -1
     # The launcher repeats a step's failure as "exit status 1"; what else it says comes first: the step itself was well.
     own = [line for line in lines[start + 1 :] if _GLOG.match(line) and (start < 0 or "exit status" not in line)]
     if own:
         return _GLOG.sub("", own[-1])[:_MOST_CHARACTERS]
+    if start >= 0 and (match := _ERROR.match(lines[start])):
+        parts = {one[1]: one[2] for one in map(_PART.match, lines[start + 1 : start + 3]) if one}
+        return f"{match[1]}: {TritowerError(match[2], **parts)}"[:_MOST_CHARACTERS]
     for line in lines[start + 1 :] if start >= 0 else []:
         if not line.startswith(" ") and (match := _EXCEPTION.match(line)):
             return line[match.start(1) :][:_MOST_CHARACTERS]
@@ -198,16 +207,7 @@ def _steps(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Task name -> (name to show; step, importer or dag), from the run's own compiled pipeline."""
     given = run.get("pipeline_spec") or {}
     spec = given.get("pipeline_spec", given)
-    components = spec.get("components", {})
-    executors = spec.get("deploymentSpec", {}).get("executors", {})
-    found = {}
-    for part in [spec.get("root", {}), *components.values()]:
-        for name, task in part.get("dag", {}).get("tasks", {}).items():
-            component = components.get(task.get("componentRef", {}).get("name", ""), {})
-            executor = executors.get(component.get("executorLabel", ""), {})
-            kind = "dag" if "dag" in component else "importer" if "importer" in executor else "step"
-            found[name] = (task.get("taskInfo", {}).get("name", name).replace("-", "_"), kind)
-    return found
+    return {task.name: (task.shown, task.kind) for task in graph.tasks(spec)}
 
 
 def _plain(name: str) -> str:

@@ -166,10 +166,10 @@ def _version(api: Api, given: argparse.Namespace, file: Path) -> versions.Versio
 
 def _about(api: Api, pipeline: str, version: versions.Version, locations: dict[str, str]) -> str:
     """The description of a run or a schedule: which model serves or is to be beaten, which version, on which data."""
-    model = locations.get("champion_model", "")
-    words = [f"{'Serves' if pipeline == 'batch' else 'Compared with'}: {standing.of_model(api, model)}." if model else ""]
-    words.append(f"Version {version.name}.")
-    words += [f"{name}: {location}." for name, location in locations.items() if location and not name.startswith("champion_")]
+    root, model = locations.get("champion", ""), locations.get("champion_model", "")
+    used = standing.of_champion(root) if root and not model else standing.of_model(api, model) if model else ""
+    words = [f"{'Serves' if pipeline == 'batch' else 'Compared with'}: {used}." if used else "", f"Version {version.name}."]
+    words += [f"{name}: {place}." for name, place in locations.items() if place and not name.startswith("champion")]
     return experiments.cut(" ".join(word for word in words if word))
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tritower.errors import JobFailed, LaunchError
+from tritower.errors import JobFailed, LaunchError, TritowerError
 
 from pipelines import diagnosis, experiments, runs
 from pipelines.api import Api
@@ -115,7 +115,7 @@ def _since(run: Mapping[str, Any]) -> str:
     when = run.get("finished_at") if diagnosis.state(run) in diagnosis.ENDED else (times or [None])[-1]
     text = str(when or run.get("created_at") or "")
     try:
-        return f"{dt.datetime.fromisoformat(text).astimezone(dt.UTC):%Y-%m-%d %H:%M}"
+        return f"{dt.datetime.fromisoformat(text).astimezone(dt.UTC):%Y-%m-%d %H:%M} UTC"
     except ValueError:
         return text or "?"
 
@@ -138,3 +138,17 @@ def of_model(api: Api, location: str) -> str:
         told = {}
     words = [f"run {run_id}", f"AUC {told['auc']}" if "auc" in told else "", f"gate {told['gate']}" if "gate" in told else ""]
     return ", ".join(word for word in words if word)
+
+
+def of_champion(root: str) -> str:
+    """The model that a pointer names at each run, in words; with the one that it names now where it can be read from here."""
+    from tritower.champion import kept
+
+    named = f"the champion of {root}"
+    try:
+        champion = kept.read(root).champion
+    except (TritowerError, ModuleNotFoundError):  # a machine without the store's keys, or without what reads stores
+        return named
+    if not champion:
+        return named
+    return f"{named}, now run {champion.run or '?'}" + (f", AUC {champion.auc:.4f}" if champion.auc is not None else "")

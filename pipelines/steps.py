@@ -2,7 +2,7 @@
 
 What follows from an entry: the pipeline's parameter `settings_<table>` and its description, the table of presets and `--set`,
 the name in logs and in a backend's pages, which steps get the object store's keys, and the numbers shown when a step has ended.
-A new step is an entry here and a line where it is wired (`training.py`, `batch.py`).
+A new step is an entry here and a line where it is wired (`training.py`, `batch.py`, `nested.py`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -65,6 +65,9 @@ class Step:
     part: str = ""
     """The part of `PARTS` that it belongs to; empty where it is always there."""
 
+    within: str = ""
+    """The nested pipeline that it is in; empty where it is a box of its own."""
+
     config: str = ""
     """The class of its knobs in `tritower.<room>.config`; empty where it has none."""
 
@@ -90,6 +93,7 @@ class Step:
 
 
 _BOTH = ("training", "batch")
+_BEST = "recommendations"
 
 
 def _baseline(name: str, *, table: str = "", about: str = "") -> Step:
@@ -98,6 +102,7 @@ def _baseline(name: str, *, table: str = "", about: str = "") -> Step:
         room="baseline",
         component="baseline",
         part="baselines",
+        within="baselines",
         config="BaselineConfig",
         table=table,
         about=about,
@@ -140,16 +145,17 @@ STEPS = {
         _baseline("baseline_cos", table="baseline"),
         _baseline("baseline_full", about=", for the strongest baseline, which takes several times as long"),
         Step(
-            name="candidates", room="recommend", component="candidates", pipelines=_BOTH, config="CandidatesConfig",
-            preset={"batch": {"split": "all", "latest_per_user": True, "answer_at": "end"}}, shown=("searches", "candidates"),
+            name="candidates", room="recommend", component="candidates", pipelines=_BOTH, within=_BEST,
+            config="CandidatesConfig", shown=("searches", "candidates"),
+            preset={"batch": {"split": "all", "latest_per_user": True, "answer_at": "end"}},
         ),
         Step(
-            name="candidate_features", room="features", component="features", pipelines=_BOTH, config="FeaturesConfig",
-            table="features", opens_store=True, shown=("rows",),
+            name="candidate_features", room="features", component="features", pipelines=_BOTH, within=_BEST,
+            config="FeaturesConfig", table="features", opens_store=True, shown=("rows",),
         ),
-        Step(name="score", room="ranker", component="score", pipelines=_BOTH),
+        Step(name="score", room="ranker", component="score", pipelines=_BOTH, within=_BEST),
         Step(
-            name="recommend", room="recommend", component="recommend", pipelines=_BOTH, config="RecommendConfig",
+            name="recommend", room="recommend", component="recommend", pipelines=_BOTH, within=_BEST, config="RecommendConfig",
             shown=("searches", "recommendations"),
         ),
         Step(

@@ -6,13 +6,12 @@ Nothing here needs the keys of a store: those are the backend's.
 import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
 from tritower import storage
 from tritower.errors import ConfigError, CredentialsError, StorageError
 from tritower.storage import remote
 
+from pipelines import graph
 from pipelines.version import data_version
 
 _MOST_CHARACTERS = 200
@@ -107,12 +106,5 @@ def _check_remote(location: str) -> None:
 
 def _imported(pipeline: Path) -> set[str]:
     """The pipeline parameters that its importers take."""
-    document: dict[str, Any] = next(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
-    components, executors = document["components"], document["deploymentSpec"]["executors"]
-    found = set()
-    for task in document["root"]["dag"]["tasks"].values():
-        label = components[task["componentRef"]["name"]].get("executorLabel", "")
-        if "importer" in executors.get(label, {}):
-            parameters = task.get("inputs", {}).get("parameters", {}).values()
-            found |= {parameter.get("componentInputParameter", "") for parameter in parameters}
-    return found - {""}
+    tasks = graph.tasks(graph.document(pipeline))
+    return {parameter for task in tasks if task.kind == "importer" for parameter in task.parameters.values()}

@@ -6,7 +6,7 @@ from kfp import dsl
 
 from pipelines.wiring import Wiring
 
-_RIVALS = {"baseline": "standard", "baseline_cos": "cosines", "baseline_full": "full"}
+_RIVALS = ("baseline", "baseline_cos", "baseline_full")
 
 
 class Outputs(NamedTuple):
@@ -59,11 +59,15 @@ def training(
 
     trained = wiring.add("ranker", **rows, **_tuned(wiring, rows))
     rivals = _baselines(wiring, rows)
-    chosen = wiring.add("candidates", dataset=dataset, embeddings=embeddings).outputs["candidates"]
-    candidate_rows = wiring.add("candidate_features", candidates=chosen, embeddings=embeddings, **known)
-    to_score = {"features": candidate_rows.outputs["features"], "embeddings": embeddings}
-    scored = wiring.add("score", **to_score, model=trained.outputs["ranker_model"])
-    best = wiring.add("recommend", dataset=dataset, candidates=chosen, scores=scored.outputs["scores"])
+    best = wiring.nest(
+        "recommendations",
+        dataset=dataset,
+        entities=found,
+        embeddings=embeddings,
+        ranker_model=trained.outputs["ranker_model"],
+        data_state=data_state,
+        engine=engine,
+    )
     if "champion" in wiring.parts:
         rivals["scores_champion"] = _champion(wiring, champion_model, champion_encoder, known)
     judged = wiring.add(
@@ -97,10 +101,8 @@ def _baselines(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
     """The baselines' scores as inputs of the evaluation."""
     if "baselines" not in wiring.parts:
         return {}
-    return {
-        f"scores_{name}": wiring.add(name, **rows, variant=variant).outputs["baseline_scores"]
-        for name, variant in _RIVALS.items()
-    }
+    scores = wiring.nest("baselines", **rows).outputs
+    return {f"scores_{name}": scores[f"{name}_scores"] for name in _RIVALS}
 
 
 def _champion(wiring: Wiring, model: str, encoder: str, known: dict[str, Any]) -> Any:

@@ -1,5 +1,7 @@
 """From a function that wires steps to the function that KFP compiles: with the parameters and descriptions of its steps."""
 
+import copy
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -17,23 +19,41 @@ class Wiring:
     Args:
         parts: the parts that the pipeline has.
         configs: table of knobs -> the pipeline's parameter.
+        inner: name -> pipeline that can be nested in it.
     """
 
-    def __init__(self, parts: frozenset[str], configs: Mapping[str, Any]) -> None:
-        self.parts, self.configs = parts, configs
+    def __init__(self, parts: frozenset[str], configs: Mapping[str, Any], inner: Mapping[str, Any]) -> None:
+        self.parts, self.configs, self._inner = parts, configs, inner
 
     def add(self, name: str, **inputs: Any) -> dsl.PipelineTask:
         """Add a step of the registry with these inputs, its knobs being the pipeline's parameter unless `config` is given."""
         step = steps.STEPS[name]
-        component = getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component)
+        component = _named(getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component), step.name)
         knobs = {"config": self.configs[step.knobs]} if step.knobs else {}
         task = component(**knobs | inputs)
-        if step.name != step.component:
+        if "_" in step.name:  # KFP's own names have hyphens
             task.set_display_name(step.name)
         return opens_store(task) if step.opens_store else task
 
+    def nest(self, name: str, **inputs: Any) -> dsl.PipelineTask:
+        """Add a nested pipeline with these inputs; the knobs of its steps are those of this pipeline."""
+        component = self._inner[name]
+        settings = {names.settings(table): value for table, value in self.configs.items()}
+        known = component.component_spec.inputs
+        return component(**{parameter: value for parameter, value in settings.items() if parameter in known} | inputs)
 
-def pipeline(name: str, wire: Callable[..., Any], parts: frozenset[str]) -> Callable[..., Any]:
+
+def _named(component: Any, name: str) -> Any:
+    """A component under a step's name, so that tasks, pods and folders have it, and no two tasks of a run have one name."""
+    named = copy.copy(component)
+    named.name = name.replace("_", "-")
+    named.component_spec = dataclasses.replace(component.component_spec, name=named.name)
+    return named
+
+
+def pipeline(
+    name: str, wire: Callable[..., Any], parts: frozenset[str], nested: Mapping[str, Callable[..., Any]]
+) -> Callable[..., Any]:
     """The function to compile: `wire`, with the parameters of its parts and a `settings_<table>` per table.
 
     Args:
@@ -41,14 +61,31 @@ def pipeline(name: str, wire: Callable[..., Any], parts: frozenset[str]) -> Call
         wire: takes a `Wiring`, then the pipeline's own parameters; its docstring describes these. The locations of a part have
             defaults there, which are dropped: a pipeline with that part needs them.
         parts: the parts to wire.
+        nested: name -> function that wires a pipeline to nest; like `wire`.
     """
-    tables = steps.configs(steps.of(name, parts))
+    chosen = steps.of(name, parts)
+    # KFP makes no pipeline while it makes another one.
+    inner = {
+        one: dsl.pipeline(_function(one, function, parts, steps.configs(within), {}), name=one)
+        for one, function in nested.items()
+        if (within := [step for step in chosen if step.within == one])
+    }
+    return _function(name, wire, parts, steps.configs(chosen), inner)
+
+
+def _function(
+    name: str,
+    wire: Callable[..., Any],
+    parts: frozenset[str],
+    tables: Mapping[str, steps.Step],
+    inner: Mapping[str, Any],
+) -> Callable[..., Any]:
     signature, about = _signature(name, wire, parts, tables), _description(wire, tables)
 
     def function(*values: Any) -> Any:
         given = signature.bind(*values).arguments
         configs = {table: given.pop(names.settings(table)) for table in tables}
-        return wire(Wiring(parts, configs), **given)
+        return wire(Wiring(parts, configs, inner), **given)
 
     function.__name__, function.__doc__ = name, about
     function.__signature__ = signature  # type: ignore[attr-defined]

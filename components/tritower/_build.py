@@ -23,6 +23,7 @@ from tritower import __version__
 from tritower.errors import ConfigError
 
 Image = Literal["base", "train", "serve", "spark"]
+_EXECUTOR = ("-m kfp.dsl.executor_main", "-m tritower.child --step kfp.dsl.executor_main")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -50,7 +51,10 @@ def component(image: Image) -> Callable[[F], Any]:
 
     def build(function: F) -> Any:
         _refuse_optional_artifacts(function)
-        return dsl.component(base_image=image_name(image), install_kfp_package=False)(function)
+        made = dsl.component(base_image=image_name(image), install_kfp_package=False)(function)
+        container = made.component_spec.implementation.container
+        container.command = [part.replace(*_EXECUTOR) for part in container.command]
+        return made
 
     return build
 

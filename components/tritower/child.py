@@ -3,6 +3,7 @@
     python -m tritower.child MODULE ARGUMENTS...             run a module as `python -m MODULE` does
     python -m tritower.child --worker MODULE ARGUMENTS...    the same under torchrun; also reports death by a signal
     python -m tritower.child --exec COMMAND ARGUMENTS...     become another program
+    python -m tritower.child --step MODULE ARGUMENTS...      the first, with the log of a step; containers of steps run KFP so
 
 The kernel ends the process as soon as the thread that started it is gone (PR_SET_PDEATHSIG of Linux, which outlives exec but
 not fork). So a chain of such processes ends with the first of them, however that one ends. A failure travels in a file, as a
@@ -24,7 +25,7 @@ import time
 import traceback
 from pathlib import Path
 
-from tritower import errors
+from tritower import errors, logs
 from tritower.errors import DataError, StepError, TritowerError
 
 PARENT, REPORTS = "TRITOWER_PARENT", "TRITOWER_REPORTS"
@@ -38,16 +39,21 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     tie()
-    option = arguments.pop(0) if arguments[0] in ("--exec", "--worker") else ""
+    option = arguments.pop(0) if arguments[0] in ("--exec", "--worker", "--step") else ""
     if option == "--worker":
         _watch()
     sys.argv = arguments
     try:
         if option == "--exec":
             _become(arguments)
+        if option == "--step":  # before KFP does: it would print all inputs
+            logs.setup()
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     except Exception as error:  # noqa: BLE001 - a process's top
-        traceback.print_exc()
+        ours = explained(error)
+        if ours is not error:
+            traceback.print_exc()
+        print(*logs.lines(ours), sep="\n", file=sys.stderr, flush=True)
         report(error)
         return 1
     return 0

@@ -123,6 +123,11 @@ def open_launcher(name: str = "local", settings: Mapping[str, Any] | str | None 
     raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy=f"Use {' or '.join(get_args(LauncherName))}.")
 
 
+def location(artifact: Any, launcher: str = "local") -> str:
+    """Where a job of this launcher reads or writes an artifact of KFP's: its local copy, or its place in the run's store."""
+    return str(artifact.path if launcher == "local" else artifact.uri)
+
+
 class LocalLauncher:
     """Runs jobs on this machine: one process by itself, several under torchrun, without a network.
 

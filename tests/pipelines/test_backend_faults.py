@@ -1,20 +1,17 @@
 """What a backend refuses, loses and leaves lying about: against the tests' own server, which can be told to."""
 
+import dataclasses
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tritower.champion import kept, pointer
 from tritower.errors import ConfigError, LaunchError
 
-from pipelines import compiling, runs, schedules, versions
+from pipelines import compiling, runs, schedules, standing, versions
 from pipelines.api import Api, Refused
 from tests.support import kfp_api, kfp_contract, toy
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -36,11 +33,28 @@ def schedule(backend: Api, version: versions.Version, cron: str = "0 0 3 * * *",
     return schedules.schedule(backend, version, {"text": "ab"}, experiment="daily", name=name, cron=cron)
 
 
-def open_run(api: kfp_api.Api, state: str = "RUNNING", **more: Any) -> str:
-    """A run that nobody submitted."""
-    experiment = next(iter(api.kept["experiments"]), "") or api.add("experiments", {"display_name": "daily"})["experiment_id"]
-    body = {"display_name": "a run", "experiment_id": experiment, "state": state, **more}
-    return str(api.add("runs", body)["run_id"])
+def test_a_busy_backend_is_asked_again(api: kfp_api.Api, backend: Api, file: Path) -> None:
+    api.busy = 2
+    made = versions.publish(backend, file, pipeline="toy", name="1.0")
+    assert made.is_new and len(api.calls) == 2
+    api.busy = 3
+    with pytest.raises(LaunchError, match=r"\(500\): Error 1213"):
+        versions.publish(backend, file, pipeline="toy", name="2.0")
+
+
+def test_a_namespace_has_pipelines_of_its_own_and_may_run_the_shared_ones(api: kfp_api.Api, file: Path) -> None:
+    shared = versions.publish(Api(api.url), file, pipeline="toy", name="1.0")
+    team = Api(api.url, namespace="team")
+    assert versions.find(team, pipeline="toy", name="1.0") == dataclasses.replace(shared, is_new=False)
+    own = versions.publish(team, file, pipeline="toy", name="2.0")
+    assert own.pipeline_id != shared.pipeline_id and api.kept["pipelines"][own.pipeline_id]["namespace"] == "team"
+    assert versions.find(team, pipeline="toy", name="1.0").pipeline_id == shared.pipeline_id
+    with pytest.raises(LaunchError, match=r"There are 2\.0, 1\.0"):
+        versions.find(team, pipeline="toy", name="3.0")
+    with pytest.raises(LaunchError, match=r"There are 1\.0"):
+        versions.find(Api(api.url), pipeline="toy", name="2.0")
+    run_id = runs.submit(team, own, {"text": "ab"}, experiment="daily", name="a run")
+    assert api.kept["experiments"][api.kept["runs"][run_id]["experiment_id"]]["namespace"] == "team"
 
 
 def test_a_dict_given_as_text_is_refused_before_it_is_sent(api: kfp_api.Api, backend: Api) -> None:
@@ -125,6 +139,16 @@ def test_the_tag_of_the_images_is_the_version(tmp_path: Path, images: list[str],
     assert versions.tag(tmp_path / "p.yaml") == (tag or tritower.__version__)
 
 
+def test_the_champion_is_told_as_far_as_it_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert standing.of_champion(str(tmp_path)) == f"the champion of {tmp_path}"
+    new = pointer.Champion(version=1, ranker_model="s3://b/m", encoder="s3://b/e", run="r-7", auc=0.73125)
+    kept.move(str(tmp_path), lambda now: pointer.Move(dataclasses.replace(now, champion=new), "promoted"))
+    assert standing.of_champion(str(tmp_path)) == f"the champion of {tmp_path}, now run r-7, AUC 0.7312"
+    for name in [name for name in os.environ if name.startswith(("AWS_", "MINIO_", "TRITOWER_"))]:
+        monkeypatch.delenv(name)
+    assert standing.of_champion("minio://b/root") == "the champion of minio://b/root"
+
+
 @pytest.mark.parametrize("cron", ["0 3 * * *", "", "0 0 3 * * * *", "0 0 3 * * ; rm"])
 def test_cron_has_six_fields(cron: str) -> None:
     with pytest.raises(ConfigError, match="six fields"):
@@ -159,22 +183,3 @@ def test_an_unknown_field_is_refused_as_a_backend_does(api: kfp_api.Api, backend
         ".created_at: 'today' is no time",
         ".error.code: '3' is no int",
     ]
-
-
-def call(api: kfp_api.Api, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipelines", *arguments]
-    variables = {**os.environ, "KF_PIPELINES_ENDPOINT": api.url, **environment}
-    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
-
-
-def test_publish_status_and_terminate_from_the_command_line(api: kfp_api.Api, file: Path) -> None:
-    done = call(api, "publish", str(file), "--version", "7")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "toy 7: published\n", "")
-    assert call(api, "publish", str(file), "--version", "7").stdout == "toy 7: there already, with the same content\n"
-    run_id = open_run(api, "CANCELING")
-    done = call(api, "status", "--experiment", "daily")
-    assert done.returncode == 0 and done.stdout.startswith(f"{run_id}  CANCELING since 20"), done.stderr
-    assert call(api, "status").stdout == "no runs in the experiment tritower\n"
-    api.kept["runs"][run_id]["state"] = "SUCCEEDED"
-    done = call(api, "terminate", run_id)
-    assert (done.returncode, done.stdout) == (0, f"run {run_id} had ended before: SUCCEEDED\n")

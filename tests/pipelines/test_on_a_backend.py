@@ -5,8 +5,6 @@ KF_PIPELINES_ENDPOINT names (with TRITOWER_TOY_IMAGE for the toy's steps).
 """
 
 import os
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -21,11 +19,10 @@ import yaml
 from tritower.errors import ConfigError, JobFailed, LaunchError
 
 from pipelines import compiling, diagnosis, experiments, runs, schedules, standing, versions
+from pipelines.__main__ import main
 from pipelines.api import Api
 from tests.support import kfp_api, toy
 from tests.support.toy_runs import Engine
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -209,6 +206,9 @@ def test_a_failed_run_says_which_step_and_why(there: There, published: versions.
     assert line.startswith(f"{run_id}  FAILED since 20")
     told = standing.outcome(there.api, run, caught.value)
     assert told["state"] == "FAILED" and "the text is too long" in told["error"] and "the text is too long" in told["text"]
+    # `kfp run archive` puts it away.
+    there.api.post("runs", run_id, verb="archive")
+    assert standing.status(there.api, there.name, most=5) == []
 
 
 def test_the_verdict_of_a_run(there: There, tmp_path: Path) -> None:
@@ -257,31 +257,36 @@ def test_a_run_is_ended(there: There, published: versions.Version) -> None:
         runs.terminate(there.api, str(uuid.uuid4()))
 
 
-def test_the_commands_say_it_in_lines(there: There, file: Path, published: versions.Version) -> None:
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        variables = dict(os.environ) | ({"KF_PIPELINES_ENDPOINT": there.own.url} if there.own else {})
-        command = [sys.executable, "-m", "pipelines", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+def test_the_commands_say_it_in_lines(
+    there: There, file: Path, published: versions.Version, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if there.own:
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", there.own.url)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        return (main(arguments), *capsys.readouterr())
 
     named = file.with_name(f"{there.name}.yaml")
     named.write_text(file.read_text())
-    done = call("publish", str(named), "--version", "1.0")
-    assert (done.returncode, done.stdout) == (0, f"{there.name} 1.0: there already, with the same content\n"), done.stderr
-    assert call("publish", str(named), "--version", "1.1").stdout == f"{there.name} 1.1: published\n"
+    told = f"{there.name} 1.0: there already, with the same content\n"
+    assert call("publish", str(named), "--version", "1.0") == (0, told, "")
+    assert call("publish", str(named), "--version", "1.1") == (0, f"{there.name} 1.1: published\n", "")
 
+    experiment = ("--experiment", there.name)
+    assert call("status", *experiment) == (0, f"no runs in the experiment {there.name}\n", "")
     failed = submitted(there, published, {"text": "ab" * 9})
     endless = submitted(there, published, {"text": "ab", "seconds": 600.0})
     there.wait(failed)
-    done = call("diagnose", failed)
-    assert (done.returncode, done.stdout) == (1, "") and "checked: DataError: the text is too long" in done.stderr
+    status, out, errors = call("diagnose", failed)
+    assert (status, out) == (1, "") and "checked: DataError: the text is too long" in errors
     there.until(lambda: runs.get(there.api, endless)["state"] == "RUNNING")
-    done = call("terminate", endless)
-    assert (done.returncode, done.stdout.startswith(f"run {endless} has ended: TERMINATED")) == (0, True), done.stderr
-    done = call("status", "--experiment", there.name)
-    assert done.returncode == 0 and done.stderr == ""
-    told = {line.split("  ")[0]: line.split("  ")[1].split()[0] for line in done.stdout.splitlines()}
-    assert told == {failed: "FAILED", endless: "TERMINATED"}
-    assert call("status", endless).returncode == 1
+    status, out, errors = call("terminate", endless)
+    assert status == 0 and out.startswith(f"run {endless} has ended: TERMINATED"), errors
+    status, out, errors = call("status", *experiment)
+    states = {line.split("  ")[0]: line.split("  ")[1].split()[0] for line in out.splitlines()}
+    assert (status, errors, states) == (0, "", {failed: "FAILED", endless: "TERMINATED"})
+    assert call("status", endless)[0] == 1
 
 
 def _whole(there: There, run_id: str) -> dict[str, Any]:

@@ -130,7 +130,9 @@ def test_schedule_and_batch_need_none_either(api: Api) -> None:
     places = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--model", "s3://b/model", "--encoder", "minio://b/e"]
     done = call(api, "schedule", "--cron", "0 30 3 * * *", *places, pipeline="batch")
     assert done.returncode == 0, done.stderr
-    assert api.kept["recurringruns"][done.stdout.strip()]["runtime_config"]["parameters"]["data_version"] == runs.EACH_RUN
+    made = api.kept["recurringruns"][done.stdout.strip()]
+    assert made["runtime_config"]["parameters"]["data_version"] == runs.EACH_RUN
+    assert made["description"].startswith(f"Serves: s3://b/model. Version {tritower.__version__}. data_jobs: s3://b/jobs.")
     (warning,) = done.stderr.splitlines()
     assert warning.startswith("warning: --champion-model s3://b/model: ")
 
@@ -149,7 +151,7 @@ def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
     assert api.kept["pipelines"][version["pipeline_id"]]["name"] == "training-champion-without-baselines"
     assert version["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "training"
     shown = {task["taskInfo"]["name"] for task in version["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()}
-    assert {"champion_embed", "champion_features", "champion"} < shown and "baseline" not in shown
+    assert {"champion_embed", "champion_features", "champion"} < shown and "baselines" not in shown
 
 
 def test_a_local_path_is_refused_before_anything_is_sent(api: Api, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Api(ThreadingHTTPServer):
     `calls` are the writes in order; `states` are handed out to whoever asks for a run, and `details` are its tasks, unless
     `engine` says how a run stands; `orphans` are runs whose workflow is gone; `logs` are texts by pod; `answers` are statuses
     (with a body) given to the next requests for a run, before anything else; a status of 0 is no answer at all; `refuses` is
-    the kind of thing that nobody may create.
+    the kind of thing that nobody may create; `busy` is how many of the next writes end with an error of the database.
     """
 
     daemon_threads = True
@@ -74,6 +74,7 @@ class Api(ThreadingHTTPServer):
         self.logs: dict[str, str] = {}
         self.answers: list[tuple[int, str]] = []
         self.faults: list[str] = []
+        self.busy = 0
         self.is_healthy = True
         self.release = threading.Event()
         self.lock = threading.RLock()
@@ -157,6 +158,10 @@ class Handler(BaseHTTPRequestHandler):
         if not found:
             self._answer({"code": 5, "message": f"Not Found: {method} {path}"}, 404)
             return
+        if method == "POST" and self.server.busy:
+            self.server.busy -= 1
+            self._answer({"code": 13, "message": "Error 1213 (40001): Deadlock found when trying to get lock"}, 500)
+            return
         what, ids = found
         ids = tuple(urllib.parse.unquote(one) for one in ids)
         problems = [f"query: {name}" for name in query.keys() - what.query()]
@@ -186,7 +191,8 @@ class Handler(BaseHTTPRequestHandler):
         if path == "healthz":
             return {"multi_user": False}
         if path.startswith("pipelines/names/"):
-            named = [one for one in self.server.kept["pipelines"].values() if one["name"] == ids[0]]
+            wanted = (ids[0], query.get("namespace", ""))
+            named = [one for one in self.server.kept["pipelines"].values() if (one["name"], one.get("namespace", "")) == wanted]
             if not named:
                 raise Refusal(NOT_FOUND, f"Failed to get a pipeline with name {ids[0]}: Namespace/Pipeline not found")
             return named[0]
@@ -237,7 +243,8 @@ class Handler(BaseHTTPRequestHandler):
         if len(name) > 255 or (kind in ("runs", "recurringruns") and len(body.get("description", "")) > 255):
             raise Refusal(INTERNAL, "Error 1406: Data too long for column")
         key = {"pipelines": "name", "experiments": "display_name"}.get(kind)
-        if key and any(one[key] == name for one in self.server.kept[kind].values()):
+        same = [one for one in self.server.kept[kind].values() if one.get("namespace") == body.get("namespace")]
+        if key and any(one[key] == name for one in same):
             raise Refusal(EXISTS, f"Failed to create a new one. The name {name} already exist")
         if kind in ("runs", "recurringruns"):
             self._check_job(kind, body)

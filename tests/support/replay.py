@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +87,6 @@ class Tales:
         elif "gone" not in tale.states:
             tale.tell(kind, self._status[key])
 
-    def counts(self) -> dict[Key, int]:
-        return {key: len(tale.told) for key, tale in self.by_object.items()}
-
 
 class Recording:
     """One scenario. Args: quicker: so much shorter are the sleeps of its commands."""
@@ -113,39 +109,45 @@ class Recording:
                 tales.take(line["kind"], line["verb"], line["name"], item["metadata"].get("uid"), item.get("status"))
         return tales
 
-    @cached_property
-    def events(self) -> set[tuple[str, str, str]]:
-        """Those about the job: (type, reason, message without what differs)."""
+    def events(self, kind: str) -> set[tuple[str, str, str]]:
+        """Those about objects of a kind: (type, reason, message without what differs)."""
         found = [line["object"] for line in self.lines if line.get("kind") == "Event"]
-        return {_event(one) for one in found if one["involvedObject"]["kind"] == "PyTorchJob"}
+        return {_event(one) for one in found if one["involvedObject"]["kind"] == kind}
 
 
 def _event(event: Object) -> tuple[str, str, str]:
     return event["type"], event["reason"], re.sub(_UID, "", event["message"])
 
 
-def observed(cluster: Cluster) -> Tales:
-    """What the cluster's objects went through until now."""
-    tales = Tales()
-    with cluster.store.changed:
-        history: list[Change] = list(cluster.store.history)
-    for change in history:
-        if change.kind in _FOLLOWED:
-            item = change.item
-            tales.take(
-                change.kind.kind, change.verb, item["metadata"]["name"], item["metadata"]["uid"], item.get("status") or {}
-            )
-    return tales
+class Observer:
+    """What the objects of a cluster go through."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster, self._tales, self._seen = cluster, Tales(), 0
+
+    def tales(self) -> dict[Key, Tale]:
+        """Until now."""
+        with self._cluster.store.changed:
+            changes: list[Change] = self._cluster.store.history[self._seen :]
+        self._seen += len(changes)
+        for change in changes:
+            if change.kind in _FOLLOWED:
+                item = change.item
+                status = item.get("status") or {}
+                self._tales.take(change.kind.kind, change.verb, item["metadata"]["name"], item["metadata"]["uid"], status)
+        return self._tales.by_object
 
 
-def events(cluster: Cluster) -> set[tuple[str, str, str]]:
-    """Events about PyTorchJobs."""
+def events(cluster: Cluster, kind: str) -> set[tuple[str, str, str]]:
+    """Events about objects of a kind."""
     found = cluster.store.all(kinds.EVENT)
-    return {_event(one) for one in found if one["involvedObject"]["kind"] == "PyTorchJob"}
+    return {_event(one) for one in found if one["involvedObject"]["kind"] == kind}
 
 
 class Player:
     """Sends the requests of a recording, each when what came before it in the recording has come here too.
+
+    A line's `sent` are headers of its own.
 
     Args:
         is_loose: the recorded states of a job need only be among those here, in their order.
@@ -154,6 +156,7 @@ class Player:
 
     def __init__(self, cluster: Cluster, recording: Recording, *, is_loose: bool = False, skipped: Sequence[str] = ()) -> None:
         self._cluster, self._recording, self._is_loose, self._skipped = cluster, recording, is_loose, skipped
+        self._observer = Observer(cluster)
         self._pool = urllib3.PoolManager(retries=False)
 
     def play(self) -> None:
@@ -195,7 +198,8 @@ class Player:
         # A request that has no body in the recording is the manifest, sent again.
         body = line.get("body", self._recording.manifest if line["method"] in ("POST", "PUT") else None)
         type_ = "application/merge-patch+json" if line["method"] == "PATCH" else "application/json"
-        headers = {"Authorization": f"Bearer {self._cluster.admin_token}", "Content-Type": type_}
+        headers = {"Authorization": f"Bearer {self._cluster.admin_token}", "Content-Type": type_, **line.get("sent", {})}
+        headers = {key: value for key, value in headers.items() if value}
         data = body if isinstance(body, str | None) else json.dumps(body)
         answer = self._pool.request(line["method"], self._cluster.url + line["path"], body=data, headers=headers)
         text = answer.data.decode()
@@ -208,7 +212,7 @@ class Player:
         """Until every tale has begun as the recording's has."""
         end = time.monotonic() + seconds
         while True:
-            here = observed(self._cluster).by_object
+            here = self._observer.tales()
             loose = {key for key in wanted.by_object if self._is_loose and key[0] == "PyTorchJob"}
             begins = {key: _among if key in loose else _begins for key in wanted.by_object}
             differing = [key for key, tale in wanted.by_object.items() if key not in here or not begins[key](here[key], tale)]
@@ -241,4 +245,4 @@ def _departs(tale: Tale, wanted: Tale) -> bool:
 def _plain(answer: Any) -> str:
     """A message without what differs from request to request."""
     message = answer.get("message", "") if isinstance(answer, dict) else str(answer)
-    return re.sub(f"{_UID}|json parse error: .*", "", message)
+    return re.sub(f"{_UID}|json parse error: .*|key is not valid: .*", "", message)

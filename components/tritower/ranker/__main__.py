@@ -15,7 +15,7 @@ import torch
 from tritower import child, logs
 from tritower.config import from_dict
 from tritower.errors import TritowerError
-from tritower.ranker import session
+from tritower.ranker import session, step
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.process_group import joined, threads
 from tritower.storage import staging
@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--features", required=True, help="location of the features step's output")
     parser.add_argument("--embeddings", required=True, help="location of the encoder's matrix")
     parser.add_argument("--model", required=True, help="location of the folder to write, by rank 0")
+    parser.add_argument("--scores", default="", help="location for scores of validation and test, by rank 0; none when empty")
     parser.add_argument(
         "--failures", default="", help="location of a folder for the batch of a non-finite loss; default beside --model"
     )
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         inputs = {"features": given.features, "embeddings": given.embeddings}
         with (
             joined(config.launch.device) as group,
-            staging.staged(inputs, {"model": given.model}, node=group.node) as places,
+            staging.staged(inputs, {"model": given.model, "scores": given.scores}, node=group.node) as places,
         ):
             start = time.perf_counter()
             session.train(
@@ -53,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
                 work=places.folder / "rows", failures=given.failures or f"{given.model.rstrip('/')}.failures",
                 config=config, group=group, metrics_file=given.metrics_file,
             )  # fmt: skip
+            if given.scores and not group.rank:
+                step.score_held_out(**{name: places[name] for name in ("features", "embeddings", "model", "scores")})
             logger.info("training done in %.1f s", time.perf_counter() - start)
     except TritowerError as error:
         logger.error("%s: %s", type(error).__name__, error)

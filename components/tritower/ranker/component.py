@@ -15,6 +15,8 @@ def ranker(
     ranker_scores: Output[Dataset],
     ranker_metrics: Output[Metrics],
     config: dict[str, Any] = {},
+    launcher: str = "local",
+    cluster: dict[str, Any] = {},
 ) -> None:
     """Train the triple tower network and score the validation and the test split.
 
@@ -25,15 +27,19 @@ def ranker(
         ranker_scores: scores/validation.parquet and scores/test.parquet.
         ranker_metrics: validation figures, throughput and epochs.
         config: knobs of RankerConfig.
+        launcher: where it trains: local (in this step's pod), or pytorchjob (in pods that read and write the run's store).
+        cluster: settings of ClusterConfig for the latter.
     """
     from tritower import storage
     from tritower.config import from_dict
+    from tritower.jobs import location
     from tritower.ranker import step
     from tritower.ranker.config import RankerConfig
 
     knobs = from_dict(RankerConfig, config)
-    places = {"features": features.path, "embeddings": embeddings.path}
-    figures = step.train(**places, model=ranker_model.path, scores=ranker_scores.path, config=knobs)
+    artifacts = {"features": features, "embeddings": embeddings, "model": ranker_model, "scores": ranker_scores}
+    places = {name: location(artifact, launcher) for name, artifact in artifacts.items()}
+    figures = step.train(**places, config=knobs, launcher=launcher, cluster=cluster)
     for name, value in figures.items():
         ranker_metrics.log_metric(name, value)
     storage.write_json(ranker_metrics.path, figures)

@@ -2,7 +2,11 @@
 
 import json
 import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,9 +54,16 @@ def job(*, features: str, embeddings: str, model: str, config: RankerConfig) -> 
 
 
 def train(
-    *, features: str | Path, embeddings: str | Path, model: str | Path, scores: str | Path, config: RankerConfig
+    *,
+    features: str | Path,
+    embeddings: str | Path,
+    model: str | Path,
+    scores: str | Path,
+    config: RankerConfig,
+    launcher: str = "local",
+    cluster: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train in `config.launch.processes` processes on this machine, then score validation and test.
+    """Train in `config.launch.processes` processes on each node, then score validation and test.
 
     After a failure, the next attempt resumes from the checkpoint.
 
@@ -62,6 +73,9 @@ def train(
         model: model folder to write.
         scores: scores folder to write.
         config: the knobs.
+        launcher: `local`, where the places are paths; another one of `jobs.open_launcher` takes locations in a store, and
+            nothing but the model's figures comes to this machine.
+        cluster: that launcher's settings.
 
     Returns:
         Validation figures, steps, seconds and rows per second.
@@ -70,13 +84,37 @@ def train(
         StepError: a process was killed, or did not start.
         NonFiniteLossError: training diverged; the batch is saved in `<model>.failures`.
     """
+    if launcher != "local":
+        places = {"features": str(features), "embeddings": str(embeddings), "model": str(model)}
+        return _launched(places, str(scores), config, launcher, cluster)
     features, model = Path(features), Path(model)
     with logs.phase(logger, f"train in {config.launch.processes} process(es)"):
         open_launcher().run(job(features=str(features), embeddings=str(embeddings), model=str(model), config=config))
-    splits = [name for name in rows.splits(features) if name in ("validation", "test")]
-    _score(features, Path(embeddings), model, Path(scores), splits)
+    score_held_out(features=features, embeddings=Path(embeddings), model=model, scores=Path(scores))
     metrics: dict[str, float] = storage.read_json(model / "metrics.json")
     return metrics
+
+
+def _launched(
+    places: dict[str, str], scores: str, config: RankerConfig, launcher: str, cluster: Mapping[str, Any] | None
+) -> dict[str, float]:
+    """Train and score where the launcher runs jobs; the processes that start again there go on from a checkpoint."""
+    own = f"{places['model'].rstrip('/')}.checkpoints"
+    config = replace(config, launch=replace(config.launch, checkpoints=config.launch.checkpoints or own))
+    training = job(**places, config=config)
+    open_launcher(launcher, cluster).run(replace(training, outputs={**training.outputs, "scores": scores}))
+    if config.launch.checkpoints == own:
+        storage.remove(own)
+    with tempfile.TemporaryDirectory(prefix="figures-") as scratch:
+        file = storage.fetch(f"{places['model'].rstrip('/')}/metrics.json", Path(scratch) / "metrics.json")
+        metrics: dict[str, float] = storage.read_json(file)
+    return metrics
+
+
+def score_held_out(*, features: Path, embeddings: Path, model: Path, scores: Path) -> int:
+    """Score validation and test with a model that was just trained; returns the number of rows."""
+    splits = [name for name in rows.splits(features) if name in ("validation", "test")]
+    return _score(features, embeddings, model, scores, splits)
 
 
 def score(*, features: str | Path, embeddings: str | Path, model: str | Path, scores: str | Path) -> dict[str, float]:

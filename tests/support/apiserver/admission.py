@@ -4,7 +4,7 @@ import base64
 import re
 from typing import TYPE_CHECKING, Any
 
-from tests.support.apiserver import answers, kinds, quantities
+from tests.support.apiserver import answers, katib_rules, kinds, quantities, trials
 from tests.support.apiserver.kinds import Kind
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def check(cluster: "Cluster", kind: Kind, namespace: str, item: Object, old: Obj
             raise answers.webhook_down(PYTORCHJOB_WEBHOOK, "training-operator", "validate-kubeflow-org-v1-pytorchjob")
         if why := pytorchjob_faults(item):
             raise answers.denied(PYTORCHJOB_WEBHOOK, why[0] if len(why) == 1 else f"[{', '.join(why)}]")
+    if kind is kinds.EXPERIMENT:
+        katib_rules.check(cluster, namespace, item, old)
 
 
 def pytorchjob_faults(job: Object) -> list[str]:
@@ -69,7 +71,7 @@ def pytorchjob_faults(job: Object) -> list[str]:
 def check_pod(cluster: "Cluster", namespace: str, pod: Object) -> None:
     """A pod as the API server takes it: its volumes, the namespace's pod security and its quotas. Raises: Refused: 422, 403."""
     name, spec = pod["metadata"].get("name", ""), pod.get("spec") or {}
-    causes = [] if spec.get("containers") else [("spec.containers", "FieldValueRequired", "Required value")]
+    causes = []
     volumes = {volume["name"] for volume in spec.get("volumes", [])}
     for index, container in enumerate(spec.get("containers", [])):
         for at, mount in enumerate(container.get("volumeMounts", [])):
@@ -127,9 +129,13 @@ def with_data(secret: Object) -> Object:
     return secret | {"type": secret.get("type", "Opaque"), "data": (secret.get("data") or {}) | encoded}
 
 
-def with_defaults(kind: Kind, item: Object) -> Object:
-    """What the server fills in where the object says nothing."""
+def with_defaults(cluster: "Cluster", kind: Kind, namespace: str, item: Object) -> Object:
+    """What the server and the webhooks fill in."""
+    if kind is kinds.EXPERIMENT:
+        return katib_rules.defaulted(item)
     if kind is kinds.POD:
+        if "katib" not in cluster.down:
+            item = trials.injected(cluster, namespace, item)
         defaults = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "serviceAccountName": "default"}
         return item | {"spec": defaults | item["spec"], "status": {"phase": "Pending"}}
     return item

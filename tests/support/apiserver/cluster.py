@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.apiserver import collector, kinds, resources, schema, training
+from tests.support.apiserver import collector, katib, kinds, resources, schema, training
 from tests.support.apiserver.environment import Network
 from tests.support.apiserver.faults import Faults
 from tests.support.apiserver.kinds import Kind
@@ -49,7 +49,9 @@ class Cluster:
         self.images: dict[str, str] = {}
         """Images that cannot be pulled: 'missing', 'denied' or 'unreachable' by name. All others are there."""
         self.down: set[str] = set()
-        """Operators that are down: 'training-operator', 'katib', 'trainer'."""
+        """Operators that are down: 'training-operator', 'katib'."""
+        self.algorithms = {"random", "grid", "tpe", "multivariate-tpe", "cmaes", "sobol", "bayesianoptimization", "hyperband"}
+        """Those that Katib has a suggestion service for; whichever is asked for, values are drawn at random."""
         self.errors: list[BaseException] = []
         """Faults of the server's own; `served` raises the first."""
         self.url = ""
@@ -123,7 +125,12 @@ class Cluster:
 @contextlib.contextmanager
 def served(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with its server and its operators. At the end all of its processes have ended."""
-    operators = [cluster.kubelet.step, training.Operator(cluster).step, lambda: collector.step(cluster)]
+    operators = [
+        cluster.kubelet.step,
+        training.Operator(cluster).step,
+        katib.Operator(cluster).step,
+        lambda: collector.step(cluster),
+    ]
     is_over = threading.Event()
 
     def run() -> None:

@@ -29,6 +29,6 @@ def put(status: Object, type_: str, reason: str, message: str, *, is_true: bool 
         new["lastTransitionTime"] = old["lastTransitionTime"]
     displaced = {type_, {"Running": "Restarting", "Restarting": "Running"}.get(type_, "") if is_true else ""}
     kept = [one for one in conditions if one["type"] not in displaced]
-    if type_ in ("Succeeded", "Failed"):
+    if type_ in ("Succeeded", "Failed", "MetricsUnavailable"):
         kept = [one | {"status": "False"} if one["type"] == "Running" else one for one in kept]
     status["conditions"] = [*kept, new]

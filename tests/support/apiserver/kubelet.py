@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.apiserver import kinds, scheduler
+from tests.support.apiserver import kinds, scheduler, trials
 from tests.support.apiserver.containers import Container
 from tests.support.apiserver.store import now, record
 
@@ -68,14 +68,18 @@ class Runner(threading.Thread):
     def __init__(self, cluster: "Cluster", pod: Object) -> None:
         super().__init__(daemon=True, name=pod["metadata"]["name"])
         self.pod, self.evicted = pod, ""
-        self._cluster, self._store, self._home = cluster, cluster.store, cluster.kubelet.folder / pod["metadata"]["uid"]
-        self._home.mkdir()
+        self._cluster, self._store, self.home = cluster, cluster.store, cluster.kubelet.folder / pod["metadata"]["uid"]
+        self.home.mkdir()
         spec = pod["spec"]
         first = "PodInitializing" if spec.get("initContainers") else "ContainerCreating"
         self.inits = [
-            Container(cluster, pod, one, self._home, waits="PodInitializing") for one in spec.get("initContainers", [])
+            Container(cluster, pod, one, self.home, waits="PodInitializing") for one in spec.get("initContainers", [])
         ]
-        self.containers = [Container(cluster, pod, one, self._home, waits=first) for one in spec["containers"]]
+        own = [one for one in spec["containers"] if one["name"] != trials.COLLECTOR]
+        self.containers = [Container(cluster, pod, one, self.home, waits=first) for one in own]
+        for one in spec["containers"]:
+            if one["name"] == trials.COLLECTOR:
+                self.containers.append(trials.Collector(cluster, pod, one, self.home, waits=first, main=self.containers[0]))
         self._policy = spec["restartPolicy"]
         self._base: Object = {}
 
@@ -168,8 +172,8 @@ class Runner(threading.Thread):
             self._look()
             for container in self.containers:
                 container.step(self._policy)
-            never_ran = any(not container.attempts and "waiting" in container.state for container in self.containers)
-            all_lost = all(not container.attempts for container in self.containers)
+            never_ran = any(not one.attempts and "waiting" in one.state for one in self.containers)
+            all_lost = all(not one.attempts for one in self.containers)
             self._tell("Pending" if never_ran or all_lost else "Running")
             time.sleep(_LOOK_S)
         # The phase follows the containers by a second.
@@ -196,7 +200,7 @@ class Runner(threading.Thread):
         if not self._cluster.kubelet.is_closing:
             time.sleep(0.5 / self._cluster.speed)
         self._store.remove(kinds.POD, self.pod)
-        shutil.rmtree(self._home, ignore_errors=True)
+        shutil.rmtree(self.home, ignore_errors=True)
 
     def _wait(self, condition: Any, end: float | None = None) -> bool:
         """Until the condition holds or `end` (monotonic) has come; never without both."""

@@ -32,6 +32,7 @@ class Attempt:
         self.is_read = threading.Event()
         self.is_oom = False
         self.started = time.time()
+        self.ended: float | None = None
         self.mark, self._memory, self._next_look = family.mark(), memory, 0.0
         whole = {**environment, **self.mark}
         path = shutil.which(command[0], path=whole["PATH"])
@@ -53,6 +54,7 @@ class Attempt:
             if code is not None:
                 self._kill_all()
                 self.is_read.wait(5)
+                self.ended = time.time()
                 self.exit_code = 137 if self.is_oom else code if code >= 0 else 128 - code
         return self.exit_code
 

@@ -36,7 +36,7 @@ class Change:
 class Store:
     """All objects of all kinds under one lock; `changed` is notified of each change.
 
-    What is handed out is a copy; what is written is copied.
+    What is written is copied. What is handed out is a state that stays as it is: not to be changed by whoever reads it.
     """
 
     def __init__(self) -> None:
@@ -45,18 +45,19 @@ class Store:
         self.compacted = 0
         """Watches and lists from before this version are told 410."""
         self.history: list[Change] = []
+        self.events: dict[tuple[str, str, str], str] = {}
+        """Names of events by the uid of what they are about, reason and message."""
         self._kept: dict[Kind, dict[Key, Object]] = {}
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         with self.changed:
-            found = self._kept.get(kind, {}).get((namespace if kind.namespaced else "", name))
-            return copy.deepcopy(found) if found else None
+            return self._kept.get(kind, {}).get((namespace if kind.namespaced else "", name))
 
     def all(self, kind: Kind, namespace: str = "") -> list[Object]:
         """Those of a namespace, or all, sorted as etcd does."""
         with self.changed:
             found = sorted(self._kept.get(kind, {}).items())
-            return [copy.deepcopy(item) for (home, _), item in found if not namespace or home == namespace]
+            return [item for (home, _), item in found if not namespace or home == namespace]
 
     def create(self, kind: Kind, namespace: str, item: Object, *, dry_run: bool = False) -> Object:
         """The object as made: uid, resourceVersion, creationTimestamp, generation. Raises: Refused: 409."""
@@ -74,7 +75,7 @@ class Store:
             meta |= {"namespace": namespace} if kind.namespaced else {}
             if not dry_run:
                 self._write(kind, key, item, "ADDED", None)
-            return copy.deepcopy(item)
+            return item
 
     def update(self, kind: Kind, item: Object, *, dry_run: bool = False) -> Object:
         """The object written anew if it differs. The generation grows with the spec. Raises: Refused: 404, 409."""
@@ -98,12 +99,12 @@ class Store:
             self._write(kind, key, item, "MODIFIED", old)
             if "deletionTimestamp" in meta and not meta.get("finalizers") and kind is not kinds.POD:
                 self._drop(kind, key)
-            return copy.deepcopy(item)
+            return item
 
     def edit(self, kind: Kind, item: Object, change: Callable[[Object], None]) -> Object | None:
         """`change` applied to the newest state of the object with this uid; None where it is gone."""
         with self.changed:
-            newest = self.get(kind, item["metadata"].get("namespace", ""), item["metadata"]["name"])
+            newest = copy.deepcopy(self.get(kind, item["metadata"].get("namespace", ""), item["metadata"]["name"]))
             if newest is None or newest["metadata"]["uid"] != item["metadata"]["uid"]:
                 return None
             change(newest)
@@ -118,7 +119,7 @@ class Store:
         Raises: Refused: 404; 409 for a precondition that does not hold.
         """
         with self.changed:
-            item = self.get(kind, namespace, name)
+            item = copy.deepcopy(self.get(kind, namespace, name))
             if item is None:
                 raise answers.not_found(kind.resource, name)
             meta = item["metadata"]
@@ -183,9 +184,8 @@ class Store:
     def _write(self, kind: Kind, key: Key, item: Object, verb: str, before: Object | None) -> None:
         self.version += 1
         item["metadata"]["resourceVersion"] = str(self.version)
-        kept = copy.deepcopy(item)
-        self._kept.setdefault(kind, {})[key] = kept
-        self.history.append(Change(self.version, kind, verb, kept, before))
+        self._kept.setdefault(kind, {})[key] = item
+        self.history.append(Change(self.version, kind, verb, item, before))
         self.changed.notify_all()
 
     def _drop(self, kind: Kind, key: Key) -> None:
@@ -213,11 +213,12 @@ def record(store: Store, item: Object, reason: str, message: str, *, type_: str 
         "uid": meta["uid"],
     }
     with store.changed:
-        for event in store.all(kinds.EVENT, home):
-            same = event["involvedObject"]["uid"] == meta["uid"] and (event["reason"], event["message"]) == (reason, message)
-            if same:
-                store.update(kinds.EVENT, event | {"count": event["count"] + 1, "lastTimestamp": now()})
-                return
+        name = store.events.get((meta["uid"], reason, message), "")
+        if event := store.get(kinds.EVENT, home, name):
+            store.update(kinds.EVENT, event | {"count": event["count"] + 1, "lastTimestamp": now()})
+            return
         event = {"metadata": {"name": f"{meta['name']}.{time.time_ns():x}"}, "involvedObject": about, "type": type_}
         event |= {"reason": reason, "message": message, "count": 1, "firstTimestamp": now(), "lastTimestamp": now()}
-        store.create(kinds.EVENT, home, event | {"source": {"component": source}, "reportingComponent": source})
+        event |= {"source": {"component": source}, "reportingComponent": source}
+        made = store.create(kinds.EVENT, home, event)
+        store.events[meta["uid"], reason, message] = made["metadata"]["name"]

@@ -237,7 +237,7 @@ class Operator:
         try:
             schema.check(kind, item)
             admission.check(self._cluster, kind, home, item)
-            self._store.create(kind, home, admission.with_defaults(kind, item))
+            self._store.create(kind, home, admission.with_defaults(self._cluster, kind, home, item))
         except answers.Refused as refused:
             record(self._store, job, f"FailedCreate{word}", f"Error creating: {refused}", type_="Warning", source=_SOURCE)
             raise

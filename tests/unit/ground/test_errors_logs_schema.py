@@ -2,8 +2,10 @@
 
 import logging
 import pickle
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -102,6 +104,42 @@ def test_a_failed_phase_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), pytest.raises(KeyError), logs.phase(logging.getLogger("t"), "read"):
         raise KeyError("x")
     assert not caplog.records
+
+
+NOISE = """
+import logging, sys, warnings
+from tritower import logs
+logs.setup()
+logging.getLogger().info("Got executor_input: {...}")
+logging.getLogger("sentence_transformers").info("Loading model")
+logging.getLogger("transformers.models").warning("weights are missing")
+logging.getLogger("tritower.ingest.step").info("read jobs: 5 rows")
+logging.getLogger("tritower.ingest.step").warning("a file is left out")
+for kind in (DeprecationWarning, FutureWarning):
+    warnings.warn("all_gather_into_tensor is deprecated", kind)
+warnings.warn("a value is odd", UserWarning)
+"""
+
+
+def test_a_log_holds_our_lines_and_what_others_warn_of() -> None:
+    done = subprocess.run([sys.executable, "-c", NOISE], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert re.sub(r"\d\d:\d\d:\d\d", "T", done.stderr).splitlines() == [
+        "T WARNING transformers.models: weights are missing",
+        "T INFO read jobs: 5 rows",
+        "T WARNING a file is left out",
+        "<string>:12: UserWarning: a value is odd",
+    ]
+
+
+def test_an_error_ends_a_log_in_a_line_for_each_part() -> None:
+    error = errors.StorageError("no such file\nERROR DataError: forged", where="a.csv", remedy="Check the path.")
+    assert logs.lines(error) == [
+        "ERROR StorageError: no such file\\nERROR DataError: forged",
+        "  where: a.csv",
+        "  remedy: Check the path.",
+    ]
+    assert logs.lines(errors.ConfigError("odd")) == ["ERROR ConfigError: odd"]
 
 
 def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

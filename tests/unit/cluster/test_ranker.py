@@ -1,0 +1,89 @@
+"""The ranker trained by a PyTorchJob of two pods: real torchrun agents between which there is a store and nothing else."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from kfp.dsl import Dataset, Metrics, Model
+from tritower import storage
+from tritower.config import to_dict
+from tritower.ranker.component import ranker
+from tritower.ranker.config import RankerConfig
+
+from tests.support import family
+from tests.support.apiserver import Cluster, kinds
+from tests.support.ranker_log import Log, write_log
+from tests.support.ranker_training import SMALL, same
+from tests.unit.cluster.test_launcher import QUICK, jobs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+CLUSTER = QUICK | {"nodes": 2, "memory": "", "start_timeout_s": 120}
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
+    return write_log(tmp_path_factory.mktemp("log"), requests={"train": 800, "validation": 200, "test": 200})
+
+
+def train(root: str, here: Path, log: Log, config: RankerConfig = SMALL, **more: Any) -> Metrics:
+    """The component as KFP calls it; artifacts under `root`, with paths under `here` where they are remote."""
+    places = {"features": log.features, "embeddings": log.embeddings} if root == str(here) else {}
+    uris = {
+        name: str(places.get(name, f"{root}/{name}")) for name in ("features", "embeddings", "ranker_model", "ranker_scores")
+    }
+    kinds_of = {"ranker_model": Model}
+    artifacts = {name: kinds_of.get(name, Dataset)(uri=uri) for name, uri in uris.items()}
+    here.mkdir(exist_ok=True)
+    metrics = Metrics(uri=str(here / "metrics"))
+    ranker.python_func(**artifacts, ranker_metrics=metrics, config=to_dict(config), **more)
+    return metrics
+
+
+def test_two_pods_learn_what_one_process_learns(cluster: Cluster, s3: str, log: Log, tmp_path: Path) -> None:
+    storage.upload_tree(log.features, f"{s3}/features")
+    storage.upload_tree(log.embeddings, f"{s3}/embeddings")
+    local = train(str(tmp_path / "local"), tmp_path / "local", log)
+    root = s3.replace("s3://", "minio://")
+    launched = train(root, tmp_path / "launched", log, launcher="pytorchjob", cluster=CLUSTER)
+    same(tmp_path / "local" / "ranker_model", storage.fetch(f"{root}/ranker_model", tmp_path / "model"))
+    assert launched.metadata["validation_auc"] == pytest.approx(local.metadata["validation_auc"], abs=1e-3)
+    scores = storage.fetch(f"{root}/ranker_scores", tmp_path / "scores")
+    for split in ("validation", "test"):
+        here, there = (pq.read_table(folder / f"{split}.parquet") for folder in (tmp_path / "local" / "ranker_scores", scores))
+        assert here.column("row").equals(there.column("row"))
+        np.testing.assert_allclose(here.column("score"), there.column("score"), atol=5e-3)
+    (job,) = jobs(cluster)
+    assert job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == 1
+    assert not storage.names(f"{root}/ranker_model.checkpoints")
+    assert not (tmp_path / "launched" / "features").exists()
+
+
+def test_a_killed_worker_comes_back_and_the_training_goes_on(cluster: Cluster, s3: str, log: Log, tmp_path: Path) -> None:
+    storage.upload_tree(log.features, f"{s3}/features")
+    storage.upload_tree(log.embeddings, f"{s3}/embeddings")
+    config = replace(SMALL, launch=replace(SMALL.launch, checkpoint_every_steps=3))
+    killed: list[dict[str, Any]] = []
+
+    def kill() -> None:
+        family.wait_for(
+            lambda: any("slot-1/state.json" in name for name in storage.names(f"{s3}/ranker_model.checkpoints")),
+            "a checkpoint",
+            120,
+        )
+        (worker,) = (pod for pod in cluster.store.all(kinds.POD) if "worker" in pod["metadata"]["name"])
+        cluster.kill(worker["metadata"]["name"], namespace="team")
+        killed.append(worker)
+
+    murderer = threading.Thread(target=kill)
+    murderer.start()
+    train(s3, tmp_path / "launched", log, config=config, launcher="pytorchjob", cluster=CLUSTER)
+    murderer.join()
+    assert killed
+    pods = cluster.store.all(kinds.POD)
+    assert sum(one["restartCount"] for pod in pods for one in pod["status"]["containerStatuses"]) >= 2
+    train(str(tmp_path / "local"), tmp_path / "local", log)
+    same(tmp_path / "local" / "ranker_model", storage.fetch(f"{s3}/ranker_model", tmp_path / "model"))
