@@ -37,7 +37,7 @@ def html(top: pa.Table, counts: Mapping[str, int]) -> str:
             verdict=f"{counts['recommendations']:,} jobs recommended for {counts['searches']:,} searches{without}",
             tone="" if folds else "bad",
             lines=[
-                f"{shown}, with the jobs as ranked. The figure behind a job is the probability of a click at the top of the page."
+                f"{shown}, with the jobs as ranked. The figure behind a job is the probability of a click at the top of a page."
             ],
             sections=[page.Section(title="Searches", blocks=folds or [page.Items(items=[])], is_open=True)],
         )
