@@ -34,16 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compile(given: argparse.Namespace) -> int:
-    from pipelines import compiling
+    from pipelines import catalogue, compiling
 
     if given.check:
         compiling.check_all()
+        catalogue.check()
         print("The compiled pipelines are what the source gives")
     elif given.having or given.lacking:
         for path in compiling.compile_variant("training", options.parts("training", given), given.out):
             print(path)
     else:
-        for path in compiling.compile_all():
+        for path in (*compiling.compile_all(), *catalogue.write()):
             print(path)
     return 0
 
