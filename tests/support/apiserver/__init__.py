@@ -11,7 +11,8 @@ their pod, at the latest with the server. `MASTER_ADDR` and `MASTER_PORT` are a 
 loopback in the process. `limits.memory` is held: what takes more is OOMKilled.
 
 An Experiment's Trials are PyTorchJobs; their metrics are read from the file that the File collector is told of (its folder is a
-volume), or from what the container prints. Values are drawn at random whatever the algorithm. A TrainJob needs a TrainingRuntime.
+volume), or from what the container prints. Values are drawn at random whatever the algorithm. A TrainJob needs its
+TrainingRuntime.
 
 What goes wrong:
 
