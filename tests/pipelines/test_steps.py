@@ -93,7 +93,7 @@ def test_the_best_knobs_reach_the_ranker_and_the_champions_scores_the_evaluation
     scores = found["evaluation"].spec["inputs"]["artifacts"]["scores_champion"]["taskOutputArtifact"]["producerTask"]
     assert document["root"]["dag"]["tasks"][scores]["taskInfo"]["name"] == "champion"
     needed = {name for name, one in document["root"]["inputDefinitions"]["parameters"].items() if not one.get("isOptional")}
-    assert needed == {"data_jobs", "data_impressions", "champion_model", "champion_encoder"}
+    assert needed == {"data_jobs", "data_impressions"}
 
 
 def test_the_gates_answer_is_an_output_of_the_pipeline() -> None:
