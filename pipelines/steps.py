@@ -28,7 +28,7 @@ class Part:
     """Whether the pipeline has it unless told otherwise."""
 
     locations: tuple[str, ...] = ()
-    """Parameters of the pipeline that it needs: locations."""
+    """Parameters of the pipeline that are its alone: locations."""
 
 
 PARTS = {
@@ -86,6 +86,9 @@ class Step:
     opens_store: bool = False
     """Whether it reads locations of the user's, and so needs the object store's address and keys."""
 
+    looks_anew: bool = False
+    """Whether no cache may answer for it: what it does depends on more than its inputs."""
+
     shown: tuple[str, ...] = ()
     """The numbers that are worth a reader's glance, as far as the step reports them."""
 
@@ -116,6 +119,10 @@ def _baseline(name: str, *, table: str = "", about: str = "") -> Step:
 STEPS = {
     step.name: step
     for step in (
+        Step(
+            name="resolve", room="champion", component="resolve", pipelines=("batch",), opens_store=True, looks_anew=True,
+        ),
+        Step(name="fetch", room="champion", component="fetch", pipelines=("batch",), opens_store=True),
         Step(
             name="ingest", room="ingest", component="ingest", pipelines=_BOTH, config="IngestConfig", opens_store=True,
             shown=("impressions_out", "jobs_out", "users_out", "searches", "impressions_refused"),
@@ -165,6 +172,10 @@ STEPS = {
             shown=("searches", "recommendations"),
         ),
         Step(
+            name="champion_resolve", room="champion", component="resolve", part="champion", opens_store=True, looks_anew=True,
+        ),
+        Step(name="champion_fetch", room="champion", component="fetch", part="champion", opens_store=True),
+        Step(
             name="champion_embed", room="encoder", component="embed", part="champion", config="EmbedConfig", table="embed",
             shown=("texts", "dim"),
         ),
@@ -177,6 +188,7 @@ STEPS = {
             name="evaluation", room="evaluation", component="evaluation", config="EvaluationConfig", opens_store=True,
             shown=("auc", "map_at_3", "map_at_3_lift_pct_vs_xgboost", "map_at_3_lift_pct_vs_champion"),
         ),
+        Step(name="record", room="champion", component="record", pipelines=_BOTH, opens_store=True, looks_anew=True),
     )
 }  # fmt: skip
 
@@ -184,6 +196,11 @@ STEPS = {
 def parts_of(pipeline: str) -> frozenset[str]:
     """The parts that a pipeline can have."""
     return frozenset(step.part for step in STEPS.values() if step.part and pipeline in step.pipelines)
+
+
+def with_part(part: str) -> frozenset[str]:
+    """The pipelines that can have a part."""
+    return frozenset(pipeline for step in STEPS.values() if step.part == part for pipeline in step.pipelines)
 
 
 def parts(pipeline: str, having: Iterable[str] = (), lacking: Iterable[str] = ()) -> frozenset[str]:

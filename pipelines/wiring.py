@@ -37,6 +37,8 @@ class Wiring:
         task = component(**knobs | inputs)
         if "_" in step.name:  # KFP's own names have hyphens
             task.set_display_name(step.name)
+        if step.looks_anew:
+            task.set_caching_options(enable_caching=False)
         return opens_store(task) if step.opens_store else task
 
     def nest(self, name: str, **inputs: Any) -> dsl.PipelineTask:
@@ -66,8 +68,8 @@ def pipeline(
 
     Args:
         name: the pipeline's, as the registry calls it.
-        wire: takes a `Wiring`, then the pipeline's own parameters; its docstring describes these. The locations of a part have
-            defaults there, which are dropped: a pipeline with that part needs them.
+        wire: takes a `Wiring`, then the pipeline's own parameters; its docstring describes these. The locations of a part that
+            is left out are dropped.
         parts: the parts to wire.
         nested: name -> function that wires a pipeline to nest; like `wire`.
     """
@@ -109,9 +111,9 @@ def _signature(
     _, *own = found.parameters.values()
     needed, optional = [], []
     for parameter in own:
-        if of_parts.get(parameter.name) in parts or parameter.default is inspect.Parameter.empty:
-            needed.append(parameter.replace(default=inspect.Parameter.empty))
-        elif parameter.name not in of_parts:
+        if parameter.default is inspect.Parameter.empty:
+            needed.append(parameter)
+        elif of_parts.get(parameter.name) in {None, *parts} or name not in steps.with_part(of_parts[parameter.name]):
             optional.append(parameter)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for step in tables.values():

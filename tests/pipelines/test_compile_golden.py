@@ -45,7 +45,7 @@ def test_no_step_installs_anything_and_vertex_gets_one_document(path: Path) -> N
 def test_only_steps_that_read_the_users_places_get_the_stores_keys() -> None:
     _, platform = yaml.safe_load_all(compiling.yaml_path("training").read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert executors.keys() == {"exec-ingest", "exec-evaluation", "exec-features", "exec-candidate-features"}
+    assert executors.keys() == {"exec-ingest", "exec-evaluation", "exec-features", "exec-candidate-features", "exec-record"}
     for executor in executors.values():
         (secret,) = executor["secretAsEnv"]
         assert secret["secretName"] == "tritower-store" and secret["optional"] is True
@@ -88,10 +88,14 @@ def test_engine_and_state_are_parameters_that_reach_the_steps(name: str) -> None
     assert (parameters["engine"]["defaultValue"], parameters["data_state"]["defaultValue"]) == ("duckdb", "")
     taken = {
         parameter: {task.name for task in graph.steps(document) if task.parameters.get(taken_as) == parameter}
-        for parameter, taken_as in (("engine", "engine"), ("data_state", "previous_state"))
+        for parameter, taken_as in (("engine", "engine"), ("data_state", "previous_state" if name == "training" else "state"))
     }
     rows = {"candidate-features", *(["features"] if name == "training" else [])}
-    assert taken == {"engine": {"ingest"} | rows, "data_state": rows}
+    # In batch the pointer names the state where none is given.
+    assert taken == {"engine": {"ingest"} | rows, "data_state": rows if name == "training" else {"resolve"}}
+    if name == "batch":
+        nested = document["root"]["dag"]["tasks"]["recommendations"]["inputs"]["parameters"]["data_state"]
+        assert nested["taskOutputParameter"] == {"outputParameterKey": "state", "producerTask": "resolve"}
 
 
 def core() -> Iterator[importlib.metadata.Distribution]:

@@ -62,10 +62,10 @@ def compiled(name: str, parts: frozenset[str], folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "parts", "most"),
     [
-        ("training", steps.parts("training"), Shape(boxes=10, nodes=33, layers=12, widest=7, parameters=26, settings=11)),
-        ("training", ALL, Shape(boxes=16, nodes=48, layers=13, widest=8, parameters=29, settings=12)),
-        ("training", frozenset(), Shape(boxes=9, nodes=29, layers=12, widest=6, parameters=24, settings=9)),
-        ("batch", steps.parts("batch"), Shape(boxes=8, nodes=19, layers=8, widest=5, parameters=18, settings=6)),
+        ("training", steps.parts("training"), Shape(boxes=10, nodes=32, layers=13, widest=7, parameters=26, settings=11)),
+        ("training", ALL, Shape(boxes=16, nodes=47, layers=14, widest=8, parameters=29, settings=12)),
+        ("training", frozenset(), Shape(boxes=9, nodes=28, layers=13, widest=6, parameters=24, settings=9)),
+        ("batch", steps.parts("batch"), Shape(boxes=8, nodes=17, layers=8, widest=5, parameters=18, settings=6)),
     ],
 )
 def test_a_pipeline_is_taken_in_at_a_glance(name: str, parts: frozenset[str], most: Shape, tmp_path: Path) -> None:
@@ -77,12 +77,14 @@ def test_a_pipeline_is_taken_in_at_a_glance(name: str, parts: frozenset[str], mo
 @pytest.mark.parametrize("name", ["training", "batch"])
 @pytest.mark.parametrize("parts", [frozenset(), ALL])
 def test_the_form_asks_for_what_is_needed_first(name: str, parts: frozenset[str], tmp_path: Path) -> None:
-    """The page sorts parameters by name, required or not."""
+    """The page sorts parameters by name, required or not. Only the model in use, one group of three at most, comes before."""
     parameters = compiled(name, parts & steps.parts_of(name), tmp_path)["root"]["inputDefinitions"]["parameters"]
     given = [one for one in sorted(parameters) if not one.startswith("settings_")]
     assert given + sorted(set(parameters) - set(given)) == sorted(parameters), "settings are not last"
     needed = [one for one in given if not parameters[one].get("isOptional")]
-    assert given[: len(needed)] == needed, f"{needed} are needed; the form begins with {given[: len(needed)]}"
+    before = given[: given.index(needed[-1]) + 1]
+    loose = [one for one in before if one not in needed and not one.startswith("champion")]
+    assert needed and not loose, f"{needed} are needed; the form begins with {before}"
     assert all(parameters[one]["parameterType"] == "STRUCT" for one in set(parameters) - set(given))
 
 
