@@ -54,6 +54,8 @@ class Cluster:
         """Those that Katib has a suggestion service for; whichever is asked for, values are drawn at random."""
         self.errors: list[BaseException] = []
         """Faults of the server's own; `served` raises the first."""
+        self.rounds = 0
+        """How often the operators have looked at everything."""
         self.url = ""
         self.kubelet = Kubelet(self)
         labels = namespaces if isinstance(namespaces, Mapping) else {name: {} for name in namespaces}
@@ -135,6 +137,7 @@ def served(cluster: Cluster) -> Iterator[Cluster]:
             try:
                 for step in operators:
                     step()
+                cluster.rounds += 1
             except BaseException as error:
                 cluster.errors.append(error)
                 return

@@ -88,9 +88,11 @@ def test_the_whole_set_restarts_and_then_fails(cluster: Cluster, api: Any) -> No
 
 
 def test_a_pod_that_ends_with_0_as_it_is_deleted_counts_as_success(cluster: Cluster, api: Any) -> None:
-    custom = launch(api, "short", shell("trap 'exit 0' TERM; sleep 60 & wait $!"), nodes=1, policy="OnFailure")
+    custom = launch(api, "short", shell("trap 'exit 0' TERM; echo start; sleep 60 & wait $!"), nodes=1, policy="OnFailure")
+    core = client.CoreV1Api(api())
     (pod,) = until(lambda: [one for one in pods(api) if one.status.phase == "Running"])
-    client.CoreV1Api(api()).delete_namespaced_pod(pod.metadata.name, "team")
+    until(lambda: core.read_namespaced_pod_log(pod.metadata.name, "team"))
+    core.delete_namespaced_pod(pod.metadata.name, "team")
     until(lambda: condition(custom, "short", "Complete"))
 
 
