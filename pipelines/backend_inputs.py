@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from tritower.errors import ArtifactError, ConfigError, TritowerError
 
-from pipelines import names
+from pipelines import graph, names
 
 _OPTION = "--executor_input"
 _LOGS = "executor-logs"
@@ -56,7 +55,7 @@ def check_arguments(pipeline: Path, arguments: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: there is no such parameter, one is missing, or a value has another type.
     """
-    check(_specification(pipeline), arguments, where=pipeline.name)
+    check(graph.document(pipeline), arguments, where=pipeline.name)
 
 
 def check(specification: Mapping[str, Any], arguments: Mapping[str, Any], *, where: str) -> None:
@@ -86,7 +85,7 @@ def steps(pipeline: Path, failures: list[TritowerError]) -> Iterator[None]:
 
     handlers: list[Any] = [subprocess_task_handler.SubprocessTaskHandler, docker_task_handler.DockerTaskHandler]
     originals = [handler.run for handler in handlers]
-    components, numbers = _specification(pipeline)["components"], dict[str, int]()
+    components, numbers = graph.document(pipeline)["components"], dict[str, int]()
     for handler, original in zip(handlers, originals, strict=True):
         handler.run = _exchanged(original, components, numbers, failures)
     try:
@@ -233,8 +232,3 @@ def _mismatches(values: Mapping[str, Any], declared: Mapping[str, Any]) -> Itera
             continue
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             yield f"parameter {name!r} is to be {wanted}, not {type(value).__name__}"
-
-
-def _specification(pipeline: Path) -> dict[str, Any]:
-    document: dict[str, Any] = next(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
-    return document

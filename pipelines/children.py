@@ -34,6 +34,23 @@ def steps(failures: list[TritowerError]) -> Iterator[None]:
         subprocess_task_handler.run_local_subprocess = original
 
 
+@contextlib.contextmanager
+def in_turn() -> Iterator[None]:
+    """While the block runs, `kfp.local` runs a pipeline that holds others as it runs any: up to the first step that fails.
+
+    For these it has another loop, which goes on with whatever does not hang on the failed step, and puts the artifacts of
+    a nested pipeline elsewhere.
+    """
+    from kfp.local.orchestrator import dag_orchestrator, enhanced_dag_orchestrator
+
+    original = enhanced_dag_orchestrator.run_enhanced_dag
+    enhanced_dag_orchestrator.run_enhanced_dag = dag_orchestrator.run_dag
+    try:
+        yield
+    finally:
+        enhanced_dag_orchestrator.run_enhanced_dag = original
+
+
 def run(full_command: list[str], env_vars: dict[str, str] | None = None, *, failures: list[TritowerError]) -> int:
     """Run a step's command to its end, its log on standard output; the exit status."""
     command, pipe = processes.program(*under_child(full_command)), subprocess.PIPE

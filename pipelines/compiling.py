@@ -12,12 +12,17 @@ from kfp import compiler, dsl
 from tritower import storage
 from tritower.errors import ArtifactError
 
-from pipelines import batch, steps, training, wiring
+from pipelines import batch, graph, nested, steps, training, wiring
 from pipelines.flavours import FLAVOURS, Flavour, compiling_for
 
 COMPILED = Path(__file__).parent / "compiled"
 WIRED: dict[str, Callable[..., Any]] = {"training": training.training, "batch": batch.batch}
 """Pipeline name -> the function that wires it."""
+NESTED: dict[str, dict[str, Callable[..., Any]]] = {
+    "training": {"baselines": nested.baselines, "recommendations": nested.ranked_jobs},
+    "batch": {"recommendations": nested.recommendations},
+}
+"""Pipeline name -> name of a pipeline in it -> the function that wires that."""
 _NEUTRAL_IMAGE = "tritower"
 _BASE = re.compile(r"\bbase(?=:[^:/]*$)")
 _DEFAULT = re.compile(r"(?<=dict )\[Default: (\{.+\})\](?=\n)")
@@ -39,10 +44,10 @@ def compile_all(folder: Path = COMPILED) -> list[Path]:
 
 def compile_one(path: Path, name: str, parts: frozenset[str], flavour: Flavour = "kfp") -> Path:
     """Write a pipeline with these parts to a file; it keeps its name, so that a backend's cache serves all variants."""
-    wired = wiring.pipeline(name, WIRED[name], parts)
     with tempfile.TemporaryDirectory() as scratch:
         compiled = Path(scratch) / path.name
         with compiling_for(flavour):
+            wired = wiring.pipeline(name, WIRED[name], parts, NESTED[name])
             compiler.Compiler().compile(dsl.pipeline(wired, name=name), str(compiled))
         text = _DEFAULT.sub(_in_order, compiled.read_text(encoding="utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +98,7 @@ def for_engine(path: Path, engine: str, folder: Path) -> Path:
     documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     executors = documents[0]["deploymentSpec"]["executors"]
     for component in documents[0]["components"].values():
-        if "engine" in component.get("inputDefinitions", {}).get("parameters", {}):
+        if "executorLabel" in component and "engine" in component.get("inputDefinitions", {}).get("parameters", {}):
             container = executors[component["executorLabel"]]["container"]
             container["image"] = _BASE.sub("spark", container["image"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,15 +140,11 @@ def check_importers(path: Path) -> None:
     Raises:
         ArtifactError: an importer has one.
     """
-    document = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
-    components, executors = document["components"], document["deploymentSpec"]["executors"]
-    dags = [document["root"], *components.values()]
-    for name, task in ((name, task) for part in dags for name, task in part.get("dag", {}).get("tasks", {}).items()):
-        label = components[task["componentRef"]["name"]].get("executorLabel", "")
-        shown = task["taskInfo"]["name"]
-        if "importer" in executors.get(label, {}) and shown != name:
+    for task in graph.tasks(graph.document(path)):
+        shown = task.spec["taskInfo"]["name"]
+        if task.kind == "importer" and shown != task.name:
             raise ArtifactError(
-                f"the importer {name!r} has the display name {shown!r}; on a backend no step finds what it imports",
+                f"the importer {task.name!r} has the display name {shown!r}; on a backend no step finds what it imports",
                 where=str(path),
                 remedy="Leave out `set_display_name` on importers.",
             )
@@ -162,4 +163,4 @@ def canonical(path: Path) -> list[Any]:
 
 def _neutral(image: str) -> str:
     """`registry/path/base:tag` as `tritower/base`: which image it is stays part of the comparison."""
-    return f"{_NEUTRAL_IMAGE}/{image.rsplit('/', 1)[-1].split(':')[0]}"
+    return f"{_NEUTRAL_IMAGE}/{image.partition('@')[0].rsplit('/', 1)[-1].split(':')[0]}"

@@ -59,6 +59,15 @@ def _binds(paths: Iterable[Path]) -> list[Any]:
     return [Mount(target=str(path), source=str(path), type="bind", read_only=True) for path in sorted(set(paths))]
 
 
+def writable(folders: Iterable[Path]) -> list[Any]:
+    """Mounts of folders that steps write to, at their own paths; made where there are none."""
+    from docker.types import Mount
+
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    return [Mount(target=str(folder), source=str(folder), type="bind") for folder in folders]
+
+
 def user_names(folder: Path) -> Any:
     """Mount an /etc/passwd, kept in `folder`, that names the user of the containers: Spark does not start without a name."""
     from docker.types import Mount

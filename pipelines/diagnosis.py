@@ -14,6 +14,8 @@ from typing import Any
 
 from tritower.errors import JobFailed, TritowerError
 
+from pipelines import graph
+
 ENDED = ("SUCCEEDED", "FAILED", "TERMINATED", "CANCELED", "SKIPPED")
 _ROOT, _EXECUTOR, _DRIVER = "root", "executor", "-driver"
 _ATTEMPT = re.compile(r"\((\d+)\)$")
@@ -205,16 +207,7 @@ def _steps(run: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Task name -> (name to show; step, importer or dag), from the run's own compiled pipeline."""
     given = run.get("pipeline_spec") or {}
     spec = given.get("pipeline_spec", given)
-    components = spec.get("components", {})
-    executors = spec.get("deploymentSpec", {}).get("executors", {})
-    found = {}
-    for part in [spec.get("root", {}), *components.values()]:
-        for name, task in part.get("dag", {}).get("tasks", {}).items():
-            component = components.get(task.get("componentRef", {}).get("name", ""), {})
-            executor = executors.get(component.get("executorLabel", ""), {})
-            kind = "dag" if "dag" in component else "importer" if "importer" in executor else "step"
-            found[name] = (task.get("taskInfo", {}).get("name", name).replace("-", "_"), kind)
-    return found
+    return {task.name: (task.shown, task.kind) for task in graph.tasks(spec)}
 
 
 def _plain(name: str) -> str:

@@ -26,11 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
 from tritower.errors import StepError, StorageError, TritowerError, of_system
 from tritower.storage import atomic
 
-from pipelines import backend_inputs, children, kernels, staged
+from pipelines import backend_inputs, children, graph, kernels, staged
 from pipelines.containers import honest_exit_codes
 from pipelines.version import step_versions
 
@@ -166,6 +165,7 @@ def _world(
     with contextlib.ExitStack() as stack:
         stack.enter_context(honest_exit_codes(failures))
         stack.enter_context(children.steps(failures))
+        stack.enter_context(children.in_turn())
         # What is entered last is called first: a backend's input is made before `staged` moves its locations.
         if store:
             stack.enter_context(staged.steps(store, artifacts))
@@ -316,9 +316,5 @@ def _prepare(root: Path) -> None:
 
 
 def tasks(pipeline: Path) -> dict[str, tuple[str, str]]:
-    """Task name -> (component name as kfp.local logs it, name to show) of a compiled pipeline."""
-    spec = next(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
-    return {
-        name: (task["componentRef"]["name"].removeprefix("comp-"), task["taskInfo"]["name"].replace("-", "_"))
-        for name, task in spec["root"]["dag"]["tasks"].items()
-    }
+    """Task name -> (component name as kfp.local logs it, name to show) of a compiled pipeline, of those nested in it too."""
+    return {task.name: (task.component, task.shown) for task in graph.steps(graph.document(pipeline))}

@@ -63,11 +63,14 @@ def _publish(given: argparse.Namespace) -> int:
 
 
 def _submit(given: argparse.Namespace) -> int:
-    from pipelines import submission
+    from pipelines import running, submission
 
     url = webhook.address(given.webhook)
     locations, file = _checked_locations(given)
-    data_version, remark = submission.version(locations, given.data_version)
+    read = {
+        name: place for name, place in locations.items() if name != running.POINTER
+    }  # the pointer is read by the run itself
+    data_version, remark = submission.version(read, given.data_version)
     api = _api(given)
     version = _version(api, given, file)
     name = given.name or f"{version.pipeline} {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M}, data {data_version}"
@@ -174,13 +177,12 @@ def _about(api: Api, pipeline: str, version: versions.Version, locations: dict[s
 
 
 def _checked_locations(given: argparse.Namespace) -> tuple[dict[str, str], Path]:
-    """The locations of a run on a backend and the compiled pipeline; doubts about locations go to standard error."""
+    """The locations of a run on a backend, as far as its pods can open them, and the compiled pipeline."""
     from pipelines import submission
 
-    locations, file = options.locations(given), options.compiled(given)
-    for doubt in submission.check_locations(file, locations):
-        print(f"warning: {doubt}", file=sys.stderr)
-    return locations, file
+    locations = options.locations(given)
+    submission.check_locations(locations)
+    return locations, options.compiled(given)
 
 
 def _api(given: argparse.Namespace) -> Api:

@@ -13,6 +13,7 @@ _LOCATIONS = (
     ("--impressions --data-impressions", "jobs shown for searches, and clicks", True),
     ("--users --data-users", "what is known of users", False),
     ("--truth --data-truth", "true probabilities of a simulated log (training)", False),
+    ("--champion", "root of the pointer: the model in use and its state; batch and training move it when they succeed", False),
     ("--model --champion-model", "the ranker in use: batch ranks with it, the gate of training compares with it", False),
     ("--encoder --champion-encoder", "the text encoder that it was trained with", False),
     ("--previous-state --data-state", "the state that an earlier run handed back, to continue from", False),
@@ -59,10 +60,11 @@ def locations(given: argparse.Namespace) -> dict[str, str]:
     wanted = [name for name in running.PLANS[given.pipeline].locations if name not in left_out]
     found = {parameter: getattr(given, parameter) for parameter in wanted}
     for parameter in ("champion_model", "champion_encoder"):
-        if found.get(parameter) == "":
+        if found.get(parameter) == "" and not given.champion:
             problem = f"the pipeline {given.pipeline} needs a {parameter.replace('_', ' ')}"
             where = f"--{parameter.replace('_', '-')}"
-            raise ConfigError(problem, where=where, remedy="Give the one that a training run made.")
+            remedy = "Give the one that a training run made, or --champion, the root of the pointer to it."
+            raise ConfigError(problem, where=where, remedy=remedy)
     return found
 
 
@@ -71,10 +73,9 @@ def add_data(command: argparse.ArgumentParser) -> None:
     command.add_argument("--pipeline", choices=("training", "batch"), default="training", help="which (training)")
     for option, text, is_needed in _LOCATIONS:
         # Each has the name of its parameter as well.
-        former, parameter = option.split()
-        command.add_argument(
-            former, parameter, required=is_needed, default="", metavar="WHERE", dest=parameter[2:].replace("-", "_"), help=text
-        )
+        spellings = option.split()
+        name = spellings[-1][2:].replace("-", "_")
+        command.add_argument(*spellings, required=is_needed, default="", metavar="WHERE", dest=name, help=text)
     command.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="of ingest and features (duckdb)")
     add_parts(command)
     add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")

@@ -28,10 +28,12 @@ class Plan:
     results: Mapping[str, str]
 
 
-_DATA = ("data_jobs", "data_impressions", "data_users")
+POINTER = "champion"
+"""Parameter of both pipelines: the root of the pointer, which each run reads anew and moves."""
+_DATA, _CHAMPION = ("data_jobs", "data_impressions", "data_users"), (POINTER, "champion_model", "champion_encoder")
 PLANS = {
     "training": Plan(
-        locations=(*_DATA, "data_truth", "data_state", "champion_model", "champion_encoder"),
+        locations=(*_DATA, "data_truth", "data_state", *_CHAMPION),
         results={
             "metrics": "metrics.json",
             "report": "report.html",
@@ -42,7 +44,7 @@ PLANS = {
         },
     ),
     "batch": Plan(
-        locations=(*_DATA, "champion_model", "champion_encoder", "data_state"),
+        locations=(*_DATA, "data_state", *_CHAMPION),
         results={"recommendations": "recommendations.parquet", "state": "state"},
     ),
 }
@@ -157,8 +159,9 @@ def arguments(
     changed = [table for table in tables if table in own or table in chosen]
     values = knobs.arguments({table: {**own.get(table, {}), **chosen.get(table, {})} for table in changed})
     if version is None:
-        # The cache of a run here knows the content behind a champion's locations: no reason to read the log again for it.
-        optional = {place for part in steps.parts_of(name) for place in steps.PARTS[part].locations}
+        # The cache of a run here knows the content behind a champion's locations: no reason to read the log again for it. The
+        # pointer is read anew by every run.
+        optional = {POINTER, *(place for part in steps.parts_of(name) for place in steps.PARTS[part].locations)}
         version = data_version(*(locations.get(place, "") for place in PLANS[name].locations if place not in optional))
     return {**locations, "data_version": version, "engine": engine, **values}
 
@@ -173,7 +176,10 @@ def _container_arguments(
 ) -> dict[str, Any]:
     """How containers run: what they read is mounted, and they have no network unless the root is in a store."""
     mounts = [containers.user_names(here)] if engine == "spark" else []
-    read_only = [Path(location) for location in locations.values() if location and "://" not in location]
+    read = {name: Path(location) for name, location in locations.items() if location and "://" not in location}
+    written = {read.pop(POINTER)} if POINTER in read else set()
+    mounts += containers.writable(written)
+    read_only = read.values()
     found = containers.runner_arguments(read_only=read_only, gpus=gpus)
     more = staged.container_arguments(store, network) if store else {"mounts": []}
     return found | more | {"mounts": [*found["mounts"], *more["mounts"], *mounts]}

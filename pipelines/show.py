@@ -93,7 +93,7 @@ def value(number: Any) -> str:
 def results(metrics: Mapping[str, Any]) -> str:
     """The verdict, what a reader must know, every slice's table: each ranker's figures, the model's lifts with intervals."""
     gate = metrics.get("gate")
-    parts = [f"Gate: {gate['word']}. {printable(gate['reasons'][0])}."] if gate else []
+    parts = [f"Gate: {gate['word']}. {printable(gate['reasons'][0])}"] if gate else []
     parts += [f"WARNING: {printable(line)}" for line in metrics.get("warnings", ())]
     parts += [f"Note: {printable(line)}" for line in metrics.get("notes", ())]
     for name, title in _SLICES.items():

@@ -2,7 +2,7 @@
 
 What follows from an entry: the pipeline's parameter `settings_<table>` and its description, the table of presets and `--set`,
 the name in logs and in a backend's pages, which steps get the object store's keys, and the numbers shown when a step has ended.
-A new step is an entry here and a line where it is wired (`training.py`, `batch.py`).
+A new step is an entry here and a line where it is wired (`training.py`, `batch.py`, `nested.py`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ class Part:
     """Whether the pipeline has it unless told otherwise."""
 
     locations: tuple[str, ...] = ()
-    """Parameters of the pipeline that it needs: locations."""
+    """Parameters of the pipeline that are its alone: locations."""
 
 
 PARTS = {
@@ -65,11 +65,17 @@ class Step:
     part: str = ""
     """The part of `PARTS` that it belongs to; empty where it is always there."""
 
+    within: str = ""
+    """The nested pipeline that it is in; empty where it is a box of its own."""
+
     config: str = ""
     """The class of its knobs in `tritower.<room>.config`; empty where it has none."""
 
     table: str = ""
     """The table of its knobs in presets, which steps may share; empty for the step's name."""
+
+    plain: Mapping[str, str] = field(default_factory=dict)
+    """Parameter of the pipeline and of the component -> the knob that it is, for knobs that people turn."""
 
     about: str = ""
     """What a reader must know of the knobs, after the name of their class."""
@@ -79,6 +85,9 @@ class Step:
 
     opens_store: bool = False
     """Whether it reads locations of the user's, and so needs the object store's address and keys."""
+
+    looks_anew: bool = False
+    """Whether no cache may answer for it: what it does depends on more than its inputs."""
 
     shown: tuple[str, ...] = ()
     """The numbers that are worth a reader's glance, as far as the step reports them."""
@@ -90,6 +99,7 @@ class Step:
 
 
 _BOTH = ("training", "batch")
+_BEST = "recommendations"
 
 
 def _baseline(name: str, *, table: str = "", about: str = "") -> Step:
@@ -98,6 +108,7 @@ def _baseline(name: str, *, table: str = "", about: str = "") -> Step:
         room="baseline",
         component="baseline",
         part="baselines",
+        within="baselines",
         config="BaselineConfig",
         table=table,
         about=about,
@@ -109,6 +120,10 @@ STEPS = {
     step.name: step
     for step in (
         Step(
+            name="resolve", room="champion", component="resolve", pipelines=("batch",), opens_store=True, looks_anew=True,
+        ),
+        Step(name="fetch", room="champion", component="fetch", pipelines=("batch",), opens_store=True),
+        Step(
             name="ingest", room="ingest", component="ingest", pipelines=_BOTH, config="IngestConfig", opens_store=True,
             shown=("impressions_out", "jobs_out", "users_out", "searches", "impressions_refused"),
         ),
@@ -118,6 +133,7 @@ STEPS = {
         ),
         Step(
             name="finetune", room="encoder", component="finetune", config="FinetuneConfig",
+            plain={"finetune_epochs": "epochs", "finetune_max_clicks": "max_clicks"},
             about="; `epochs` 0 keeps the base model",
             shown=("accepted_tuned_encoder", "train_clicks", "auc_shown_jobs_before", "auc_shown_jobs_after"),
         ),
@@ -134,24 +150,31 @@ STEPS = {
         ),
         Step(
             name="ranker", room="ranker", component="ranker", config="RankerConfig",
+            plain={"ranker_epochs": "training.epochs", "ranker_members": "training.members"},
             shown=("validation_auc", "epochs_of_first_network", "rows_per_second"),
         ),
         _baseline("baseline", about=", for the first two baselines"),
         _baseline("baseline_cos", table="baseline"),
         _baseline("baseline_full", about=", for the strongest baseline, which takes several times as long"),
         Step(
-            name="candidates", room="recommend", component="candidates", pipelines=_BOTH, config="CandidatesConfig",
-            preset={"batch": {"split": "all", "latest_per_user": True, "answer_at": "end"}}, shown=("searches", "candidates"),
+            name="candidates", room="recommend", component="candidates", pipelines=_BOTH, within=_BEST,
+            config="CandidatesConfig", shown=("searches", "candidates"),
+            preset={"batch": {"split": "all", "latest_per_user": True, "answer_at": "end"}},
         ),
         Step(
-            name="candidate_features", room="features", component="features", pipelines=_BOTH, config="FeaturesConfig",
-            table="features", opens_store=True, shown=("rows",),
+            name="candidate_features", room="features", component="features", pipelines=_BOTH, within=_BEST,
+            config="FeaturesConfig", table="features", opens_store=True, shown=("rows",),
         ),
-        Step(name="score", room="ranker", component="score", pipelines=_BOTH),
+        Step(name="score", room="ranker", component="score", pipelines=_BOTH, within=_BEST),
         Step(
-            name="recommend", room="recommend", component="recommend", pipelines=_BOTH, config="RecommendConfig",
+            name="recommend", room="recommend", component="recommend", pipelines=_BOTH, within=_BEST, config="RecommendConfig",
+            plain={"recommend_top_k": "top_k"},
             shown=("searches", "recommendations"),
         ),
+        Step(
+            name="champion_resolve", room="champion", component="resolve", part="champion", opens_store=True, looks_anew=True,
+        ),
+        Step(name="champion_fetch", room="champion", component="fetch", part="champion", opens_store=True),
         Step(
             name="champion_embed", room="encoder", component="embed", part="champion", config="EmbedConfig", table="embed",
             shown=("texts", "dim"),
@@ -165,6 +188,7 @@ STEPS = {
             name="evaluation", room="evaluation", component="evaluation", config="EvaluationConfig", opens_store=True,
             shown=("auc", "map_at_3", "map_at_3_lift_pct_vs_xgboost", "map_at_3_lift_pct_vs_champion"),
         ),
+        Step(name="record", room="champion", component="record", pipelines=_BOTH, opens_store=True, looks_anew=True),
     )
 }  # fmt: skip
 
@@ -172,6 +196,11 @@ STEPS = {
 def parts_of(pipeline: str) -> frozenset[str]:
     """The parts that a pipeline can have."""
     return frozenset(step.part for step in STEPS.values() if step.part and pipeline in step.pipelines)
+
+
+def with_part(part: str) -> frozenset[str]:
+    """The pipelines that can have a part."""
+    return frozenset(pipeline for step in STEPS.values() if step.part == part for pipeline in step.pipelines)
 
 
 def parts(pipeline: str, having: Iterable[str] = (), lacking: Iterable[str] = ()) -> frozenset[str]:

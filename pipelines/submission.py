@@ -5,10 +5,7 @@ Nothing here needs the keys of a store: those are the backend's.
 
 import datetime as dt
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-import yaml
 from tritower import storage
 from tritower.errors import ConfigError, CredentialsError, StorageError
 from tritower.storage import remote
@@ -18,19 +15,16 @@ from pipelines.version import data_version
 _MOST_CHARACTERS = 200
 
 
-def check_locations(pipeline: Path, locations: Mapping[str, str]) -> list[str]:
-    """Check that a backend's pods can open the locations, as far as it can be known from here; what remains doubtful, in words.
+def check_locations(locations: Mapping[str, str]) -> None:
+    """Check that a backend's pods can open the locations, as far as it can be known from here.
 
     Args:
-        pipeline: the compiled pipeline.
         locations: parameter -> location; empty where there is none.
 
     Raises:
-        ConfigError: a location is on this machine, or an importer cannot take it.
+        ConfigError: a location is on this machine.
         StorageError: an unknown scheme.
     """
-    imported = _imported(pipeline)
-    doubts = []
     for parameter, location in locations.items():
         if not location:
             continue
@@ -38,15 +32,6 @@ def check_locations(pipeline: Path, locations: Mapping[str, str]) -> list[str]:
         if storage.is_local(location):
             problem = "a pod of the backend cannot open a path of this machine"
             raise ConfigError(problem, where=where, remedy="Upload it, and give its s3://, minio:// or gs:// location.")
-        if parameter in imported and not location.partition("://")[2].strip("/").partition("/")[2]:
-            problem = "a whole bucket cannot be imported"
-            raise ConfigError(problem, where=where, remedy="Give the folder that the training run wrote, as bucket/path.")
-        if parameter in imported and storage.Location.parse(location).scheme == "s3":
-            doubts.append(
-                f"{where}: the backend imports it only where its ConfigMap kfp-launcher names a provider for s3 (else: 'Invalid"
-                " region'). What a run wrote into the backend's own store is at minio://, as the artifact's page says."
-            )
-    return doubts
 
 
 def version(locations: Mapping[str, str], given: str = "") -> tuple[str, str]:
@@ -103,16 +88,3 @@ def _check_remote(location: str) -> None:
     except StorageError as error:
         raise _NoWay(error.problem, where=error.where, remedy=error.remedy) from None
     storage.list_files(location)
-
-
-def _imported(pipeline: Path) -> set[str]:
-    """The pipeline parameters that its importers take."""
-    document: dict[str, Any] = next(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
-    components, executors = document["components"], document["deploymentSpec"]["executors"]
-    found = set()
-    for task in document["root"]["dag"]["tasks"].values():
-        label = components[task["componentRef"]["name"]].get("executorLabel", "")
-        if "importer" in executors.get(label, {}):
-            parameters = task.get("inputs", {}).get("parameters", {}).values()
-            found |= {parameter.get("componentInputParameter", "") for parameter in parameters}
-    return found - {""}

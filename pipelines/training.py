@@ -6,7 +6,7 @@ from kfp import dsl
 
 from pipelines.wiring import Wiring
 
-_RIVALS = {"baseline": "standard", "baseline_cos": "cosines", "baseline_full": "full"}
+_RIVALS = ("baseline", "baseline_cos", "baseline_full")
 
 
 class Outputs(NamedTuple):
@@ -31,10 +31,16 @@ def training(
     data_version: str = "",
     data_state: str = "",
     engine: str = "duckdb",
+    champion: str = "",
     champion_model: str = "",
     champion_encoder: str = "",
 ) -> Outputs:
     """Train, evaluate and apply a triple tower ranker on a job board's logs.
+
+    A set of parameters to copy:
+    {"data_jobs": "s3://bucket/jobs.parquet", "data_impressions": "s3://bucket/impressions",
+     "data_users": "s3://bucket/users.parquet", "data_version": "2026-11-26",
+     "ranker_epochs": 4, "settings_ranker": {"optimiser.learning_rate": 0.001}}
 
     Args:
         data_jobs: location of the job adverts.
@@ -45,7 +51,9 @@ def training(
         data_state: location of the `state` that an earlier run handed back; features continue from it, and impressions that
             it has counted are neither featurised nor trained on again. Empty to start from nothing.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
-        champion_model: location of the model in use, which an earlier run made; the gate compares with it.
+        champion: root of the pointer (champion.json) to the model in use; when the gate passes, it names this run's. Empty
+            where none is kept.
+        champion_model: location of the model in use, in place of the pointer's; the gate compares with it.
         champion_encoder: location of the text encoder that the same run made.
     """
     data = {"jobs": data_jobs, "impressions": data_impressions, "users": data_users, "data_version": data_version}
@@ -59,13 +67,19 @@ def training(
 
     trained = wiring.add("ranker", **rows, **_tuned(wiring, rows))
     rivals = _baselines(wiring, rows)
-    chosen = wiring.add("candidates", dataset=dataset, embeddings=embeddings).outputs["candidates"]
-    candidate_rows = wiring.add("candidate_features", candidates=chosen, embeddings=embeddings, **known)
-    to_score = {"features": candidate_rows.outputs["features"], "embeddings": embeddings}
-    scored = wiring.add("score", **to_score, model=trained.outputs["ranker_model"])
-    best = wiring.add("recommend", dataset=dataset, candidates=chosen, scores=scored.outputs["scores"])
+    best = wiring.nest(
+        "recommendations",
+        dataset=dataset,
+        entities=found,
+        embeddings=embeddings,
+        ranker_model=trained.outputs["ranker_model"],
+        data_state=data_state,
+        engine=engine,
+    )
+    compared: dict[str, Any] = {}
     if "champion" in wiring.parts:
-        rivals["scores_champion"] = _champion(wiring, champion_model, champion_encoder, known)
+        given = {"champion": champion, "ranker_model": champion_model, "encoder": champion_encoder}
+        rivals["scores_champion"], compared["version"] = _champion(wiring, given, known)
     judged = wiring.add(
         "evaluation",
         dataset=dataset,
@@ -74,6 +88,14 @@ def training(
         truth=data_truth,
         **rivals,
     )
+    left = {
+        "ranker_model": trained.outputs["ranker_model"],
+        "encoder": encoder,
+        "state": computed.outputs["state"],
+        "metrics": judged.outputs["metrics"],
+    }
+    about = {"gate": judged.outputs["gate"], "data_version": data_version, "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+    wiring.add("record", champion=champion, **left, **about, **compared).after(best)
     return Outputs(
         ranker_model=trained.outputs["ranker_model"],
         encoder=encoder,
@@ -97,17 +119,15 @@ def _baselines(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
     """The baselines' scores as inputs of the evaluation."""
     if "baselines" not in wiring.parts:
         return {}
-    return {
-        f"scores_{name}": wiring.add(name, **rows, variant=variant).outputs["baseline_scores"]
-        for name, variant in _RIVALS.items()
-    }
+    scores = wiring.nest("baselines", **rows).outputs
+    return {f"scores_{name}": scores[f"{name}_scores"] for name in _RIVALS}
 
 
-def _champion(wiring: Wiring, model: str, encoder: str, known: dict[str, Any]) -> Any:
-    """The scores of the model in use, on features of its own encoder's embeddings."""
-    texts = dsl.importer(artifact_uri=encoder, artifact_class=dsl.Model).output
-    embeddings = wiring.add("champion_embed", dataset=known["dataset"], encoder=texts).outputs["embeddings"]
+def _champion(wiring: Wiring, given: dict[str, str], known: dict[str, Any]) -> tuple[Any, Any]:
+    """The scores of the model in use, on features of its own encoder's embeddings; and its version."""
+    found = wiring.add("champion_resolve", **given).outputs
+    used = wiring.add("champion_fetch", ranker_model_at=found["ranker_model"], encoder_at=found["encoder"]).outputs
+    embeddings = wiring.add("champion_embed", dataset=known["dataset"], encoder=used["encoder"]).outputs["embeddings"]
     computed = wiring.add("champion_features", embeddings=embeddings, **known)
-    used = dsl.importer(artifact_uri=model, artifact_class=dsl.Model).output
     rows = {"features": computed.outputs["features"], "embeddings": embeddings}
-    return wiring.add("champion", **rows, model=used).outputs["scores"]
+    return wiring.add("champion", **rows, model=used["ranker_model"]).outputs["scores"], found["version"]

@@ -13,9 +13,10 @@ import re
 from pathlib import Path
 
 import tritower
-import yaml
 from tritower.errors import StorageError
 from tritower.storage import manifest
+
+from pipelines import graph
 
 _PACKAGE = Path(tritower.__file__).parent
 _ROOM = re.compile(r"from tritower\.(\w+) import")
@@ -67,13 +68,14 @@ def step_versions(pipeline: Path) -> dict[str, str]:
     Args:
         pipeline: a compiled pipeline.
     """
-    spec = next(yaml.safe_load_all(pipeline.read_text(encoding="utf-8")))
+    spec = graph.document(pipeline)
     executors = spec["deploymentSpec"]["executors"]
     versions = {}
     for name, component in spec["components"].items():
-        container = executors[component["executorLabel"]].get("container", {})  # an importer has none
-        body = "\n".join(container.get("command", []))
-        versions[name.removeprefix("comp-")] = code_version(*sorted(set(_ROOM.findall(body))))
+        container = executors.get(component.get("executorLabel", ""), {}).get("container")
+        if container:  # neither an importer nor a nested pipeline
+            body = "\n".join(container.get("command", []))
+            versions[name.removeprefix("comp-")] = code_version(*sorted(set(_ROOM.findall(body))))
     return versions
 
 

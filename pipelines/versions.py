@@ -7,7 +7,7 @@ mapping. So contents are compared as the messages that they are, the SDK's versi
 import itertools
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import tritower
 import yaml
 from tritower.errors import ConfigError, LaunchError
 
-from pipelines.api import Api, Refused
+from pipelines.api import Api, Refused, Unanswered
 
 _MOST_DESCRIBED = 2000
 """Characters of a version's description, which goes into the address of the request."""
@@ -63,16 +63,10 @@ def publish(api: Api, file: Path, *, pipeline: str, name: str = "") -> Version:
     documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     about = str(documents[0].get("pipelineInfo", {}).get("description") or "")
     pipeline_id = _pipeline_id(api, pipeline, api.namespace) or _made(api, pipeline, about)
-    is_new = False
-    found = _found(api, pipeline_id, name)
+    found, is_new = _found(api, pipeline_id, name), False
     if found is None:
-        try:
-            query = {"pipelineid": pipeline_id, "name": name, "description": _cut(about, _MOST_DESCRIBED)}
-            api.upload("pipelines", "upload_version", file=file, **query)
-            is_new = True
-        except Refused as error:
-            if error.status != 409:
-                raise
+        query = {"pipelineid": pipeline_id, "name": name, "description": _cut(about, _MOST_DESCRIBED)}
+        is_new = _created(lambda: api.upload("pipelines", "upload_version", file=file, **query))
         found = _awaited(api, pipeline_id, name)
     kept = found.get("pipeline_spec") or {}
     if differs := difference(kept, together(documents)):
@@ -173,16 +167,34 @@ def _pipeline_id(api: Api, pipeline: str, namespace: str) -> str:
 
 def _made(api: Api, pipeline: str, about: str) -> str:
     body = {"name": pipeline, "display_name": pipeline, "description": about, "namespace": api.namespace}
-    try:
-        return str(api.post("pipelines", body={key: value for key, value in body.items() if value})["pipeline_id"])
-    except Refused as error:
-        if error.status != 409:
-            raise
-    # Somebody else made it at the same time; the backend shows it a moment later.
+    _created(lambda: api.post("pipelines", body={key: value for key, value in body.items() if value}))
     end = time.monotonic() + _PATIENCE_S
     while not (found := _pipeline_id(api, pipeline, api.namespace)) and time.monotonic() < end:
-        time.sleep(0.1)
+        time.sleep(0.1)  # somebody else's is shown once it is ready
+    if not found:
+        remedy = "Publish again; if it stays so, somebody deletes it."
+        raise LaunchError(f"the pipeline {pipeline} was made and is not there", where=api.where, remedy=remedy)
     return found
+
+
+def _created(create: Callable[[], Any]) -> bool:
+    """Whether the backend made it now; False where it was there already.
+
+    A backend that two ask at once may answer one of them with an error of its database. So it is asked up to three times.
+    """
+    for pause_s in (0.2, 1.0, 0.0):
+        try:
+            create()
+            return True
+        except Refused as error:
+            if error.status != 409:
+                raise
+            return False
+        except Unanswered:
+            if not pause_s:
+                raise
+            time.sleep(pause_s)
+    return False
 
 
 def _found(api: Api, pipeline_id: str, name: str) -> dict[str, Any] | None:

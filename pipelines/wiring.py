@@ -1,5 +1,7 @@
 """From a function that wires steps to the function that KFP compiles: with the parameters and descriptions of its steps."""
 
+import copy
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -17,38 +19,84 @@ class Wiring:
     Args:
         parts: the parts that the pipeline has.
         configs: table of knobs -> the pipeline's parameter.
+        plain: name of a knob that is a parameter of its own -> that parameter.
+        inner: name -> pipeline that can be nested in it.
     """
 
-    def __init__(self, parts: frozenset[str], configs: Mapping[str, Any]) -> None:
-        self.parts, self.configs = parts, configs
+    def __init__(
+        self, parts: frozenset[str], configs: Mapping[str, Any], plain: Mapping[str, Any], inner: Mapping[str, Any]
+    ) -> None:
+        self.parts, self.configs, self._plain, self._inner = parts, configs, plain, inner
 
     def add(self, name: str, **inputs: Any) -> dsl.PipelineTask:
         """Add a step of the registry with these inputs, its knobs being the pipeline's parameter unless `config` is given."""
         step = steps.STEPS[name]
-        component = getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component)
+        component = _named(_component(step), step.name)
         knobs = {"config": self.configs[step.knobs]} if step.knobs else {}
+        knobs |= {name: value for name, value in self._plain.items() if name in component.component_spec.inputs}
         task = component(**knobs | inputs)
-        if step.name != step.component:
+        if "_" in step.name:  # KFP's own names have hyphens
             task.set_display_name(step.name)
+        if step.looks_anew:
+            task.set_caching_options(enable_caching=False)
         return opens_store(task) if step.opens_store else task
 
+    def nest(self, name: str, **inputs: Any) -> dsl.PipelineTask:
+        """Add a nested pipeline with these inputs; the knobs of its steps are those of this pipeline."""
+        component = self._inner[name]
+        known = {names.settings(table): value for table, value in self.configs.items()} | dict(self._plain)
+        taken = component.component_spec.inputs
+        return component(**{parameter: value for parameter, value in known.items() if parameter in taken} | inputs)
 
-def pipeline(name: str, wire: Callable[..., Any], parts: frozenset[str]) -> Callable[..., Any]:
+
+def _component(step: steps.Step) -> Any:
+    return getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component)
+
+
+def _named(component: Any, name: str) -> Any:
+    """A component under a step's name, so that tasks, pods and folders have it, and no two tasks of a run have one name."""
+    named = copy.copy(component)
+    named.name = name.replace("_", "-")
+    named.component_spec = dataclasses.replace(component.component_spec, name=named.name)
+    return named
+
+
+def pipeline(
+    name: str, wire: Callable[..., Any], parts: frozenset[str], nested: Mapping[str, Callable[..., Any]]
+) -> Callable[..., Any]:
     """The function to compile: `wire`, with the parameters of its parts and a `settings_<table>` per table.
 
     Args:
         name: the pipeline's, as the registry calls it.
-        wire: takes a `Wiring`, then the pipeline's own parameters; its docstring describes these. The locations of a part have
-            defaults there, which are dropped: a pipeline with that part needs them.
+        wire: takes a `Wiring`, then the pipeline's own parameters; its docstring describes these. The locations of a part that
+            is left out are dropped.
         parts: the parts to wire.
+        nested: name -> function that wires a pipeline to nest; like `wire`.
     """
-    tables = steps.configs(steps.of(name, parts))
+    chosen = steps.of(name, parts)
+    # KFP makes no pipeline while it makes another one.
+    inner = {
+        one: dsl.pipeline(_function(one, function, parts, steps.configs(within), {}), name=one)
+        for one, function in nested.items()
+        if (within := [step for step in chosen if step.within == one])
+    }
+    return _function(name, wire, parts, steps.configs(chosen), inner)
+
+
+def _function(
+    name: str,
+    wire: Callable[..., Any],
+    parts: frozenset[str],
+    tables: Mapping[str, steps.Step],
+    inner: Mapping[str, Any],
+) -> Callable[..., Any]:
     signature, about = _signature(name, wire, parts, tables), _description(wire, tables)
 
     def function(*values: Any) -> Any:
         given = signature.bind(*values).arguments
         configs = {table: given.pop(names.settings(table)) for table in tables}
-        return wire(Wiring(parts, configs), **given)
+        plain = {name: given.pop(name) for step in tables.values() for name in step.plain}
+        return wire(Wiring(parts, configs, plain, inner), **given)
 
     function.__name__, function.__doc__ = name, about
     function.__signature__ = signature  # type: ignore[attr-defined]
@@ -63,20 +111,32 @@ def _signature(
     _, *own = found.parameters.values()
     needed, optional = [], []
     for parameter in own:
-        if of_parts.get(parameter.name) in parts or parameter.default is inspect.Parameter.empty:
-            needed.append(parameter.replace(default=inspect.Parameter.empty))
-        elif parameter.name not in of_parts:
+        if parameter.default is inspect.Parameter.empty:
+            needed.append(parameter)
+        elif of_parts.get(parameter.name) in {None, *parts} or name not in steps.with_part(of_parts[parameter.name]):
             optional.append(parameter)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    for step in tables.values():
+        inputs = _component(step).component_spec.inputs
+        optional += [inspect.Parameter(one, kind, default=inputs[one].default, annotation=int) for one in step.plain]
     for table, step in tables.items():
         default = dict(step.preset.get(name, {}))
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         optional.append(inspect.Parameter(names.settings(table), kind, default=default, annotation=dict[str, Any]))
     return found.replace(parameters=[*needed, *optional])
 
 
 def _description(wire: Callable[..., Any], tables: Mapping[str, steps.Step]) -> str:
     lines = (
-        f"    {names.settings(table)}: knobs of `tritower.{step.room}.config.{step.config}`{step.about}."
+        f"    {names.settings(table)}: knobs of `tritower.{step.room}.config.{step.config}`{step.about}{_wins(step)}."
         for table, step in tables.items()
     )
-    return "\n".join([inspect.getdoc(wire) or "", *lines])
+    plain = (
+        f"    {name}: {inspect.cleandoc(_component(step).component_spec.inputs[name].description or '')}"
+        for step in tables.values()
+        for name in step.plain
+    )
+    return "\n".join([inspect.getdoc(wire) or "", *plain, *lines])
+
+
+def _wins(step: steps.Step) -> str:
+    return f"; they win over {' and '.join(f'`{name}`' for name in step.plain)}" if step.plain else ""

@@ -5,6 +5,7 @@ over the file descriptors 3 and 4 (`--remote-debugging-pipe`), so nothing but th
 """
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -24,6 +25,13 @@ def found() -> str:
     return next((path for name in NAMES if (path := shutil.which(name))), "")
 
 
+def _high(end: int) -> int:
+    """The same end of a pipe under a number that is neither 3 nor 4."""
+    higher = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(end)
+    return higher
+
+
 class Browser:
     """One browser with one page; a context manager.
 
@@ -39,11 +47,11 @@ class Browser:
         self._number, self._session, self._is_framed = 0, "", False
 
     def __enter__(self) -> "Browser":
-        to_read, self._to = os.pipe()
-        self._from, to_write = os.pipe()
-        # The browser reads from its descriptor 3 and writes to 4; a shell gives them these numbers.
+        to_read, self._to = (_high(end) for end in os.pipe())
+        self._from, to_write = (_high(end) for end in os.pipe())
+        # The browser reads from its descriptor 3 and writes to 4; a shell gives them these numbers (dash knows none above 9).
         command = [
-            *("sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", found(), "--headless", "--no-sandbox"),
+            *("bash", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "bash", found(), "--headless", "--no-sandbox"),
             *("--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars=false", "--remote-debugging-pipe"),
             *(f"--user-data-dir={self._home.name}", "about:blank"),
         ]

@@ -33,6 +33,15 @@ def schedule(backend: Api, version: versions.Version, cron: str = "0 0 3 * * *",
     return schedules.schedule(backend, version, {"text": "ab"}, experiment="daily", name=name, cron=cron)
 
 
+def test_a_busy_backend_is_asked_again(api: kfp_api.Api, backend: Api, file: Path) -> None:
+    api.busy = 2
+    made = versions.publish(backend, file, pipeline="toy", name="1.0")
+    assert made.is_new and len(api.calls) == 2
+    api.busy = 3
+    with pytest.raises(LaunchError, match=r"\(500\): Error 1213"):
+        versions.publish(backend, file, pipeline="toy", name="2.0")
+
+
 def test_a_namespace_has_pipelines_of_its_own_and_may_run_the_shared_ones(api: kfp_api.Api, file: Path) -> None:
     shared = versions.publish(Api(api.url), file, pipeline="toy", name="1.0")
     team = Api(api.url, namespace="team")

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from tritower.errors import ArtifactError
 
-from pipelines import compiling
+from pipelines import compiling, graph
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "spacy", "pandas", "pyarrow", "numpy", "numba", "duckdb", "xgboost", "scikit-learn", "minio"}
@@ -45,7 +45,7 @@ def test_no_step_installs_anything_and_vertex_gets_one_document(path: Path) -> N
 def test_only_steps_that_read_the_users_places_get_the_stores_keys() -> None:
     _, platform = yaml.safe_load_all(compiling.yaml_path("training").read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert executors.keys() == {"exec-ingest", "exec-evaluation", "exec-features", "exec-features-2"}
+    assert executors.keys() == {"exec-ingest", "exec-evaluation", "exec-features", "exec-candidate-features", "exec-record"}
     for executor in executors.values():
         (secret,) = executor["secretAsEnv"]
         assert secret["secretName"] == "tritower-store" and secret["optional"] is True
@@ -53,13 +53,13 @@ def test_only_steps_that_read_the_users_places_get_the_stores_keys() -> None:
 
 
 def test_the_image_for_spark_is_chosen_when_compiling(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from pipelines import compiling; compiling.compile_all(Path({str(tmp_path)!r}))"
+    code = f"from pathlib import Path; from pipelines import compiling, graph; compiling.compile_all(Path({str(tmp_path)!r}))"
     environment = os.environ | {"TRITOWER_ENGINE_IMAGE": "spark"}
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True)
     document = next(yaml.safe_load_all((tmp_path / "kfp" / "training.yaml").read_text()))
     executors = document["deploymentSpec"]["executors"].items()
     in_spark = {name for name, executor in executors if executor["container"]["image"].startswith("tritower/spark:")}
-    assert in_spark == {"exec-ingest", "exec-features", "exec-features-2"}
+    assert in_spark == {"exec-ingest", "exec-features", "exec-candidate-features"}
 
 
 @pytest.mark.parametrize("name", ["training", "batch"])
@@ -76,26 +76,26 @@ def test_for_spark_the_steps_that_take_an_engine_change_their_image_and_nothing_
             images[executor] = spec["container"]["image"]
             spec["container"]["image"] = kept["image"]
     tag = images["exec-ingest"].rpartition(":")[2]
-    steps = ("ingest", "features", "features-2") if name == "training" else ("ingest", "features")
+    steps = ("ingest", "candidate-features", *(["features"] if name == "training" else []))
     assert images == {f"exec-{step}": f"registry.example:5000/base/spark:{tag}" for step in steps}
     assert before == after
 
 
 @pytest.mark.parametrize("name", ["training", "batch"])
 def test_engine_and_state_are_parameters_that_reach_the_steps(name: str) -> None:
-    document = next(yaml.safe_load_all(compiling.yaml_path(name).read_text()))
+    document = graph.document(compiling.yaml_path(name))
     parameters = document["root"]["inputDefinitions"]["parameters"]
     assert (parameters["engine"]["defaultValue"], parameters["data_state"]["defaultValue"]) == ("duckdb", "")
     taken = {
-        parameter: {
-            task
-            for task, spec in document["root"]["dag"]["tasks"].items()
-            if spec.get("inputs", {}).get("parameters", {}).get(taken_as, {}).get("componentInputParameter") == parameter
-        }
-        for parameter, taken_as in (("engine", "engine"), ("data_state", "previous_state"))
+        parameter: {task.name for task in graph.steps(document) if task.parameters.get(taken_as) == parameter}
+        for parameter, taken_as in (("engine", "engine"), ("data_state", "previous_state" if name == "training" else "state"))
     }
-    rows = {"features", "features-2"} if name == "training" else {"features"}
-    assert taken == {"engine": {"ingest"} | rows, "data_state": rows}
+    rows = {"candidate-features", *(["features"] if name == "training" else [])}
+    # In batch the pointer names the state where none is given.
+    assert taken == {"engine": {"ingest"} | rows, "data_state": rows if name == "training" else {"resolve"}}
+    if name == "batch":
+        nested = document["root"]["dag"]["tasks"]["recommendations"]["inputs"]["parameters"]["data_state"]
+        assert nested["taskOutputParameter"] == {"outputParameterKey": "state", "producerTask": "resolve"}
 
 
 def core() -> Iterator[importlib.metadata.Distribution]:
@@ -137,7 +137,9 @@ def test_compiling_in_an_environment_with_the_core_only(tmp_path: Path) -> None:
 
 def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
     """kfp takes the keys of a dict from a protobuf map, in an order that changes from process to process."""
-    program = "import sys; from pathlib import Path; from pipelines import compiling; compiling.compile_all(Path(sys.argv[1]))"
+    program = (
+        "import sys; from pathlib import Path; from pipelines import compiling, graph; compiling.compile_all(Path(sys.argv[1]))"
+    )
     texts = []
     for number in range(2):
         folder = tmp_path / str(number)

@@ -67,9 +67,9 @@ def of(pipeline: str, nodes: list[tuple[str, str]], run_id: str = "run-1", **mor
     return {"run_id": run_id, "state": "FAILED", "pipeline_spec": {"pipeline_spec": spec}, "run_details": detail} | more
 
 
-def step(name: str, *states: str, driver: str = "SUCCEEDED") -> list[tuple[str, str]]:
+def step(name: str, *states: str, driver: str = "SUCCEEDED", within: str = "root(0)") -> list[tuple[str, str]]:
     """The nodes of a step whose executor's attempts ended in these states."""
-    base = f"root(0).{name}"
+    base = f"{within}.{name}"
     drivers = [(f"{base}-driver", driver), (f"{base}-driver(0)", driver)]
     if not states:
         return drivers
@@ -79,6 +79,12 @@ def step(name: str, *states: str, driver: str = "SUCCEEDED") -> list[tuple[str, 
 
 
 TOP = [("root-driver", "SUCCEEDED"), ("root-driver(0)", "SUCCEEDED"), ("root", "FAILED"), ("root(0)", "FAILED")]
+
+
+def box(name: str, state: str) -> list[tuple[str, str]]:
+    """The nodes of a nested pipeline."""
+    base = f"root(0).{name}"
+    return [(f"{base}-driver", "SUCCEEDED"), (f"{base}-driver(0)", "SUCCEEDED"), (base, state), (f"{base}(0)", state)]
 
 
 def pod(pipeline: str, template: str, path: str) -> str:
@@ -115,11 +121,22 @@ def test_a_driver_fails() -> None:
 
 
 def test_several_fail_at_once_and_are_called_as_in_the_pipeline() -> None:
-    nodes = [*TOP, *step("ranker", "SUCCEEDED"), *step("baseline-2", "FAILED"), *step("features-2", "FAILED", "FAILED")]
+    nodes = [*TOP, *step("ranker", "SUCCEEDED"), *box("baselines", "FAILED"), *box("recommendations", "FAILED")]
+    nodes += step("baseline-cos", "FAILED", within="root(0).baselines(0)")
+    nodes += step("candidate-features", "FAILED", "FAILED", within="root(0).recommendations(0)")
     failed = diagnosis.parts(of("training", nodes), "FAILED")
     assert [str(part) for part in failed] == ["baseline_cos", "candidate_features"]
     # Of several attempts the last.
-    assert failed[1].pod == pod("training", "container-impl", "root(0).features-2(0).executor(1)")
+    assert failed[1].pod == pod("training", "container-impl", "root(0).recommendations(0).candidate-features(0).executor(1)")
+
+
+def test_drivers_of_a_nested_pipeline_fail() -> None:
+    nodes = [*TOP, ("root(0).baselines-driver", "FAILED"), ("root(0).baselines-driver(0)", "FAILED")]
+    nodes += [*box("recommendations", "FAILED"), *step("score", driver="FAILED", within="root(0).recommendations(0)")]
+    failed = diagnosis.parts(of("training", nodes), "FAILED")
+    assert [str(part) for part in failed] == ["the driver of baselines", "the driver of score"]
+    assert failed[0].pod == pod("training", "dag-driver", "root(0).baselines-driver(0)")
+    assert failed[1].pod == pod("training", "container-driver", "root(0).recommendations(0).score-driver(0)")
 
 
 def test_an_importer_and_the_root_driver_fail() -> None:

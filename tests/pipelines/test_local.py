@@ -56,3 +56,28 @@ def test_a_failed_step_is_named_with_its_error_and_log(pipeline: Path, tmp_path:
     # The step before it is kept; the failed one is not taken for done.
     second = local.run(pipeline, {"text": "abc", "limit": 6}, root=tmp_path)
     assert ran(second) == [("double", "cached"), ("checked", "done")]
+
+
+def test_a_nested_pipeline_runs_as_if_its_steps_stood_there(tmp_path: Path) -> None:
+    pipeline, root = toy.compiled(tmp_path, toy.outer), tmp_path / "root"
+    assert local.tasks(pipeline) == {
+        "judge": ("judge", "judge"),
+        "double": ("double", "double"),
+        "check": ("check", "checked"),
+    }
+    first = local.run(pipeline, {"text": "ab"}, root=root, as_backend=True)
+    assert sorted(ran(first)) == [("checked", "done"), ("double", "done"), ("judge", "done")]
+    assert [Path(path).read_text() for path in first.outputs.values()] == ["abab"]
+    assert {step.name: step.numbers for step in first.steps}["double"] == {"letters": 4}
+    again = local.run(pipeline, {"text": "ab", "limit": 11}, root=root, as_backend=True)
+    assert sorted(ran(again)) == [("checked", "done"), ("double", "cached"), ("judge", "cached")]
+
+
+def test_a_step_that_fails_in_a_nested_pipeline_ends_the_run(tmp_path: Path) -> None:
+    pipeline = toy.compiled(tmp_path, toy.outer)
+    seen: list[tuple[str, str]] = []
+    with pytest.raises(StepError, match=r"^checked: DataError: the text is too long"):
+        local.run(
+            pipeline, {"text": "abc", "limit": 3}, root=tmp_path, report=lambda step: seen.append((step.name, step.status))
+        )
+    assert seen[-1] == ("checked", "failed")

@@ -32,7 +32,7 @@ def test_an_old_parameter_is_refused_with_its_new_name(pipeline: str, old: str, 
 
 
 def test_a_parameter_that_never_was_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"no parameter 'clicks'.*Its parameters: data_impressions, data_jobs, "):
+    with pytest.raises(ConfigError, match=r"no parameter 'clicks'.*Its parameters: champion, data_impressions, data_jobs, "):
         backend_inputs.check_arguments(compiling.yaml_path("training"), {"clicks": "s3://b/x"})
     with pytest.raises(ConfigError, match=r"no parameter 'tune_config'.*Its parameters:"):
         backend_inputs.check_arguments(compiling.yaml_path("training"), {"tune_config": {}})

@@ -36,7 +36,7 @@ def test_artifacts_go_through_the_store_alone(pipeline: Path, s3: str, tmp_path:
 
 
 def test_what_is_imported_may_be_in_the_store_or_on_this_machine(s3: str, tmp_path: Path) -> None:
-    """As `batch` imports its model, and `training` the champion."""
+    """Our pipelines import nothing; one of the user's may."""
     pipeline, used = chain.compiled(tmp_path), tmp_path / "used"
     used.mkdir()
     (used / "weights").write_text("heavy")

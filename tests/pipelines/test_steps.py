@@ -11,7 +11,7 @@ import yaml
 from tritower.errors import ConfigError
 
 from pipelines import __main__ as command_line
-from pipelines import compiling, knobs, names, running, steps
+from pipelines import compiling, graph, knobs, names, running, steps
 
 ROOM = re.compile(r"from tritower\.(\w+) import step")
 ALL = frozenset(steps.PARTS)
@@ -38,15 +38,9 @@ def documents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return document, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
-def compiled_steps(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def compiled_steps(document: dict[str, Any]) -> dict[str, graph.Task]:
     """Name shown -> task, importers left out."""
-    tasks, executors = document["root"]["dag"]["tasks"].values(), document["deploymentSpec"]["executors"]
-    label = {name: component["executorLabel"] for name, component in document["components"].items()}
-    return {
-        task["taskInfo"]["name"].replace("-", "_"): task
-        for task in tasks
-        if "container" in executors[label[task["componentRef"]["name"]]]
-    }
+    return {task.shown: task for task in graph.steps(document) if task.kind == "step"}
 
 
 def test_every_compiled_step_is_registered_with_its_room(variant: tuple[str, list[steps.Step], Path]) -> None:
@@ -55,7 +49,9 @@ def test_every_compiled_step_is_registered_with_its_room(variant: tuple[str, lis
     found = compiled_steps(document)
     assert found.keys() == {step.name for step in expected}
     for step in expected:
-        label = document["components"][found[step.name]["componentRef"]["name"]]["executorLabel"]
+        task = found[step.name]
+        assert (task.name, task.within) == (step.name.replace("_", "-"), (step.within,) if step.within else ())
+        label = document["components"][f"comp-{task.component}"]["executorLabel"]
         code = document["deploymentSpec"]["executors"][label]["container"]["command"][-1]
         assert ROOM.findall(code) == [step.room] and f"def {step.component}(" in code
 
@@ -69,11 +65,11 @@ def test_knobs_of_every_table_are_a_parameter_and_reach_the_steps(variant: tuple
         names.settings(one) for one in tables
     }
     for step in expected:
-        taken = compiled_steps(document)[step.name].get("inputs", {}).get("parameters", {}).get("config")
+        taken = compiled_steps(document)[step.name].parameters.get("config")
         if not step.knobs:
             assert taken is None
         elif step.name != "ranker" or "tune" not in {step.name for step in expected}:
-            assert taken == {"componentInputParameter": names.settings(step.knobs)}
+            assert taken == names.settings(step.knobs)
         if step.config:
             assert step.config in parameters[names.settings(step.knobs)]["description"]
             assert hasattr(importlib.import_module(f"tritower.{step.room}.config"), step.config)
@@ -84,20 +80,20 @@ def test_steps_that_read_locations_get_the_stores_keys(variant: tuple[str, list[
     _, expected, path = variant
     document, platform = documents(path)
     found = compiled_steps(document)
-    labels = {name: document["components"][task["componentRef"]["name"]]["executorLabel"] for name, task in found.items()}
+    labels = {name: document["components"][f"comp-{task.component}"]["executorLabel"] for name, task in found.items()}
     assert platform.keys() == {labels[step.name] for step in expected if step.opens_store}
 
 
 def test_the_best_knobs_reach_the_ranker_and_the_champions_scores_the_evaluation(tmp_path: Path) -> None:
     document, _ = documents(compiling.prepared("training", tmp_path, parts=ALL))
     found = compiled_steps(document)
-    best = found["ranker"]["inputs"]["parameters"]["config"]["taskOutputParameter"]
+    best = found["ranker"].spec["inputs"]["parameters"]["config"]["taskOutputParameter"]
     assert best == {"outputParameterKey": "ranker_settings", "producerTask": "tune"}
-    assert found["tune"]["inputs"]["parameters"]["fixed"] == {"componentInputParameter": "settings_ranker"}
-    scores = found["evaluation"]["inputs"]["artifacts"]["scores_champion"]["taskOutputArtifact"]["producerTask"]
+    assert found["tune"].spec["inputs"]["parameters"]["fixed"] == {"componentInputParameter": "settings_ranker"}
+    scores = found["evaluation"].spec["inputs"]["artifacts"]["scores_champion"]["taskOutputArtifact"]["producerTask"]
     assert document["root"]["dag"]["tasks"][scores]["taskInfo"]["name"] == "champion"
     needed = {name for name, one in document["root"]["inputDefinitions"]["parameters"].items() if not one.get("isOptional")}
-    assert needed == {"data_jobs", "data_impressions", "champion_model", "champion_encoder"}
+    assert needed == {"data_jobs", "data_impressions"}
 
 
 def test_the_gates_answer_is_an_output_of_the_pipeline() -> None:
@@ -116,11 +112,16 @@ def test_a_step_is_named_where_it_is_registered_and_wired_and_nowhere_else() -> 
             if isinstance(node, ast.Constant) and node.value in named:
                 named[node.value].add(path.stem)
     in_show = {"baseline", "baseline_cos", "baseline_full", "champion", "score"}  # rankers of metrics.json, and a column
-    elsewhere = {"champion": {"upkeep"}}  # a verb of the command line, too
+    elsewhere = {"champion": {"upkeep", "running", "on_backend"}}  # a verb of the command line and a parameter, too
     for name, places in named.items():
         # What outputs were called is a matter of history: the table of it names the steps of that day.
-        allowed = {"steps", "names", *compiling.WIRED} | ({"show"} if name in in_show else set()) | elsewhere.get(name, set())
-        assert {"steps", *steps.STEPS[name].pipelines} <= places <= allowed
+        allowed = (
+            {"steps", "names", "nested", *compiling.WIRED}
+            | ({"show"} if name in in_show else set())
+            | elsewhere.get(name, set())
+        )
+        wired = {"nested"} if steps.STEPS[name].within else set(steps.STEPS[name].pipelines)
+        assert {"steps", *wired} <= places <= allowed
 
 
 def test_entries_agree_with_each_other() -> None:

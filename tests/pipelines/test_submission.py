@@ -12,11 +12,10 @@ import tritower
 from tritower import storage
 from tritower.errors import ConfigError, StorageError
 
-from pipelines import compiling, runs, submission, version
+from pipelines import runs, submission, version
 from tests.support.kfp_api import Api, node_hash, tasks
 
 ROOT = Path(__file__).parents[2]
-TRAINING, BATCH = (compiling.yaml_path(name) for name in ("training", "batch"))
 
 
 def started(api: Api, *arguments: str, pipeline: str = "training", **environment: str) -> subprocess.Popen[str]:
@@ -35,7 +34,7 @@ def call(api: Api, *arguments: str, pipeline: str = "training", **environment: s
 @pytest.mark.parametrize("place", ["clicks.csv", "/data/clicks", "file:///data/clicks"])
 def test_a_path_of_this_machine_is_refused(place: str) -> None:
     with pytest.raises(ConfigError, match=rf"cannot open a path of this machine \(in --data-state {place}\).*Upload"):
-        submission.check_locations(TRAINING, {"data_jobs": "s3://b/j", "data_users": "", "data_state": place})
+        submission.check_locations({"data_jobs": "s3://b/j", "data_users": "", "data_state": place})
 
 
 def test_locations_that_a_backend_can_open(tmp_path: Path) -> None:
@@ -45,19 +44,9 @@ def test_locations_that_a_backend_can_open(tmp_path: Path) -> None:
         "champion_model": "minio://b/m",
         "champion_encoder": "gs://b/e/",
     }
-    assert submission.check_locations(BATCH, fine) == []
+    submission.check_locations(fine)
     with pytest.raises(StorageError, match="unknown scheme 'https'"):
-        submission.check_locations(BATCH, fine | {"data_jobs": "https://example.com/jobs.csv"})
-    with pytest.raises(ConfigError, match=r"a whole bucket cannot be imported \(in --champion-model minio://b/\)"):
-        submission.check_locations(BATCH, fine | {"champion_model": "minio://b/"})
-
-
-def test_what_an_importer_may_not_reach_is_said() -> None:
-    """Only importers: steps open s3:// with the store's Secret."""
-    places = {"data_jobs": "s3://b/j", "champion_model": "s3://b/m", "champion_encoder": "minio://b/e"}
-    (doubt,) = submission.check_locations(BATCH, places)
-    assert doubt.startswith("--champion-model s3://b/m: ") and "kfp-launcher" in doubt and "minio://" in doubt
-    assert submission.check_locations(TRAINING, {"data_jobs": "s3://b/j", "data_state": "s3://b/s"}) == []
+        submission.check_locations(fine | {"data_jobs": "https://example.com/jobs.csv"})
 
 
 def test_a_version_of_ones_own_reads_nothing() -> None:
@@ -133,8 +122,18 @@ def test_schedule_and_batch_need_none_either(api: Api) -> None:
     made = api.kept["recurringruns"][done.stdout.strip()]
     assert made["runtime_config"]["parameters"]["data_version"] == runs.EACH_RUN
     assert made["description"].startswith(f"Serves: s3://b/model. Version {tritower.__version__}. data_jobs: s3://b/jobs.")
-    (warning,) = done.stderr.splitlines()
-    assert warning.startswith("warning: --champion-model s3://b/model: ")
+    assert done.stderr == ""
+
+
+def test_a_schedule_finds_its_model_by_the_pointer(api: Api) -> None:
+    """Nothing is read from here; the run reads the pointer."""
+    places = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--champion", "s3://b/daily"]
+    done = call(api, "schedule", "--cron", "0 30 3 * * *", *places, pipeline="batch")
+    assert done.returncode == 0, done.stderr
+    made = api.kept["recurringruns"][done.stdout.strip()]
+    given = made["runtime_config"]["parameters"]
+    assert (given["champion"], given["champion_model"], given["data_state"]) == ("s3://b/daily", "", "")
+    assert made["description"].startswith("Serves: the champion of s3://b/daily. ")
 
 
 def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
@@ -142,8 +141,7 @@ def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
     places += ["--champion-encoder", "minio://b/e", "--without", "baselines"]
     done = call(api, "schedule", "--cron", "0 30 3 * * *", *places)
     assert done.returncode == 0, done.stderr
-    (warning,) = done.stderr.splitlines()
-    assert warning.startswith("warning: --champion-model s3://b/model: ")
+    assert done.stderr == ""
     made = api.kept["recurringruns"][done.stdout.strip()]
     assert made["runtime_config"]["parameters"]["champion_encoder"] == "minio://b/e"
     version = api.kept["versions"][made["pipeline_version_reference"]["pipeline_version_id"]]
@@ -151,7 +149,7 @@ def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
     assert api.kept["pipelines"][version["pipeline_id"]]["name"] == "training-champion-without-baselines"
     assert version["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "training"
     shown = {task["taskInfo"]["name"] for task in version["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].values()}
-    assert {"champion_embed", "champion_features", "champion"} < shown and "baseline" not in shown
+    assert {"champion_embed", "champion_features", "champion"} < shown and "baselines" not in shown
 
 
 def test_a_local_path_is_refused_before_anything_is_sent(api: Api, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Api(ThreadingHTTPServer):
     `calls` are the writes in order; `states` are handed out to whoever asks for a run, and `details` are its tasks, unless
     `engine` says how a run stands; `orphans` are runs whose workflow is gone; `logs` are texts by pod; `answers` are statuses
     (with a body) given to the next requests for a run, before anything else; a status of 0 is no answer at all; `refuses` is
-    the kind of thing that nobody may create.
+    the kind of thing that nobody may create; `busy` is how many of the next writes end with an error of the database.
     """
 
     daemon_threads = True
@@ -74,6 +74,7 @@ class Api(ThreadingHTTPServer):
         self.logs: dict[str, str] = {}
         self.answers: list[tuple[int, str]] = []
         self.faults: list[str] = []
+        self.busy = 0
         self.is_healthy = True
         self.release = threading.Event()
         self.lock = threading.RLock()
@@ -156,6 +157,10 @@ class Handler(BaseHTTPRequestHandler):
         found = operation(method, path)
         if not found:
             self._answer({"code": 5, "message": f"Not Found: {method} {path}"}, 404)
+            return
+        if method == "POST" and self.server.busy:
+            self.server.busy -= 1
+            self._answer({"code": 13, "message": "Error 1213 (40001): Deadlock found when trying to get lock"}, 500)
             return
         what, ids = found
         ids = tuple(urllib.parse.unquote(one) for one in ids)

@@ -147,6 +147,8 @@ def events(cluster: Cluster, kind: str) -> set[tuple[str, str, str]]:
 class Player:
     """Sends the requests of a recording, each when what came before it in the recording has come here too.
 
+    A line's `sent` are headers of its own.
+
     Args:
         is_loose: the recorded states of a job need only be among those here, in their order.
         skipped: notes of requests that are not sent.
@@ -196,7 +198,8 @@ class Player:
         # A request that has no body in the recording is the manifest, sent again.
         body = line.get("body", self._recording.manifest if line["method"] in ("POST", "PUT") else None)
         type_ = "application/merge-patch+json" if line["method"] == "PATCH" else "application/json"
-        headers = {"Authorization": f"Bearer {self._cluster.admin_token}", "Content-Type": type_}
+        headers = {"Authorization": f"Bearer {self._cluster.admin_token}", "Content-Type": type_, **line.get("sent", {})}
+        headers = {key: value for key, value in headers.items() if value}
         data = body if isinstance(body, str | None) else json.dumps(body)
         answer = self._pool.request(line["method"], self._cluster.url + line["path"], body=data, headers=headers)
         text = answer.data.decode()
@@ -242,4 +245,4 @@ def _departs(tale: Tale, wanted: Tale) -> bool:
 def _plain(answer: Any) -> str:
     """A message without what differs from request to request."""
     message = answer.get("message", "") if isinstance(answer, dict) else str(answer)
-    return re.sub(f"{_UID}|json parse error: .*", "", message)
+    return re.sub(f"{_UID}|json parse error: .*|key is not valid: .*", "", message)

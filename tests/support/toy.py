@@ -1,4 +1,4 @@
-"""Two pipelines, compiled as any other, to test how pipelines are run: one of two steps, one that hands back a verdict.
+"""Pipelines, compiled as any other, to test how pipelines are run: of two steps, with a verdict, and one that holds the first.
 
 On a real backend their image must be one that it can pull, with kfp and tritower in it: TRITOWER_TOY_IMAGE.
 """
@@ -64,6 +64,12 @@ def toy(text: str, limit: int = 10, seconds: float = 0.0) -> dsl.Dataset:
 def judged(word: str, why: str) -> Verdict:
     task = judge(word=word, why=why)
     return Verdict(gate=task.outputs["word"], gate_reason=task.outputs["why"])
+
+
+@dsl.pipeline(name="outer")
+def outer(text: str, limit: int = 10) -> dsl.Dataset:
+    judge(word=text, why="on its own")
+    return toy(text=text, limit=limit, seconds=0.0).output
 
 
 def compiled(folder: Path, pipeline: dsl.base_component.BaseComponent = toy) -> Path:

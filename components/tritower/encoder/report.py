@@ -94,7 +94,7 @@ def loss_plot(losses: Sequence[float]) -> Drawing:
         width = max(1, len(losses) // 20)
         mean = np.convolve(losses, np.ones(width) / width, "valid")
         drawn.axes.plot(np.arange(width - 1, len(losses)), mean, color=drawn.key("#1f5fa8", "running mean"))
-        few_ticks(drawn.axes)
+        few_ticks(drawn.axes, whole=True)
         drawn.axes.set(xlabel="step", ylabel="loss")
     return drawn.drawing()
 

@@ -43,10 +43,10 @@ def decide(value: Estimate, names: dict[str, str], config: EvaluationConfig) -> 
         names: ranker -> name for a reader.
     """
     if value.reason:
-        return Decision(opens=False, reasons=(f"Nothing can be judged: {value.reason}",))
+        return Decision(opens=False, reasons=(f"Nothing can be judged: {value.reason}.",))
     opponents = ["champion"] if "champion" in value.value else [name for name in BASELINES if name in value.value]
     if not opponents:
-        return Decision(opens=False, reasons=("There is nothing to compare with: no rival and no champion was scored",))
+        return Decision(opens=False, reasons=("There is nothing to compare with: no rival and no champion was scored.",))
     lifts = {base: value.lift("model", base, config.gate_metric, config.level) for base in opponents}
     against: list[str] = []
     for_it: list[str] = []
@@ -60,7 +60,7 @@ def decide(value: Estimate, names: dict[str, str], config: EvaluationConfig) -> 
             other = value.lift("model", base, metric, config.level)
             if other.high < 0:
                 against.append(_worse(other, metric, names[base]))
-    return Decision(opens=not against, reasons=(*against, *for_it))
+    return Decision(opens=not against, reasons=tuple(f"{reason}." for reason in (*against, *for_it)))
 
 
 def _reason(lift: Interval, rival: str, config: EvaluationConfig) -> tuple[bool, str]:

@@ -96,7 +96,7 @@ def positions(
             if curve_P is not None:
                 shown = curve_P[1 : len(rate_P) + 1]
                 drawn.axes.plot(at[: len(shown)], shown, "o-", color=drawn.key(colour, label), markersize=4)
-        few_ticks(drawn.axes)
+        few_ticks(drawn.axes, whole=True)
         drawn.axes.set(xlabel="position on the page", ylabel="relative to the top", ylim=(0, None))
     return drawn.drawing()
 

@@ -90,10 +90,10 @@ def canvas(title: str, *, name: str, height: int = 240) -> Iterator[Canvas]:
     drawn.done.append(Drawing(title=title, svg=_inline(text.getvalue(), name), keys=tuple(drawn.keys)))
 
 
-def few_ticks(axes: Axes, *, x: int = 5, y: int = 5) -> None:
-    """At most so many steps between numbers on linear axes: type of 14 needs room."""
-    axes.xaxis.set_major_locator(MaxNLocator(x))
-    axes.yaxis.set_major_locator(MaxNLocator(y))
+def few_ticks(axes: Axes, *, whole: bool = False) -> None:
+    """At most five steps between numbers on linear axes, for type of 14 needs room; `whole` numbers only on the lower one."""
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
 
 
 def _inline(svg: str, name: str) -> str:

@@ -30,14 +30,14 @@ def html(top: pa.Table, counts: Mapping[str, int]) -> str:
         blocks.setdefault(row["request"], []).append(row)
     folds = [_search(block, is_open=number < 2) for number, block in enumerate(blocks.values())]
     without = f"; {counts['without']:,} searches get none" if counts["without"] else ""
+    shown = "Every search" if len(folds) == counts["searches"] else f"{len(folds)} of the searches, evenly spaced"
     return page.html(
         page.Page(
             name="Recommendations",
             verdict=f"{counts['recommendations']:,} jobs recommended for {counts['searches']:,} searches{without}",
             tone="" if folds else "bad",
             lines=[
-                f"{len(folds)} of the searches, evenly spaced in time, with the jobs as ranked. The figure behind a job is the "
-                "probability of a click at the top of the page."
+                f"{shown}, with the jobs as ranked. The figure behind a job is the probability of a click at the top of a page."
             ],
             sections=[page.Section(title="Searches", blocks=folds or [page.Items(items=[])], is_open=True)],
         )

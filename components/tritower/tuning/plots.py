@@ -32,7 +32,7 @@ def history(trials: Trials, untuned: float, metric: str, *, maximize: bool) -> D
             colour = drawn.key(_COLOURS["pruned"], "stopped early")
             drawn.axes.plot([i["number"] for i in pruned], [i["along"][-1] for i in pruned], "x", color=colour)
         drawn.axes.axhline(untuned, color=drawn.key(_COLOURS["defaults"], "defaults"), linestyle=":")
-        few_ticks(drawn.axes)
+        few_ticks(drawn.axes, whole=True)
         drawn.axes.set(xlabel="trial", ylabel=drawable(spoken(metric)))
     return drawn.drawing()
 
@@ -40,7 +40,7 @@ def history(trials: Trials, untuned: float, metric: str, *, maximize: bool) -> D
 def parallel(trials: Trials, space: Sequence[Parameter], metric: str, *, maximize: bool) -> Drawing:
     """One line per finished trial from its first knob, at the top, down to its metric; the better the darker."""
     finished = [item for item in trials if item["value"] is not None]
-    with canvas("Every trial, knob by knob", name="parallel", height=_ROW * (len(space) + 1) + 20) as drawn:
+    with canvas("Every trial, setting by setting", name="parallel", height=_ROW * (len(space) + 1) + 20) as drawn:
         axes = drawn.axes
         values = [item["value"] for item in finished]
         low, high = (min(values), max(values)) if values else (0.0, 1.0)

@@ -12,23 +12,22 @@ JSON, MERGE, STRATEGIC, APPLY = (
 )  # fmt: skip
 
 
-def patched(item: Object, patch: Any, content_type: str, *, is_custom: bool) -> Object:
-    """The object with the patch applied. A strategic patch (built-in kinds only) replaces lists as a merge patch does.
+def check_type(content_type: str, *, is_custom: bool) -> None:
+    """Raises: Refused: 415 for a way to patch that is none, or (STRATEGIC) none of custom resources."""
+    if content_type not in (JSON, MERGE, APPLY, *(() if is_custom else (STRATEGIC,))):
+        accepted = f"{JSON}, {MERGE}, {APPLY}"
+        message = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
+        raise answers.Refused(415, "UnsupportedMediaType", message)
 
-    Raises:
-        Refused: 400, 415, 422.
-    """
+
+def patched(item: Object, patch: Any, content_type: str) -> Object:
+    """The object with the patch applied. A strategic patch replaces lists as a merge patch does. Raises: Refused: 400, 422."""
     if content_type == JSON and isinstance(patch, list):
         return _by_operations(copy.deepcopy(item), patch)
-    if content_type in (MERGE, APPLY) or (content_type == STRATEGIC and not is_custom):
-        if not isinstance(patch, dict):
-            raise answers.bad_request(
-                "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
-            )
-        return dict(_merged(item, patch))
-    accepted = f"{JSON}, {MERGE}, {APPLY}"
-    message = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
-    raise answers.Refused(415, "UnsupportedMediaType", message)
+    if not isinstance(patch, dict):
+        why = "json: cannot unmarshal array into Go value of type map[string]interface {}"
+        raise answers.bad_request(f"error decoding patch: {why}")
+    return dict(_merged(item, patch))
 
 
 def _merged(old: Any, patch: Any) -> Any:

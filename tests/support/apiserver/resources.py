@@ -1,5 +1,6 @@
 """What a request does to the objects: create, read, list, update, patch, delete, and the subresources that are served."""
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,15 +110,31 @@ def _list(cluster: "Cluster", request: Request) -> Object:
     with cluster.store.changed:
         version = cluster.store.version
         items = [one for one in cluster.store.all(request.kind, request.namespace) if fits(one)]
-    start = int(request.query.get("continue") or 0)
-    limit = int(request.query.get("limit") or 0) or len(items)
-    if start and request.query.get("continue") == "1":
-        raise answers.expired("The provided continue parameter is too old to display a consistent list result.")
+    start, limit = _start(request), int(request.query.get("limit") or 0) or len(items)
+    if request.query.get("resourceVersionMatch") == "Exact" and int(request.query.get("resourceVersion") or 0) < version:
+        raise answers.expired("The resourceVersion for the provided list is too old.")
     meta: Object = {"resourceVersion": str(version)}
     if start + limit < len(items):
         meta |= {"continue": str(start + limit), "remainingItemCount": len(items) - start - limit}
     head = {"apiVersion": request.kind.api_version, "kind": f"{request.kind.kind}List", "metadata": meta}
     return head | {"items": items[start : start + limit]}
+
+
+def _start(request: Request) -> int:
+    """Where a page begins. Raises: Refused: 400 for a token that is none, 410 for one that is another server's."""
+    token = request.query.get("continue", "0")
+    if token.isdigit():
+        return int(token)
+    try:
+        json.loads(base64.b64decode(token + "==", validate=False))
+    except ValueError as error:
+        raise answers.bad_request(f"invalid continue token: continue key is not valid: {error}") from None
+    raise answers.expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the "
+        "continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing "
+        "with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the "
+        "time the first chunk was returned and now may show up in the list."
+    )
 
 
 def _create(cluster: "Cluster", request: Request) -> tuple[int, Object, list[str]]:
@@ -143,6 +160,8 @@ def _create(cluster: "Cluster", request: Request) -> tuple[int, Object, list[str
 
 
 def _change(cluster: "Cluster", request: Request) -> tuple[int, Object, list[str]]:
+    if request.method == "PATCH":
+        patches.check_type(request.content_type, is_custom=request.kind in kinds.CUSTOM)
     with cluster.store.changed:
         old = cluster.store.get(request.kind, request.namespace, request.name)
         if old is None and request.content_type == patches.APPLY and not request.part:
@@ -150,7 +169,7 @@ def _change(cluster: "Cluster", request: Request) -> tuple[int, Object, list[str
         old = _there(cluster, request)
         if request.method == "PATCH":
             body = json.loads(request.body)
-            new = patches.patched(old, body, request.content_type, is_custom=request.kind in kinds.CUSTOM)
+            new = patches.patched(old, body, request.content_type)
             if (
                 isinstance(body, dict)
                 and (body.get("metadata") or {}).get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]

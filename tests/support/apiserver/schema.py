@@ -78,6 +78,8 @@ def check(kind: Kind, item: Object) -> None:
         causes.append(
             ("metadata.annotations", "FieldValueTooLong", f"Too long: may not be more than {_MOST_ANNOTATIONS} bytes")
         )
+    if kind is kinds.POD and not (item.get("spec") or {}).get("containers"):
+        causes.append(("spec.containers", "FieldValueRequired", "Required value"))
     causes += _problems(of(kind), item, "")
     if causes:
         stops = any(reason != "FieldValueInvalid" for _, reason, _ in causes)

@@ -15,7 +15,6 @@ INJECTED = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
 SPEED = 10.0
 QUICK = [
     "kat-fail-limit",
-    "kat-fast",
     "kat-image-missing",
     "kat-nan",
     "kat-nan-some",
@@ -36,7 +35,8 @@ def test_recordings_play_again_side_by_side() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PLAYED - {*QUICK}))
 def test_a_recording_plays_again(name: str) -> None:
-    with served(_cluster()) as cluster:
+    speed = 2.0 if name == "kat-fast" else SPEED
+    with served(_cluster(speed)) as cluster:
         _play(cluster, name)
 
 
@@ -48,8 +48,8 @@ def test_the_webhook_refuses_the_same_in_the_same_words(name: str) -> None:
             Player(cluster, recording).call(line)
 
 
-def _cluster() -> Cluster:
-    cluster = Cluster(namespaces={"rec": INJECTED, "rec-plain": {}}, speed=SPEED)
+def _cluster(speed: float = SPEED) -> Cluster:
+    cluster = Cluster(namespaces={"rec": INJECTED, "rec-plain": {}}, speed=speed)
     cluster.algorithms = {"random", "tpe"}
     cluster.images["localhost:5000/none:1"] = "missing"
     return cluster
@@ -57,7 +57,7 @@ def _cluster() -> Cluster:
 
 def _play(cluster: Cluster, name: str) -> None:
     """Send the recording's requests, then compare the Experiment, its Trials and its optimum."""
-    recording = Recording(name, SPEED)
+    recording = Recording(name, cluster.speed)
     observer = Observer(cluster)
     _with_pytorchjob(recording.manifest)
     for line in recording.lines:
@@ -69,9 +69,10 @@ def _play(cluster: Cluster, name: str) -> None:
         time.sleep(0.2)
         Player(cluster, recording).call(line | {"path": _here(cluster, name, line["path"])})
     _wait(observer, name, recording.tales().by_object)
-    found = cluster.store.get(kinds.EXPERIMENT, "rec", name)
-    if found:
-        assert _figures(found["status"]) == _figures(_last_status(recording))
+    if cluster.store.get(kinds.EXPERIMENT, "rec", name):
+        # Trials that end after their Experiment are counted still.
+        wanted = _figures(_last_status(recording))
+        until(lambda: _figures((cluster.store.get(kinds.EXPERIMENT, "rec", name) or {})["status"]) == wanted, 60)
 
 
 def _wait(observer: Observer, name: str, wanted: dict[Any, Tale]) -> None:

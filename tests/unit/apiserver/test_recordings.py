@@ -1,11 +1,12 @@
 """The server of the tests does what real ones were recorded doing: the same conditions, reasons, phases, events, answers."""
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support.apiserver import Cluster, kinds, served
-from tests.support.replay import FOLDER, Player, Recording, events
+from tests.support.replay import FOLDER, Object, Player, Recording, events
 
 SPEED = {"ptj-init-timeout": 100.0, "ptj-init-timeout-onfailure": 100.0}
 IMAGES = {"localhost:5000/none:1": "missing", "localhost:5001/private:1": "denied", "tritower/none:1": "unreachable"}
@@ -48,6 +49,40 @@ def test_a_recording_plays_again(name: str) -> None:
     speed = SPEED.get(name, 10.0)
     with served(_cluster(speed)) as cluster:
         _play(cluster, name, speed)
+
+
+SENT = {
+    "a token that is none": {"Authorization": "Bearer nobody"},
+    "no token": {"Authorization": ""},
+    "no token, /version": {"Authorization": ""},
+    "an Accept that is not served": {"Accept": "text/html"},
+    "patch with the content type of a create": {"Content-Type": "application/json"},
+}
+
+
+def test_the_api_server_refuses_the_same_in_the_same_words() -> None:
+    recording = Recording("api-errors", 10.0)
+    by_note = {line.get("note"): line for line in recording.lines}
+    job = by_note["generateName instead of a name"]["body"]
+    recording.manifest = job | {"metadata": {"name": "api-errors", "namespace": "rec"}}
+    with served(_cluster(10.0)) as cluster:
+        stranger = {"Authorization": f"Bearer {cluster.token([], namespace='rec', account='default')}"}
+        sent = SENT | {"as an account without rights": stranger}
+        big = recording.manifest | {"metadata": {"name": "api-errors-big", "annotations": {"a": "x" * 300_000}}}
+        by_note["annotations of 300 kB"]["body"] = big
+        for note, size in (("a body of 2 MB (an argument)", 2), ("a body of 4 MB", 4)):
+            by_note[note]["body"] = _with_argument(job, "x" * size * 2**20)
+        player = Player(cluster, recording)
+        for line in recording.lines:
+            # Disruption budgets are not played.
+            if line["verb"] == "CALL" and "disruption" not in line["path"] + line.get("note", "").lower():
+                player.call(line | {"sent": sent.get(line.get("note", ""), {})})
+
+
+def _with_argument(job: Object, argument: str) -> Object:
+    job = copy.deepcopy(job)
+    job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["args"] = [argument]
+    return job
 
 
 def _cluster(speed: float) -> Cluster:

@@ -86,13 +86,13 @@ def test_a_sure_loss_on_another_metric_closes_it():
 )
 def test_the_sentence_that_a_reader_sees(rankers, knobs, sentence):
     decision = gate.decide(known(**rankers), wording.NAMES, EvaluationConfig(**knobs))
-    assert re.fullmatch(sentence, decision.sentence()), decision.sentence()
+    assert re.fullmatch(sentence + r"\.", decision.sentence()), decision.sentence()
 
 
 def test_too_few_users_is_a_sentence_of_its_own():
     value = replace(known(model=(0.60, 0.01), baseline=(0.5, 0.0)), reason="the clicks are those of 3 users, fewer than 20")
     sentence = gate.decide(value, wording.NAMES, EvaluationConfig()).sentence()
-    assert sentence == ("Hold: keep the current model. Nothing can be judged: the clicks are those of 3 users, fewer than 20")
+    assert sentence == ("Hold: keep the current model. Nothing can be judged: the clicks are those of 3 users, fewer than 20.")
 
 
 def test_a_wanted_margin():

@@ -267,7 +267,7 @@ def test_the_verdict_comes_first_and_is_the_same_everywhere(result, log, tmp_pat
     with caplog.at_level("INFO"):
         run(log, tmp_path)
     assert [record.message for record in caplog.records].count(sentence) == 1
-    assert show.results(document).startswith(f"Gate: {word}. {reason}.\n")
+    assert show.results(document).startswith(f"Gate: {word}. {reason}\n")
     for shown in (re.sub("<[^>]*>", " ", text), summary):
         assert not re.search(r"map@|map_at|gate is|closed|Gate: open", shown)
 
@@ -315,7 +315,7 @@ def test_three_users_cannot_be_judged_and_every_output_says_so(log, tmp_path):
     root = with_user_ids(log, tmp_path / "log", lambda u: f"u{u % 3}")
     numbers, document, text = run_with_pages(root, tmp_path)
     reason = "the clicks are those of 3 users, fewer than 20"
-    assert document["gate"] == {"word": "hold", "reasons": [f"Nothing can be judged: {reason}"]}
+    assert document["gate"] == {"word": "hold", "reasons": [f"Nothing can be judged: {reason}."]}
     assert document["randomised"]["cannot_be_judged"] == reason
     assert document["randomised"]["lift"]["auc"]["low"] is None and document["randomised"]["lift"]["auc"]["reason"] == reason
     assert document["randomised"]["model"]["auc"] > 0.6 and document["randomised"]["lift"]["auc"]["value"] > 0
