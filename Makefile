@@ -15,7 +15,7 @@ export TORCH_INDEX
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow test-docker test-spark wheelhouse base-image images image-spark audit compile golden bench bench-quality lock format clean
+.PHONY: help setup demo check test test-slow test-docker test-spark wheelhouse base-image images image-spark publish kind audit compile golden bench bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,12 @@ base-image: $(STAMP)  ## A Debian base image by debootstrap, for machines that c
 images: wheelhouse  ## Build and check base, train and serve without a network (IMAGES="base serve", BASE_IMAGE=name for others)
 	$(BIN)/python images/build.py build $(IMAGES)
 	$(BIN)/python images/build.py check $(IMAGES)
+
+publish: $(STAMP)  ## Push what was built to REGISTRY=host/path, compile for it by digest: build/published/
+	$(BIN)/python images/publish.py "$(REGISTRY)" $(filter-out serve,$(IMAGES))
+
+kind: $(STAMP)  ## A cluster on this machine with Kubeflow Pipelines and a run in it (needs kind, kubectl, docker, a network)
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/kind.sh
 
 image-spark: $(STAMP)  ## The image for the Spark engine, on a Debian base with Java 17 (root)
 	$(BIN)/python images/build.py base-image spark

@@ -266,7 +266,13 @@ def build_layer(label: str, image: str, *, parent: str, hashed: list[str], plain
 # --------------------------------------------------------------------------------------------------------------------- check
 
 
-def _target(image: str) -> str:
+def label(image: str) -> str:
+    """The full name under which an image lies on this machine: as TRITOWER_IMAGE_TAG says, or as it was last built."""
+    return name(image) if os.environ.get("TRITOWER_IMAGE_TAG") else _built().get(image) or name(image)
+
+
+def target(image: str) -> str:
+    """The command that makes an image."""
     return "make image-spark" if image == "spark" else "make images"
 
 
@@ -275,11 +281,11 @@ def check(images: list[str]) -> None:
     faults: list[str] = []
     for image in images:
         wanted = IMAGES[image]
-        label = name(image) if os.environ.get("TRITOWER_IMAGE_TAG") else _built().get(image) or name(image)
-        if not image_id(label):
-            faults.append(f"{image}: there is no image {label} on this machine: run `{_target(image)}`")
+        name_here = label(image)
+        if not image_id(name_here):
+            faults.append(f"{image}: there is no image {name_here} on this machine: run `{target(image)}`")
             continue
-        inspected = json.loads(run("docker", "image", "inspect", label, capture_output=True).stdout)[0]
+        inspected = json.loads(run("docker", "image", "inspect", name_here, capture_output=True).stdout)[0]
         size_mb, build = inspected["Size"] / 1e6, (inspected["Config"].get("Labels") or {}).get("tritower.torch", "none")
         budget_mb = wanted.budget_cuda_mb if build == "cuda" else wanted.budget_mb
         if inspected["Config"].get("Entrypoint"):
@@ -289,10 +295,10 @@ def check(images: list[str]) -> None:
         confined = "--network none --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL"
         container = ["docker", "run", "--rm", *confined.split()]
         program = ["python3", "-m", "tritower.about", "--present", *wanted.present, "--absent", *wanted.absent, "--sbom"]
-        done = subprocess.run([*container, "--user", "24680:0", label, *program], capture_output=True, text=True)
+        done = subprocess.run([*container, "--user", "24680:0", name_here, *program], capture_output=True, text=True)
         ran = done
         if wanted.program:
-            ran = subprocess.run([*container, label, "python3", "-c", wanted.program], capture_output=True, text=True)
+            ran = subprocess.run([*container, name_here, "python3", "-c", wanted.program], capture_output=True, text=True)
         if done.returncode or ran.returncode:
             failed = done if done.returncode else ran
             faults += [f"{image}: {line}" for line in failed.stderr.strip().splitlines()[-5:]]

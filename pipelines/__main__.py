@@ -40,6 +40,9 @@ def _compile(given: argparse.Namespace) -> int:
         compiling.check_all()
         catalogue.check()
         print("The compiled pipelines are what the source gives")
+    elif given.all:
+        for path in (*compiling.compile_all(given.out), *catalogue.compile_all(given.out / "components")):
+            print(path)
     elif given.having or given.lacking:
         for path in compiling.compile_variant("training", options.parts("training", given), given.out):
             print(path)
@@ -127,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_compile(command: argparse.ArgumentParser) -> None:
     command.add_argument("--check", action="store_true", help="only compare with what is there; exit status 1 if it differs")
+    command.add_argument("--all", action="store_true", help="write every pipeline and component below --out")
     options.add_parts(command)
     options.add(command, "--out", "folder of a variant (build/pipelines)", Path("build/pipelines"), "DIR")
     command.set_defaults(do=_compile)

@@ -48,6 +48,11 @@ def write(folder: Path = FOLDER) -> list[Path]:
         storage.write_text(path, text)
     for readme, text in _readmes().items():
         storage.write_text(readme, text)
+    return compile_all(folder)
+
+
+def compile_all(folder: Path) -> list[Path]:
+    """Write `<component>/component.yaml` of every component; the paths."""
     return [_compiled(folder, name) for name in components()]
 
 

@@ -163,4 +163,4 @@ def canonical(path: Path) -> list[Any]:
 
 def _neutral(image: str) -> str:
     """`registry/path/base:tag` as `tritower/base`: which image it is stays part of the comparison."""
-    return f"{_NEUTRAL_IMAGE}/{image.rsplit('/', 1)[-1].split(':')[0]}"
+    return f"{_NEUTRAL_IMAGE}/{image.partition('@')[0].rsplit('/', 1)[-1].split(':')[0]}"

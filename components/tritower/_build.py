@@ -7,14 +7,17 @@ Set at compile time:
     TRITOWER_IMAGE_PREFIX   registry and path before the image name; default `tritower`
     TRITOWER_IMAGE_TAG      default: the package version; a run in containers on the machine that built the images then takes
                             what was built last (`pipelines/containers.py`)
+    TRITOWER_IMAGES         a JSON file: image -> its whole name, with a digest, say; before the two (`make publish`)
     TRITOWER_ENGINE_IMAGE   `spark` for pipelines that take `engine = spark`: ingest and features then run in the image that has
                             PySpark and Java, and can do both; default `base`, which can do duckdb only
 """
 
+import json
 import os
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from kfp import dsl
@@ -28,7 +31,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def image_name(image: Image) -> str:
-    """Full name of one of tritower's images, such as `tritower/base:0.1.0`."""
+    """Full name of one of tritower's images, such as `tritower/base:0.1.0`.
+
+    Raises:
+        ConfigError: TRITOWER_IMAGES lacks the image.
+    """
+    if file := os.environ.get("TRITOWER_IMAGES"):
+        names: dict[str, str] = json.loads(Path(file).read_text(encoding="utf-8"))
+        if image not in names:
+            raise ConfigError(
+                f"the image {image!r} has no name", where=file, remedy=f"Publish it as well: IMAGES='... {image}'."
+            )
+        return names[image]
     prefix = (os.environ.get("TRITOWER_IMAGE_PREFIX") or "tritower").rstrip("/")
     tag = os.environ.get("TRITOWER_IMAGE_TAG") or __version__
     return f"{prefix}/{image}:{tag}"

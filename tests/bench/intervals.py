@@ -15,6 +15,7 @@ from tritower.evaluation import visitors
 from tritower.evaluation.config import EvaluationConfig
 from tritower.evaluation.estimate import Estimate, estimate
 from tritower.evaluation.rows import Rows
+from tritower.evaluation.wording import LABELS
 from tritower.metrics import ranking
 
 README = Path(__file__).parents[2] / "components/tritower/evaluation/README.md"
@@ -149,7 +150,7 @@ def main() -> None:
             for users, count, one_id in reversed(jobs)
         ]
         lines = [one.get() for one in reversed(waiting)]
-    lifts = ", ".join(f"{name} {100 * real[name]:+.1f} %" for name in METRICS)
+    lifts = ", ".join(f"{LABELS[name]} {100 * real[name]:+.1f} %" for name in METRICS)
     head = "users|tests|judged %|false: AUC|mAP@1|mAP@3|bootstrap, mAP@3|covers: AUC|mAP@1|mAP@3|finds: AUC|mAP@1|mAP@3"
     what = f"Seed {given.seed}; real lifts {lifts}; shares in percent of the tests judged, the bootstrap's of a fifth of all."
     table = "\n".join([what, "", f"| {head.replace('|', ' | ')} |", "|---" * 13 + "|", *lines])

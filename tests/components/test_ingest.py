@@ -39,7 +39,9 @@ def test_the_component_writes_a_dataset(tmp_path: Path) -> None:
         engine="duckdb",
         config={"threads": 1.0},
     )
-    assert metrics.metadata["impressions_out"] == 40
+    rows = {name: [metrics.metadata[f"{name}_{kind}"] for kind in ("in", "out", "refused")] for name in ("impressions", "jobs")}
+    assert rows == {"impressions": [40, 40, 0], "jobs": [2, 2, 0]} and metrics.metadata["searches"] == 40
+    assert len(metrics.metadata) == 10  # a backend's page shows ten
     assert storage.read_json(metrics.path)["test_impressions"] == 6
     assert storage.read_json(tmp_path / "dataset" / "dataset.json")["splits"]["train"]["impressions"] == 28
     assert "<table" in (tmp_path / "quality.html").read_text()

@@ -11,14 +11,15 @@ their pod, at the latest with the server. `MASTER_ADDR` and `MASTER_PORT` are a 
 loopback in the process. `limits.memory` is held: what takes more is OOMKilled.
 
 An Experiment's Trials are PyTorchJobs; their metrics are read from the file that the File collector is told of (its folder is a
-volume), or from what the container prints. Values are drawn at random whatever the algorithm.
+volume), or from what the container prints. Values are drawn at random whatever the algorithm. A TrainJob needs its
+TrainingRuntime.
 
 What goes wrong:
 
 * `cluster.faults.answer(429, path="pytorchjobs", times=3, retry_after_s=1)`, `.slow(seconds)`, `.gone(seconds)` (connections
   are reset), `.cut("log", 100)` (the next log stream breaks off after 100 bytes; "watch" alike); `.seen` are all requests.
 * `cluster.images["example/none:1"] = "missing"` (or "denied", "unreachable").
-* `cluster.down.add("training-operator")` (or "katib"): webhook and controller are away until discarded.
+* `cluster.down.add("training-operator")` (or "katib", "trainer"): webhook and controller are away until discarded.
 * `cluster.kill(pod)`, `.kill(pod, oom=True)`, `.evict(pod)`, `.drain(pod)`; pods may be deleted and evicted by the API.
 * `cluster.store.compact()`: watches from before are told 410.
 * Objects to put in: `cluster.add(kinds.QUOTA, {...})`, Secrets, ConfigMaps, Workflows as owners; a namespace's label

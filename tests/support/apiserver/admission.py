@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 
 PYTORCHJOB_WEBHOOK = "validator.pytorchjob.training-operator.kubeflow.org"
+TRAINJOB_WEBHOOK = "validator.trainjob.trainer.kubeflow.org"
 _DNS_LABEL = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _DNS_LABEL_RULE = (
     "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end "
@@ -29,8 +30,19 @@ def check(cluster: "Cluster", kind: Kind, namespace: str, item: Object, old: Obj
             raise answers.webhook_down(PYTORCHJOB_WEBHOOK, "training-operator", "validate-kubeflow-org-v1-pytorchjob")
         if why := pytorchjob_faults(item):
             raise answers.denied(PYTORCHJOB_WEBHOOK, why[0] if len(why) == 1 else f"[{', '.join(why)}]")
+    if kind is kinds.TRAINJOB and old is None:
+        _check_trainjob(cluster, namespace, item)
     if kind is kinds.EXPERIMENT:
         katib_rules.check(cluster, namespace, item, old)
+
+
+def _check_trainjob(cluster: "Cluster", namespace: str, job: Object) -> None:
+    ref = job["spec"]["runtimeRef"]
+    if ref.get("kind") != "TrainingRuntime" or cluster.store.get(kinds.RUNTIME, namespace, ref["name"]) is None:
+        raise answers.denied(TRAINJOB_WEBHOOK, f'spec.runtimeRef: Invalid value: "{ref["name"]}": no such runtime')
+    names = [one["name"] for one in (job["spec"].get("trainer") or {}).get("env", [])]
+    if bad := [name for name in names if name.startswith("PET_")]:
+        raise answers.denied(TRAINJOB_WEBHOOK, f"spec.trainer.env: Invalid value: {bad}: reserved")
 
 
 def pytorchjob_faults(job: Object) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.apiserver import collector, katib, kinds, resources, schema, training
+from tests.support.apiserver import collector, katib, kinds, resources, schema, trainer, training
 from tests.support.apiserver.environment import Network
 from tests.support.apiserver.faults import Faults
 from tests.support.apiserver.kinds import Kind
@@ -49,11 +49,13 @@ class Cluster:
         self.images: dict[str, str] = {}
         """Images that cannot be pulled: 'missing', 'denied' or 'unreachable' by name. All others are there."""
         self.down: set[str] = set()
-        """Operators that are down: 'training-operator', 'katib'."""
+        """Operators that are down: 'training-operator', 'katib', 'trainer'."""
         self.algorithms = {"random", "grid", "tpe", "multivariate-tpe", "cmaes", "sobol", "bayesianoptimization", "hyperband"}
         """Those that Katib has a suggestion service for; whichever is asked for, values are drawn at random."""
         self.errors: list[BaseException] = []
         """Faults of the server's own; `served` raises the first."""
+        self.rounds = 0
+        """How often the operators have looked at everything."""
         self.url = ""
         self.kubelet = Kubelet(self)
         labels = namespaces if isinstance(namespaces, Mapping) else {name: {} for name in namespaces}
@@ -125,12 +127,8 @@ class Cluster:
 @contextlib.contextmanager
 def served(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with its server and its operators. At the end all of its processes have ended."""
-    operators = [
-        cluster.kubelet.step,
-        training.Operator(cluster).step,
-        katib.Operator(cluster).step,
-        lambda: collector.step(cluster),
-    ]
+    parts = (training.Operator(cluster), katib.Operator(cluster), trainer.Operator(cluster))
+    operators = [cluster.kubelet.step, *(part.step for part in parts), lambda: collector.step(cluster)]
     is_over = threading.Event()
 
     def run() -> None:
@@ -139,6 +137,7 @@ def served(cluster: Cluster) -> Iterator[Cluster]:
             try:
                 for step in operators:
                     step()
+                cluster.rounds += 1
             except BaseException as error:
                 cluster.errors.append(error)
                 return

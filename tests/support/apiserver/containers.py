@@ -48,6 +48,8 @@ class Container:
         self.may_start = self._has_run = False
         self._cluster, self._pod, self._folder = cluster, pod, folder
         self._due = 0.0
+        self._round = 0
+        """The operators' round from which it may start again: on a busy machine, too, each has seen its end by then."""
         self._tries = 0
 
     @property
@@ -67,7 +69,7 @@ class Container:
         if "running" in self.state:
             if self.attempts[-1].poll() is not None:
                 self._end(self.attempts[-1], policy)
-        elif self.may_start and time.monotonic() >= self._due and not self.has_ended:
+        elif self.may_start and time.monotonic() >= self._due and self._cluster.rounds >= self._round and not self.has_ended:
             self._start(policy)
         elif self._due and "terminated" in self.state and self.restarts:
             self._wait_for_restart()
@@ -140,6 +142,7 @@ class Container:
     def _restart(self, policy: str, code: int) -> None:
         if policy == "Always" or (policy == "OnFailure" and code):
             self._due = time.monotonic() + self._backoff_s()
+            self._round = self._cluster.rounds + 3
 
     def _backoff_s(self) -> float:
         backoff = _RESTART_S if not self.restarts else min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (self.restarts - 1))

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tests.support.apiserver import conditions, kinds, resources, trials
+from tests.support.apiserver.pytorchjob import owner_of
 from tests.support.apiserver.store import now, record
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Operator:
         conditions.put(status, "Created", "ExperimentCreated", "Experiment is created")
         self._store.edit(kinds.EXPERIMENT, experiment, lambda one: one.update(status=status))
         spec = {"algorithm": experiment["spec"]["algorithm"], "requests": experiment["spec"]["parallelTrialCount"]}
-        meta = {"name": experiment["metadata"]["name"], "ownerReferences": [_owner(experiment)]}
+        meta = {"name": experiment["metadata"]["name"], "ownerReferences": [owner_of(experiment)]}
         own: Object = {}
         conditions.put(own, "Created", "SuggestionCreated", "Suggestion is created")
         home = experiment["metadata"]["namespace"]
@@ -127,7 +128,7 @@ class Operator:
         meta = {
             "name": name,
             "labels": labels,
-            "ownerReferences": [_owner(experiment)],
+            "ownerReferences": [owner_of(experiment)],
             "finalizers": [_FINALIZER[kinds.TRIAL]],
         }
         return self._store.create(kinds.TRIAL, experiment["metadata"]["namespace"], {"metadata": meta, "spec": own})
@@ -177,7 +178,9 @@ class Operator:
         elif job is None and not conditions.has(status, "Running"):
             run = trial["spec"]["runSpec"]
             self._store.create(
-                kinds.PYTORCHJOB, meta["namespace"], run | {"metadata": run["metadata"] | {"ownerReferences": [_owner(trial)]}}
+                kinds.PYTORCHJOB,
+                meta["namespace"],
+                run | {"metadata": run["metadata"] | {"ownerReferences": [owner_of(trial)]}},
             )
             self._say(trial, "JobCreated", f"Job {name} has been created")
             conditions.put(status, "Running", "TrialRunning", "Trial is running")
@@ -247,11 +250,3 @@ def _reaches(objective: Object, optimum: Object) -> bool:
     if value is None:
         return False
     return value >= objective["goal"] if objective["type"] == "maximize" else value <= objective["goal"]
-
-
-def _owner(item: Object) -> Object:
-    meta = item["metadata"]
-    return {
-        "apiVersion": item["apiVersion"], "kind": item["kind"], "name": meta["name"], "uid": meta["uid"],
-        "controller": True, "blockOwnerDeletion": True,
-    }  # fmt: skip

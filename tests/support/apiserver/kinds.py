@@ -62,7 +62,8 @@ SPARK = Kind(
     "SparkApplication",
     schema="sparkoperator.k8s.io_sparkapplications.v2.5.2",
 )
+JOBSET = Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 WORKFLOW = Kind("argoproj.io", "v1alpha1", "workflows", "Workflow")
 
 BUILT_IN = (POD, SERVICE, EVENT, SECRET, CONFIG_MAP, CLAIM, QUOTA, NODE, NAMESPACE, CRD)
-CUSTOM = (PYTORCHJOB, EXPERIMENT, TRIAL, SUGGESTION, TRAINJOB, RUNTIME, SPARK, WORKFLOW)
+CUSTOM = (PYTORCHJOB, EXPERIMENT, TRIAL, SUGGESTION, TRAINJOB, RUNTIME, JOBSET, SPARK, WORKFLOW)

@@ -22,7 +22,7 @@ def pod_of(job: Object, role: str, spec: Object, index: int) -> Object:
         pod["initContainers"] = [*pod.get("initContainers", []), _init(_name(job, "Master", 0))]
     labels = (meta.get("labels") or {}) | labels_of(job["metadata"]["name"], role) | {f"{PREFIX}replica-index": str(index)}
     labels |= {f"{PREFIX}job-role": "master"} if role == "Master" else {}
-    own = {"name": name, "labels": labels, "ownerReferences": [_owner(job)]}
+    own = {"name": name, "labels": labels, "ownerReferences": [owner_of(job)]}
     return {"metadata": own | ({"annotations": meta["annotations"]} if meta.get("annotations") else {}), "spec": pod}
 
 
@@ -30,7 +30,7 @@ def service_of(job: Object, role: str, index: int) -> Object:
     """The headless Service of a replica."""
     labels = labels_of(job["metadata"]["name"], role) | {f"{PREFIX}replica-index": str(index)}
     port = {"name": "pytorchjob-port", "protocol": "TCP", "port": PORT, "targetPort": PORT}
-    meta = {"name": _name(job, role, index), "labels": labels, "ownerReferences": [_owner(job)]}
+    meta = {"name": _name(job, role, index), "labels": labels, "ownerReferences": [owner_of(job)]}
     return {"metadata": meta, "spec": {"clusterIP": "None", "ports": [port], "selector": labels}, "status": {}}
 
 
@@ -55,7 +55,8 @@ def _name(job: Object, role: str, index: int) -> str:
     return f"{job['metadata']['name']}-{role.lower()}-{index}"
 
 
-def _owner(job: Object) -> Object:
+def owner_of(job: Object) -> Object:
+    """The reference by which what is made of an object goes with it."""
     meta = job["metadata"]
     return {
         "apiVersion": job["apiVersion"], "kind": job["kind"], "name": meta["name"], "uid": meta["uid"],

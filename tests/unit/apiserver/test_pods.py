@@ -134,6 +134,7 @@ def test_more_memory_than_the_limit_is_oom(cluster: Cluster, api: Any) -> None:
 
 def test_deleting_a_job_asks_its_processes_to_end(cluster: Cluster, api: Any) -> None:
     core = start(api, job("gone", shell(TRAPPED + "sleep 60 & wait $!")), "gone-master-0")
+    until(lambda: core.read_namespaced_pod_log("gone-master-0", "team"))
     stream = core.read_namespaced_pod_log("gone-master-0", "team", follow=True, _preload_content=False)
     client.CustomObjectsApi(api()).delete_namespaced_custom_object(*GROUP, "gone")
     assert b"".join(stream.stream()) == b"start\ngot TERM\n"
@@ -163,6 +164,19 @@ def test_an_owner_takes_its_job_with_it(cluster: Cluster, api: Any) -> None:
     until(lambda: not custom.list_namespaced_custom_object(*GROUP)["items"] and not pods(api))
 
 
+def test_an_owner_elsewhere_is_none_and_one_of_an_unknown_version_is_never_collected_for(cluster: Cluster, api: Any) -> None:
+    client.CoreV1Api(api()).create_namespace({"metadata": {"name": "other"}})
+    owner = cluster.add(kinds.WORKFLOW, {"metadata": {"name": "run"}, "spec": {}}, namespace="other")
+    reference = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run", "uid": owner["metadata"]["uid"]}
+    custom = client.CustomObjectsApi(api())
+    for name, version in (("elsewhere", "argoproj.io/v1alpha1"), ("unknown", "v1")):
+        manifest = job(name, shell("sleep 60"))
+        manifest["metadata"]["ownerReferences"] = [reference | {"apiVersion": version}]
+        custom.create_namespaced_custom_object(*GROUP, manifest)
+    until(lambda: [one["metadata"]["name"] for one in custom.list_namespaced_custom_object(*GROUP)["items"]] == ["unknown"])
+    assert "OwnerRefInvalidNamespace" in reasons(api, "elsewhere")
+
+
 def test_an_eviction_by_the_node_fails_the_pod(cluster: Cluster, api: Any) -> None:
     start(api, job("full", shell("sleep 60")), "full-master-0")
     cluster.evict("full-master-0", namespace="team")
@@ -173,7 +187,9 @@ def test_an_eviction_by_the_node_fails_the_pod(cluster: Cluster, api: Any) -> No
 
 
 def test_an_evicted_master_that_ends_with_0_makes_the_job_a_success(cluster: Cluster, api: Any) -> None:
-    core = start(api, job("evicted", shell("trap 'exit 0' TERM; sleep 60 & wait $!"), restart="OnFailure"), "evicted-master-0")
+    command = shell("trap 'exit 0' TERM; echo start; sleep 60 & wait $!")
+    core = start(api, job("evicted", command, restart="OnFailure"), "evicted-master-0")
+    until(lambda: core.read_namespaced_pod_log("evicted-master-0", "team"))
     core.create_namespaced_pod_eviction("evicted-master-0", "team", {"metadata": {"name": "evicted-master-0"}})
     custom = client.CustomObjectsApi(api())
     status = until(lambda: _ended(custom, "evicted"))

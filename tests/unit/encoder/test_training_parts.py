@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers.sentence_transformer.losses import TripletDistanceMetric, TripletLoss
-from tritower.encoder import backends, models
+from tritower.encoder import backends, finetuning, models
 from tritower.encoder.batching import Collator
 from tritower.encoder.checkpoint import flatten, random_states, restore_random_states, unflatten
 from tritower.encoder.losses import ClickLoss
@@ -65,3 +65,10 @@ def test_optimizer_and_random_states_survive_being_plain() -> None:
     first = (torch.rand(2).tolist(), np.random.rand(2).tolist())  # noqa: NPY002 - the state libraries draw from
     restore_random_states(tensors, plain)
     assert (torch.rand(2).tolist(), np.random.rand(2).tolist()) == first  # noqa: NPY002
+
+
+def test_an_occupation_s_code_is_called_by_its_most_frequent_title() -> None:
+    occupations = ["29-1141.00", "29-1141.00", "29-1141.00", "Plumbers", None, "53-3032"]
+    titles = ["Nurse", "Registered Nurse", "Registered Nurse", "Pipe fitter", "Cook", "Driver"]
+    called = finetuning._names(occupations, titles, {"29-1141.00", "Plumbers", None})
+    assert called == {"29-1141.00": "Registered Nurse", "Plumbers": "Plumbers"}
