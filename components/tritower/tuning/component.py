@@ -35,7 +35,7 @@ def tune(
 
     knobs = from_dict(TuningConfig, {**config, "fixed": {**fixed, **(config.get("fixed") or {})}}, where="settings_tune")
     places = {"features": features.path, "embeddings": embeddings.path, "best": tune_trials.path, "report": tune_report.path}
-    numbers = step.run(**places, config=knobs)
+    numbers = step.run(**places, config=knobs, artifact_uri=tune_trials.uri)
     for name, value in numbers.items():
         tune_metrics.log_metric(name, value)
     write_json(tune_metrics.path, numbers)
