@@ -28,6 +28,12 @@ def batch(
 ) -> Outputs:
     """Rank the jobs open at the end of a log for the latest search of every user in it.
 
+    A set of parameters to copy:
+    {"champion_model": "minio://bucket/runs/ranker_model", "champion_encoder": "minio://bucket/runs/encoder",
+     "data_jobs": "s3://bucket/jobs.parquet", "data_impressions": "s3://bucket/impressions",
+     "data_users": "s3://bucket/users.parquet", "data_version": "2026-11-26",
+     "recommend_top_k": 20, "settings_features": {"ctr_half_life_days": 7}}
+
     Args:
         data_jobs: location of the job adverts.
         data_impressions: location of the jobs shown and clicked; the history that features are computed from.

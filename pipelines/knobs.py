@@ -1,6 +1,8 @@
 """The knobs of a run: a preset file, then `--set step.knob=value`, checked before anything starts."""
 
+import copy
 import difflib
+import functools
 import importlib
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -67,9 +69,22 @@ def check(step: str, values: Mapping[str, Any]) -> None:
     from_dict(kind_of(step), values, where=step)
 
 
-def arguments(knobs: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The knobs as pipeline parameters: `settings_<step>`."""
-    return {names.settings(step): dict(values) for step, values in knobs.items()}
+def arguments(knobs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """The knobs as pipeline parameters: those that are parameters of their own as such, the others in `settings_<table>`."""
+    known, found = steps.configs(), dict[str, Any]()
+    for table, values in knobs.items():
+        values = copy.deepcopy(dict(values))
+        for parameter, knob in known[table].plain.items():
+            group, _, name = knob.rpartition(".")
+            holder = values.get(group, {}) if group else values
+            if isinstance(holder, dict) and name in holder:
+                config = from_dict(kind_of(table), {knob: holder.pop(name)}, where=table)
+                found[parameter] = functools.reduce(getattr, knob.split("."), config)
+            if group and holder == {}:
+                values.pop(group, None)
+        if values or not known[table].plain:
+            found[names.settings(table)] = values
+    return found
 
 
 def _preset(preset: str) -> dict[str, dict[str, Any]]:

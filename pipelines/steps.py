@@ -107,6 +107,9 @@ class Step:
     table: str = ""
     """The table of its knobs in presets, which steps may share; empty for the step's name."""
 
+    plain: Mapping[str, str] = field(default_factory=dict)
+    """Parameter of the pipeline and of the component -> the knob that it is, for knobs that people turn."""
+
     about: str = ""
     """What a reader must know of the knobs, after the name of their class."""
 
@@ -171,6 +174,7 @@ STEPS = {
         ),
         Step(
             name="finetune", room="encoder", component="finetune", config="FinetuneConfig", resumes=True, is_heavy=True,
+            plain={"finetune_epochs": "epochs", "finetune_max_clicks": "max_clicks"},
             about="; `epochs` 0 keeps the base model",
             shown=("accepted_tuned_encoder", "train_clicks", "auc_shown_jobs_before", "auc_shown_jobs_after"),
         ),
@@ -189,6 +193,7 @@ STEPS = {
         ),
         Step(
             name="ranker", room="ranker", component="ranker", config="RankerConfig", resumes=True, is_heavy=True,
+            plain={"ranker_epochs": "training.epochs", "ranker_members": "training.members"},
             shown=("validation_auc", "epochs_of_first_network", "rows_per_second"),
         ),
         _baseline("baseline", about=", for the first two baselines"),
@@ -206,6 +211,7 @@ STEPS = {
         Step(name="score", room="ranker", component="score", pipelines=_BOTH, within=_BEST),
         Step(
             name="recommend", room="recommend", component="recommend", pipelines=_BOTH, within=_BEST, config="RecommendConfig",
+            plain={"recommend_top_k": "top_k"},
             shown=("searches", "recommendations"),
         ),
         Step(

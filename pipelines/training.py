@@ -37,6 +37,11 @@ def training(
 ) -> Outputs:
     """Train, evaluate and apply a triple tower ranker on a job board's logs.
 
+    A set of parameters to copy:
+    {"data_jobs": "s3://bucket/jobs.parquet", "data_impressions": "s3://bucket/impressions",
+     "data_users": "s3://bucket/users.parquet", "data_version": "2026-11-26",
+     "ranker_epochs": 4, "settings_ranker": {"optimiser.learning_rate": 0.001}}
+
     Args:
         data_jobs: location of the job adverts.
         data_impressions: location of the jobs shown and clicked.

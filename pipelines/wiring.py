@@ -19,17 +19,21 @@ class Wiring:
     Args:
         parts: the parts that the pipeline has.
         configs: table of knobs -> the pipeline's parameter.
+        plain: name of a knob that is a parameter of its own -> that parameter.
         inner: name -> pipeline that can be nested in it.
     """
 
-    def __init__(self, parts: frozenset[str], configs: Mapping[str, Any], inner: Mapping[str, Any]) -> None:
-        self.parts, self.configs, self._inner = parts, configs, inner
+    def __init__(
+        self, parts: frozenset[str], configs: Mapping[str, Any], plain: Mapping[str, Any], inner: Mapping[str, Any]
+    ) -> None:
+        self.parts, self.configs, self._plain, self._inner = parts, configs, plain, inner
 
     def add(self, name: str, **inputs: Any) -> dsl.PipelineTask:
         """Add a step of the registry with these inputs, its knobs being the pipeline's parameter unless `config` is given."""
         step = steps.STEPS[name]
-        component = _named(getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component), step.name)
+        component = _named(_component(step), step.name)
         knobs = {"config": self.configs[step.knobs]} if step.knobs else {}
+        knobs |= {name: value for name, value in self._plain.items() if name in component.component_spec.inputs}
         task = component(**knobs | inputs)
         if "_" in step.name:  # KFP's own names have hyphens
             task.set_display_name(step.name)
@@ -40,9 +44,13 @@ class Wiring:
     def nest(self, name: str, **inputs: Any) -> dsl.PipelineTask:
         """Add a nested pipeline with these inputs; the knobs of its steps are those of this pipeline."""
         component = self._inner[name]
-        settings = {names.settings(table): value for table, value in self.configs.items()}
-        known = component.component_spec.inputs
-        return component(**{parameter: value for parameter, value in settings.items() if parameter in known} | inputs)
+        known = {names.settings(table): value for table, value in self.configs.items()} | dict(self._plain)
+        taken = component.component_spec.inputs
+        return component(**{parameter: value for parameter, value in known.items() if parameter in taken} | inputs)
+
+
+def _component(step: steps.Step) -> Any:
+    return getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component)
 
 
 def _named(component: Any, name: str) -> Any:
@@ -87,7 +95,8 @@ def _function(
     def function(*values: Any) -> Any:
         given = signature.bind(*values).arguments
         configs = {table: given.pop(names.settings(table)) for table in tables}
-        return wire(Wiring(parts, configs, inner), **given)
+        plain = {name: given.pop(name) for step in tables.values() for name in step.plain}
+        return wire(Wiring(parts, configs, plain, inner), **given)
 
     function.__name__, function.__doc__ = name, about
     function.__signature__ = signature  # type: ignore[attr-defined]
@@ -106,16 +115,28 @@ def _signature(
             needed.append(parameter)
         elif of_parts.get(parameter.name) in {None, *parts} or name not in steps.with_part(of_parts[parameter.name]):
             optional.append(parameter)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    for step in tables.values():
+        inputs = _component(step).component_spec.inputs
+        optional += [inspect.Parameter(one, kind, default=inputs[one].default, annotation=int) for one in step.plain]
     for table, step in tables.items():
         default = dict(step.preset.get(name, {}))
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         optional.append(inspect.Parameter(names.settings(table), kind, default=default, annotation=dict[str, Any]))
     return found.replace(parameters=[*needed, *optional])
 
 
 def _description(wire: Callable[..., Any], tables: Mapping[str, steps.Step]) -> str:
     lines = (
-        f"    {names.settings(table)}: knobs of `tritower.{step.room}.config.{step.config}`{step.about}."
+        f"    {names.settings(table)}: knobs of `tritower.{step.room}.config.{step.config}`{step.about}{_wins(step)}."
         for table, step in tables.items()
     )
-    return "\n".join([inspect.getdoc(wire) or "", *lines])
+    plain = (
+        f"    {name}: {inspect.cleandoc(_component(step).component_spec.inputs[name].description or '')}"
+        for step in tables.values()
+        for name in step.plain
+    )
+    return "\n".join([inspect.getdoc(wire) or "", *plain, *lines])
+
+
+def _wins(step: steps.Step) -> str:
+    return f"; they win over {' and '.join(f'`{name}`' for name in step.plain)}" if step.plain else ""

@@ -41,7 +41,9 @@ class Removed:
             return False
 
 
-def from_dict(kind: type[T], values: Mapping[str, Any] | str | None, *, where: str = "") -> T:
+def from_dict(
+    kind: type[T], values: Mapping[str, Any] | str | None, *, where: str = "", plain: Mapping[str, Any] | None = None
+) -> T:
     """Build the config dataclass `kind` from plain values.
 
     Values are converted to the declared types: `5`, `5.0` and `"5"` become the int 5; `"true"` a bool; `"256,128"` or
@@ -51,6 +53,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any] | str | None, *, where: s
         kind: a frozen dataclass whose `__post_init__` checks ranges.
         values: knob name -> value, also as JSON text; None means all defaults.
         where: named in the error; the class name when empty.
+        plain: values of knobs that a step takes one by one; `values` wins where it names the same knob.
 
     Raises:
         ConfigError: an unknown key (with the nearest known one), a knob that was removed, one that is given twice, a value that
@@ -59,6 +62,11 @@ def from_dict(kind: type[T], values: Mapping[str, Any] | str | None, *, where: s
     where = where or kind.__name__
     hints = typing.get_type_hints(kind)
     given = current_names(kind, {} if values is None else _mapping(values, where), where=where)
+    for key, value in current_names(kind, plain or {}, where=where).items():
+        if key not in given:
+            given[key] = value
+        elif dataclasses.is_dataclass(hints[key]):
+            given[key] = {**value, **_mapping(given[key], f"{where}.{key}")}
     converted = {key: _untext(hints[key], value, f"{where}.{key}") for key, value in given.items()}
     try:
         config: T = _adapter(typing.cast("Any", kind)).validate_python(converted)

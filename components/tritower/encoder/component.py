@@ -42,6 +42,8 @@ def finetune(
     encoder: Output[Model],
     finetune_report: Output[HTML],
     finetune_metrics: Output[Metrics],
+    finetune_epochs: int = 1,
+    finetune_max_clicks: int = 0,
     config: dict[str, Any] = {},
 ) -> None:
     """Fine-tune the text encoder on the clicks of the train window, and keep the better of old and new.
@@ -51,13 +53,15 @@ def finetune(
         encoder: a sentence-transformers model in safetensors. With `config["epochs"]` 0, the base model unchanged.
         finetune_report: figures before and after, the loss, a map of documents and nearest neighbours.
         finetune_metrics: whether the fine-tuned encoder was kept, and the main figures before and after; the file has them all.
-        config: knobs of `tritower.encoder.config.FinetuneConfig`.
+        finetune_epochs: passes over the clicks; 0 keeps the base model.
+        finetune_max_clicks: clicks to train on, drawn evenly; 0 for all.
+        config: knobs of `tritower.encoder.config.FinetuneConfig`; they win over the two above where they name the same.
     """
     from tritower.config import from_dict
     from tritower.encoder import step
     from tritower.encoder.config import FinetuneConfig
 
-    settings = from_dict(FinetuneConfig, config)
+    settings = from_dict(FinetuneConfig, config, plain={"epochs": finetune_epochs, "max_clicks": finetune_max_clicks})
     places = {"model": encoder.path, "report": finetune_report.path, "metrics": finetune_metrics.path}
     numbers = step.finetune(dataset=dataset.path, **places, config=settings, artifact_uri=encoder.uri)
     for name, value in step.headline(numbers).items():

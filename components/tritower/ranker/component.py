@@ -14,6 +14,8 @@ def ranker(
     ranker_model: Output[Model],
     ranker_scores: Output[Dataset],
     ranker_metrics: Output[Metrics],
+    ranker_epochs: int = 6,
+    ranker_members: int = 3,
     config: dict[str, Any] = {},
     launcher: str = "local",
     cluster: dict[str, Any] = {},
@@ -26,7 +28,9 @@ def ranker(
         ranker_model: weights (safetensors), config, feature list, normaliser, metrics and model card.
         ranker_scores: scores/validation.parquet and scores/test.parquet.
         ranker_metrics: validation figures, throughput and epochs.
-        config: knobs of RankerConfig.
+        ranker_epochs: passes over the rows at most.
+        ranker_members: networks that are trained and averaged.
+        config: knobs of RankerConfig; they win over the two above where they name the same.
         launcher: where it trains: local (in this step's pod), or pytorchjob (in pods that read and write the run's store).
         cluster: settings of ClusterConfig for the latter.
     """
@@ -36,7 +40,8 @@ def ranker(
     from tritower.ranker import step
     from tritower.ranker.config import RankerConfig
 
-    knobs = from_dict(RankerConfig, config)
+    plain = {"training.epochs": ranker_epochs, "training.members": ranker_members}
+    knobs = from_dict(RankerConfig, config, plain=plain)
     artifacts = {"features": features, "embeddings": embeddings, "model": ranker_model, "scores": ranker_scores}
     places = {name: location(artifact, launcher) for name, artifact in artifacts.items()}
     figures = step.train(**places, config=knobs, artifact_uri=ranker_model.uri, launcher=launcher, cluster=cluster)

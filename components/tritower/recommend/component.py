@@ -39,6 +39,7 @@ def recommend(
     scores: Input[Dataset],
     recommendations: Output[Dataset],
     recommendations_report: Output[HTML],
+    recommend_top_k: int = 10,
     config: dict[str, Any] = {},
 ) -> None:
     """Write the best jobs of each search, best first, as one Parquet file.
@@ -49,7 +50,8 @@ def recommend(
         scores: a model's scores of these candidates.
         recommendations: a Parquet file with the columns of `schema.RECOMMENDATIONS`.
         recommendations_report: twenty searches with their ranked jobs.
-        config: knobs of `RecommendConfig`.
+        recommend_top_k: jobs per search.
+        config: knobs of `RecommendConfig`; they win where they name `top_k`.
     """
     from tritower.config import from_dict
     from tritower.recommend import step
@@ -61,6 +63,6 @@ def recommend(
         scores=scores.path,
         recommendations=recommendations.path,
         report=recommendations_report.path,
-        config=from_dict(RecommendConfig, config),
+        config=from_dict(RecommendConfig, config, plain={"top_k": recommend_top_k}),
     )
     recommendations.metadata.update(counts)

@@ -14,6 +14,8 @@ def tune(
     tune_trials: Output[Artifact],
     tune_report: Output[HTML],
     tune_metrics: Output[Metrics],
+    ranker_epochs: int = 0,
+    ranker_members: int = 0,
     config: dict[str, Any] = {},
     fixed: dict[str, Any] = {},
 ) -> NamedTuple("Found", [("ranker_settings", dict)]):  # type: ignore[valid-type]
@@ -25,6 +27,8 @@ def tune(
         tune_trials: The best knobs and every trial, as JSON.
         tune_report: History, parallel coordinates and the trials.
         tune_metrics: Best metric, the defaults' metric, numbers of trials.
+        ranker_epochs: The ranker's epochs, unless they are searched or in `fixed`; 0 for its default.
+        ranker_members: The ranker's members, likewise.
         config: Knobs of TuningConfig.
         fixed: Knobs of the ranker that every trial has, and the best config keeps; those of `config["fixed"]` come before them.
     """
@@ -33,7 +37,8 @@ def tune(
     from tritower.tuning import step
     from tritower.tuning.config import TuningConfig
 
-    knobs = from_dict(TuningConfig, {**config, "fixed": {**fixed, **(config.get("fixed") or {})}}, where="settings_tune")
+    plain = {"epochs": ranker_epochs, "members": ranker_members}
+    knobs = step.with_plain(from_dict(TuningConfig, config, where="settings_tune"), fixed, plain)
     places = {"features": features.path, "embeddings": embeddings.path, "best": tune_trials.path, "report": tune_report.path}
     numbers = step.run(**places, config=knobs, artifact_uri=tune_trials.uri)
     for name, value in numbers.items():

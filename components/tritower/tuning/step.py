@@ -1,6 +1,7 @@
 """The tuning step on one machine: features and embeddings in, the best knobs and a report out."""
 
 import contextlib
+import dataclasses
 import logging
 import sqlite3
 import tempfile
@@ -97,6 +98,18 @@ def _kept_study(kept: str, work: Path, config: TuningConfig) -> tuple[Path, Call
         storage.tried(lambda: storage.upload(copy, location), "the study")
 
     return file, keep if kept else lambda: None
+
+
+def with_plain(config: TuningConfig, fixed: dict[str, Any], plain: dict[str, int]) -> TuningConfig:
+    """The config with more knobs fixed: those of `fixed`, then those of `plain` that are not 0 and that nothing else names.
+
+    A knob is known by the last part of its name, as the ranker takes `training.epochs` and `epochs`.
+    """
+    given = {**fixed, **(config.fixed or {})}
+    inner = {name for value in given.values() if isinstance(value, dict) for name in value}
+    named = {name.rpartition(".")[2] for name in (*given, *inner, *(parameter.name for parameter in config.space))}
+    more = {name: value for name, value in plain.items() if value and name not in named}
+    return dataclasses.replace(config, fixed={**more, **given})
 
 
 def knobs(best: str | Path) -> dict[str, Any]:
