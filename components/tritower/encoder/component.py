@@ -31,6 +31,7 @@ def embed(
         embeddings=embeddings.path,
         config=from_dict(EmbedConfig, config),
         encoder=encoder.path if encoder else "",
+        artifact_uri=embeddings.uri,
     )
     embeddings.metadata.update(counts)
 
@@ -62,6 +63,6 @@ def finetune(
 
     settings = from_dict(FinetuneConfig, config, plain={"epochs": finetune_epochs, "max_clicks": finetune_max_clicks})
     places = {"model": encoder.path, "report": finetune_report.path, "metrics": finetune_metrics.path}
-    numbers = step.finetune(dataset=dataset.path, **places, config=settings)
+    numbers = step.finetune(dataset=dataset.path, **places, config=settings, artifact_uri=encoder.uri)
     for name, value in step.headline(numbers).items():
         finetune_metrics.log_metric(name, value)
