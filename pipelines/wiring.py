@@ -33,6 +33,7 @@ class Wiring:
         step = steps.STEPS[name]
         component = _named(_component(step), step.name)
         knobs = {"config": self.configs[step.knobs]} if step.knobs else {}
+        knobs |= {"cluster": self.configs[steps.CLUSTER.knobs]} if step.launched else {}
         knobs |= {name: value for name, value in self._plain.items() if name in component.component_spec.inputs}
         task = component(**knobs | inputs)
         if "_" in step.name:  # KFP's own names have hyphens
@@ -51,6 +52,10 @@ class Wiring:
 
 def _component(step: steps.Step) -> Any:
     return getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component)
+
+
+def _input(step: steps.Step, name: str) -> Any:
+    return _component(step).component_spec.inputs[name]
 
 
 def _named(component: Any, name: str) -> Any:
@@ -117,8 +122,7 @@ def _signature(
             optional.append(parameter)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for step in tables.values():
-        inputs = _component(step).component_spec.inputs
-        optional += [inspect.Parameter(one, kind, default=inputs[one].default, annotation=int) for one in step.plain]
+        optional += [inspect.Parameter(one, kind, default=_input(step, one).default, annotation=int) for one in step.plain]
     for table, step in tables.items():
         default = dict(step.preset.get(name, {}))
         optional.append(inspect.Parameter(names.settings(table), kind, default=default, annotation=dict[str, Any]))
@@ -131,7 +135,7 @@ def _description(wire: Callable[..., Any], tables: Mapping[str, steps.Step]) -> 
         for table, step in tables.items()
     )
     plain = (
-        f"    {name}: {inspect.cleandoc(_component(step).component_spec.inputs[name].description or '')}"
+        f"    {name}: {inspect.cleandoc(_input(step, name).description or '')}"
         for step in tables.values()
         for name in step.plain
     )
