@@ -20,7 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import on_backend, options, top, upkeep
+from pipelines import on_backend, options, steps, top, upkeep
 
 _BACKEND_INPUTS = "hand each step what a Kubeflow backend would, and refuse what it refuses"
 
@@ -43,9 +43,10 @@ def _compile(given: argparse.Namespace) -> int:
     elif given.all:
         for path in (*compiling.compile_all(given.out), *catalogue.compile_all(given.out / "components")):
             print(path)
-    elif given.having or given.lacking:
-        for path in compiling.compile_variant("training", options.parts("training", given), given.out):
-            print(path)
+    elif given.having or given.lacking or given.size != "small":
+        wanted = {"training": options.parts("training", given)} | ({"batch": frozenset()} if given.size != "small" else {})
+        for name, parts in wanted.items():
+            print(*compiling.compile_variant(name, parts, given.out, given.size), sep="\n")
     else:
         for path in (*compiling.compile_all(), *catalogue.write()):
             print(path)
@@ -132,6 +133,7 @@ def _add_compile(command: argparse.ArgumentParser) -> None:
     command.add_argument("--check", action="store_true", help="only compare with what is there; exit status 1 if it differs")
     command.add_argument("--all", action="store_true", help="write every pipeline and component below --out")
     options.add_parts(command)
+    command.add_argument("--size", choices=tuple(steps.SIZES), default="small", help="of pods, for another one than small")
     options.add(command, "--out", "folder of a variant (build/pipelines)", Path("build/pipelines"), "DIR")
     command.set_defaults(do=_compile)
 

@@ -42,11 +42,14 @@ def compile_all(folder: Path = COMPILED) -> list[Path]:
     ]
 
 
-def compile_one(path: Path, name: str, parts: frozenset[str], flavour: Flavour = "kfp") -> Path:
-    """Write a pipeline with these parts to a file; it keeps its name, so that a backend's cache serves all variants."""
+def compile_one(path: Path, name: str, parts: frozenset[str], flavour: Flavour = "kfp", size: str = "small") -> Path:
+    """Write a pipeline with these parts, for pods of this size, to a file.
+
+    It keeps its name, so that a backend's cache serves all variants.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         compiled = Path(scratch) / path.name
-        with compiling_for(flavour):
+        with compiling_for(flavour, size):
             wired = wiring.pipeline(name, WIRED[name], parts, NESTED[name])
             compiler.Compiler().compile(dsl.pipeline(wired, name=name), str(compiled))
         text = _DEFAULT.sub(_in_order, compiled.read_text(encoding="utf-8"))
@@ -55,10 +58,10 @@ def compile_one(path: Path, name: str, parts: frozenset[str], flavour: Flavour =
     return path
 
 
-def compile_variant(name: str, parts: frozenset[str], folder: Path) -> list[Path]:
+def compile_variant(name: str, parts: frozenset[str], folder: Path, size: str = "small") -> list[Path]:
     """Write a pipeline with these parts in every flavour: `folder/<flavour>/<variant>.yaml`."""
-    file = f"{variant(name, parts)}.yaml"
-    return [compile_one(folder / flavour / file, name, parts, flavour) for flavour in FLAVOURS]
+    file = f"{variant(name, parts)}{'' if size == 'small' else f'-{size}'}.yaml"
+    return [compile_one(folder / flavour / file, name, parts, flavour, size) for flavour in FLAVOURS]
 
 
 def prepared(name: str, folder: Path, *, parts: frozenset[str] | None = None, engine: str = "duckdb") -> Path:

@@ -11,6 +11,8 @@ from typing import Literal
 
 from kfp import dsl, kubernetes
 
+from pipelines.steps import SIZES, Step
+
 Flavour = Literal["kfp", "vertex"]
 FLAVOURS: tuple[Flavour, ...] = ("kfp", "vertex")
 STORE_SECRET = "tritower-store"  # noqa: S105 - a Secret's name, not a secret
@@ -21,25 +23,41 @@ _STORE_KEYS = {
     "secretkey": "AWS_SECRET_ACCESS_KEY",
 }
 
-_current: ContextVar[Flavour] = ContextVar("flavour", default="kfp")
+_RETRIES = 2
+
+_current: ContextVar[tuple[Flavour, str]] = ContextVar("flavour", default=("kfp", "small"))
 
 
 @contextlib.contextmanager
-def compiling_for(flavour: Flavour) -> Iterator[None]:
-    """Within the block, pipelines are built for this backend."""
-    token = _current.set(flavour)
+def compiling_for(flavour: Flavour, size: str = "small") -> Iterator[None]:
+    """Within the block, pipelines are built for this backend, with a line of `SIZES`."""
+    token = _current.set((flavour, size))
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def opens_store(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Give a step that reads locations of the user's the object store's address and keys.
+def equipped(task: dsl.PipelineTask, step: Step) -> dsl.PipelineTask:
+    """Give a step's task what it needs to run on the backend: a share of a node, retries, a deadline, the store's keys.
 
-    They come from the Secret `tritower-store` (keys endpoint, region, accesskey, secretkey, all optional) of the run's
-    namespace. Without the Secret the pod's own identity counts.
+    Kubeflow: retries are of what was killed, where the cluster says so (manifests/kfp); the time for them counts from the first
+    start and ends a running attempt, too, so that it is the step's deadline. The address and the keys of the object store come
+    from the Secret `tritower-store` (keys endpoint, region, accesskey, secretkey, all optional) of the run's namespace. Without
+    the Secret the pod's own identity counts.
+
+    Vertex: it retries errors as well, so that a step is tried again only where the work done is kept. `backoff_max_duration` is
+    the longest pause there, and nothing sets a deadline. Limits choose the machine; its default is as good as `small`.
     """
-    if _current.get() == "kfp":
+    flavour, size = _current.get()
+    need = SIZES[size][step.is_heavy]
+    if flavour == "vertex":
+        if size != "small":
+            task.set_cpu_limit(need.cpu_limit).set_memory_limit(need.memory_limit.removesuffix("i"))
+        return task.set_retry(num_retries=1, backoff_duration="60s") if step.resumes else task
+    task.set_cpu_request(need.cpu).set_cpu_limit(need.cpu_limit)
+    task.set_memory_request(need.memory).set_memory_limit(need.memory_limit)
+    task.set_retry(num_retries=_RETRIES, backoff_duration="30s", backoff_max_duration=f"{need.deadline_h * 3600}s")
+    if step.opens_store or step.resumes:
         kubernetes.use_secret_as_env(task, STORE_SECRET, _STORE_KEYS, optional=True)
     return task

@@ -47,6 +47,39 @@ PARTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a step is given on a cluster. A pod without requests is the first to be killed when its node runs short."""
+
+    cpu: str
+    """CPUs that it is sure of, as Kubernetes writes them."""
+
+    memory: str
+    """Memory that it is sure of: what it takes for a log of its size, with some room."""
+
+    cpu_limit: str
+    """CPUs that it may use; its threads are as many (`tritower.threads`)."""
+
+    memory_limit: str
+    """Memory with which it is killed, so that it takes no other pod along."""
+
+    deadline_h: int
+    """Hours from its start, retries and waiting for a node included, after which it is ended."""
+
+
+SIZES: dict[str, dict[bool, Need]] = {
+    "small": {  # logs of up to about a million impressions, nodes of 4 CPUs and 12 GiB
+        False: Need(cpu="100m", memory="1Gi", cpu_limit="4", memory_limit="4Gi", deadline_h=6),
+        True: Need(cpu="250m", memory="1536Mi", cpu_limit="4", memory_limit="8Gi", deadline_h=24),
+    },
+    "medium": {  # up to about 20 million, nodes of 16 CPUs and 64 GiB
+        False: Need(cpu="500m", memory="2Gi", cpu_limit="8", memory_limit="16Gi", deadline_h=12),
+        True: Need(cpu="2", memory="6Gi", cpu_limit="16", memory_limit="32Gi", deadline_h=72),
+    },
+}
+"""Size -> whether the step is heavy -> what it is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One step of a pipeline."""
 
@@ -86,6 +119,12 @@ class Step:
     opens_store: bool = False
     """Whether it reads locations of the user's, and so needs the object store's address and keys."""
 
+    resumes: bool = False
+    """Whether an attempt goes on from what the last one kept in the run's store, for which it needs the same."""
+
+    is_heavy: bool = False
+    """Which line of `SIZES` is its own."""
+
     looks_anew: bool = False
     """Whether no cache may answer for it: what it does depends on more than its inputs."""
 
@@ -112,6 +151,7 @@ def _baseline(name: str, *, table: str = "", about: str = "") -> Step:
         config="BaselineConfig",
         table=table,
         about=about,
+        is_heavy=True,
         shown=("validation_auc", "rounds", "trials"),
     )
 
@@ -125,6 +165,7 @@ STEPS = {
         Step(name="fetch", room="champion", component="fetch", pipelines=("batch",), opens_store=True),
         Step(
             name="ingest", room="ingest", component="ingest", pipelines=_BOTH, config="IngestConfig", opens_store=True,
+            is_heavy=True,
             shown=("impressions_out", "jobs_out", "users_out", "searches", "impressions_refused"),
         ),
         Step(
@@ -132,24 +173,26 @@ STEPS = {
             shown=("titles_covered", "queries_covered"),
         ),
         Step(
-            name="finetune", room="encoder", component="finetune", config="FinetuneConfig",
+            name="finetune", room="encoder", component="finetune", config="FinetuneConfig", resumes=True, is_heavy=True,
             plain={"finetune_epochs": "epochs", "finetune_max_clicks": "max_clicks"},
             about="; `epochs` 0 keeps the base model",
             shown=("accepted_tuned_encoder", "train_clicks", "auc_shown_jobs_before", "auc_shown_jobs_after"),
         ),
         Step(
-            name="embed", room="encoder", component="embed", pipelines=_BOTH, config="EmbedConfig", shown=("texts", "dim"),
+            name="embed", room="encoder", component="embed", pipelines=_BOTH, config="EmbedConfig", resumes=True,
+            is_heavy=True, shown=("texts", "dim"),
         ),
         Step(
             name="features", room="features", component="features", config="FeaturesConfig", opens_store=True,
-            shown=("rows", "features"),
+            is_heavy=True, shown=("rows", "features"),
         ),
         Step(
-            name="tune", room="tuning", component="tune", part="tune", config="TuningConfig",
+            name="tune", room="tuning", component="tune", part="tune", config="TuningConfig", resumes=True,
+            is_heavy=True,
             shown=("best", "untuned", "trials", "pruned", "failed"),
         ),
         Step(
-            name="ranker", room="ranker", component="ranker", config="RankerConfig",
+            name="ranker", room="ranker", component="ranker", config="RankerConfig", resumes=True, is_heavy=True,
             plain={"ranker_epochs": "training.epochs", "ranker_members": "training.members"},
             shown=("validation_auc", "epochs_of_first_network", "rows_per_second"),
         ),
@@ -163,7 +206,7 @@ STEPS = {
         ),
         Step(
             name="candidate_features", room="features", component="features", pipelines=_BOTH, within=_BEST,
-            config="FeaturesConfig", table="features", opens_store=True, shown=("rows",),
+            config="FeaturesConfig", table="features", opens_store=True, is_heavy=True, shown=("rows",),
         ),
         Step(name="score", room="ranker", component="score", pipelines=_BOTH, within=_BEST),
         Step(
@@ -177,11 +220,11 @@ STEPS = {
         Step(name="champion_fetch", room="champion", component="fetch", part="champion", opens_store=True),
         Step(
             name="champion_embed", room="encoder", component="embed", part="champion", config="EmbedConfig", table="embed",
-            shown=("texts", "dim"),
+            resumes=True, is_heavy=True, shown=("texts", "dim"),
         ),
         Step(
             name="champion_features", room="features", component="features", part="champion", config="FeaturesConfig",
-            table="features", opens_store=True, shown=("rows",),
+            table="features", opens_store=True, is_heavy=True, shown=("rows",),
         ),
         Step(name="champion", room="ranker", component="score", part="champion"),
         Step(

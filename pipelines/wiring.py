@@ -10,7 +10,7 @@ from typing import Any
 from kfp import dsl
 
 from pipelines import names, steps
-from pipelines.flavours import opens_store
+from pipelines.flavours import equipped
 
 
 class Wiring:
@@ -39,7 +39,7 @@ class Wiring:
             task.set_display_name(step.name)
         if step.looks_anew:
             task.set_caching_options(enable_caching=False)
-        return opens_store(task) if step.opens_store else task
+        return equipped(task, step)
 
     def nest(self, name: str, **inputs: Any) -> dsl.PipelineTask:
         """Add a nested pipeline with these inputs; the knobs of its steps are those of this pipeline."""

@@ -129,7 +129,7 @@ class Board:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_seven_days_equal_one_run_over_the_whole_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-m", "tritower.simulate", "--out", str(log), "--impressions", "2500"]

@@ -34,7 +34,7 @@ Artifacts = dict[str, SimpleNamespace]
 
 def at(place: Path) -> SimpleNamespace:
     """An artifact as a component takes it."""
-    return SimpleNamespace(path=str(place), metadata={}, log_metric=lambda *_: None)
+    return SimpleNamespace(path=str(place), uri=str(place), metadata={}, log_metric=lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def dataset(tmp_path: Path) -> Path:
 
 def test_embed_refuses_a_damaged_dataset_and_an_output_that_another_process_writes(dataset: Path, tmp_path: Path) -> None:
     with (
-        storage.exclusive(tmp_path / ".embeddings.shards", "test"),
+        storage.exclusive(tmp_path / ".embeddings.checkpoint", "test"),
         pytest.raises(StorageError, match="another process is at work"),
     ):
         embed.python_func(dataset=at(dataset), embeddings=at(tmp_path / "embeddings"))

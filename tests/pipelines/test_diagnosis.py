@@ -17,7 +17,8 @@ from tritower.errors import JobFailed, LaunchError
 
 from pipelines import api as pipelines_api
 from pipelines import compiling, diagnosis, executor_logs, runs
-from tests.support.kfp_api import Api, away, node_hash, tasks
+from tests.support.kfp_api import Api, away
+from tests.support.kfp_nodes import node_hash, tasks
 from tests.support.s3 import client
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +142,13 @@ def test_drivers_of_a_nested_pipeline_fail() -> None:
 
 def test_an_importer_and_the_root_driver_fail() -> None:
     run = of("batch", [*TOP, ("root(0).importer-2", "FAILED"), ("root(0).importer-2(0)", "FAILED")])
+    # Our own pipelines have no importers; one that somebody else wires has.
+    task = {"componentRef": {"name": "comp-importer-2"}, "taskInfo": {"name": "importer-2"}}
+    run["pipeline_spec"]["pipeline_spec"] = {
+        "root": {"dag": {"tasks": {"importer-2": task}}},
+        "components": {"comp-importer-2": {"executorLabel": "exec-importer-2"}},
+        "deploymentSpec": {"executors": {"exec-importer-2": {"importer": {}}}},
+    }
     (part,) = diagnosis.parts(run, "FAILED")
     assert (str(part), part.pod) == ("the importer importer_2", pod("batch", "importer", "root(0).importer-2(0)"))
     run = of("batch", [("root-driver", "FAILED"), ("root-driver(0)", "FAILED")])

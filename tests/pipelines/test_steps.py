@@ -76,12 +76,12 @@ def test_knobs_of_every_table_are_a_parameter_and_reach_the_steps(variant: tuple
         assert parameters.get(names.settings(step.knobs), {}).get("defaultValue", {}) == step.preset.get(name, {})
 
 
-def test_steps_that_read_locations_get_the_stores_keys(variant: tuple[str, list[steps.Step], Path]) -> None:
+def test_steps_that_use_the_store_by_themselves_get_its_keys(variant: tuple[str, list[steps.Step], Path]) -> None:
     _, expected, path = variant
     document, platform = documents(path)
     found = compiled_steps(document)
     labels = {name: document["components"][f"comp-{task.component}"]["executorLabel"] for name, task in found.items()}
-    assert platform.keys() == {labels[step.name] for step in expected if step.opens_store}
+    assert platform.keys() == {labels[step.name] for step in expected if step.opens_store or step.resumes}
 
 
 def test_the_best_knobs_reach_the_ranker_and_the_champions_scores_the_evaluation(tmp_path: Path) -> None:

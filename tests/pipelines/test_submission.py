@@ -13,7 +13,8 @@ from tritower import storage
 from tritower.errors import ConfigError, StorageError
 
 from pipelines import runs, submission, version
-from tests.support.kfp_api import Api, node_hash, tasks
+from tests.support.kfp_api import Api
+from tests.support.kfp_nodes import node_hash, tasks
 
 ROOT = Path(__file__).parents[2]
 

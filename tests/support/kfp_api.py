@@ -8,14 +8,13 @@ answer), and it gives a log's error with status 200.
 """
 
 import contextlib
-import functools
 import json
 import re
 import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -392,29 +391,3 @@ def away(api: Api, seconds: float) -> Iterator[None]:
         again[0].shutdown()
         again[0].server_close()
         thread.join()
-
-
-def node_hash(name: str) -> int:
-    """FNV-1a, 32 bits."""
-    return functools.reduce(lambda value, byte: ((value ^ byte) * 16777619) % 2**32, name.encode(), 2166136261)
-
-
-def tasks(workflow: str, nodes: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Tasks as the API lists an Argo workflow's nodes.
-
-    Args:
-        workflow: its name.
-        nodes: full name and state of every node, without the workflow's own name: `root(0).embed(0).executor(0)`.
-    """
-    names = {f"{workflow}(0).{name}": state for name, state in nodes}
-    above = {f"{workflow}": "", f"{workflow}(0)": workflow}
-    for name in names:
-        is_attempt = name.endswith(")") and name.rpartition("(")[0] in names
-        above[name] = name.rpartition("(")[0] if is_attempt else name.rpartition(".")[0]
-    found = []
-    for name in above:
-        children = [f"{workflow}-{node_hash(child)}" for child, parent in above.items() if parent == name]
-        state = names.get(name, "FAILED")
-        task = {"display_name": name.rpartition(".")[2], "state": state, "child_tasks": [{"pod_name": one} for one in children]}
-        found.append({key: value for key, value in task.items() if value})
-    return found

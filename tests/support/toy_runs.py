@@ -4,7 +4,8 @@ import json
 import time
 from typing import Any
 
-from tests.support.kfp_api import Api, enter, node_hash, tasks
+from tests.support.kfp_api import Api, enter
+from tests.support.kfp_nodes import node_hash, tasks
 
 _STEP_S = 0.08
 _TRACE = """\

@@ -1,7 +1,7 @@
 """The API server: plain objects in and out, errors of ours, requests made again while it is gone or busy.
 
-The official client finds the server and the credentials, and renews tokens; its typed models are left aside, because they drop
-fields that they do not know.
+The official client finds the server and the credentials, and renews tokens. Its models are left aside, because they drop fields
+that they do not know, and its calls, because they differ between the releases that are supported (30.1 to 37).
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from tritower.errors import LaunchError
 
@@ -51,7 +52,8 @@ class Api:
 
     def __init__(self, patience_s: float = 300.0) -> None:
         self.patience_s = patience_s
-        self._client = _client()
+        self._settings = _settings()
+        self._pool = _pool(self._settings)
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """A GET; see `call`."""
@@ -76,7 +78,7 @@ class Api:
         wait_s, told = _FIRST_WAIT_S, False
         while True:
             try:
-                return _json(self.raw(method, path, query=query, body=body).data)
+                return _json(self.raw(method, path, query=query, body=body), f"{method} {path}")
             except LaunchError as error:
                 if not _passes(error) or time.monotonic() + wait_s > limit:
                     raise
@@ -105,30 +107,31 @@ class Api:
             timeout_s: to connect, and between two bytes.
         """
         import urllib3
-        from kubernetes.client import ApiException
 
-        headers = {"Accept": "application/json, */*"} | ({"Content-Type": "application/json"} if body is not None else {})
-        self._client.update_params_for_auth(headers, [], ["BearerToken"])
-        given = [(key, _text(value)) for key, value in (query or {}).items() if value not in (None, False)]
-        where = f"{method} {path}"
+        # Asked for at each request: a pod's token is renewed within the hour.
+        bearer = self._settings.auth_settings().get("BearerToken")
+        headers = {"Accept": "application/json, */*"} | ({"Authorization": bearer["value"]} if bearer else {})
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        given = {key: _text(value) for key, value in (query or {}).items() if value not in (None, False)}
+        where, url = f"{method} {path}", self._settings.host.rstrip("/") + path + (f"?{urlencode(given)}" if given else "")
         try:
-            url = self._client.configuration.host.rstrip("/") + path
-            return self._client.rest_client.request(
-                method, url, query_params=given, headers=headers, body=body, _preload_content=False, _request_timeout=timeout_s
+            answer = self._pool.request(
+                method,
+                url,
+                body=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=urllib3.Timeout(*timeout_s),
+                retries=False,
+                preload_content=False,
             )
+            if 200 <= answer.status < 300:
+                return answer
+            text = answer.data.decode(errors="replace")
         except urllib3.exceptions.HTTPError as error:
-            raise LaunchError(
-                f"the API server does not answer: {_short(error)}",
-                where=where,
-                remedy="Is it there, and may this pod reach it?",
-            ) from error
-        except ApiException as error:
-            if not error.status:
-                raise LaunchError(f"the API server does not answer: {error.reason}", where=where) from error
-            body = error.body
-            raise _refused(
-                int(error.status), body.decode(errors="replace") if isinstance(body, bytes) else str(body or ""), where
-            ) from error
+            problem, remedy = f"the API server does not answer: {_short(error)}", "Is it there, and may this pod reach it?"
+            raise LaunchError(problem, where=where, remedy=remedy) from error
+        raise _refused(int(answer.status), text, where)
 
 
 def custom(group: str, version: str, namespace: str, plural: str, name: str = "") -> str:
@@ -153,7 +156,13 @@ def own_namespace() -> str:
     return ""
 
 
-def _client() -> Any:
+def _pool(settings: Any) -> Any:
+    from kubernetes.client import rest
+
+    return rest.RESTClientObject(settings).pool_manager
+
+
+def _settings() -> Any:
     from kubernetes import client, config
 
     settings = client.Configuration()
@@ -168,8 +177,7 @@ def _client() -> Any:
             where=str(error),
             remedy="Run in a pod with a service account, or set KUBECONFIG.",
         ) from error
-    settings.retries = False  # ours know what they may repeat
-    return client.ApiClient(settings)
+    return settings
 
 
 def _passes(error: LaunchError) -> bool:
@@ -194,8 +202,13 @@ def _refused(status: int, body: str, where: str) -> Refused:
     return Refused(f"the API server says {status}: {message}", where=where, remedy=remedy, status=status, answer=answer)
 
 
-def _json(data: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(data)
+def _json(answer: Any, where: str) -> dict[str, Any]:
+    import urllib3
+
+    try:
+        found: dict[str, Any] = json.loads(answer.data)
+    except (urllib3.exceptions.HTTPError, ValueError) as error:  # a body that ends early
+        raise LaunchError(f"the API server's answer breaks off: {_short(error)}", where=where) from error
     return found
 
 

@@ -116,7 +116,7 @@ class Following:
                 raise one.error
         self._count_pods()
         if now - self._waiting > self.config.start_timeout_s:
-            raise self._late()
+            raise next((one.error for one in troubles.values()), self._late())
 
     def _count_pods(self) -> None:
         """A pod that was deleted is made anew under its name, which no limit of the operator's counts."""

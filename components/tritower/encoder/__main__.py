@@ -23,6 +23,7 @@ def main() -> int:
     embed.add_argument("--encoder", default="", help="location or name of the model to use; the config's when empty")
     for step_parser in (finetune, embed):
         step_parser.add_argument("--dataset", required=True, help="location of the folder that ingest wrote")
+        step_parser.add_argument("--checkpoints", default="", help="location for checkpoints; whoever gives it clears it")
         step_parser.add_argument("--config", default="{}", help="knobs as JSON")
     values = vars(parser.parse_args())
     logs.setup()

@@ -23,13 +23,20 @@ _COMPLETE = "complete.json"
 
 
 def fetch(store: str, folder: Path) -> str:
-    """Bring the newest whole checkpoint of a store into a local folder, where `latest` finds it; its location, "" for none."""
+    """Bring the newest whole checkpoint of a store into a local folder, where `latest` finds it; its location, "" for none.
+
+    A store that does not answer is asked again for a minute. If it stays away there is a warning, and "".
+    """
+    return storage.patiently(lambda: _fetch(store.rstrip("/"), folder)) or ""
+
+
+def _fetch(store: str, folder: Path) -> str:
     whole = _whole(store)
     if not whole:
         return ""
     newest = f"checkpoint-{whole[-1]}"
-    storage.fetch_tree(f"{store.rstrip('/')}/{newest}", folder / newest)
-    return f"{store.rstrip('/')}/{newest}"
+    storage.fetch_tree(f"{store}/{newest}", folder / newest)
+    return f"{store}/{newest}"
 
 
 def _whole(store: str) -> list[int]:
@@ -87,15 +94,20 @@ class SafeTrainer(SentenceTransformerTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        if self.store:
-            self._send(folder, f"{self.store.rstrip('/')}/{folder.name}")
+        location = f"{self.store.rstrip('/')}/{folder.name}" if self.store else ""
+        sent = not location or storage.tried(lambda: self._send(folder, location), folder.name)
+        all_sent = float(self.accelerator.reduce(torch.tensor(float(sent), device=self.args.device), "mean")) == 1.0
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             storage.write_json(folder / _COMPLETE, {"step": self.state.global_step, "fingerprint": self.fingerprint})
-            if self.store:
-                storage.upload(folder / _COMPLETE, f"{self.store.rstrip('/')}/{folder.name}/{_COMPLETE}")
-                for older in _whole(self.store)[: -(self.args.save_total_limit or 1)]:
-                    storage.remove(f"{self.store.rstrip('/')}/checkpoint-{older}")
+            if location and all_sent:
+                storage.tried(lambda: self._finish(folder, location), folder.name)
+
+    def _finish(self, folder: Path, location: str) -> None:
+        """Make a checkpoint of the store whole, and remove those that are older than the last two."""
+        storage.upload(folder / _COMPLETE, f"{location}/{_COMPLETE}")
+        for older in _whole(self.store)[: -(self.args.save_total_limit or 1)]:
+            storage.remove(f"{self.store.rstrip('/')}/checkpoint-{older}")
 
     def _send(self, folder: Path, location: str) -> None:
         """Send this process's random states, and in the first one all that is no process's own."""

@@ -29,7 +29,7 @@ def embed(
 
     settings = from_dict(EmbedConfig, config)
     places = {"dataset": dataset.path, "embeddings": embeddings.path, "encoder": encoder.path if encoder else ""}
-    counts = step.embed(**places, config=settings)
+    counts = step.embed(**places, config=settings, artifact_uri=embeddings.uri)
     own = {} if encoder else {"base_model": settings.model}
     describe(embeddings, {**own, **counts}, dataset, encoder)
 
@@ -62,7 +62,7 @@ def finetune(
 
     settings = from_dict(FinetuneConfig, config, plain={"epochs": finetune_epochs, "max_clicks": finetune_max_clicks})
     places = {"model": encoder.path, "report": finetune_report.path, "metrics": finetune_metrics.path}
-    numbers = step.finetune(dataset=dataset.path, **places, config=settings)
+    numbers = step.finetune(dataset=dataset.path, **places, config=settings, artifact_uri=encoder.uri)
     for name, value in step.headline(numbers).items():
         finetune_metrics.log_metric(name, value)
     kept = "after" if numbers.get("accepted") else "before"

@@ -39,7 +39,8 @@ class EmbedConfig:
 
     cache: str = ""
     """Folder or object-store URI that keeps every vector by encoder and text: only texts that are new to it are computed, and
-    a run that was killed goes on where it stopped. None when empty."""
+    a run that was killed goes on where it stopped. When empty, they are beside the matrix, in the run's store, until the step
+    has ended well."""
 
     segment_texts: int = 8192
     """Texts per file of the cache, at least 1: what a killed run loses at most in each process."""
@@ -123,12 +124,17 @@ class FinetuneConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time; for large models."""
 
+    checkpoint_every_s: float = 60.0
+    """Seconds between checkpoints, above 0: what a killed run loses at most. Where a checkpoint takes more than a twentieth of
+    that to write, twenty times as long as it took."""
+
     checkpoint_steps: int = 0
-    """Steps between checkpoints; 0 for none."""
+    """Steps between checkpoints; 0 for by time only."""
 
     checkpoints: str = ""
     """Location of a folder that keeps the checkpoints of a run, on a disk that outlives it or in a store; a run with the same
-    data and settings resumes from there. Beside the model's when empty."""
+    data and settings resumes from there. Empty for beside the model that the step makes, in the run's store, until the step has
+    ended well."""
 
     processes: int = 1
     """Processes that the step starts on its machine when it is not under torchrun already, 1 to 64."""
@@ -164,6 +170,7 @@ class FinetuneConfig:
         check(0 <= self.warmup <= 1, "warmup", self.warmup, "between 0 and 1")
         check(0 < self.blend <= 1, "blend", self.blend, "above 0 and up to 1")
         check(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
+        check(self.checkpoint_every_s > 0, "checkpoint_every_s", self.checkpoint_every_s, "above 0")
         check(self.checkpoint_steps >= 0, "checkpoint_steps", self.checkpoint_steps, "of 0 or more")
         check(1 <= self.processes <= 64, "processes", self.processes, "between 1 and 64")
         check(self.evaluation_requests >= 1, "evaluation_requests", self.evaluation_requests, "of 1 or more")

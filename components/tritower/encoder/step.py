@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,15 @@ from tritower.storage.staging import Staged
 LOG = logging.getLogger(__name__)
 
 
-def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, encoder: str | Path = "") -> dict[str, Any]:
+def embed(
+    *,
+    dataset: str | Path,
+    embeddings: str | Path,
+    config: EmbedConfig,
+    encoder: str | Path = "",
+    artifact_uri: str = "",
+    checkpoints: str = "",
+) -> dict[str, Any]:
     """Embed every text of `dataset`/texts.parquet once. All places are locations of any scheme.
 
     With a fine-tuned encoder, texts that are descriptions and nothing else are embedded by the model it was tuned from (see
@@ -49,6 +58,9 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
 
     Args:
         encoder: location, distribution or hub id of the model; `config.model` when empty.
+        artifact_uri: where `embeddings` will be kept in the end; finished vectors are kept beside it until all are there,
+            unless `config.cache` keeps them. Empty for `embeddings` itself.
+        checkpoints: location for these vectors instead, which the caller removes.
 
     Returns:
         The content of encoder.json; in processes other than the first, nothing.
@@ -59,34 +71,44 @@ def embed(*, dataset: str | Path, embeddings: str | Path, config: EmbedConfig, e
         StepError: one of several processes failed.
         StorageError: another process is writing `embeddings`.
     """
-    if config.processes > 1 and "WORLD_SIZE" not in os.environ:
-        places = {"embeddings": str(embeddings)}
-        open_launcher().run(_job("embed", config, {"dataset": str(dataset), "encoder": str(encoder)}, places))
-        return _told(embeddings, "encoder.json")
-    torch.set_num_threads(threads.chosen())
-    node = distributed.join()
-    wanted = str(encoder) or config.model
-    with staging.staged({"dataset": str(dataset), **_stored(wanted)}, {"embeddings": str(embeddings)}, node=node) as here:
-        shards = _beside(embeddings, "shards")
-        folder = models.find(str(here.paths.get("base", wanted)))
-        with contextlib.nullcontext() if config.cache else _alone(shards, "the vectors of another embed step"):
-            info = _embed(here["dataset"], here["embeddings"], folder, wanted, config, config.cache.rstrip("/") or shards)
-            if not config.cache and info:
-                storage.remove(shards)
-        return info
+    with _keeping(artifact_uri, embeddings, config.cache.rstrip("/") or checkpoints) as vectors:
+        if _starts(config):
+            inputs = {"dataset": str(dataset), "encoder": str(encoder)}
+            open_launcher().run(_job("embed", config, inputs, {"embeddings": str(embeddings)}, vectors))
+            return _told(embeddings, "encoder.json")
+        torch.set_num_threads(threads.chosen())
+        threads.cap_libraries()
+        node = distributed.join()
+        wanted = str(encoder) or config.model
+        with staging.staged({"dataset": str(dataset), **_stored(wanted)}, {"embeddings": str(embeddings)}, node=node) as here:
+            folder = models.find(str(here.paths.get("base", wanted)))
+            with contextlib.nullcontext() if config.cache else _alone(vectors, "the vectors of another embed step"):
+                return _embed(here["dataset"], here["embeddings"], folder, wanted, config, vectors)
+
+
+def _starts(config: EmbedConfig | FinetuneConfig) -> bool:
+    """Whether this process is to start the processes that do the work."""
+    return config.processes > 1 and "WORLD_SIZE" not in os.environ
+
+
+@contextlib.contextmanager
+def _keeping(artifact_uri: str, written: str | Path, chosen: str) -> Iterator[str]:
+    """A location for what the work has done so far, until `written` is whole: see `storage.kept`.
+
+    Processes of torchrun all take the same place without looking at it. Where none is chosen and the run's store is out of
+    reach, it is beside `written`.
+    """
+    one_of_many = "WORLD_SIZE" in os.environ
+    with contextlib.nullcontext(chosen) if one_of_many else storage.kept(artifact_uri or written, chosen) as found:
+        place = found or storage.beside(written)
+        yield place
+        if not found and not distributed.rank():
+            storage.remove(place)
 
 
 def _stored(model: str) -> dict[str, str]:
     """The input `base` where a model is in a store; other names are for `models.find`."""
     return {} if storage.is_local(model) else {"base": model}
-
-
-def _beside(location: str | Path, what: str) -> str:
-    """The location of what is kept while the folder at `location` is made."""
-    if storage.is_local(location):
-        path = storage.local_path(location)
-        return str(path.with_name(f".{path.name}.{what}"))
-    return f"{str(location).rstrip('/')}.{what}"
 
 
 def _alone(location: str, purpose: str) -> contextlib.AbstractContextManager[Any]:
@@ -215,13 +237,21 @@ def finetune(
     config: FinetuneConfig,
     report: str | Path = "",
     metrics: str | Path = "",
+    artifact_uri: str = "",
+    checkpoints: str = "",
 ) -> dict[str, Any]:
     """Fine-tune the encoder on the clicks of the train split and keep the better of old and new.
 
     Writes the folder `model` (a sentence-transformers model in safetensors, and finetune.json with the figures), and, where
     given, the HTML `report` and the figures as JSON in `metrics`. With `epochs` 0 the base model is handed on as it is.
 
-    Under torchrun every process calls this; with `processes` above 1 it starts torchrun itself.
+    Under torchrun every process calls this; with `processes` above 1 it starts torchrun itself. A run that was killed goes on
+    from its checkpoint when it is started again with the same `artifact_uri`.
+
+    Args:
+        artifact_uri: where `model` will be kept in the end; checkpoints are kept beside it unless the config names a place.
+            Empty for `model` itself.
+        checkpoints: location for checkpoints instead, which the caller removes.
 
     Returns:
         The numbers of finetune.json.
@@ -232,22 +262,20 @@ def finetune(
         StorageError: another process trains with these checkpoints.
     """
     outputs = {"model": str(model), "report": str(report), "metrics": str(metrics)}
-    if config.processes > 1 and "WORLD_SIZE" not in os.environ:
-        open_launcher().run(_job("finetune", config, {"dataset": str(dataset)}, outputs))
-        done: dict[str, Any] = _told(model, "finetune.json")["numbers"]
-        return done
-    torch.set_num_threads(threads.chosen())
-    node = distributed.join()
-    with staging.staged({"dataset": str(dataset), **_stored(config.model)}, outputs, node=node) as here:
-        base = models.find(str(here.paths.get("base", config.model)))
-        if config.epochs == 0:
-            return _hand_on(base, config.model, here)
-        checkpoints = config.checkpoints or _beside(model, "checkpoints")
-        with _alone(checkpoints, "the checkpoints of another fine-tuning"):
-            numbers = _learn(here, base, config, checkpoints, node)
-        if numbers and not config.checkpoints:
-            storage.remove(checkpoints)
-        return numbers
+    with _keeping(artifact_uri, model, config.checkpoints or checkpoints) as place:
+        if _starts(config):
+            open_launcher().run(_job("finetune", config, {"dataset": str(dataset)}, outputs, place))
+            done: dict[str, Any] = _told(model, "finetune.json")["numbers"]
+            return done
+        torch.set_num_threads(threads.chosen())
+        threads.cap_libraries()
+        node = distributed.join()
+        with staging.staged({"dataset": str(dataset), **_stored(config.model)}, outputs, node=node) as here:
+            base = models.find(str(here.paths.get("base", config.model)))
+            if config.epochs == 0:
+                return _hand_on(base, config.model, here)
+            with _alone(place, "the checkpoints of another fine-tuning"):
+                return _learn(here, base, config, place, node)
 
 
 def _learn(here: Staged, base: Path, config: FinetuneConfig, checkpoints: str, node: Node) -> dict[str, Any]:
@@ -359,13 +387,15 @@ def _write_results(numbers: dict[str, Any], page: str, here: Staged) -> None:
         storage.write_text(here["report"], page)
 
 
-def _job(step: str, config: EmbedConfig | FinetuneConfig, inputs: dict[str, str], outputs: dict[str, str]) -> Job:
+def _job(
+    step: str, config: EmbedConfig | FinetuneConfig, inputs: dict[str, str], outputs: dict[str, str], checkpoints: str
+) -> Job:
     """A step in several processes; the places are locations, empty ones are none."""
     each = max(1, threads.available() // config.processes)
     return Job(
         name=step,
         module="tritower.encoder",
-        arguments=(step, f"--config={json.dumps(knobs.to_dict(config))}"),
+        arguments=(step, f"--config={json.dumps(knobs.to_dict(config))}", f"--checkpoints={checkpoints}"),
         inputs={name: place for name, place in inputs.items() if place},
         outputs={name: place for name, place in outputs.items() if place},
         processes=config.processes,

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tritower.encoder.triplets import Clicks
 from tritower.errors import ConfigError, DataError
 
 LOG = logging.getLogger(__name__)
+_ASK_EVERY = 10
 
 
 def train(
@@ -140,7 +142,9 @@ def _trainer(
     content = [len(clicks), int(clicks.anchor_C.sum()), int(clicks.positive_C.sum()), int(clicks.negative_CK.sum()), world]
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_LogTenths())
-    trainer.fingerprint = checkpoint.fingerprint({"config": knobs.to_dict(config), "clicks": content})
+    trainer.add_callback(_SaveByTime(config.checkpoint_every_s))
+    decisive = {name: value for name, value in knobs.to_dict(config).items() if not name.startswith("checkpoint")}
+    trainer.fingerprint = checkpoint.fingerprint({"config": decisive, "clicks": content})
     return trainer
 
 
@@ -181,6 +185,34 @@ class _LogTenths(TrainerCallback):
         every = max(1, state.max_steps // 10)
         if logs and "loss" in logs and state.global_step % every == 0 and state.is_world_process_zero:
             LOG.info("step %d of %d, loss %.4f", state.global_step, state.max_steps, logs["loss"])
+
+
+class _SaveByTime(TrainerCallback):
+    """A checkpoint every `every_s` seconds, in all processes at the same step: the first one's clock counts.
+
+    A store that is slow takes a twentieth of the time, no more.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self.every_s, self.saved_at, self.asked_at, self.cost_s = every_s, time.monotonic(), 0.0, 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.saved_at = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.asked_at = time.monotonic()
+        due = self.asked_at - self.saved_at >= max(self.every_s, 20 * self.cost_s)
+        if args.world_size > 1:
+            if state.global_step % _ASK_EVERY:
+                return
+            told = torch.tensor(int(due), device=args.device)
+            torch.distributed.broadcast(told, 0)
+            due = bool(told)
+        control.should_save = control.should_save or due
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        self.saved_at = time.monotonic()
+        self.cost_s = self.saved_at - self.asked_at
 
 
 def _set_dropout(model: nn.Module, rate: float) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tritower import logs, schema, storage
+from tritower import logs, schema, storage, threads
 from tritower.config import to_dict
 from tritower.entities.config import EntitiesConfig
 from tritower.entities.recognise import finder, table
@@ -33,6 +33,7 @@ def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) ->
         Counts: `texts`, `entities`, `titles_covered` and `queries_covered` (share of the job titles and of the non-empty
         queries with at least one entity, 0 to 1), and the number of entities of each label.
     """
+    threads.cap_libraries()
     manifest.check(dataset)
     source = pq.ParquetFile(Path(dataset) / "texts.parquet")
     with logs.phase(_LOG, "load the recogniser"):

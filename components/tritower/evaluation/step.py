@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tritower import logs, storage, telltale
+from tritower import logs, storage, telltale, threads
 from tritower.errors import DataError
 from tritower.evaluation import disagreements, document, gate, inputs, plausible, plots, slices, summary, visitors
 from tritower.evaluation import report as contents
@@ -84,6 +84,7 @@ def run(
         ArtifactError: scores and features do not belong together.
         DataError: there is nothing to judge.
     """
+    threads.cap_libraries()
     folders = {"model": scores, "baseline": scores_baseline, "baseline_cos": scores_baseline_cos}
     folders |= {"baseline_full": scores_baseline_full, "champion": scores_champion}
     given = {name: Path(folder) for name, folder in folders.items() if str(folder)}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tritower import schema, storage
+from tritower import schema, storage, threads
 from tritower.config import to_dict
 from tritower.engines.batches import BatchKernel
 from tritower.engines.protocol import Engine, open_engine
@@ -67,6 +67,7 @@ def run(
         DataError: the state reaches beyond the dataset, has counted all of it, or too many rows came late.
         ArtifactError: the state is of another version or has other knobs.
     """
+    threads.cap_libraries()
     manifest.check(dataset, embeddings, *(location for location in (candidates, entities) if location))
     with storage.atomic_directory(features) as out, _open_engine(config, out) as engine:
         with phase(logger, "read tables") as counts, _earlier(previous) as earlier:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tritower import storage
+from tritower import storage, threads
 from tritower.config import to_dict
 from tritower.engines.protocol import Engine, open_engine
 from tritower.errors import ConfigError, DataError, QualityError
@@ -62,6 +62,7 @@ def run(
         QualityError: too many rows were refused.
         StorageError: a location cannot be read or written.
     """
+    threads.cap_libraries()
     uris = {"jobs": jobs, "impressions": impressions} | ({"users": users} if users else {})
     with storage.atomic_directory(dataset) as folder, _open_engine(config, folder) as engine:
         plans, views = _plans(uris, config)

@@ -36,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--failures", default="", help="location of a folder for the batch of a non-finite loss; default beside --model"
     )
+    parser.add_argument(
+        "--checkpoints", default="", help="location for checkpoints where the config names none; whoever gives it clears it"
+    )
     parser.add_argument("--metrics-file", type=Path, help="gets `name=value` lines after each validation, for Katib")
     parser.add_argument("--config", default="{}", help="knobs of RankerConfig as JSON")
     given = parser.parse_args(arguments)
@@ -52,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             session.train(
                 features=places["features"], embeddings=places["embeddings"], model=places["model"],
                 work=places.folder / "rows", failures=given.failures or f"{given.model.rstrip('/')}.failures",
-                config=config, group=group, metrics_file=given.metrics_file,
+                config=config, group=group, checkpoints=given.checkpoints, metrics_file=given.metrics_file,
             )  # fmt: skip
             if given.scores and not group.rank:
                 step.score_held_out(**{name: places[name] for name in ("features", "embeddings", "model", "scores")})

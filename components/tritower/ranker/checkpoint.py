@@ -5,6 +5,7 @@ the tensors: a slot torn by a crash in the middle of an upload does not match an
 folder or the URI of an object store.
 """
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tritower import storage
-from tritower.errors import ArtifactError, StorageError
+from tritower.errors import ArtifactError
 from tritower.storage import manifest
 
 _SLOTS = ("slot-0", "slot-1")
@@ -31,21 +32,28 @@ def save(root: str, number: int, tensors: dict[str, Tensor], state: dict[str, An
 
 
 def load(root: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint's tensors and state; None when there is none."""
-    found: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
-    for slot in _SLOTS:
-        with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
-            try:
-                folder = storage.fetch_tree(f"{root.rstrip('/')}/{slot}", Path(scratch) / slot)
-                state = storage.read_json(folder / "state.json")
-                if state["digest"] == manifest.digest(folder / "tensors.safetensors"):
-                    found.append((state, load_file(folder / "tensors.safetensors")))
-            except (StorageError, ArtifactError, FileNotFoundError):
-                continue  # never written, or torn
-    if not found:
+    """The newest whole checkpoint's tensors and state; None when there is none.
+
+    A store that does not answer is asked again for a minute. If it stays away there is a warning, and None.
+    """
+    read = storage.patiently(lambda: [_read(f"{root.rstrip('/')}/{slot}") for slot in _SLOTS])
+    found = [slot for slot in read or () if slot]
+    return max(found, key=lambda slot: int(slot[1]["number"]), default=None)
+
+
+def _read(slot: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """What a slot holds; None where it was never written, or is torn."""
+    written = storage.local_path(slot).is_dir() if storage.is_local(slot) else bool(storage.names(slot))
+    if not written:
         return None
-    state, tensors = max(found, key=lambda pair: int(pair[0]["number"]))
-    return tensors, state
+    with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
+        try:
+            folder = storage.fetch_tree(slot, Path(scratch) / "slot")
+            state: dict[str, Any] = json.loads((folder / "state.json").read_bytes())
+            file = folder / "tensors.safetensors"
+            return (load_file(file), state) if state["digest"] == manifest.digest(file) else None
+        except (ArtifactError, ValueError, FileNotFoundError):
+            return None
 
 
 def clear(root: str) -> None:

@@ -45,7 +45,7 @@ def ranker(
     knobs = from_dict(RankerConfig, config, plain=plain)
     artifacts = {"features": features, "embeddings": embeddings, "model": ranker_model, "scores": ranker_scores}
     places = {name: location(artifact, launcher) for name, artifact in artifacts.items()}
-    figures = step.train(**places, config=knobs, launcher=launcher, cluster=cluster)
+    figures = step.train(**places, config=knobs, artifact_uri=ranker_model.uri, launcher=launcher, cluster=cluster)
     for name, value in figures.items():
         ranker_metrics.log_metric(name, value)
     storage.write_json(ranker_metrics.path, figures)

@@ -153,11 +153,13 @@ class LaunchConfig:
     """auto = cuda where there is one."""
 
     checkpoints: str = ""
-    """Folder or URI (`s3://`, `minio://`, `gs://`) for checkpoints, from which an interrupted training goes on; empty = none.
-    Each training has a folder of its own in there, named by a digest of its data and knobs."""
+    """Folder or URI (`s3://`, `minio://`, `gs://`) for checkpoints, from which an interrupted training goes on; empty = beside
+    the model that the step makes, in the run's store, until the step has ended well. Each training has a folder of its own in
+    there, named by a digest of its data and knobs."""
 
-    checkpoint_every_s: float = 300.0
-    """Seconds between checkpoints, > 0."""
+    checkpoint_every_s: float = 60.0
+    """Seconds between checkpoints, > 0: what a killed training loses at most. Where a checkpoint takes more than a twentieth of
+    that to write, twenty times as long as it took."""
 
     checkpoint_every_steps: int = 0
     """Steps between checkpoints; 0 = by time only."""

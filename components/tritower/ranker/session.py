@@ -38,6 +38,7 @@ def train(
     failures: str,
     config: RankerConfig,
     group: ProcessGroup,
+    checkpoints: str = "",
     metrics_file: Path | None = None,
 ) -> None:
     """Train and, in rank 0, write the model folder.
@@ -50,6 +51,7 @@ def train(
         failures: location of the folder for the batch of a loss that is not finite.
         config: the knobs.
         group: this process among the others.
+        checkpoints: location for checkpoints where `config.launch` names none; who gives it removes what is there.
         metrics_file: gets the validation figures of the first member as they come.
 
     Raises:
@@ -68,6 +70,7 @@ def train(
     ensemble = EnsembleTrainer(
         train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), group=group, failures=failures,
         share=share, slope=_position_slope(train_rows) if config.network.position != "none" else None,
+        checkpoints=(config.launch.checkpoints or checkpoints).rstrip("/"),
         data=_digest_of_data(names, train_rows, validation, rows.encoder_hash(encoder)),
     )  # fmt: skip
     trainers, kept = ensemble.train_all(config, metrics_file)
@@ -80,9 +83,8 @@ def train(
         config = replace(config, training=replace(config.training, members=len(kept)))
         networks = [trainer.model for trainer in kept]
         artifact.save(model, Artifact(config, names, encoder, prepared.normaliser, networks), metrics)
-        for trainer in everyone:
-            if trainer.checkpoints:
-                checkpoint.clear(trainer.checkpoints)
+        for trainer in everyone if config.launch.checkpoints else ():
+            checkpoint.clear(trainer.checkpoints)
     group.barrier()
 
 
@@ -128,7 +130,10 @@ def _prepare(features: Path, work: Path, names: list[str], config: RankerConfig,
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleTrainer:
-    """What all networks of a session have in common; `share` of the rows is clicked, `slope` starts the position weights."""
+    """What all networks of a session have in common; `share` of the rows is clicked, `slope` starts the position weights.
+
+    `checkpoints` gets a folder for each network, named by a digest of its data and knobs; empty keeps none.
+    """
 
     train: Rows
     validation: Rows
@@ -136,6 +141,7 @@ class EnsembleTrainer:
     features: int
     group: ProcessGroup
     failures: str
+    checkpoints: str
     share: float
     slope: float | None
     data: str
@@ -171,7 +177,7 @@ class EnsembleTrainer:
         learned_from = replace(self.train, clicked=_taught(teachers, self.train)) if teachers else self.train
         trainer = Trainer(
             network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, group=self.group,
-            checkpoints=f"{config.launch.checkpoints.rstrip('/')}/{identity}" if config.launch.checkpoints else "",
+            checkpoints=f"{self.checkpoints}/{identity}" if self.checkpoints else "",
             metrics_file=metrics_file, failures=self.failures,
         )  # fmt: skip
         with logs.phase(logger, name):

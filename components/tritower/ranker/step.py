@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tritower import logs, schema, storage
+from tritower import logs, schema, storage, threads
 from tritower.config import to_dict
 from tritower.errors import ArtifactError
 from tritower.jobs import Job, Resources, open_launcher
@@ -33,22 +33,23 @@ _ENVIRONMENT = {
 }
 
 
-def job(*, features: str, embeddings: str, model: str, config: RankerConfig) -> Job:
+def job(*, features: str, embeddings: str, model: str, config: RankerConfig, checkpoints: str = "") -> Job:
     """A training as any launcher runs it; the locations are as in `train`, of any scheme.
 
-    It writes `model`, and beside it, in `<model>.failures`, the batch of a loss that is not finite.
+    It keeps checkpoints at `checkpoints` where the config names no place for them. It writes `model`, and beside it, in
+    `<model>.failures`, the batch of a loss that is not finite.
     """
-    threads = process_group.threads(config.launch.threads)
+    each = process_group.threads(config.launch.threads)
     return Job(
         name="ranker",
         module="tritower.ranker",
-        arguments=(f"--config={json.dumps(to_dict(config))}",),
+        arguments=(f"--config={json.dumps(to_dict(config))}", *([f"--checkpoints={checkpoints}"] if checkpoints else [])),
         inputs={"features": features, "embeddings": embeddings},
         outputs={"model": model},
         processes=config.launch.processes,
-        environment={"OMP_NUM_THREADS": str(threads), **_ENVIRONMENT},
+        environment={"OMP_NUM_THREADS": str(each), **_ENVIRONMENT},
         resources=Resources(
-            cpus=threads * config.launch.processes, gpus=config.launch.processes if config.launch.device == "cuda" else 0
+            cpus=each * config.launch.processes, gpus=config.launch.processes if config.launch.device == "cuda" else 0
         ),
     )
 
@@ -60,12 +61,13 @@ def train(
     model: str | Path,
     scores: str | Path,
     config: RankerConfig,
+    artifact_uri: str = "",
     launcher: str = "local",
     cluster: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Train in `config.launch.processes` processes on each node, then score validation and test.
 
-    After a failure, the next attempt resumes from the checkpoint.
+    A training that was killed goes on from its checkpoint when it is started again with the same `artifact_uri`.
 
     Args:
         features: folder with train, validation and (optionally) test.
@@ -73,6 +75,8 @@ def train(
         model: model folder to write.
         scores: scores folder to write.
         config: the knobs.
+        artifact_uri: where `model` will be kept in the end; checkpoints are kept beside it unless the config names a place.
+            Empty for `model` itself.
         launcher: `local`, where the places are paths; another one of `jobs.open_launcher` takes locations in a store, and
             nothing but the model's figures comes to this machine.
         cluster: that launcher's settings.
@@ -88,9 +92,11 @@ def train(
         places = {"features": str(features), "embeddings": str(embeddings), "model": str(model)}
         return _launched(places, str(scores), config, launcher, cluster)
     features, model = Path(features), Path(model)
-    with logs.phase(logger, f"train in {config.launch.processes} process(es)"):
-        open_launcher().run(job(features=str(features), embeddings=str(embeddings), model=str(model), config=config))
-    score_held_out(features=features, embeddings=Path(embeddings), model=model, scores=Path(scores))
+    places = {"features": str(features), "embeddings": str(embeddings), "model": str(model)}
+    with storage.kept(artifact_uri or model, config.launch.checkpoints) as checkpoints:
+        with logs.phase(logger, f"train in {config.launch.processes} process(es)"):
+            open_launcher().run(job(**places, config=config, checkpoints=checkpoints))
+        score_held_out(features=features, embeddings=Path(embeddings), model=model, scores=Path(scores))
     metrics: dict[str, float] = storage.read_json(model / "metrics.json")
     return metrics
 
@@ -142,6 +148,7 @@ def _check_finite(score_N: NDArray[np.float32], batch: pa.RecordBatch, model: Pa
 
 
 def _score(features: Path, embeddings: Path, model: Path, scores: Path, splits: list[str]) -> int:
+    threads.cap_libraries()
     loaded = artifact.load(model)
     matrix_TD, encoder = rows.load_embeddings(embeddings)
     names = rows.feature_names(features)

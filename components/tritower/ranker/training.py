@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from tritower import storage
 from tritower.errors import DataError, NonFiniteLossError, StepError
 from tritower.ranker import batches, checkpoint, measure
 from tritower.ranker.batches import Batch
@@ -87,6 +88,7 @@ class Trainer:
         self.per_epoch = batches.steps_per_epoch(len(train), self.batch_size)
         self.steps = self.per_epoch * config.training.epochs
         self.progress = Progress()
+        self.saved_at, self.save_s = time.monotonic(), 0.0
         self.best_P = self.optimiser.weight_P.clone()
         board, file = (config.launch.tensorboard, metrics_file) if group.rank == 0 else ("", None)
         self.scalars = Scalars(config.launch.log_every_s, board, file)
@@ -103,12 +105,13 @@ class Trainer:
         finally:
             gc.unfreeze()
         self.scalars.close()
+        if self.checkpoints and self.group.rank == 0:
+            self._save()  # an attempt that is killed later takes this member from here
         self.optimiser.weight_P.copy_(self.best_P)
         return self.progress
 
     def _train(self) -> None:
         marks = _evaluation_steps(self.per_epoch, self.config.training.evaluations_per_epoch)
-        saved_at = time.monotonic()
         order_N, epoch = np.empty(0, np.int32), -1
         while self.progress.step < self.steps and self.progress.stale < self.config.training.patience:
             step = self.progress.step
@@ -121,8 +124,7 @@ class Trainer:
             self.scalars.step(step + 1, self.steps, rows=self.batch_size, loss=loss, rate=rate_now)
             if (step + 1) % self.per_epoch in marks:
                 self._evaluate()
-            if self._checkpoint_due(saved_at):
-                saved_at = time.monotonic()
+            if self._checkpoint_due():
                 self._save()
 
     def _backward(self, order_N: NDArray[np.int32], step: int) -> float:
@@ -191,17 +193,21 @@ class Trainer:
         click_N, skip_N = (self.group.all_gather(torch.cat(side).float().cpu().numpy()) for side in zip(*parts, strict=True))
         return click_N[: len(rows)], skip_N[: len(rows)]
 
-    def _checkpoint_due(self, saved_at: float) -> bool:
-        every = self.config.launch.checkpoint_every_steps
-        by_step = bool(every) and self.progress.step % every == 0
-        by_time = time.monotonic() - saved_at >= self.config.launch.checkpoint_every_s
+    def _checkpoint_due(self) -> bool:
+        launch = self.config.launch
+        by_step = bool(launch.checkpoint_every_steps) and self.progress.step % launch.checkpoint_every_steps == 0
+        # A store that is slow may take a twentieth of the time, no more.
+        by_time = time.monotonic() - self.saved_at >= max(launch.checkpoint_every_s, 20 * self.save_s)
         return bool(self.checkpoints) and self.group.rank == 0 and (by_step or by_time)
 
     def _save(self) -> None:
-        number = self.progress.checkpoints
+        start, number = time.monotonic(), self.progress.checkpoints
         self.progress.checkpoints += 1
-        tensors = self.optimiser.state() | {"best": self.best_P}
-        checkpoint.save(self.checkpoints, number, tensors, {"progress": vars(self.progress)})
+        tensors, state = self.optimiser.state() | {"best": self.best_P}, {"progress": vars(self.progress)}
+        what = f"the checkpoint of step {self.progress.step}"
+        storage.tried(lambda: checkpoint.save(self.checkpoints, number, tensors, state), what)
+        self.saved_at = time.monotonic()
+        self.save_s = self.saved_at - start
 
     def _resume(self) -> None:
         found = checkpoint.load(self.checkpoints) if self.checkpoints else None

@@ -9,6 +9,7 @@ environment: see `remote.py`. README.md has the modules in their order.
 from tritower.storage.atomic import directory as atomic_directory
 from tritower.storage.atomic import exclusive
 from tritower.storage.atomic import file as atomic_file
+from tritower.storage.keeping import beside, kept, patiently, tried
 from tritower.storage.listing import filesystem, is_hidden, list_files, listing
 from tritower.storage.local import parquet_parts, read_json, write_json, write_text
 from tritower.storage.location import Location, LocationLike, is_local, local_path
@@ -19,7 +20,8 @@ from tritower.storage.swap import write as swap_small
 from tritower.storage.transfer import fetch, fetch_tree, local_parquet_files, names, remove, upload, upload_tree
 
 __all__ = [
-    "MARK", "Location", "LocationLike", "atomic_directory", "atomic_file", "exclusive", "fetch", "fetch_tree", "filesystem",
-    "is_hidden", "is_local", "list_files", "listing", "local_parquet_files", "local_path", "names", "parquet_parts",
-    "read_json", "read_small", "reading", "remove", "swap_small", "upload", "upload_tree", "write_json", "write_text",
+    "MARK", "Location", "LocationLike", "atomic_directory", "atomic_file", "beside", "exclusive", "fetch", "fetch_tree",
+    "filesystem", "is_hidden", "is_local", "kept", "list_files", "listing", "local_parquet_files", "local_path", "names",
+    "parquet_parts", "patiently", "read_json", "read_small", "reading", "remove", "swap_small", "tried", "upload",
+    "upload_tree", "write_json", "write_text",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 from tritower import child, logs, processes, storage
 from tritower.errors import TritowerError
 from tritower.processes import Node
-from tritower.storage import manifest
+from tritower.storage import keeping, manifest
 
 logger = logging.getLogger(__name__)
 LOCATION = "location"
@@ -132,10 +132,11 @@ def run(command: list[str]) -> None:
             for name, parameter in outputs.get("parameters", {}).items():
                 parameter["outputFile"] = str(Path(scratch) / "parameters" / name)
             outputs["outputFile"] = str(result)
-            with processes.started(processes.program(*command[:at], json.dumps(given), *command[at + 1 :])) as step:
+            named = {str(places[name]): uri for name, uri in wanted.items()}
+            words = processes.program(*command[:at], json.dumps(given), *command[at + 1 :])
+            with processes.started(words, environment={keeping.ARTIFACTS: json.dumps(named)}) as step:
                 if step.popen.wait():
                     raise step.failure()
-        named = {str(places[name]): uri for name, uri in wanted.items()}
         storage.write_json(result, _named(storage.read_json(result), named))
         storage.upload(result, result_uri)
 

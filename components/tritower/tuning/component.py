@@ -40,7 +40,7 @@ def tune(
     plain = {"epochs": ranker_epochs, "members": ranker_members}
     knobs = step.with_plain(from_dict(TuningConfig, config, where="settings_tune"), fixed, plain)
     places = {"features": features.path, "embeddings": embeddings.path, "best": tune_trials.path, "report": tune_report.path}
-    numbers = step.run(**places, config=knobs)
+    numbers = step.run(**places, config=knobs, artifact_uri=tune_trials.uri)
     for name, value in numbers.items():
         tune_metrics.log_metric(name, value)
     write_json(tune_metrics.path, numbers)

@@ -96,7 +96,7 @@ class TuningConfig:
 
     storage: str = ""
     """SQLite file that keeps the search, so that it goes on after an interruption: on a disk of this machine. Empty keeps it
-    while the search lasts."""
+    beside the result that the step makes, in the run's store, until the step has ended well."""
 
     FORMER: ClassVar[Mapping[str, str | Removed]] = {"command": Removed("a trial runs the ranker", off=())}
 

@@ -5,7 +5,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +47,22 @@ def open_study(storage: Path, config: TuningConfig, module: str) -> optuna.Study
     return study
 
 
-def run(study: optuna.Study, config: TuningConfig, *, module: str, inputs: Mapping[str, str], work: Path) -> float:
+def run(
+    study: optuna.Study,
+    config: TuningConfig,
+    *,
+    module: str,
+    inputs: Mapping[str, str],
+    work: Path,
+    keep: Callable[[], None] = lambda: None,
+) -> float:
     """Run the trials that are still missing; the metric of the step's own defaults, for comparison.
 
     Args:
         module: the tuned step's entry point; see `trial.run`.
         inputs: option -> location that it reads.
         work: folder for the trials' folders.
+        keep: called after each trial, and after the untuned step; by one thread at a time.
 
     Raises:
         StepError: the untuned step or more than `max_failed` trials failed.
@@ -64,6 +74,7 @@ def run(study: optuna.Study, config: TuningConfig, *, module: str, inputs: Mappi
             values = one(knobs=dict(config.fixed or {}), folder=work / "defaults", behind=lambda *_: False)
             study.set_user_attr(_UNTUNED, better(values))
             counts[config.metric] = f"{better(values):.5f}"
+        keep()
     failures: list[StepError] = []
 
     def objective(suggested: optuna.Trial) -> float:
@@ -87,8 +98,15 @@ def run(study: optuna.Study, config: TuningConfig, *, module: str, inputs: Mappi
         finally:
             shutil.rmtree(folder / "model", ignore_errors=True)
 
+    one_at_a_time = threading.Lock()
+
+    def ended(study: optuna.Study, done: optuna.trial.FrozenTrial) -> None:
+        _report(study, done)
+        with one_at_a_time:
+            keep()
+
     missing = config.trials - len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED)))
-    study.optimize(objective, n_trials=max(missing, 0), n_jobs=config.parallel, catch=(StepError,), callbacks=[_report])
+    study.optimize(objective, n_trials=max(missing, 0), n_jobs=config.parallel, catch=(StepError,), callbacks=[ended])
     if len(failures) > config.max_failed:
         raise StepError(f"{len(failures)} trials failed", where="tuning", remedy=f"The last one: {failures[-1]}") from failures[
             -1

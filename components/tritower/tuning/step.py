@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import logging
+import sqlite3
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tritower.tuning import plots, search
 from tritower.tuning.config import TuningConfig
 
 _log = logging.getLogger(__name__)
+_STUDY = "study.db"
 
 
 def run(
@@ -24,8 +27,9 @@ def run(
     report: str | Path,
     config: TuningConfig,
     module: str = "tritower.ranker",
+    artifact_uri: str = "",
 ) -> dict[str, float]:
-    """Search the space, or go on with an interrupted search.
+    """Search the space, or go on with an interrupted search, when it is started again with the same `artifact_uri`.
 
     Args:
         features: location of the features step's folder, for every trial.
@@ -34,6 +38,8 @@ def run(
         report: location of the HTML file to write: history, parallel coordinates, every trial.
         config: the space and how to search it.
         module: the tuned step's entry point; see `trial.run`.
+        artifact_uri: where `best` will be kept in the end; the study is kept beside it, after each trial, unless the config
+            names a file. Empty for `best` itself.
 
     Returns:
         best, untuned, trials, pruned, failed.
@@ -42,17 +48,19 @@ def run(
         StepError: more than `max_failed` trials failed.
     """
     read, written = {"features": str(features), "embeddings": str(embeddings)}, {"best": str(best), "report": str(report)}
-    with staging.staged(read, written) as places:
+    with storage.kept(artifact_uri or best, config.storage) as kept, staging.staged(read, written) as places:
         inputs = {name: str(places[name]) for name in read}  # fetched once for all trials
-        return _searched(config, module, inputs, places["best"], places["report"])
+        return _searched(config, module, inputs, places["best"], places["report"], kept)
 
 
-def _searched(config: TuningConfig, module: str, inputs: dict[str, str], best: Path, report: Path) -> dict[str, float]:
-    """See `run`; all places are on this machine."""
+def _searched(
+    config: TuningConfig, module: str, inputs: dict[str, str], best: Path, report: Path, kept: str
+) -> dict[str, float]:
+    """See `run`; all places but `kept` are on this machine."""
     with tempfile.TemporaryDirectory(prefix="tuning-") as work, logs.phase(_log, "tune") as counts:
-        kept = storage.local_path(config.storage) if config.storage else Path(work) / "study.db"
-        study = search.open_study(kept, config, module)
-        untuned = search.run(study, config, module=module, inputs=inputs, work=Path(work))
+        file, keep = _kept_study(kept, Path(work), config)
+        study = search.open_study(file, config, module)
+        untuned = search.run(study, config, module=module, inputs=inputs, work=Path(work), keep=keep)
         found, value = search.best(study, untuned, config)
         trials = search.table(study)
         counts["trials"] = len(trials)
@@ -68,6 +76,28 @@ def _searched(config: TuningConfig, module: str, inputs: dict[str, str], best: P
     _log.info("%s", _verdict(found, numbers, config))
     storage.write_text(report, page.html(_page(trials, found, numbers, config)))
     return numbers
+
+
+def _kept_study(kept: str, work: Path, config: TuningConfig) -> tuple[Path, Callable[[], None]]:
+    """The file of the study on this machine, and what sends a copy of it to `kept`, where that is in a store.
+
+    SQLite needs a disk, so a store holds copies: what an attempt finds there, it goes on with.
+    """
+    if config.storage:
+        return storage.local_path(config.storage), lambda: None
+    if kept and storage.is_local(kept):
+        return storage.local_path(kept) / _STUDY, lambda: None
+    file, location = work / _STUDY, f"{kept}/{_STUDY}"
+    if kept:
+        storage.patiently(lambda: storage.fetch(location, file) if storage.names(location) else None)
+
+    def keep() -> None:
+        copy = work / f"copy-{_STUDY}"
+        with contextlib.closing(sqlite3.connect(file)) as source, contextlib.closing(sqlite3.connect(copy)) as target:
+            source.backup(target)  # other trials may write at the same time
+        storage.tried(lambda: storage.upload(copy, location), "the study")
+
+    return file, keep if kept else lambda: None
 
 
 def with_plain(config: TuningConfig, fixed: dict[str, Any], plain: dict[str, int]) -> TuningConfig:

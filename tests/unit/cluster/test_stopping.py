@@ -126,3 +126,50 @@ def test_a_job_deleted_by_hand_is_told(cluster: Cluster, s3: str) -> None:
 
     with pytest.raises(LaunchError, match="the job was deleted"):
         launch(s3, "sleep", look=look)
+
+
+def test_a_drained_pod_is_no_success_and_is_made_anew(cluster: Cluster, s3: str, tmp_path: Path) -> None:
+    """A master that ends with 0 in its grace would make the job a success: the agent ends with 143."""
+    drained: list[str] = []
+
+    def look() -> None:
+        for pod in cluster.store.all(kinds.POD):
+            if not drained and pod["status"].get("phase") == "Running" and (tmp_path / "log").read_text().count("line"):
+                drained.append(pod["metadata"]["uid"])
+                cluster.drain(pod["metadata"]["name"], namespace="team")
+
+    launch(s3, "count", "100", log=tmp_path / "log", look=look)
+    (pod,) = cluster.store.all(kinds.POD)
+    assert drained and pod["metadata"]["uid"] != drained[0]
+    assert (tmp_path / "log").read_text().splitlines()[-2:] == ["line 99", "done"]
+
+
+def test_a_pod_that_is_deleted_again_and_again_is_given_up(cluster: Cluster, s3: str) -> None:
+    seen: set[str] = set()
+
+    def look() -> None:
+        for pod in cluster.store.all(kinds.POD):
+            if pod["status"].get("phase") == "Running" and pod["metadata"]["uid"] not in seen:
+                seen.add(pod["metadata"]["uid"])
+                cluster.drain(pod["metadata"]["name"], namespace="team")
+
+    with pytest.raises(LaunchError, match=r"made anew 2 time\(s\)"):
+        launch(s3, "sleep", look=look, restarts=1)
+    assert not jobs(cluster)
+
+
+def test_the_heartbeat_is_compared_with_itself_and_not_with_a_clock(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher with another clock is heard, one that says nothing is not; a store that is away counts for neither."""
+    place = f"{s3}/x.launch"
+    silence = heartbeat.Silence(place)
+    with heartbeat.Heartbeat(place, 0.1):
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        for _ in range(5):
+            time.sleep(0.2)
+            assert silence.seconds() < 0.2
+    silence.seconds()
+    time.sleep(0.3)
+    assert silence.seconds() >= 0.3
+    monkeypatch.setenv("TRITOWER_S3_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("TRITOWER_S3_RETRIES", "0")
+    assert silence.seconds() < 0.1

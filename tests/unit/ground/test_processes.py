@@ -219,3 +219,34 @@ def test_reports_are_whole_json_with_nothing_but_text(tmp_path: Path, monkeypatc
     (file,) = tmp_path.iterdir()
     word = json.loads(file.read_text(encoding="ascii"))
     assert word["problem"] == r"\ud800 and \x1b[2J" and word["where"] == r"a\tb"
+
+
+@pytest.mark.parametrize(
+    ("raised", "lines"),
+    [
+        ("SchemaError('no column', where='a.csv', remedy='Add it.')",
+         ["ERROR SchemaError: no column", "  where: a.csv", "  remedy: Add it."]),
+        ("KeyError('x')",
+         ["ERROR StepError: unexpected KeyError: 'x'", "  where: <failing>, line 5",
+          "  remedy: This is a fault of tritower's, not of yours: please report it with the traceback."]),
+    ],
+)  # fmt: skip
+def test_a_step_s_log_is_ours_and_ends_with_its_error(tmp_path: Path, raised: str, lines: list[str]) -> None:
+    """As KFP's executor is run, which sets up a log of its own and prints what the step is given."""
+    program = f"""
+import logging
+from tritower.errors import SchemaError
+logging.basicConfig(format="[KFP Executor]: %(message)s", level=logging.INFO); logging.info("Got executor_input")
+logging.getLogger("tritower.x").info("read: 5 rows"); raise {raised}
+"""
+    (tmp_path / "failing.py").write_text(program)
+    paths = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    command = [sys.executable, "-m", "tritower.child", "--step", "failing"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    said = done.stderr.replace(str(tmp_path / "failing.py"), "<failing>").splitlines()
+    assert said[0].endswith(" INFO read: 5 rows")
+    assert said[-3:] == lines
+    assert ("Traceback (most recent call last):" in said) == (raised[0] == "K")
+    assert not any("Got executor_input" in line for line in said)

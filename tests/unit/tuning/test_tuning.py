@@ -2,12 +2,13 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from tritower import storage
 from tritower.config import from_dict
 from tritower.errors import ConfigError, StepError
-from tritower.tuning import plots, space, step, trial
+from tritower.tuning import plots, search, space, step, trial
 from tritower.tuning.config import SPACE, Parameter, TuningConfig
 
 from tests.support.ranker_log import write_log
@@ -186,3 +187,24 @@ def test_a_trial_trains_one_network(tmp_path):
     assert storage.read_json(tmp_path / "t/model/config.json")["training"]["members"] == 1
     for given in ({"members": 2}, {"training.members": 2}, {"training": {"members": 2}}):
         assert trial.one_member(given) == given
+
+
+def test_a_search_goes_on_from_the_runs_store_on_an_empty_disk(tmp_path, s3):
+    """The first trial that fails ends the first attempt; the second one, elsewhere, has the trials before it and that one."""
+    places = {"features": "f", "embeddings": "e", "artifact_uri": f"{s3}/best", "module": TRAINER}
+    written = {"best": tmp_path / "best.json", "report": tmp_path / "report.html"}
+    fail = Parameter(name="fail", kind="categorical", choices=("yes", "no"))
+    knobs = config(trials=5, prune=False, max_failed=0, space=(RATE, fail))
+    with pytest.raises(StepError):
+        step.run(**places, **written, config=knobs)
+    assert not written["best"].exists()
+    (kept,) = [name for name in storage.names(s3) if name.endswith("/.best.checkpoint/study.db")]
+    study = search.open_study(storage.fetch(f"s3://bucket/{kept}", tmp_path / "study.db"), knobs, TRAINER)
+    before = search.table(study)
+    complete = sum(item["state"] == "complete" for item in before)
+    assert [item["state"] for item in before][-1] == "fail" and "untuned" in study.user_attrs
+
+    numbers = step.run(**places, **written, config=replace(knobs, max_failed=100))
+    assert storage.read_json(written["best"])["history"][: len(before)] == before
+    assert numbers["trials"] == len(before) + 5 - complete
+    assert storage.names(s3) == []

@@ -1,0 +1,79 @@
+"""Encoder steps that are killed on their way and started again in an empty pod: the component goes on, to the same bits."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from tritower import storage
+from tritower.encoder import component
+
+from tests.support import family
+from tests.support.attempts import Step
+from tests.unit.encoder.test_embed import write_texts
+from tests.unit.encoder.test_finetune import SETTINGS
+
+TUNING = {"dropout": 0.1, "epochs": 30, "checkpoint_every_s": 0.3}
+
+
+@pytest.fixture
+def root(s3: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A run's folder in a store."""
+    monkeypatch.setenv("MINIO_ENDPOINT", endpoint)
+    return s3.replace("s3://", "minio://")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_fine_tuning_goes_on_in_an_empty_pod(
+    dataset: Path, tiny_model: Path, root: str, tmp_path: Path, number: int
+) -> None:
+    storage.upload_tree(dataset, f"{root}/dataset")
+    knobs = SETTINGS | TUNING | {"model": str(tiny_model)}
+    step = Step(component.finetune, f"{root}/finetune", {"dataset": f"{root}/dataset"}, {"config": knobs})
+    with step.start(tmp_path / "first") as pod:
+        family.wait_for(lambda: any(name.endswith("/complete.json") for name in step.kept()), "a checkpoint", 400)
+        pod.end(number)
+    assert step.kept() and not pod.path(step.uri("encoder")).exists()
+    with step.start(tmp_path / "second") as pod:
+        resumed = pod.succeeds(400)
+    assert not storage.names(step.root) and "removed the checkpoints" in resumed.log()
+    other = Step(component.finetune, f"{root}/whole", step.inputs, step.parameters)
+    with other.start(tmp_path / "whole") as pod:
+        whole = pod.succeeds(400)
+    folders = resumed.path(step.uri("encoder")), whole.path(other.uri("encoder"))
+    numbers = [storage.read_json(folder / "finetune.json")["numbers"] for folder in folders]
+    assert 0 < numbers[0]["resumed_at"] < numbers[0]["steps"] == numbers[1]["steps"] and numbers[1]["resumed_at"] == 0
+    first, second = ((folder / "model.safetensors").read_bytes() for folder in folders)
+    assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_embedding_computes_only_what_is_missing(tiny_model: Path, root: str, tmp_path: Path) -> None:
+    texts = [f"nurse {a}{b} wanted {c}" for a in "abcdefgh" for b in "abcdefgh" for c in "abcdefghijkl"]
+    storage.upload_tree(write_texts(tmp_path / "dataset", texts), f"{root}/dataset")
+    knobs = {"model": str(tiny_model), "precision": "fp32", "backend": "torch", "token_budget": 16, "segment_texts": 8}
+    step = Step(component.embed, f"{root}/embed", {"dataset": f"{root}/dataset"}, {"config": knobs})
+    with step.start(tmp_path / "first") as pod:
+        family.wait_for(lambda: any(name.endswith(".arrow") for name in step.kept()), "a segment", 400)
+        pod.end(signal.SIGKILL)
+    with step.start(tmp_path / "second") as pod:
+        resumed = pod.succeeds(400)
+    info = storage.read_json(resumed.path(step.uri("embeddings")) / "encoder.json")
+    assert 0 < info["new_texts"] < info["texts"]
+    assert not storage.names(step.root)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_pod_without_the_stores_keys_does_its_work(
+    dataset: Path, tiny_model: Path, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.upload_tree(dataset, f"{root}/dataset")
+    knobs = SETTINGS | {"model": str(tiny_model)}
+    step = Step(component.finetune, f"{root}/finetune", {"dataset": f"{root}/dataset"}, {"config": knobs})
+    with step.start(tmp_path / "first", MINIO_ENDPOINT="", TRITOWER_S3_ENDPOINT="", AWS_ACCESS_KEY_ID="") as pod:
+        pod.succeeds(400)
+    assert pod.log().count("a retry begins from nothing") == 1
+    assert (pod.path(step.uri("encoder")) / "finetune.json").exists()
