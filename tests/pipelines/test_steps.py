@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from tritower.errors import ConfigError
 from pipelines import __main__ as command_line
 from pipelines import compiling, graph, knobs, names, running, steps
 
-ROOM = re.compile(r"from tritower\.(\w+) import step")
 ALL = frozenset(steps.PARTS)
 VARIANTS = {
     "training": steps.parts("training"),
