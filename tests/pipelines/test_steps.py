@@ -51,7 +51,7 @@ def test_every_compiled_step_is_registered_with_its_room(variant: tuple[str, lis
         assert (task.name, task.within) == (step.name.replace("_", "-"), (step.within,) if step.within else ())
         label = document["components"][f"comp-{task.component}"]["executorLabel"]
         code = document["deploymentSpec"]["executors"][label]["container"]["command"][-1]
-        assert ROOM.findall(code) == [step.room] and f"def {step.component}(" in code
+        assert code == f"from tritower.{step.room}.component import {step.component}\n"
 
 
 def test_knobs_of_every_table_are_a_parameter_and_reach_the_steps(variant: tuple[str, list[steps.Step], Path]) -> None:
