@@ -79,7 +79,7 @@ def component(image: Image) -> Callable[[F], Any]:
 def _imported(function: Callable[..., Any]) -> str:
     """In place of a component's source: an import of it, for the image has it; empty for one of another package.
 
-    A backend writes the source into seven fields of a run's Workflow. Beyond 1 MiB Argo compresses the Workflow's nodes, and the
+    A backend writes the source into seven fields of a run's Workflow. Beyond 1 MiB Argo compresses its nodes, and the
     API knows no tasks of that run any more.
     """
     package = __name__.partition(".")[0]
