@@ -59,10 +59,21 @@ def _input(step: steps.Step, name: str) -> Any:
 
 
 def _named(component: Any, name: str) -> Any:
-    """A component under a step's name, so that tasks, pods and folders have it, and no two tasks of a run have one name."""
+    """A component under a step's name, so that tasks, pods and folders have it, and no two tasks of a run have one name.
+
+    It says nothing of itself: a backend writes a step's specification into nine fields of the run's Workflow, and of one beyond
+    1 MiB its API knows no tasks any more (`tritower._build`). The texts are in `components/catalogue`.
+    """
     named = copy.copy(component)
     named.name = name.replace("_", "-")
-    named.component_spec = dataclasses.replace(component.component_spec, name=named.name)
+    spec = component.component_spec
+    named.component_spec = dataclasses.replace(
+        spec,
+        name=named.name,
+        description=None,
+        inputs={name: dataclasses.replace(one, description=None) for name, one in (spec.inputs or {}).items()},
+        outputs={name: dataclasses.replace(one, description=None) for name, one in (spec.outputs or {}).items()},
+    )
     return named
 
 
