@@ -13,14 +13,16 @@ PARAMETERS = {
         "users": "data_users",
         "truth": "data_truth",
         "previous_state": "data_state",
+        "champion_model": "model_ranker",
+        "champion_encoder": "model_encoder",
     },
     "batch": {
         "jobs": "data_jobs",
         "impressions": "data_impressions",
         "users": "data_users",
         "previous_state": "data_state",
-        "model": "champion_model",
-        "encoder": "champion_encoder",
+        "model": "model_ranker",
+        "encoder": "model_encoder",
     },
 }
 """Pipeline -> former parameter -> parameter. What was `<table>_config` is `settings_<table>` besides."""

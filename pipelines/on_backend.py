@@ -170,10 +170,10 @@ def _version(api: Api, given: argparse.Namespace, file: Path) -> versions.Versio
 
 def _about(api: Api, pipeline: str, version: versions.Version, locations: dict[str, str]) -> str:
     """The description of a run or a schedule: which model serves or is to be beaten, which version, on which data."""
-    root, model = locations.get("champion", ""), locations.get("champion_model", "")
+    root, model = locations.get("model_champion", ""), locations.get("model_ranker", "")
     used = standing.of_champion(root) if root and not model else standing.of_model(api, model) if model else ""
     words = [f"{'Serves' if pipeline == 'batch' else 'Compared with'}: {used}." if used else "", f"Version {version.name}."]
-    words += [f"{name}: {place}." for name, place in locations.items() if place and not name.startswith("champion")]
+    words += [f"{name}: {place}." for name, place in locations.items() if place and not name.startswith("model_")]
     return experiments.cut(" ".join(word for word in words if word))
 
 

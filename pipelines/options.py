@@ -14,9 +14,9 @@ _LOCATIONS = (
     ("--impressions --data-impressions", "jobs shown for searches, and clicks", True),
     ("--users --data-users", "what is known of users", False),
     ("--truth --data-truth", "true probabilities of a simulated log (training)", False),
-    ("--champion", "root of the pointer: the model in use and its state; batch and training move it when they succeed", False),
-    ("--model --champion-model", "the ranker in use: batch ranks with it, the gate of training compares with it", False),
-    ("--encoder --champion-encoder", "the text encoder that it was trained with", False),
+    ("--champion --model-champion", "root of the pointer to the model in use and its state; runs that succeed move it", False),
+    ("--model --champion-model --model-ranker", "the ranker in use: for batch, and for training's gate to compare with", False),
+    ("--encoder --champion-encoder --model-encoder", "the text encoder that it was trained with", False),
     ("--previous-state --data-state", "the state that an earlier run handed back, to continue from", False),
 )
 
@@ -60,10 +60,10 @@ def locations(given: argparse.Namespace) -> dict[str, str]:
     left_out = {place for name in steps.parts_of(given.pipeline) - having for place in steps.PARTS[name].locations}
     wanted = [name for name in running.PLANS[given.pipeline].locations if name not in left_out]
     found = {parameter: getattr(given, parameter) for parameter in wanted}
-    for parameter in ("champion_model", "champion_encoder"):
-        if found.get(parameter) == "" and not given.champion:
-            problem = f"the pipeline {given.pipeline} needs a {parameter.replace('_', ' ')}"
-            where = f"--{parameter.replace('_', '-')}"
+    for parameter in ("model_ranker", "model_encoder"):
+        if found.get(parameter) == "" and not given.model_champion:
+            what = parameter.removeprefix("model_")
+            problem, where = f"the pipeline {given.pipeline} needs a champion's {what}", f"--{parameter.replace('_', '-')}"
             remedy = "Give the one that a training run made, or --champion, the root of the pointer to it."
             raise ConfigError(problem, where=where, remedy=remedy)
     return found

@@ -30,9 +30,9 @@ class Plan:
 
 LOCAL = "local"
 """The launcher that starts no jobs: every step works in its own process."""
-POINTER = "champion"
+POINTER = "model_champion"
 """Parameter of both pipelines: the root of the pointer, which each run reads anew and moves."""
-_DATA, _CHAMPION = ("data_jobs", "data_impressions", "data_users"), (POINTER, "champion_model", "champion_encoder")
+_DATA, _CHAMPION = ("data_jobs", "data_impressions", "data_users"), (POINTER, "model_ranker", "model_encoder")
 PLANS = {
     "training": Plan(
         locations=(*_DATA, "data_truth", "data_state", *_CHAMPION),

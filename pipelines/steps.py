@@ -40,7 +40,7 @@ PARTS = {
             name="champion",
             about="the model in use, scored on the same rows; the gate then compares with it",
             is_default=False,
-            locations=("champion_model", "champion_encoder"),
+            locations=("model_ranker", "model_encoder"),
         ),
     )
 }

@@ -32,9 +32,9 @@ def training(
     data_state: str = "",
     engine: str = "duckdb",
     launcher: str = "local",
-    champion: str = "",
-    champion_model: str = "",
-    champion_encoder: str = "",
+    model_champion: str = "",
+    model_ranker: str = "",
+    model_encoder: str = "",
 ) -> Outputs:
     """Train, evaluate and apply a triple tower ranker on a job board's logs.
 
@@ -54,10 +54,10 @@ def training(
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
         launcher: local (in the step's own pod) or pytorchjob (in pods of a job on the cluster, which read and write the run's
             store): where the ranker trains.
-        champion: root of the pointer (champion.json) to the model in use; when the gate passes, it names this run's. Empty
-            where none is kept.
-        champion_model: location of the model in use, in place of the pointer's; the gate compares with it.
-        champion_encoder: location of the text encoder that the same run made.
+        model_champion: root of the pointer (champion.json) to the model in use; when the gate passes, it names that of this run.
+            Empty where none is kept.
+        model_ranker: location of the model in use, in place of the pointer's; the gate compares with it.
+        model_encoder: location of the text encoder that the same run made.
     """
     data = {"jobs": data_jobs, "impressions": data_impressions, "users": data_users, "data_version": data_version}
     dataset = wiring.add("ingest", **data, engine=engine).outputs["dataset"]
@@ -81,7 +81,7 @@ def training(
     )
     compared: dict[str, Any] = {}
     if "champion" in wiring.parts:
-        given = {"champion": champion, "ranker_model": champion_model, "encoder": champion_encoder}
+        given = {"champion": model_champion, "ranker_model": model_ranker, "encoder": model_encoder}
         rivals["scores_champion"], compared["version"] = _champion(wiring, given, known)
     judged = wiring.add(
         "evaluation",
@@ -98,7 +98,7 @@ def training(
         "metrics": judged.outputs["metrics"],
     }
     about = {"gate": judged.outputs["gate"], "data_version": data_version, "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    wiring.add("record", champion=champion, **left, **about, **compared).after(best)
+    wiring.add("record", champion=model_champion, **left, **about, **compared).after(best)
     return Outputs(
         ranker_model=trained.outputs["ranker_model"],
         encoder=encoder,

@@ -158,7 +158,7 @@ def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path
 ) -> None:
     """The champion is the very model that the run trains, so it is equalled and not beaten."""
-    champion = {"champion_model": demo[0] / "model", "champion_encoder": demo[0] / "encoder"}
+    champion = {"model_ranker": demo[0] / "model", "model_encoder": demo[0] / "encoder"}
     done = run(demo_log, demo[0] / "run", tmp_path, "--without", "baselines", **champion)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "17/17" in done.stdout and "Gate: hold" in done.stdout and "over the model in use" in done.stdout

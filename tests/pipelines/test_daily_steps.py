@@ -14,10 +14,10 @@ from tests.support import day
 @pytest.fixture
 def used(tmp_path: Path) -> dict[str, str]:
     """A model and its encoder."""
-    for name, file in (("model", "weights"), ("encoder", "hash")):
+    for name, file in (("ranker", "weights"), ("encoder", "hash")):
         with storage.atomic_directory(tmp_path / "used" / name) as folder:
             storage.write_json(folder / f"{file}.json", 1)
-    return {f"champion_{name}": str(tmp_path / "used" / name) for name in ("model", "encoder")}
+    return {f"model_{name}": str(tmp_path / "used" / name) for name in ("ranker", "encoder")}
 
 
 def ran(tmp_path: Path, store: str = "", **arguments: object) -> tuple[str, dict[str, str]]:
@@ -36,18 +36,18 @@ def test_days_go_on_from_each_other(where: str, used: dict[str, str], tmp_path: 
             storage.upload_tree(place, f"{store}/used/{name}")
             used[name] = f"{store}/used/{name}"
     with pytest.raises(StepError, match="resolve: ArtifactError: there is no champion yet"):
-        ran(tmp_path, store, hour=1, champion=champion)
-    new = pointer.Champion(version=1, ranker_model=used["champion_model"], encoder=used["champion_encoder"])
+        ran(tmp_path, store, hour=1, model_champion=champion)
+    new = pointer.Champion(version=1, ranker_model=used["model_ranker"], encoder=used["model_encoder"])
     kept.move(champion, lambda now: pointer.promoted(now, new, None))
 
-    state, steps = ran(tmp_path, store, hour=1, champion=champion)
+    state, steps = ran(tmp_path, store, hour=1, model_champion=champion)
     assert set(steps.values()) == {"done"}
     first = kept.read(champion).state
     assert first and (first.location, first.reaches_to) == (state, "1970-01-01T01:00:00Z")
     assert first.run and "{{" not in first.run
     assert state.startswith(store or str(tmp_path / "root"))
 
-    second, steps = ran(tmp_path, store, hour=25, champion=champion)
+    second, steps = ran(tmp_path, store, hour=25, model_champion=champion)
     assert steps == {"resolve": "done", "fetch": "cached", "work": "done", "record": "done"}, "the pointer is read anew"
     storage.fetch_tree(second, tmp_path / "second")
     assert storage.read_json(tmp_path / "second" / "state.json")["previous"] == state

@@ -77,13 +77,13 @@ def test_a_pipeline_is_taken_in_at_a_glance(name: str, parts: frozenset[str], mo
 @pytest.mark.parametrize("name", ["training", "batch"])
 @pytest.mark.parametrize("parts", [frozenset(), ALL])
 def test_the_form_asks_for_what_is_needed_first(name: str, parts: frozenset[str], tmp_path: Path) -> None:
-    """The page sorts parameters by name, required or not. Only the model in use, one group of three at most, comes before."""
+    """The page sorts parameters by name, required or not."""
     parameters = compiled(name, parts & steps.parts_of(name), tmp_path)["root"]["inputDefinitions"]["parameters"]
     given = [one for one in sorted(parameters) if not one.startswith("settings_")]
     assert given + sorted(set(parameters) - set(given)) == sorted(parameters), "settings are not last"
     needed = [one for one in given if not parameters[one].get("isOptional")]
     before = given[: given.index(needed[-1]) + 1]
-    loose = [one for one in before if one not in needed and not one.startswith("champion")]
+    loose = [one for one in before if one not in needed]
     assert needed and not loose, f"{needed} are needed; the form begins with {before}"
     assert all(parameters[one]["parameterType"] == "STRUCT" for one in set(parameters) - set(given))
 

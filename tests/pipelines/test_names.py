@@ -6,7 +6,7 @@ import pytest
 import yaml
 from tritower.errors import ConfigError
 
-from pipelines import backend_inputs, compiling, names
+from pipelines import backend_inputs, compiling, graph, names, steps
 
 README = Path(names.__file__).parent / "README.md"
 
@@ -23,16 +23,15 @@ def document(pipeline: str) -> dict:
         ("batch", "recommend_config", "settings_recommend"),
     ],
 )
-def test_an_old_parameter_is_refused_with_its_new_name(pipeline: str, old: str, new: str) -> None:
-    """`champion_model` and the like are parameters of some pipelines only."""
-    path = compiling.yaml_path(pipeline)
-    assert new in document(pipeline)["root"]["inputDefinitions"]["parameters"]
+def test_an_old_parameter_is_refused_with_its_new_name(pipeline: str, old: str, new: str, tmp_path: Path) -> None:
+    path = compiling.compile_one(tmp_path / f"{pipeline}.yaml", pipeline, steps.parts_of(pipeline))
+    assert new in graph.document(path)["root"]["inputDefinitions"]["parameters"]
     with pytest.raises(ConfigError, match=rf"has no parameter '{old}' \(in {pipeline}.yaml\). It is called '{new}' now"):
         backend_inputs.check_arguments(path, {old: {} if old.endswith("_config") else "s3://b/x"})
 
 
 def test_a_parameter_that_never_was_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"no parameter 'clicks'.*Its parameters: champion, data_impressions, data_jobs, "):
+    with pytest.raises(ConfigError, match=r"no parameter 'clicks'.*Its parameters: data_impressions, data_jobs, "):
         backend_inputs.check_arguments(compiling.yaml_path("training"), {"clicks": "s3://b/x"})
     with pytest.raises(ConfigError, match=r"no parameter 'tune_config'.*Its parameters:"):
         backend_inputs.check_arguments(compiling.yaml_path("training"), {"tune_config": {}})

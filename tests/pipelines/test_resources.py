@@ -1,5 +1,7 @@
 """What a step's pod is given: requests and limits, retries, a deadline, the store's keys; by flavour and size."""
 
+import importlib
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,8 +75,9 @@ def test_steps_that_resume_or_read_locations_get_the_stores_keys(kfp: Path) -> N
 
 
 def test_a_step_resumes_where_its_component_hands_on_its_artifacts_location(kfp: Path) -> None:
-    for step, _, container, _ in tasks(kfp):
-        assert step.resumes == ("artifact_uri=" in container["command"][-1]), step.name
+    for step, *_ in tasks(kfp):
+        component = getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component)
+        assert step.resumes == ("artifact_uri=" in inspect.getsource(component.python_func)), step.name
 
 
 def test_vertex_retries_errors_as_well_so_that_only_kept_work_is_tried_again(tmp_path: Path) -> None:

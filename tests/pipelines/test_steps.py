@@ -178,11 +178,11 @@ def test_knobs_of_a_part_need_the_part() -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--with", "champion"], "needs a champion model"),
-        (["--champion-model", "m"], "needs a champion encoder (in --champion-encoder)"),
-        (["--model", "m"], "needs a champion encoder (in --champion-encoder)"),
+        (["--with", "champion"], "needs a champion's ranker"),
+        (["--champion-model", "m"], "needs a champion's encoder (in --model-encoder)"),
+        (["--model", "m"], "needs a champion's encoder (in --model-encoder)"),
         (["--pipeline", "batch", "--with", "champion"], "the pipeline batch has no part 'champion'"),
-        (["--pipeline", "batch"], "needs a champion model (in --champion-model)"),
+        (["--pipeline", "batch"], "needs a champion's ranker (in --model-ranker)"),
         (["--set", "ranker_config.epochs=1"], "Did you mean 'ranker'?"),
         (["--set", "settings_ranker.epochs=1"], "Did you mean 'ranker'?"),
         (["--launcher", "pytorchjob"], "this machine starts no pytorchjob (in --launcher pytorchjob). Leave it out, or"),

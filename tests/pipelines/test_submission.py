@@ -42,8 +42,8 @@ def test_locations_that_a_backend_can_open(tmp_path: Path) -> None:
     fine = {
         "data_jobs": "s3://b/j",
         "data_impressions": "gs://b/i",
-        "champion_model": "minio://b/m",
-        "champion_encoder": "gs://b/e/",
+        "model_ranker": "minio://b/m",
+        "model_encoder": "gs://b/e/",
     }
     submission.check_locations(fine)
     with pytest.raises(StorageError, match="unknown scheme 'https'"):
@@ -133,7 +133,7 @@ def test_a_schedule_finds_its_model_by_the_pointer(api: Api) -> None:
     assert done.returncode == 0, done.stderr
     made = api.kept["recurringruns"][done.stdout.strip()]
     given = made["runtime_config"]["parameters"]
-    assert (given["champion"], given["champion_model"], given["data_state"]) == ("s3://b/daily", "", "")
+    assert (given["model_champion"], given["model_ranker"], given["data_state"]) == ("s3://b/daily", "", "")
     assert made["description"].startswith("Serves: the champion of s3://b/daily. ")
 
 
@@ -144,7 +144,7 @@ def test_a_schedule_compares_with_the_model_in_use(api: Api) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     made = api.kept["recurringruns"][done.stdout.strip()]
-    assert made["runtime_config"]["parameters"]["champion_encoder"] == "minio://b/e"
+    assert made["runtime_config"]["parameters"]["model_encoder"] == "minio://b/e"
     version = api.kept["versions"][made["pipeline_version_reference"]["pipeline_version_id"]]
     # A variant is a pipeline of its own there; its runs are still called training, so that the cache serves them all.
     assert api.kept["pipelines"][version["pipeline_id"]]["name"] == "training-champion-without-baselines"

@@ -19,13 +19,13 @@ def work(hour: int, ranker_model: Input[Model], encoder: Input[Model], previous:
 
 
 @dsl.pipeline(name="day")
-def day(hour: int, champion: str = "", champion_model: str = "", champion_encoder: str = "", data_state: str = "") -> Dataset:
-    given = {"ranker_model": champion_model, "encoder": champion_encoder, "state": data_state}
-    found = resolve(champion=champion, **given).set_caching_options(enable_caching=False).outputs
+def day(hour: int, model_champion: str = "", model_ranker: str = "", model_encoder: str = "", data_state: str = "") -> Dataset:
+    given = {"ranker_model": model_ranker, "encoder": model_encoder, "state": data_state}
+    found = resolve(champion=model_champion, **given).set_caching_options(enable_caching=False).outputs
     used = fetch(ranker_model_at=found["ranker_model"], encoder_at=found["encoder"]).outputs
     made = work(hour=hour, **used, previous=found["state"])
     left = {"state": made.outputs["state"], "version": found["version"], "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    record(champion=champion, **left).set_caching_options(enable_caching=False).after(made)
+    record(champion=model_champion, **left).set_caching_options(enable_caching=False).after(made)
     return made.outputs["state"]
 
 

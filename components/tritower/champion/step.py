@@ -41,10 +41,10 @@ def resolve(*, root: str, ranker_model: str = "", encoder: str = "", state: str 
     """
     if bool(ranker_model) != bool(encoder):
         given = "a model without its encoder" if ranker_model else "an encoder without its model"
-        raise ConfigError(f"there is {given}", where="champion_model, champion_encoder", remedy="Give both, of one run.")
+        raise ConfigError(f"there is {given}", where="model_ranker, model_encoder", remedy="Give both, of one run.")
     if not root:
         if not ranker_model:
-            remedy = "Give champion_model and champion_encoder, or champion, the root of the pointer."
+            remedy = "Give model_ranker and model_encoder, or model_champion, the root of the pointer."
             raise ConfigError("no model is given", where="champion", remedy=remedy)
         return Resolved(ranker_model, encoder, state, 0)
     if ranker_model:
