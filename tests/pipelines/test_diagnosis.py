@@ -93,6 +93,15 @@ def pod(pipeline: str, template: str, path: str) -> str:
     return f"{workflow}-system-{template}-{node_hash(f'{workflow}(0).{path}')}"
 
 
+def test_the_pods_of_a_run_whose_tasks_lag_behind_it() -> None:
+    """The run has succeeded; its root and its last step are said to be running, and stay so."""
+    run = recorded("succeeded") | {"pipeline_spec": specification("training")}
+    pods = {part.task: part.pod.rpartition("-")[2] for part in diagnosis.parts(run) if part.kind == "step"}
+    assert (pods["evaluation"], pods["candidate-features"]) == ("3727406685", "1727766139")
+    assert len(pods) == 14
+    assert not [part for part in diagnosis.parts(run, "SUCCEEDED") if part.kind == "step"]
+
+
 def test_a_recorded_run_names_its_step_and_pod() -> None:
     run = recorded("failed")
     (part,) = diagnosis.parts(run, "FAILED")

@@ -30,8 +30,10 @@ def baseline(
     from tritower.baseline import step
     from tritower.baseline.config import BaselineConfig
     from tritower.config import from_dict
+    from tritower.properties import describe
 
     knobs = from_dict(BaselineConfig, {**config, "variant": variant}, where="settings_baseline")
     places = {"features": features.path, "embeddings": embeddings.path}
     numbers = step.run(**places, model=baseline_model.path, scores=baseline_scores.path, config=knobs)
-    baseline_model.metadata.update(numbers)
+    describe(baseline_model, {"auc": numbers["validation_auc"], **numbers}, features, embeddings)
+    describe(baseline_scores, {"auc": numbers["validation_auc"]}, features, embeddings)

@@ -25,15 +25,13 @@ def embed(
     from tritower.config import from_dict
     from tritower.encoder import step
     from tritower.encoder.config import EmbedConfig
+    from tritower.properties import describe
 
-    counts = step.embed(
-        dataset=dataset.path,
-        embeddings=embeddings.path,
-        config=from_dict(EmbedConfig, config),
-        encoder=encoder.path if encoder else "",
-        artifact_uri=embeddings.uri,
-    )
-    embeddings.metadata.update(counts)
+    settings = from_dict(EmbedConfig, config)
+    places = {"dataset": dataset.path, "embeddings": embeddings.path, "encoder": encoder.path if encoder else ""}
+    counts = step.embed(**places, config=settings, artifact_uri=embeddings.uri)
+    own = {} if encoder else {"base_model": settings.model}
+    describe(embeddings, {**own, **counts}, dataset, encoder)
 
 
 @component("train")
@@ -60,9 +58,12 @@ def finetune(
     from tritower.config import from_dict
     from tritower.encoder import step
     from tritower.encoder.config import FinetuneConfig
+    from tritower.properties import describe
 
     settings = from_dict(FinetuneConfig, config, plain={"epochs": finetune_epochs, "max_clicks": finetune_max_clicks})
     places = {"model": encoder.path, "report": finetune_report.path, "metrics": finetune_metrics.path}
     numbers = step.finetune(dataset=dataset.path, **places, config=settings, artifact_uri=encoder.uri)
     for name, value in step.headline(numbers).items():
         finetune_metrics.log_metric(name, value)
+    kept = "after" if numbers.get("accepted") else "before"
+    describe(encoder, {"base_model": settings.model, "auc": numbers.get(f"{kept}_auc_shown")}, dataset)

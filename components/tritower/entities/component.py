@@ -20,6 +20,7 @@ def entities(dataset: Input[Dataset], entities: Output[Dataset], config: dict[st
     from tritower.config import from_dict
     from tritower.entities import step
     from tritower.entities.config import EntitiesConfig
+    from tritower.properties import describe
 
     counts = step.run(dataset=dataset.path, entities=entities.path, config=from_dict(EntitiesConfig, config))
-    entities.metadata.update(counts)
+    describe(entities, counts, dataset)

@@ -38,9 +38,11 @@ def features(
     from tritower.config import from_dict
     from tritower.features import step
     from tritower.features.config import FeaturesConfig
+    from tritower.properties import describe
 
     places = {"dataset": dataset.path, "embeddings": embeddings.path, "features": features.path, "state_to": state.path}
     optional = {name: part.path for name, part in (("entities", entities), ("candidates", candidates)) if part}
     knobs = from_dict(FeaturesConfig, {"engine": engine, **config})
     numbers = step.run(**places, **optional, previous=previous_state, config=knobs)
-    features.metadata.update(numbers)
+    describe(features, numbers, dataset, embeddings)
+    describe(state, {}, dataset, embeddings)

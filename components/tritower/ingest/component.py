@@ -35,6 +35,7 @@ def ingest(
     from tritower.config import from_dict
     from tritower.ingest import step
     from tritower.ingest.config import IngestConfig
+    from tritower.properties import describe
 
     outputs = {"dataset": dataset.path, "quality": ingest_report.path, "metrics": ingest_metrics.path}
     knobs = from_dict(IngestConfig, {"engine": engine, **config})
@@ -42,4 +43,4 @@ def ingest(
     numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, **outputs)
     for name, value in step.headline(numbers).items():
         ingest_metrics.log_metric(name, value)
-    dataset.metadata.update(data_version=version, rows=numbers["impressions_out"])
+    describe(dataset, {"data_version": version, "rows": numbers["impressions_out"]})

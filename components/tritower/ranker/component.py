@@ -37,6 +37,7 @@ def ranker(
     from tritower import storage
     from tritower.config import from_dict
     from tritower.jobs import location
+    from tritower.properties import describe
     from tritower.ranker import step
     from tritower.ranker.config import RankerConfig
 
@@ -48,6 +49,9 @@ def ranker(
     for name, value in figures.items():
         ranker_metrics.log_metric(name, value)
     storage.write_json(ranker_metrics.path, figures)
+    found = {"auc": figures["validation_auc"], "rows": features.metadata.get("rows")}
+    describe(ranker_model, found, features, embeddings)
+    describe(ranker_scores, found, features, embeddings)
 
 
 @component("train")
@@ -60,6 +64,8 @@ def score(features: Input[Dataset], embeddings: Input[Dataset], model: Input[Mod
         model: the ranker's model.
         scores: scores/<split>.parquet.
     """
+    from tritower.properties import describe
     from tritower.ranker import step
 
     step.score(features=features.path, embeddings=embeddings.path, model=model.path, scores=scores.path)
+    describe(scores, {"rows": features.metadata.get("rows")}, features, embeddings)

@@ -20,6 +20,7 @@ def candidates(
         config: knobs of `CandidatesConfig`.
     """
     from tritower.config import from_dict
+    from tritower.properties import describe
     from tritower.recommend import step
     from tritower.recommend.config import CandidatesConfig
 
@@ -29,7 +30,7 @@ def candidates(
         candidates=candidates.path,
         config=from_dict(CandidatesConfig, config),
     )
-    candidates.metadata.update(counts)
+    describe(candidates, counts, dataset, embeddings)
 
 
 @component("base")
@@ -54,6 +55,7 @@ def recommend(
         config: knobs of `RecommendConfig`; they win where they name `top_k`.
     """
     from tritower.config import from_dict
+    from tritower.properties import describe
     from tritower.recommend import step
     from tritower.recommend.config import RecommendConfig
 
@@ -65,4 +67,4 @@ def recommend(
         report=recommendations_report.path,
         config=from_dict(RecommendConfig, config, plain={"top_k": recommend_top_k}),
     )
-    recommendations.metadata.update(counts)
+    describe(recommendations, {"rows": counts["recommendations"], **counts}, dataset, scores)
