@@ -65,6 +65,7 @@ def _run(given: argparse.Namespace) -> int:
         preset=given.preset,
         settings=given.set,
         engine=given.engine,
+        launcher=given.launcher,
         root=given.root,
         out=given.out,
         use_cache=not given.no_cache,

@@ -71,15 +71,15 @@ def _submit(given: argparse.Namespace) -> int:
         name: place for name, place in locations.items() if name != running.POINTER
     }  # the pointer is read by the run itself
     data_version, remark = submission.version(read, given.data_version)
+    # A run of a version takes the version's caching; data of a version of their own are in no cache.
+    values = options.arguments(given, locations, f"{data_version}-{runs.EACH_RUN}" if given.no_cache else data_version)
     api = _api(given)
     version = _version(api, given, file)
     name = given.name or f"{version.pipeline} {dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M}, data {data_version}"
-    if given.no_cache:  # a run of a version takes the version's caching; data of a version of its own are in no cache
-        data_version = f"{data_version}-{runs.EACH_RUN}"
     run_id = runs.submit(
         api,
         version,
-        options.arguments(given, locations, data_version),
+        values,
         experiment=given.experiment,
         name=name,
         about=given.about or _about(api, given.pipeline, version, locations),
@@ -100,13 +100,14 @@ def _submit(given: argparse.Namespace) -> int:
 def _schedule(given: argparse.Namespace) -> int:
     schedules.check_cron(given.cron)
     locations, file = _checked_locations(given)
+    # The parameters of all runs are the same, their data are not: each run's data have a version of their own.
+    values = options.arguments(given, locations, runs.EACH_RUN)
     api = _api(given)
     version = _version(api, given, file)
     done = schedules.schedule(
         api,
         version,
-        # The parameters of all runs are the same, their data are not: each run's data have a version of their own.
-        options.arguments(given, locations, runs.EACH_RUN),
+        values,
         experiment=given.experiment,
         name=given.name or version.pipeline,
         cron=given.cron,

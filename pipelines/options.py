@@ -2,9 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tritower.errors import ConfigError
+from tritower.jobs import LauncherName
 
 from pipelines import steps
 
@@ -47,8 +48,8 @@ def arguments(given: argparse.Namespace, locations: dict[str, str], version: str
     """The pipeline's parameters, `version` being its data version."""
     from pipelines import running
 
-    how: dict[str, Any] = {"parts": parts(given.pipeline, given), "engine": given.engine, "version": version}
-    return running.arguments(given.pipeline, locations, given.preset, given.set, **how)
+    how: dict[str, Any] = {"parts": parts(given.pipeline, given), "engine": given.engine, "launcher": given.launcher}
+    return running.arguments(given.pipeline, locations, given.preset, given.set, **how, version=version)
 
 
 def locations(given: argparse.Namespace) -> dict[str, str]:
@@ -77,6 +78,8 @@ def add_data(command: argparse.ArgumentParser) -> None:
         name = spellings[-1][2:].replace("-", "_")
         command.add_argument(*spellings, required=is_needed, default="", metavar="WHERE", dest=name, help=text)
     command.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="of ingest and features (duckdb)")
+    text = "what trains the ranker: its own process, or a job on the cluster of a backend (local)"
+    command.add_argument("--launcher", choices=get_args(LauncherName), default="local", help=text)
     add_parts(command)
     add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")
     command.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="one knob; may be repeated")

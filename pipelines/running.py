@@ -28,6 +28,8 @@ class Plan:
     results: Mapping[str, str]
 
 
+LOCAL = "local"
+"""The launcher that starts no jobs: every step works in its own process."""
 POINTER = "champion"
 """Parameter of both pipelines: the root of the pointer, which each run reads anew and moves."""
 _DATA, _CHAMPION = ("data_jobs", "data_impressions", "data_users"), (POINTER, "champion_model", "champion_encoder")
@@ -58,6 +60,7 @@ def run(
     preset: str = "",
     settings: Iterable[str] = (),
     engine: str = "duckdb",
+    launcher: str = "local",
     root: str | Path,
     out: Path,
     use_cache: bool = True,
@@ -75,6 +78,7 @@ def run(
         preset: name or TOML file of knobs.
         settings: `step.knob=value` texts.
         engine: duckdb or spark, of ingest and features.
+        launcher: local; another one needs a cluster, and is refused.
         root: folder for artifacts, logs and cache; or a location in an object store for the artifacts, the rest going to
             a folder in build/run.
         out: folder that gets the results; looked at first (see `results.py`).
@@ -87,6 +91,9 @@ def run(
     Raises:
         TritowerError: a knob or an input is wrong, or a step failed.
     """
+    if launcher != LOCAL:
+        problem, remedy = f"a run on this machine starts no {launcher}", "Leave it out, or `submit` the run to a backend."
+        raise ConfigError(problem, where=f"--launcher {launcher}", remedy=remedy)
     names = PLANS[name].results
     results.check(out, names.values())
     locations = {parameter: _absolute(location) for parameter, location in locations.items()}
@@ -136,6 +143,7 @@ def arguments(
     *,
     parts: frozenset[str] | None = None,
     engine: str = "duckdb",
+    launcher: str = LOCAL,
     version: str | None = None,
 ) -> dict[str, Any]:
     """The parameters of a pipeline.
@@ -143,10 +151,12 @@ def arguments(
     Args:
         parts: the parts that it has; None for its own.
         engine: duckdb or spark, of ingest and features.
+        launcher: what starts the steps that can be jobs on a cluster.
         version: the `data_version` to set; None to read the input for it.
 
     Raises:
-        TritowerError: a knob is wrong or of a step that the pipeline does not have, or an input is not there.
+        TritowerError: a knob is wrong or of a step that the pipeline does not have, the launcher has nothing to start or is
+            given settings that it does not take, or an input is not there.
     """
     settings = list(settings)
     chosen = knobs.gather(preset, settings)
@@ -155,6 +165,7 @@ def arguments(
         step = setting.split(".")[0].strip()
         if step not in tables:
             raise ConfigError(f"the pipeline {name} has no step {step!r}", where=f"--set {setting}", remedy=_remedy(name, step))
+    _check_launcher(name, launcher, tables, settings)
     own = {table: step.preset[name] for table, step in tables.items() if name in step.preset}
     changed = [table for table in tables if table in own or table in chosen]
     values = knobs.arguments({table: {**own.get(table, {}), **chosen.get(table, {})} for table in changed})
@@ -163,7 +174,19 @@ def arguments(
         # pointer is read anew by every run.
         optional = {POINTER, *(place for part in steps.parts_of(name) for place in steps.PARTS[part].locations)}
         version = data_version(*(locations.get(place, "") for place in PLANS[name].locations if place not in optional))
-    return {**locations, "data_version": version, "engine": engine, **values}
+    launched = {} if launcher == LOCAL else {"launcher": launcher}  # versions published earlier know no launcher
+    return {**locations, "data_version": version, "engine": engine, **launched, **values}
+
+
+def _check_launcher(name: str, launcher: str, tables: Mapping[str, steps.Step], settings: Iterable[str]) -> None:
+    table = steps.CLUSTER.knobs
+    if launcher != LOCAL and table not in tables:
+        problem = f"the pipeline {name} has no step that runs as a job"
+        raise ConfigError(problem, where=f"--launcher {launcher}", remedy="Leave it out.")
+    for setting in settings:
+        if launcher == LOCAL and setting.split(".")[0].strip() == table:
+            remedy = "Add --launcher pytorchjob, or leave the setting out."
+            raise ConfigError("without a job on a cluster it means nothing", where=f"--set {setting}", remedy=remedy)
 
 
 def _remedy(name: str, table: str) -> str:

@@ -122,6 +122,9 @@ class Step:
     resumes: bool = False
     """Whether an attempt goes on from what the last one kept in the run's store, for which it needs the same."""
 
+    launched: bool = False
+    """Whether it can run as a job on the cluster: it takes `launcher`, and as `cluster` the knobs of the table `CLUSTER`."""
+
     is_heavy: bool = False
     """Which line of `SIZES` is its own."""
 
@@ -192,7 +195,7 @@ STEPS = {
             shown=("best", "untuned", "trials", "pruned", "failed"),
         ),
         Step(
-            name="ranker", room="ranker", component="ranker", config="RankerConfig", resumes=True, is_heavy=True,
+            name="ranker", room="ranker", component="ranker", config="RankerConfig", resumes=True, launched=True, is_heavy=True,
             plain={"ranker_epochs": "training.epochs", "ranker_members": "training.members"},
             shown=("validation_auc", "epochs_of_first_network", "rows_per_second"),
         ),
@@ -236,6 +239,12 @@ STEPS = {
 }  # fmt: skip
 
 
+CLUSTER = Step(
+    name="cluster", room="cluster", component="", config="ClusterConfig", about="; only with another `launcher` than local"
+)
+"""No step, but the table of knobs that all launched steps share: their jobs' pods."""
+
+
 def parts_of(pipeline: str) -> frozenset[str]:
     """The parts that a pipeline can have."""
     return frozenset(step.part for step in STEPS.values() if step.part and pipeline in step.pipelines)
@@ -273,4 +282,6 @@ def configs(chosen: Iterable[Step] = tuple(STEPS.values())) -> dict[str, Step]:
     for step in chosen:
         if step.knobs:
             found.setdefault(step.knobs, step)
+        if step.launched:
+            found.setdefault(CLUSTER.knobs, CLUSTER)
     return found

@@ -31,6 +31,7 @@ def training(
     data_version: str = "",
     data_state: str = "",
     engine: str = "duckdb",
+    launcher: str = "local",
     champion: str = "",
     champion_model: str = "",
     champion_encoder: str = "",
@@ -51,6 +52,8 @@ def training(
         data_state: location of the `state` that an earlier run handed back; features continue from it, and impressions that
             it has counted are neither featurised nor trained on again. Empty to start from nothing.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
+        launcher: local (in the step's own pod) or pytorchjob (in pods of a job on the cluster, which read and write the run's
+            store): where the ranker trains.
         champion: root of the pointer (champion.json) to the model in use; when the gate passes, it names this run's. Empty
             where none is kept.
         champion_model: location of the model in use, in place of the pointer's; the gate compares with it.
@@ -65,7 +68,7 @@ def training(
     computed = wiring.add("features", embeddings=embeddings, **known)
     rows = {"features": computed.outputs["features"], "embeddings": embeddings}
 
-    trained = wiring.add("ranker", **rows, **_tuned(wiring, rows))
+    trained = wiring.add("ranker", **rows, **_tuned(wiring, rows), launcher=launcher)
     rivals = _baselines(wiring, rows)
     best = wiring.nest(
         "recommendations",

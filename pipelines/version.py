@@ -19,7 +19,7 @@ from tritower.storage import manifest
 from pipelines import graph
 
 _PACKAGE = Path(tritower.__file__).parent
-_ROOM = re.compile(r"from tritower\.(\w+) import")
+_ROOM = re.compile(r"from tritower\.(\w+)(?:\.component)? import")
 
 
 def data_version(*locations: str) -> str:

@@ -33,6 +33,7 @@ class Wiring:
         step = steps.STEPS[name]
         component = _named(_component(step), step.name)
         knobs = {"config": self.configs[step.knobs]} if step.knobs else {}
+        knobs |= {"cluster": self.configs[steps.CLUSTER.knobs]} if step.launched else {}
         knobs |= {name: value for name, value in self._plain.items() if name in component.component_spec.inputs}
         task = component(**knobs | inputs)
         if "_" in step.name:  # KFP's own names have hyphens
@@ -53,11 +54,26 @@ def _component(step: steps.Step) -> Any:
     return getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component)
 
 
+def _input(step: steps.Step, name: str) -> Any:
+    return _component(step).component_spec.inputs[name]
+
+
 def _named(component: Any, name: str) -> Any:
-    """A component under a step's name, so that tasks, pods and folders have it, and no two tasks of a run have one name."""
+    """A component under a step's name, so that tasks, pods and folders have it, and no two tasks of a run have one name.
+
+    It says nothing of itself: a backend writes a step's specification into nine fields of the run's Workflow, and of one beyond
+    1 MiB its API knows no tasks any more (`tritower._build`). The texts are in `components/catalogue`.
+    """
     named = copy.copy(component)
     named.name = name.replace("_", "-")
-    named.component_spec = dataclasses.replace(component.component_spec, name=named.name)
+    spec = component.component_spec
+    named.component_spec = dataclasses.replace(
+        spec,
+        name=named.name,
+        description=None,
+        inputs={name: dataclasses.replace(one, description=None) for name, one in (spec.inputs or {}).items()},
+        outputs={name: dataclasses.replace(one, description=None) for name, one in (spec.outputs or {}).items()},
+    )
     return named
 
 
@@ -117,8 +133,7 @@ def _signature(
             optional.append(parameter)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for step in tables.values():
-        inputs = _component(step).component_spec.inputs
-        optional += [inspect.Parameter(one, kind, default=inputs[one].default, annotation=int) for one in step.plain]
+        optional += [inspect.Parameter(one, kind, default=_input(step, one).default, annotation=int) for one in step.plain]
     for table, step in tables.items():
         default = dict(step.preset.get(name, {}))
         optional.append(inspect.Parameter(names.settings(table), kind, default=default, annotation=dict[str, Any]))
@@ -131,7 +146,7 @@ def _description(wire: Callable[..., Any], tables: Mapping[str, steps.Step]) -> 
         for table, step in tables.items()
     )
     plain = (
-        f"    {name}: {inspect.cleandoc(_component(step).component_spec.inputs[name].description or '')}"
+        f"    {name}: {inspect.cleandoc(_input(step, name).description or '')}"
         for step in tables.values()
         for name in step.plain
     )

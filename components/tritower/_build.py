@@ -64,13 +64,26 @@ def component(image: Image) -> Callable[[F], Any]:
     """
 
     def build(function: F) -> Any:
+        if os.environ.get("_KFP_RUNTIME") == "true":  # within a step: kfp has no compiler there
+            return function
         _refuse_optional_artifacts(function)
         made = dsl.component(base_image=image_name(image), install_kfp_package=False)(function)
         container = made.component_spec.implementation.container
-        container.command = [part.replace(*_EXECUTOR) for part in container.command]
+        *shell, source = (part.replace(*_EXECUTOR) for part in container.command)
+        container.command = [*shell, _imported(function) or source]
         return made
 
     return build
+
+
+def _imported(function: Callable[..., Any]) -> str:
+    """In place of a component's source: an import of it, for the image has it; empty for one of another package.
+
+    A backend writes the source into seven fields of a run's Workflow. Beyond 1 MiB Argo compresses its nodes, and the
+    API knows no tasks of that run any more.
+    """
+    package = __name__.partition(".")[0]
+    return f"from {function.__module__} import {function.__name__}\n" if function.__module__.startswith(f"{package}.") else ""
 
 
 def _refuse_optional_artifacts(function: Callable[..., Any]) -> None:

@@ -2,18 +2,18 @@
 
 import ast
 import importlib
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tritower.cluster.config import ClusterConfig
+from tritower.config import from_dict
 from tritower.errors import ConfigError
 
 from pipelines import __main__ as command_line
 from pipelines import compiling, graph, knobs, names, running, steps
 
-ROOM = re.compile(r"from tritower\.(\w+) import step")
 ALL = frozenset(steps.PARTS)
 VARIANTS = {
     "training": steps.parts("training"),
@@ -53,14 +53,14 @@ def test_every_compiled_step_is_registered_with_its_room(variant: tuple[str, lis
         assert (task.name, task.within) == (step.name.replace("_", "-"), (step.within,) if step.within else ())
         label = document["components"][f"comp-{task.component}"]["executorLabel"]
         code = document["deploymentSpec"]["executors"][label]["container"]["command"][-1]
-        assert ROOM.findall(code) == [step.room] and f"def {step.component}(" in code
+        assert code == f"from tritower.{step.room}.component import {step.component}\n"
 
 
 def test_knobs_of_every_table_are_a_parameter_and_reach_the_steps(variant: tuple[str, list[steps.Step], Path]) -> None:
     name, expected, path = variant
     document, _ = documents(path)
     parameters = document["root"]["inputDefinitions"]["parameters"]
-    tables = {step.knobs for step in expected} - {""}
+    tables = {step.knobs for step in expected} - {""} | {steps.CLUSTER.knobs for step in expected if step.launched}
     assert {parameter for parameter in parameters if parameter.startswith("settings_")} == {
         names.settings(one) for one in tables
     }
@@ -74,6 +74,26 @@ def test_knobs_of_every_table_are_a_parameter_and_reach_the_steps(variant: tuple
             assert step.config in parameters[names.settings(step.knobs)]["description"]
             assert hasattr(importlib.import_module(f"tritower.{step.room}.config"), step.config)
         assert parameters.get(names.settings(step.knobs), {}).get("defaultValue", {}) == step.preset.get(name, {})
+
+
+def test_what_can_be_a_job_on_the_cluster_is_told_where_and_how(variant: tuple[str, list[steps.Step], Path]) -> None:
+    """A step that takes a launcher is registered so, gets it and its settings, and the store's keys for its heartbeat."""
+    name, expected, path = variant
+    document, platform = documents(path)
+    found = compiled_steps(document)
+    takes = {
+        step.name
+        for step in expected
+        if "launcher" in document["components"][f"comp-{found[step.name].component}"]["inputDefinitions"].get("parameters", {})
+    }
+    assert takes == {step.name for step in expected if step.launched} == ({"ranker"} if name == "training" else set())
+    for step in takes:
+        given = found[step].parameters
+        assert (given["launcher"], given["cluster"]) == ("launcher", names.settings("cluster"))
+        assert document["components"][f"comp-{found[step].component}"]["executorLabel"] in platform
+    parameters = document["root"]["inputDefinitions"]["parameters"]
+    assert parameters.get("launcher", {}).get("defaultValue", "local") == "local"
+    assert ("launcher" in parameters, "settings_cluster" in parameters) == (bool(takes), bool(takes))
 
 
 def test_steps_that_use_the_store_by_themselves_get_its_keys(variant: tuple[str, list[steps.Step], Path]) -> None:
@@ -165,11 +185,28 @@ def test_knobs_of_a_part_need_the_part() -> None:
         (["--pipeline", "batch"], "needs a champion model (in --champion-model)"),
         (["--set", "ranker_config.epochs=1"], "Did you mean 'ranker'?"),
         (["--set", "settings_ranker.epochs=1"], "Did you mean 'ranker'?"),
+        (["--launcher", "pytorchjob"], "this machine starts no pytorchjob (in --launcher pytorchjob). Leave it out, or"),
+        (["--launcher", "pytorchjob", "--pipeline", "batch", "--champion", "c"], "a run on this machine starts no pytorchjob"),
+        (["--set", "cluster.nodes=2"], "Add --launcher pytorchjob, or leave the setting out."),
     ],
 )
 def test_wrong_command_lines(more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["run", "--local", "--jobs", "j", "--impressions", "i", *more]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_launcher_and_its_settings_are_parameters_of_a_pipeline_that_starts_jobs() -> None:
+    settings = ["cluster.nodes=2", 'cluster.environment={"NCCL_DEBUG": "WARN"}']
+    values = running.arguments("training", {}, "", settings, launcher="pytorchjob", version="v")
+    assert values["launcher"] == "pytorchjob"
+    config = from_dict(ClusterConfig, values["settings_cluster"])
+    assert (config.nodes, config.environment) == (2, {"NCCL_DEBUG": "WARN"})
+    # What a version of before the launcher does not know is not sent to it.
+    assert running.arguments("training", {}, "", [], version="v").keys() == {"data_version", "engine"}
+    with pytest.raises(ConfigError, match=r"batch has no step that runs as a job \(in --launcher pytorchjob\). Leave it out"):
+        running.arguments("batch", {}, "", [], launcher="pytorchjob", version="v")
+    with pytest.raises(ConfigError, match=r"the pipeline batch has no step 'cluster'"):
+        running.arguments("batch", {}, "", ["cluster.nodes=2"], version="v")
 
 
 def test_a_variant_is_written_where_one_says(tmp_path: Path) -> None:

@@ -162,6 +162,31 @@ def test_a_local_path_is_refused_before_anything_is_sent(api: Api, tmp_path: Pat
 PLACES = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--data-version", "1"]
 
 
+def test_a_run_that_starts_a_job_says_so_to_the_backend(api: Api) -> None:
+    done = call(api, "submit", *PLACES, "--launcher", "pytorchjob", "--set", "cluster.nodes=2", "--set", "cluster.gpus=8")
+    assert done.returncode == 0, done.stderr
+    given = api.kept["runs"][done.stdout.strip()]["runtime_config"]["parameters"]
+    assert (given["launcher"], given["settings_cluster"]) == ("pytorchjob", {"nodes": "2", "gpus": "8"})
+
+
+@pytest.mark.parametrize("verb", [("submit",), ("schedule", "--cron", "0 30 3 * * *")])
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--launcher", "pytorchjob", "--set", "cluster.nodez=2"], "Did you mean 'nodes'?"),
+        (["--launcher", "pytorchjob", "--set", "cluster.nodes=1000"], "nodes is 1000"),
+        (["--set", "cluster.nodes=2"], "Add --launcher pytorchjob"),
+    ],
+)
+def test_wrong_settings_of_a_job_are_refused_before_anything_is_sent(
+    api: Api, verb: tuple[str, ...], more: list[str], message: str
+) -> None:
+    places = PLACES if verb[0] == "submit" else PLACES[:-2]
+    done = call(api, *verb, *places, *more)
+    assert done.returncode == 1 and message in done.stderr, done.stderr
+    assert api.calls == []
+
+
 def test_submit_and_wait_says_which_step_failed_and_why(api: Api) -> None:
     nodes = [("root", "FAILED"), ("root(0)", "FAILED"), ("root(0).ingest", "FAILED"), ("root(0).ingest(0)", "FAILED")]
     nodes += [("root(0).ingest(0).executor", "FAILED"), ("root(0).ingest(0).executor(0)", "FAILED")]

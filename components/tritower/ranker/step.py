@@ -88,11 +88,11 @@ def train(
         StepError: a process was killed, or did not start.
         NonFiniteLossError: training diverged; the batch is saved in `<model>.failures`.
     """
-    if launcher != "local":
-        places = {"features": str(features), "embeddings": str(embeddings), "model": str(model)}
-        return _launched(places, str(scores), config, launcher, cluster)
-    features, model = Path(features), Path(model)
     places = {"features": str(features), "embeddings": str(embeddings), "model": str(model)}
+    if launcher != "local":
+        own = storage.beside(artifact_uri or model)
+        return _launched(places, str(scores), config, own, launcher, cluster)
+    features, model = Path(features), Path(model)
     with storage.kept(artifact_uri or model, config.launch.checkpoints) as checkpoints:
         with logs.phase(logger, f"train in {config.launch.processes} process(es)"):
             open_launcher().run(job(**places, config=config, checkpoints=checkpoints))
@@ -102,14 +102,16 @@ def train(
 
 
 def _launched(
-    places: dict[str, str], scores: str, config: RankerConfig, launcher: str, cluster: Mapping[str, Any] | None
+    places: dict[str, str], scores: str, config: RankerConfig, own: str, launcher: str, cluster: Mapping[str, Any] | None
 ) -> dict[str, float]:
-    """Train and score where the launcher runs jobs; the processes that start again there go on from a checkpoint."""
-    own = f"{places['model'].rstrip('/')}.checkpoints"
-    config = replace(config, launch=replace(config.launch, checkpoints=config.launch.checkpoints or own))
-    training = job(**places, config=config)
+    """Train and score where the launcher runs jobs; the processes that start again there go on from a checkpoint.
+
+    `own` is the place for it where the user names none. Unlike `storage.kept` it does not depend on whether the store can be
+    written from here: a step that is started again must describe the very job that it finds.
+    """
+    training = job(**places, config=config, checkpoints=config.launch.checkpoints or own)
     open_launcher(launcher, cluster).run(replace(training, outputs={**training.outputs, "scores": scores}))
-    if config.launch.checkpoints == own:
+    if not config.launch.checkpoints:
         storage.remove(own)
     with tempfile.TemporaryDirectory(prefix="figures-") as scratch:
         file = storage.fetch(f"{places['model'].rstrip('/')}/metrics.json", Path(scratch) / "metrics.json")

@@ -58,7 +58,7 @@ def test_two_pods_learn_what_one_process_learns(cluster: Cluster, s3: str, log: 
         np.testing.assert_allclose(here.column("score"), there.column("score"), atol=5e-3)
     (job,) = jobs(cluster)
     assert job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == 1
-    assert not storage.names(f"{root}/ranker_model.checkpoints")
+    assert not storage.names(storage.beside(f"{root}/ranker_model"))
     assert not (tmp_path / "launched" / "features").exists()
 
 
@@ -70,7 +70,7 @@ def test_a_killed_worker_comes_back_and_the_training_goes_on(cluster: Cluster, s
 
     def kill() -> None:
         family.wait_for(
-            lambda: any("slot-1/state.json" in name for name in storage.names(f"{s3}/ranker_model.checkpoints")),
+            lambda: any("slot-1/state.json" in name for name in storage.names(storage.beside(f"{s3}/ranker_model"))),
             "a checkpoint",
             120,
         )
