@@ -92,7 +92,12 @@ class Run:
 
     def trains(self) -> None:
         """Wait until it has trained for some steps, and kept them."""
-        until(lambda: self.log().count("validation at step") > 20, "a training on its way")
+
+        def there() -> bool:
+            assert not runs.has_ended(runs.get(self.there.api, self.id)), self.log()
+            return self.log().count("validation at step") > 20
+
+        until(there, "a training on its way")
 
     def ended(self) -> str:
         """Wait for the end; its state."""
