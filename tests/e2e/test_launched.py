@@ -69,6 +69,21 @@ def test_a_terminated_run_leaves_no_job(there: There) -> None:
     assert not run.jobs()
 
 
+def test_a_job_that_nobody_follows_ends_itself(there: There) -> None:
+    """The run is terminated while its launcher hears nothing: what is left is the heartbeat."""
+    run = there.start(LONG | {"training.epochs": 1000}, heartbeat_s=5.0, abandoned_after_s=30.0)
+    run.trains()
+    name = run.job()["metadata"]["name"]
+    run.stand_still()
+    start = time.monotonic()
+    there.api.post("runs", run.id, verb="terminate")
+    until(lambda: not run.jobs(), "the job's end", 60)
+    print(f"the job is gone {time.monotonic() - start:.0f} s after the run was terminated; abandoned_after_s was 30")
+    until(
+        lambda: not run.listed("pods", f"tritower.dev/step=ranker,training.kubeflow.org/job-name={name}"), "the pods' end", 60
+    )
+
+
 def test_an_image_that_is_not_there_is_named_and_the_job_is_gone(there: There) -> None:
     run = there.start(image="tritower/train:no-such-tag", patience_s=10.0)
     start = time.monotonic()
