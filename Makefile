@@ -15,7 +15,7 @@ export TORCH_INDEX
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow test-docker test-spark wheelhouse base-image images image-spark publish kind audit compile golden bench bench-quality lock format clean
+.PHONY: help setup demo check test test-slow test-docker test-spark e2e wheelhouse base-image images image-spark publish kind audit compile golden bench bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ test-docker: $(STAMP)  ## The compiled pipeline in containers: no network, or an
 test-spark: $(STAMP)  ## The Spark engine: equal rows, a killed worker (needs Java 17)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[spark]"
 	$(BIN)/python -m pytest tests/distributed
+
+e2e: $(STAMP)  ## A launched step on the cluster that KUBECONFIG and KF_PIPELINES_ENDPOINT name (tests/e2e/conftest.py has the rest)
+	$(BIN)/python -m pytest tests/e2e -m e2e -rs -s
 
 wheelhouse: $(STAMP)  ## Download every wheel that the images install (the only part that needs a network)
 	$(BIN)/python images/build.py wheelhouse $(IMAGES)

@@ -54,7 +54,7 @@ def training(
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
         launcher: local (in the step's own pod) or pytorchjob (in pods of a job on the cluster, which read and write the run's
             store): where the ranker trains.
-        model_champion: root of the pointer (champion.json) to the model in use; when the gate passes, it names that of this run.
+        model_champion: root of the pointer (champion.json) to the model in use; when the gate passes, it names this run's.
             Empty where none is kept.
         model_ranker: location of the model in use, in place of the pointer's; the gate compares with it.
         model_encoder: location of the text encoder that the same run made.
