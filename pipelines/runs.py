@@ -1,5 +1,6 @@
 """Runs on a backend: start one, follow it, say why it failed, end it."""
 
+import re
 import sys
 import time
 import urllib.parse
@@ -16,6 +17,7 @@ PATIENCE_S = 600.0
 EACH_RUN = "{{workflow.uid}}"
 """A text in a parameter in whose place each run gets its own id (KFP's API and its scheduler replace it, as Argo would)."""
 _LOG_BYTES = 1 << 20
+_POD = re.compile(r"(.+)-system-(?:container-impl|container-driver|dag-driver|importer)-(\d+)$")
 
 
 def submit(
@@ -185,9 +187,18 @@ def with_pipeline(api: Api, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def log_of_pod(api: Api, run_id: str, pod: str) -> str:
-    """The log of a pod's container `main`, as far as the API can still read it."""
-    if not pod:
-        return ""
+    """The log of a pod's container `main`, as far as the API can still read it: from the pod by its name, from Argo's archive of
+    logs by the id of its node."""
+    return next((log for name in (pod, _node(pod)) if name and (log := _log(api, run_id, name))), "")
+
+
+def _node(pod: str) -> str:
+    """The id of a pod's node in its Workflow: the pod's name without that of the template."""
+    found = _POD.match(pod)
+    return f"{found[1]}-{found[2]}" if found else ""
+
+
+def _log(api: Api, run_id: str, pod: str) -> str:
     path = f"/apis/v1alpha1/runs/{urllib.parse.quote(run_id, safe='')}/nodes/{urllib.parse.quote(pod, safe='')}/log"
     end = b""
     try:

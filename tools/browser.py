@@ -99,6 +99,17 @@ class Browser:
                 f"frame.onload = () => done(1); frame.srcdoc = {json.dumps(html)} }})"
             )
 
+    def visit(self, url: str, *, width: int, height: int, scale: float = 1) -> None:
+        """Open a page by its address; it may go on drawing itself after that.
+
+        Args:
+            scale: of a picture, in pixels for each of the page's.
+        """
+        self._is_framed = False
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False)
+        self._call("Page.navigate", url=url)
+        self._call("Runtime.enable")
+
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression in which `page` is the report's document and `view` its window."""
         return self._evaluate(f"(() => {{ {_FRAMED if self._is_framed else _HERE} return {expression} }})()")

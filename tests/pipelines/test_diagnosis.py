@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -261,6 +262,13 @@ def test_wait_prints_the_steps_own_error_and_the_command_for_its_log(api: Api, b
         " --container main"
     )
     assert api.tokens == {"Bearer secret"}
+
+
+def test_the_log_of_a_pod_that_is_gone_is_found_by_the_id_of_its_node(api: Api, backend: pipelines_api.Api) -> None:
+    """KFP 2.17 takes the name in the address for the pod's, then looks in Argo's archive for a node of that id."""
+    api.logs["training-ab12c-" + EMBED.rpartition("-")[2]] = LOG
+    with pytest.raises(JobFailed, match=re.escape(f"embed: {SAYS} (in run run-1)")):
+        wait(backend, keep(api, of("training", FAILED)), poll_s=0.01)
 
 
 @pytest.mark.parametrize("answer", [None, "<!doctype html><title>Kubeflow</title>"])
