@@ -187,8 +187,7 @@ def with_pipeline(api: Api, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def log_of_pod(api: Api, run_id: str, pod: str) -> str:
-    """The log of a pod's container `main`, as far as the API can still read it: from the pod by its name, from Argo's archive of
-    logs by the id of its node."""
+    """The log of a pod's container `main`, as far as the API can still read it: from the pod, or archived under its node."""
     return next((log for name in (pod, _node(pod)) if name and (log := _log(api, run_id, name))), "")
 
 

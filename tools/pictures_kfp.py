@@ -59,7 +59,6 @@ def main() -> int:
         "kfp-run": Page(f"runs/details/{given.run}", "evaluation", scale=SMALL),
         "kfp-report": Page(f"runs/details/{given.run}", "evaluation", clicks=("report", "Visualization")),
         "kfp-metrics": Page(f"runs/details/{given.run}", "evaluation", clicks=("metrics", "Visualization")),
-        "kfp-log": Page(f"runs/details/{given.run}", "evaluation", clicks=("evaluation", "Logs")),
         "kfp-schedule": Page("recurringruns", "Trigger"),
     }
     with Browser() as browser:
