@@ -1,5 +1,7 @@
 """Old names of parameters and outputs lead to the new ones, and the new ones are there."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,13 @@ def document(pipeline: str) -> dict:
     return next(yaml.safe_load_all(compiling.yaml_path(pipeline).read_text()))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A pipeline with all of its parts, compiled once."""
+    folder = tmp_path_factory.mktemp("whole")
+    return functools.cache(lambda name: compiling.compile_one(folder / f"{name}.yaml", name, steps.parts_of(name)))
+
+
 @pytest.mark.parametrize(
     ("pipeline", "old", "new"),
     [
@@ -23,8 +32,8 @@ def document(pipeline: str) -> dict:
         ("batch", "recommend_config", "settings_recommend"),
     ],
 )
-def test_an_old_parameter_is_refused_with_its_new_name(pipeline: str, old: str, new: str, tmp_path: Path) -> None:
-    path = compiling.compile_one(tmp_path / f"{pipeline}.yaml", pipeline, steps.parts_of(pipeline))
+def test_an_old_parameter_is_refused_with_its_new_name(pipeline: str, old: str, new: str, whole: Callable[[str], Path]) -> None:
+    path = whole(pipeline)
     assert new in graph.document(path)["root"]["inputDefinitions"]["parameters"]
     with pytest.raises(ConfigError, match=rf"has no parameter '{old}' \(in {pipeline}.yaml\). It is called '{new}' now"):
         backend_inputs.check_arguments(path, {old: {} if old.endswith("_config") else "s3://b/x"})
@@ -37,9 +46,8 @@ def test_a_parameter_that_never_was_is_refused_with_those_there_are() -> None:
         backend_inputs.check_arguments(compiling.yaml_path("training"), {"tune_config": {}})
 
 
-def test_new_outputs_are_there_and_old_ones_are_not(tmp_path: Path) -> None:
-    path = compiling.compile_one(tmp_path / "all.yaml", "training", frozenset({"baselines", "tune", "champion"}))
-    components = next(yaml.safe_load_all(path.read_text()))["components"]
+def test_new_outputs_are_there_and_old_ones_are_not(whole: Callable[[str], Path]) -> None:
+    components = graph.document(whole("training"))["components"]
     for step, renamed in names.OUTPUTS.items():
         outputs = components[f"comp-{step}"]["outputDefinitions"]
         there = outputs.get("artifacts", {}).keys() | outputs.get("parameters", {}).keys()

@@ -177,4 +177,4 @@ def test_a_new_encoder_must_be_worse_by_no_measure() -> None:
     assert not finetuning.verdict(before, before | {"map_shown": 0.31, "title_map": 0.48}, 0.01)[0]
     accepted, words = finetuning.verdict(before, before | {"map_shown": 0.31, "auc_shown": 0.55, "map_jobs": 0.02}, 0.01)
     assert not accepted
-    assert "auc_shown -0.0500, map_jobs -0.0800" in words
+    assert "(AUC, shown jobs -0.0500; mAP, all jobs -0.0800)" in words

@@ -101,7 +101,7 @@ def test_several_bad_values_of_a_row_and_their_examples(log: Log, tmp_path: Path
     uris = {name: str(tmp_path / f"{name}.parquet") for name in ("jobs", "impressions", "users")}
     step.run(**uris, dataset=tmp_path / "again", config=IngestConfig(threads=1), quality=tmp_path / "q.html")
     page = (tmp_path / "q.html").read_text()
-    assert "position.wrong_type" in page and "&lt;b&gt;top" in page and "<b>top" not in page
+    assert "position: wrong type" in page and "&lt;b&gt;top" in page and "<b>top" not in page
 
 
 def test_bad_lists_and_odd_types_are_missing(log: Log) -> None:
