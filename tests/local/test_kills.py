@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import steps
+
 _LINE = re.compile(r"^ *\d+/(\d+) (\w+) +(cached|[\d.]+ s)", re.MULTILINE)
+_ANEW = {name for name, step in steps.STEPS.items() if step.looks_anew}
+"""What they read may have changed: they run each time."""
 
 
 def run_until_a_step(out: Path, killed: set[str]) -> tuple[dict[str, str], str, int]:
@@ -48,12 +52,12 @@ def test_the_demo_killed_in_each_step(tmp_path: Path) -> None:
     while True:
         ended, step, steps = run_until_a_step(tmp_path / "demo", killed)
         # The run that is killed early may not have come to all of them, but none of them runs again.
-        assert all(ended[name] == "cached" for name in finished & ended.keys())
+        assert all(ended[name] == "cached" for name in (finished & ended.keys()) - _ANEW)
         finished |= ended.keys()
         if not step:
             break
-        assert step not in finished
+        assert step not in finished - _ANEW
         killed.add(step)
     assert len(killed) == steps == len(finished)
     again, step, _ = run_until_a_step(tmp_path / "demo", killed)
-    assert not step and set(again.values()) == {"cached"}
+    assert not step and {again[name] for name in again.keys() - _ANEW} == {"cached"}
