@@ -53,7 +53,7 @@ def write(folder: Path = FOLDER) -> list[Path]:
 
 def compile_all(folder: Path) -> list[Path]:
     """Write `<component>/component.yaml` of every component; the paths."""
-    return [_compiled(folder, name) for name in components()]
+    return [_compiled(folder, name, one) for name, (_, one) in components().items()]
 
 
 def check(folder: Path = FOLDER) -> None:
@@ -68,19 +68,19 @@ def check(folder: Path = FOLDER) -> None:
     differing += sorted(kept - texts.keys() - {f"{name}/component.yaml" for name in known})
     differing += [name for name, text in texts.items() if name not in kept or (folder / name).read_text("utf-8") != text]
     with tempfile.TemporaryDirectory() as scratch:
-        for name in known:
+        for name, (_, one) in known.items():
             path = folder / name / "component.yaml"
-            if not path.is_file() or compiling.canonical(path) != compiling.canonical(_compiled(Path(scratch), name)):
+            if not path.is_file() or compiling.canonical(path) != compiling.canonical(_compiled(Path(scratch), name, one)):
                 differing.append(str(path))
     if differing:
         remedy = "Run `make compile` and commit the result."
         raise ArtifactError(f"{differing[0]} is not what the component's source gives", where=str(folder), remedy=remedy)
 
 
-def _compiled(folder: Path, name: str) -> Path:
+def _compiled(folder: Path, name: str, component: Any) -> Path:
     path = folder / name / "component.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(components()[name][1], str(path))
+    compiler.Compiler().compile(component, str(path))
     return path
 
 
@@ -106,13 +106,11 @@ def _metadata(room: str, component: Any) -> str:
 
 def _readmes() -> dict[Path, str]:
     """README -> its text with the interfaces of the room's components."""
-    texts = {}
-    for room in sorted({room for room, _ in components().values()}):
+    texts, known = {}, components()
+    for room in sorted({room for room, _ in known.values()}):
         readme = PACKAGE / room / "README.md"
         before = readme.read_text(encoding="utf-8")
-        parts = "\n".join(
-            line for name, (place, one) in components().items() if place == room for line in _interface(name, one)
-        )
+        parts = "\n".join(line for name, (place, one) in known.items() if place == room for line in _interface(name, one))
         head, _, rest = before.partition(_BEGIN)
         _, _, tail = rest.partition(_END)
         head = head if rest else f"{before.rstrip()}\n\n"

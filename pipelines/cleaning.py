@@ -107,7 +107,7 @@ def pointers(root: str, others: Iterable[str] = ()) -> list[str]:
     own = [f"{root.rstrip('/')}/{place}".removesuffix(f"/{kept.FILE}") for place in files]
     for other in others:
         if storage.read_small(kept.file(other)) is None:
-            remedy = "Give the root that training and batch have as `champion`."
+            remedy = "Give the root that training and batch have as `model_champion`."
             raise ConfigError("there is no pointer", where=kept.file(other), remedy=remedy)
     return list({_plain(kept.file(place)): place for place in [*own, *others]}.values())
 

@@ -2,7 +2,7 @@
 
 from pipelines.api import Api, Refused
 
-MOST_CHARACTERS = 255
+_MOST_CHARACTERS = 255
 """Of names and descriptions of runs, schedules and experiments: their columns in the backend's database."""
 _ABOUT = "Runs of tritower: training compares a new ranker with its rivals and says pass or hold, batch ranks jobs every day."
 
@@ -29,6 +29,6 @@ def find(api: Api, name: str) -> str:
     return next((str(one["experiment_id"]) for one in listed if one.get("display_name") == name), "")
 
 
-def cut(text: str) -> str:
-    """A name or description as long as the backend's columns are."""
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1].rstrip()}…"
+def cut(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """A name or description of at most so many characters; by default as many as the backend's columns hold."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

@@ -6,6 +6,9 @@ from kfp.dsl import Dataset, Input, Model
 
 from pipelines.wiring import Wiring
 
+RIVALS = {"baseline": "standard", "baseline_cos": "cosines", "baseline_full": "full"}
+"""Step of a rival -> its variant."""
+
 
 class Baselines(NamedTuple):
     """Scores of the three rivals on the rows that the model is judged on."""
@@ -22,10 +25,9 @@ def baselines(wiring: Wiring, features: Input[Dataset], embeddings: Input[Datase
         features: features of the impressions.
         embeddings: embeddings of the texts.
     """
-    variants = {"baseline": "standard", "baseline_cos": "cosines", "baseline_full": "full"}
     rows = {"features": features, "embeddings": embeddings}
     return Baselines(
-        **{f"{name}_scores": wiring.add(name, **rows, variant=how).outputs["baseline_scores"] for name, how in variants.items()}
+        **{f"{name}_scores": wiring.add(name, **rows, variant=how).outputs["baseline_scores"] for name, how in RIVALS.items()}
     )
 
 

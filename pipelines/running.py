@@ -60,7 +60,7 @@ def run(
     preset: str = "",
     settings: Iterable[str] = (),
     engine: str = "duckdb",
-    launcher: str = "local",
+    launcher: str = LOCAL,
     root: str | Path,
     out: Path,
     use_cache: bool = True,

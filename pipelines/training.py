@@ -4,9 +4,8 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from pipelines.nested import RIVALS
 from pipelines.wiring import Wiring
-
-_RIVALS = ("baseline", "baseline_cos", "baseline_full")
 
 
 class Outputs(NamedTuple):
@@ -123,7 +122,7 @@ def _baselines(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
     if "baselines" not in wiring.parts:
         return {}
     scores = wiring.nest("baselines", **rows).outputs
-    return {f"scores_{name}": scores[f"{name}_scores"] for name in _RIVALS}
+    return {f"scores_{name}": scores[f"{name}_scores"] for name in RIVALS}
 
 
 def _champion(wiring: Wiring, given: dict[str, str], known: dict[str, Any]) -> tuple[Any, Any]:

@@ -76,8 +76,7 @@ def _state(place: str) -> pointer.State:
     except (ValueError, KeyError, TypeError):
         remedy = "Give the folder `state` of a run of training or batch."
         raise ArtifactError("this is no state of the features", where=f"{place}/state.json", remedy=remedy) from None
-    reaches_to = pointer.moment(ends)
-    return pointer.State(location=place, reaches_to_us=ends, reaches_to=reaches_to, run="by hand", at=kept.now())
+    return kept.state(place, ends, run="by hand")
 
 
 def _shown(now: pointer.Pointer) -> Iterator[str]:

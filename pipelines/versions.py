@@ -16,6 +16,7 @@ import tritower
 import yaml
 from tritower.errors import ConfigError, LaunchError
 
+from pipelines import experiments, graph
 from pipelines.api import Api, Refused, Unanswered
 
 _MOST_DESCRIBED = 2000
@@ -65,7 +66,7 @@ def publish(api: Api, file: Path, *, pipeline: str, name: str = "") -> Version:
     pipeline_id = _pipeline_id(api, pipeline, api.namespace) or _made(api, pipeline, about)
     found, is_new = _found(api, pipeline_id, name), False
     if found is None:
-        query = {"pipelineid": pipeline_id, "name": name, "description": _cut(about, _MOST_DESCRIBED)}
+        query = {"pipelineid": pipeline_id, "name": name, "description": experiments.cut(about, _MOST_DESCRIBED)}
         is_new = _created(lambda: api.upload("pipelines", "upload_version", file=file, **query))
         found = _awaited(api, pipeline_id, name)
     kept = found.get("pipeline_spec") or {}
@@ -112,7 +113,7 @@ def specification(api: Api, reference: Mapping[str, str]) -> dict[str, Any]:
 
 def tag(file: Path) -> str:
     """The tag of the images that a compiled pipeline names; tritower's version where they have none, or several."""
-    executors = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))["deploymentSpec"]["executors"]
+    executors = graph.document(file)["deploymentSpec"]["executors"]
     images = [executor["container"]["image"] for executor in executors.values() if "container" in executor]
     tags = {found[1] for image in images if (found := _TAG.search(image.partition("@")[0]))}
     return tags.pop() if len(tags) == 1 else tritower.__version__
@@ -216,7 +217,3 @@ def _awaited(api: Api, pipeline_id: str, name: str) -> dict[str, Any]:
 def _version(pipeline: str, found: Mapping[str, Any], *, is_new: bool = False) -> Version:
     ids = {"pipeline_id": str(found["pipeline_id"]), "version_id": str(found["pipeline_version_id"])}
     return Version(pipeline=pipeline, name=str(found["name"]), **ids, spec=found.get("pipeline_spec") or {}, is_new=is_new)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

@@ -1,11 +1,11 @@
 """The pointer as a file: `<root>/champion.json`, small, replaced as a whole."""
 
 import json
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from tritower import storage
-from tritower.champion.pointer import FORMAT, Move, Pointer
+from tritower.champion.pointer import FORMAT, Move, Pointer, State, moment
 from tritower.config import from_dict, to_dict
 from tritower.errors import ArtifactError, ConfigError, StorageError
 
@@ -49,9 +49,19 @@ def move(root: str, decide: Callable[[Pointer], Move]) -> Move:
     raise StorageError("other runs keep replacing the pointer", where=place, remedy="Run the step again in a while.")
 
 
+def state(location: str, ends_us: int, *, run: str) -> State:
+    """A state as the pointer names it from now on; `ends_us` is the time of its last event, microseconds since 1970."""
+    return State(location=location, reaches_to_us=ends_us, reaches_to=moment(ends_us), run=run, at=now())
+
+
+def command(root: str) -> str:
+    """The command line that makes a model the champion, whatever a gate says."""
+    return f"python -m pipelines champion {root} --set-model WHERE --set-encoder WHERE"
+
+
 def now() -> str:
     """The time as the pointer has it."""
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return moment(time.time_ns() // 1000)
 
 
 def _parsed(found: tuple[bytes, str] | None, place: str) -> Pointer:
@@ -68,5 +78,6 @@ def _parsed(found: tuple[bytes, str] | None, place: str) -> Pointer:
         problem, where = f"the pointer cannot be read: {error.problem}", error.where
     except ValueError as error:
         problem, where = f"the pointer cannot be read: {error}", place
-    remedy = "Read it with the version of tritower that wrote it, or write it anew: python -m pipelines champion set."
+    by_hand = f"Or move it away and have the champion set by hand: {command(place.removesuffix(f'/{FILE}'))}."
+    remedy = f"Read it with the version of tritower that wrote it. {by_hand}"
     raise ArtifactError(problem, where=where, remedy=remedy)

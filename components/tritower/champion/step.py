@@ -45,17 +45,17 @@ def resolve(*, root: str, ranker_model: str = "", encoder: str = "", state: str 
     if not root:
         if not ranker_model:
             remedy = "Give model_ranker and model_encoder, or model_champion, the root of the pointer."
-            raise ConfigError("no model is given", where="champion", remedy=remedy)
+            raise ConfigError("no model is given", where="model_champion", remedy=remedy)
         return Resolved(ranker_model, encoder, state, 0)
     if ranker_model:
-        raise ConfigError("a model is given by hand and by the pointer", where=f"champion {root}", remedy=_BOTH)
+        raise ConfigError("a model is given by hand and by the pointer", where=f"model_champion {root}", remedy=_BOTH)
     found = kept.read(root)
     if not found.champion:
         raise ArtifactError(
             "there is no champion yet",
             where=kept.file(root),
-            remedy="A training with this `champion` promotes its model when the gate passes (the first one without the part"
-            " champion: there is none to compare with); or name one: python -m pipelines champion set.",
+            remedy="A training with this `model_champion` promotes its model when the gate passes (the first one without the"
+            f" part champion: there is none to compare with). Or have the champion set by hand: {kept.command(root)}.",
         )
     used = found.champion
     went_on = state or (found.state.location if found.state else "")
@@ -135,9 +135,7 @@ def location(artifact: Any) -> str:
 def _state(artifact: Any, run: str) -> pointer.State:
     _check_whole(artifact)
     ends = int(storage.read_json(Path(artifact.path) / "state.json")["last_ts"])
-    return pointer.State(
-        location=location(artifact), reaches_to_us=ends, reaches_to=pointer.moment(ends), run=run, at=kept.now()
-    )
+    return kept.state(location(artifact), ends, run=run)
 
 
 def _check_whole(artifact: Any) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from urllib3 import PoolManager
 
 _log = logging.getLogger(__name__)
-BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 20.0
+_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 20.0
 _BLOCK_BYTES = 1 << 20
 PASSING = (429, 500, 502, 503, 504)
 
@@ -120,10 +120,15 @@ def _download(client: "Minio", bucket: str, key: str, target: str, *, listed: in
                 if failures > retries:
                     raise
                 _log.warning("%s/%s was cut after %d bytes, trying again: %s", bucket, key, file.tell(), error)
-                time.sleep(min(BACKOFF_S * 2 ** (failures - 1), LONGEST_BACKOFF_S) * random.uniform(0.5, 1))
+                time.sleep(pause_s(failures) * random.uniform(0.5, 1))
             finally:
                 response.close()
                 response.release_conn()
+
+
+def pause_s(failures: int) -> float:
+    """Seconds before a request is made again that has failed so often, at least once."""
+    return min(_BACKOFF_S * 2.0 ** (failures - 1), _LONGEST_BACKOFF_S)
 
 
 def _size(length: str | None, start: int, listed: int | None, key: str) -> int:
@@ -145,7 +150,7 @@ def pool(how: Access) -> "PoolManager":
         timeout=urllib3.Timeout(connect=min(10.0, how.timeout_s), read=how.timeout_s),
         # POST starts and ends an upload in parts: both may be sent twice.
         retries=urllib3.Retry(
-            total=how.retries, backoff_factor=BACKOFF_S, backoff_max=LONGEST_BACKOFF_S, status_forcelist=PASSING,
+            total=how.retries, backoff_factor=_BACKOFF_S, backoff_max=_LONGEST_BACKOFF_S, status_forcelist=PASSING,
             allowed_methods=None,
         ),
         cert_reqs="CERT_REQUIRED",

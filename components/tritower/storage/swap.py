@@ -156,7 +156,7 @@ def _patiently(place: Location, act: Callable[[], T]) -> T:
         except _PassingError:
             if failures == retries:
                 raise
-            time.sleep(min(objects.BACKOFF_S * 2**failures, objects.LONGEST_BACKOFF_S))
+            time.sleep(objects.pause_s(failures + 1))
     raise AssertionError
 
 
