@@ -21,7 +21,8 @@ class PodLog:
     """Copies a pod's log to a file, in a thread of its own.
 
     The server's time of a line says where to go on after a cut. A new pod under the same name may have another clock: its log
-    begins at its front.
+    begins at its front. A container that started again has a log of its own; its node keeps the one before, which is read to
+    its end first.
 
     Args:
         server: a connection of its own.
@@ -33,6 +34,7 @@ class PodLog:
     def __init__(self, server: Api, namespace: str, container: str, output: IO[bytes]) -> None:
         self.server, self.namespace, self.container, self.output = server, namespace, container, output
         self._pod: tuple[str, str] | None = None
+        self._restarts = 0  # of the container whose log is being read
         self._last, self._same = b"", 0  # the time of the last line, and how many lines have it
         self._lock = threading.Lock()
         self._known, self._over = threading.Event(), threading.Event()
@@ -53,7 +55,7 @@ class PodLog:
         found = (str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]))
         with self._lock:
             if found != self._pod:
-                self._pod, self._last, self._same = found, b"", 0
+                self._pod, self._last, self._same, self._restarts = found, b"", 0, 0
         self._known.set()
 
     def _follow(self) -> None:
@@ -67,29 +69,45 @@ class PodLog:
         pod = self._pod
         if pod is None:
             return
-        query = {"container": self.container, "timestamps": True, "follow": follow, "sinceTime": self._last.decode() or None}
-        skip = self._same
         try:
-            response = self.server.raw(
-                "GET", core(self.namespace, "pods", pod[0]) + "/log", query=query, timeout_s=(5, _SILENCE_S)
-            )
-            if getattr(response, "status", 200) == 204:  # the pod has no node yet
-                return
-            for stamp, text in _lines(response):
-                with self._lock:
-                    if pod != self._pod:
-                        break
-                    if _time(stamp) < _time(self._last):
-                        continue
-                    if stamp == self._last and skip:
-                        skip -= 1
-                        continue
-                    self._same = self._same + 1 if stamp == self._last else 1
-                    self._last, skip = stamp, 0
-                self.output.write(text)
-                self.output.flush()
+            restarts = self._restarts_of(pod)
+            if restarts > self._restarts:
+                self._copy_one(pod, previous=True)
+            with self._lock:
+                if pod == self._pod:
+                    self._restarts = restarts
+            self._copy_one(pod, follow=follow)
         except LaunchError as error:  # 400: not started yet; 404: the pod is gone; a cut
             logger.debug("the log of %s: %s", pod[0], error)
+
+    def _restarts_of(self, pod: tuple[str, str]) -> int:
+        """How often the container has started again; what is known where another pod has the name by now."""
+        found = self.server.call("GET", core(self.namespace, "pods", pod[0]), patience_s=0)
+        if found["metadata"]["uid"] != pod[1]:
+            return self._restarts
+        statuses = found.get("status", {}).get("containerStatuses", [])
+        return max((int(one["restartCount"]) for one in statuses if one["name"] == self.container), default=0)
+
+    def _copy_one(self, pod: tuple[str, str], *, follow: bool = False, previous: bool = False) -> None:
+        since = self._last.decode() or None
+        query = {"container": self.container, "timestamps": True, "follow": follow, "previous": previous, "sinceTime": since}
+        skip = self._same
+        response = self.server.raw("GET", core(self.namespace, "pods", pod[0]) + "/log", query=query, timeout_s=(5, _SILENCE_S))
+        if getattr(response, "status", 200) == 204:  # the pod has no node yet
+            return
+        for stamp, text in _lines(response):
+            with self._lock:
+                if pod != self._pod:
+                    break
+                if _time(stamp) < _time(self._last):
+                    continue
+                if stamp == self._last and skip:
+                    skip -= 1
+                    continue
+                self._same = self._same + 1 if stamp == self._last else 1
+                self._last, skip = stamp, 0
+            self.output.write(text)
+            self.output.flush()
 
 
 def whole(server: Api, namespace: str, name: str, container: str, *, previous: bool = False) -> bytes:

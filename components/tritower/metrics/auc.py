@@ -53,7 +53,8 @@ def thinned(
     """At most `points` of a ROC curve's points, both ends among them, that keep its shape and its area.
 
     The piece of the curve that encloses most area with its chord is divided at the point farthest from the chord, until there
-    are enough points or nothing is left to gain. An area is off by less than 1e-3 for curves of 200 points (a test says so).
+    are enough points or nothing is left to gain. The area of a curve of 50 steps or more is off by .0002 as a rule, and by less
+    than .004 (a test says so).
     """
     x_P, y_P = np.asarray(fpr, np.float64), np.asarray(tpr, np.float64)
     kept = [0, len(x_P) - 1] if len(x_P) > 1 else [0]
