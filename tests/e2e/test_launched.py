@@ -1,35 +1,48 @@
-"""The ranker as a PyTorchJob on a real cluster: it trains, loses a worker, loses its launcher, is terminated, has no image."""
+"""The ranker as a PyTorchJob on a real cluster: it trains, loses pods one by one, is terminated, has no image, is scheduled."""
 
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tritower import storage
 from tritower.errors import JobFailed
 
-from pipelines import runs
-from tests.e2e.running import LONG, There, until
+from pipelines import experiments, runs, schedules
+from tests.e2e.cluster import LONG, Run, There, drained, kubectl, until, words
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
+Start = Callable[..., Run]
 
 
-def test_two_pods_train_and_score(there: There) -> None:
-    run = there.start()
+def arguments(rows: dict[str, str], config: dict[str, Any] | None = None, **cluster: Any) -> dict[str, Any]:
+    """Of the launched ranker in two small pods."""
+    return {**rows, "config": config or {}, "cluster": {"nodes": 2, "cpu": "200m", "memory": "2Gi", **cluster}}
+
+
+@pytest.fixture
+def start(there: There, ranker: Path, rows: dict[str, str]) -> Start:
+    return lambda config=None, **cluster: there.submit(ranker, arguments(rows, config, **cluster))
+
+
+def test_two_pods_train_and_score(start: Start) -> None:
+    run = start()
     job = run.job()
     assert run.ended() == "SUCCEEDED"
     (owner,) = job["metadata"]["ownerReferences"]
     assert owner["kind"] == "Workflow"
     log = run.log()
     assert "2 of 2 running" in log and "training done in" in log  # rank 0's lines are the step's
-    (model,) = {word.partition("=")[2] for word in _command(job) if word.startswith("--model=")}
-    (scores,) = {word.partition("=")[2] for word in _command(job) if word.startswith("--scores=")}
-    assert {"model.safetensors", "metrics.json"} <= {name.rpartition("/")[2] for name in storage.names(model)}
-    assert "validation.parquet" in {name.rpartition("/")[2] for name in storage.names(scores)}
-    assert not storage.names(f"{model}.checkpoints")
+    made = words(job)
+    assert {"model.safetensors", "metrics.json"} <= {name.rpartition("/")[2] for name in storage.names(made["model"])}
+    assert "validation.parquet" in {name.rpartition("/")[2] for name in storage.names(made["scores"])}
+    assert not storage.names(f"{made['model']}.checkpoints")
     until(lambda: {pod["status"]["phase"] for pod in run.pods().values()} == {"Succeeded"}, "pods that have ended", 60)
 
 
-def test_a_killed_worker_is_made_anew_and_the_training_goes_on(there: There) -> None:
-    run = there.start(LONG)
+def test_a_killed_worker_is_made_anew_and_the_training_goes_on(start: Start) -> None:
+    run = start(LONG)
     run.trains()
     before = run.pods()["worker"]["metadata"]
     run.kubectl("delete", "pod", before["name"], "--grace-period=0", "--force")
@@ -40,10 +53,41 @@ def test_a_killed_worker_is_made_anew_and_the_training_goes_on(there: There) -> 
     assert run.ended() == "SUCCEEDED"
 
 
-def test_a_launcher_that_is_lost_with_its_node_is_followed_by_one_that_goes_on_with_the_job(there: There) -> None:
-    run = there.start(LONG)
+@pytest.mark.parametrize("role", ["worker", "master"])
+def test_a_pod_whose_node_is_drained_is_made_anew_and_the_training_goes_on(start: Start, there: There, role: str) -> None:
+    run = start(LONG)
     run.trains()
-    job, (first,) = run.job(), run.launchers()
+    before = run.pods()[role]
+    with drained(there, before):
+        pass
+    begun = time.monotonic()
+    until(lambda: "resumed at step" in run.log(), "a training that goes on")
+    print(f"the training goes on {time.monotonic() - begun:.0f} s after the {role}'s node was drained")
+    assert run.pods()[role]["metadata"]["uid"] != before["metadata"]["uid"]
+    assert run.ended() == "SUCCEEDED"
+    made = words(run.job())["model"]
+    assert "model.safetensors" in {name.rpartition("/")[2] for name in storage.names(made)}  # no half of a model
+
+
+def test_a_step_whose_node_is_drained_ends_its_job_and_starts_it_again(start: Start, there: There) -> None:
+    run = start(LONG)
+    run.trains()
+    (first,), job = run.steps(), run.job()
+    with drained(there, run.kubectl_json("get", "pod", first)):
+        until(lambda: job["metadata"]["uid"] not in {one["metadata"]["uid"] for one in run.jobs()}, "the job's end", 30)
+    retries = "workflowDefaults" in kubectl("get", "configmap", "workflow-controller-configmap", namespace="kubeflow")
+    if not retries:
+        with pytest.raises(JobFailed):
+            run.ended()
+        pytest.skip("manifests/kfp is not applied, so the backend does not start a drained step again; its job is gone")
+    until(lambda: "resumed at step" in run.log(), "a training that goes on")
+    assert run.ended() == "SUCCEEDED"
+
+
+def test_a_launcher_that_is_lost_with_its_node_is_followed_by_one_that_goes_on_with_the_job(start: Start) -> None:
+    run = start(LONG)
+    run.trains()
+    job, (first,) = run.job(), run.steps()
     pods = {role: pod["metadata"]["uid"] for role, pod in run.pods().items()}
     run.stand_still()
     run.kubectl("delete", "pod", first, "--grace-period=0", "--force")
@@ -56,8 +100,8 @@ def test_a_launcher_that_is_lost_with_its_node_is_followed_by_one_that_goes_on_w
     assert "resumed at step" not in run.log()  # nothing was lost
 
 
-def test_a_terminated_run_leaves_no_job(there: There) -> None:
-    run = there.start(LONG)
+def test_a_terminated_run_leaves_no_job(there: There, start: Start) -> None:
+    run = start(LONG)
     run.trains()
     start = time.monotonic()
     there.api.post("runs", run.id, verb="terminate")
@@ -69,9 +113,9 @@ def test_a_terminated_run_leaves_no_job(there: There) -> None:
     assert not run.jobs()
 
 
-def test_a_job_that_nobody_follows_ends_itself(there: There) -> None:
+def test_a_job_that_nobody_follows_ends_itself(there: There, start: Start) -> None:
     """The run is terminated while its launcher hears nothing: what is left is the heartbeat."""
-    run = there.start(LONG | {"training.epochs": 1000}, heartbeat_s=5.0, abandoned_after_s=30.0)
+    run = start(LONG | {"training.epochs": 1000}, heartbeat_s=5.0, abandoned_after_s=30.0)
     run.trains()
     name = run.job()["metadata"]["name"]
     run.stand_still()
@@ -84,8 +128,8 @@ def test_a_job_that_nobody_follows_ends_itself(there: There) -> None:
     )
 
 
-def test_an_image_that_is_not_there_is_named_and_the_job_is_gone(there: There) -> None:
-    run = there.start(image="tritower/train:no-such-tag", patience_s=10.0)
+def test_an_image_that_is_not_there_is_named_and_the_job_is_gone(start: Start) -> None:
+    run = start(image="tritower/train:no-such-tag", patience_s=10.0)
     start = time.monotonic()
     with pytest.raises(JobFailed, match=r"JobFailed: the image cannot be pulled: .*tritower/train:no-such-tag"):
         run.ended()
@@ -93,6 +137,20 @@ def test_an_image_that_is_not_there_is_named_and_the_job_is_gone(there: There) -
     assert not run.jobs()
 
 
-def _command(job: dict) -> list[str]:
-    (container,) = job["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"]
-    return list(container["command"])
+def test_a_schedule_fires_and_its_run_trains(there: There, ranker: Path, rows: dict[str, str]) -> None:
+    version = there.publish(ranker)
+    made = schedules.schedule(
+        there.api, version, arguments(rows), experiment=there.name, name=f"{there.name}-each-minute", cron="0 * * * * *"
+    ).made
+    try:
+        experiment = experiments.find(there.api, there.name)
+        equal = {"recurring_run_id": made}
+        listed = lambda: list(there.api.listed("runs", key="runs", equal=equal, experiment_id=experiment))  # noqa: E731
+        run = Run(there, str(until(listed, "a run of the schedule", 180)[-1]["run_id"]))
+        assert run.ended() == "SUCCEEDED"
+        assert [one["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] for one in run.jobs()] == [1]
+    finally:
+        there.api.delete("recurringruns", made)
+    for one in listed():  # the clock went on meanwhile
+        if not runs.has_ended(one):
+            runs.terminate(there.api, one["run_id"])
