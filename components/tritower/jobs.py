@@ -117,8 +117,8 @@ def open_launcher(name: str = "local", settings: Mapping[str, Any] | str | None 
     """
     if name == "local":
         return LocalLauncher()
-    if name == "pytorchjob":
-        launcher: Launcher = importlib.import_module("tritower.cluster.launcher").open_launcher(settings)
+    if name in get_args(LauncherName):
+        launcher: Launcher = importlib.import_module("tritower.cluster.launcher").open_launcher(name, settings)
         return launcher
     raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy=f"Use {' or '.join(get_args(LauncherName))}.")
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
+from tritower.cluster import state
 from tritower.cluster.api import Api, Refused, core
 from tritower.errors import LaunchError
 
@@ -27,12 +28,13 @@ class PodLog:
     Args:
         server: a connection of its own.
         namespace: of the pod.
-        container: of the pod.
         output: gets the lines, without their times.
+        label: what every line begins with.
     """
 
-    def __init__(self, server: Api, namespace: str, container: str, output: IO[bytes]) -> None:
-        self.server, self.namespace, self.container, self.output = server, namespace, container, output
+    def __init__(self, server: Api, namespace: str, output: IO[bytes], label: str = "") -> None:
+        self.server, self.namespace, self.output = server, namespace, output
+        self._label, self._container = f"{label}: ".encode() if label else b"", ""
         self._pod: tuple[str, str] | None = None
         self._restarts = 0  # of the container whose log is being read
         self._last, self._same = b"", 0  # the time of the last line, and how many lines have it
@@ -46,14 +48,19 @@ class PodLog:
 
     def __exit__(self, *_: object) -> None:
         """Wait for what is left of the log of a pod that has ended, not for ever."""
+        self.finish()
+        self._thread.join(_LAST_S)
+
+    def finish(self) -> None:
+        """Read what is left, and no more."""
         self._over.set()
         self._known.set()
-        self._thread.join(_LAST_S)
 
     def of(self, pod: Mapping[str, Any]) -> None:
         """Follow this pod from now on."""
         found = (str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]))
         with self._lock:
+            self._container = state.main(pod)
             if found != self._pod:
                 self._pod, self._last, self._same, self._restarts = found, b"", 0, 0
         self._known.set()
@@ -86,11 +93,11 @@ class PodLog:
         if found["metadata"]["uid"] != pod[1]:
             return self._restarts
         statuses = found.get("status", {}).get("containerStatuses", [])
-        return max((int(one["restartCount"]) for one in statuses if one["name"] == self.container), default=0)
+        return max((int(one["restartCount"]) for one in statuses if one["name"] == self._container), default=0)
 
     def _copy_one(self, pod: tuple[str, str], *, follow: bool = False, previous: bool = False) -> None:
         since = self._last.decode() or None
-        query = {"container": self.container, "timestamps": True, "follow": follow, "previous": previous, "sinceTime": since}
+        query = {"container": self._container, "timestamps": True, "follow": follow, "previous": previous, "sinceTime": since}
         skip = self._same
         response = self.server.raw("GET", core(self.namespace, "pods", pod[0]) + "/log", query=query, timeout_s=(5, _SILENCE_S))
         if getattr(response, "status", 200) == 204:  # the pod has no node yet
@@ -106,13 +113,50 @@ class PodLog:
                     continue
                 self._same = self._same + 1 if stamp == self._last else 1
                 self._last, skip = stamp, 0
-            self.output.write(text)
+            self.output.write(self._label + text)
             self.output.flush()
 
 
-def whole(server: Api, namespace: str, name: str, container: str, *, previous: bool = False) -> bytes:
-    """The end of a container's log, or of its last attempt's; empty where there is none."""
-    query = {"container": container, "previous": previous, "limitBytes": _MOST, "tailLines": 20_000}
+class Logs:
+    """The logs of several pods in one file.
+
+    Args:
+        namespace: of the pods.
+        output: gets the lines.
+    """
+
+    def __init__(self, namespace: str, output: IO[bytes]) -> None:
+        self.namespace, self.output = namespace, output
+        self._logs: dict[str, PodLog] = {}
+
+    def __enter__(self) -> "Logs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for what is left, not for ever."""
+        for log in self._logs.values():
+            log.finish()
+        for log in self._logs.values():
+            log.__exit__()
+
+    def of(self, pods: Mapping[str, Mapping[str, Any]]) -> None:
+        """Follow these pods from now on, each under its label; those whose label is gone are read to their end.
+
+        A label names one pod after the other, not several.
+        """
+        for label in self._logs.keys() - pods.keys():
+            if label:
+                self._logs[label].finish()
+        for label, pod in pods.items():
+            if label not in self._logs:
+                self._logs[label] = PodLog(Api(), self.namespace, self.output, label).__enter__()
+            self._logs[label].of(pod)
+
+
+def whole(server: Api, namespace: str, pod: Mapping[str, Any], *, previous: bool = False) -> bytes:
+    """The end of the log of a pod's main container, or of its last attempt's; empty where there is none."""
+    name = pod["metadata"]["name"]
+    query = {"container": state.main(pod), "previous": previous, "limitBytes": _MOST, "tailLines": 20_000}
     with contextlib.suppress(Refused):
         response = server.raw("GET", core(namespace, "pods", name) + "/log", query=query)
         return bytes(response.data or b"")
