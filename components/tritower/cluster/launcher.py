@@ -51,7 +51,7 @@ class PyTorchJobLauncher:
         server = Api(self.config.api_patience_s)
         place = here.find(server)
         launch = _Launch(server, here.filled(self.config, place), place, job)
-        preflight.check(server, launch.config, gpus=launch.config.gpus or job.resources.gpus, account=place.account)
+        preflight.check(server, launch.config, gpus=pods.gpus(job, launch.config), account=place.account)
         with contextlib.ExitStack() as held:
             output: IO[bytes] = held.enter_context(log.open("wb")) if log else sys.stderr.buffer
             held.enter_context(Heartbeat(launch.home, launch.config.heartbeat_s))
