@@ -67,7 +67,8 @@ def _run(given: argparse.Namespace) -> int:
     with processes.started(_command(given.words, world)) as running:
         while (code := running.ended(_LOOK_S)) is None:
             if silent.is_set():
-                heartbeat.mark(given.home)
+                with contextlib.suppress(OSError):  # without the mark, the job is deleted all the same
+                    heartbeat.mark(given.home)
                 break
         if code:
             reported = processes.first(processes.words(running.reports))
