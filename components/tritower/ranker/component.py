@@ -47,8 +47,8 @@ def ranker(
     knobs = from_dict(RankerConfig, config, plain=plain)
     artifacts = {"features": features, "embeddings": embeddings, "model": ranker_model, "scores": ranker_scores}
     places = {name: location(artifact, launcher) for name, artifact in artifacts.items()}
-    where = {"launcher": launcher, "cluster": settings(cluster, task)}
-    figures = step.train(**places, config=knobs, artifact_uri=ranker_model.uri, **where)
+    own = settings(cluster, task)
+    figures = step.train(**places, config=knobs, artifact_uri=ranker_model.uri, launcher=launcher, cluster=own)
     for name, value in figures.items():
         ranker_metrics.log_metric(name, value)
     storage.write_json(ranker_metrics.path, figures)
