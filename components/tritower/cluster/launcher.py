@@ -65,7 +65,7 @@ class ClusterLauncher:
         server = Api(self.config.api_patience_s)
         place = here.find(server)
         launch = _Launch(server, here.filled(self.config, place), self.kind, place, job)
-        gpus = launch.config.gpus or job.resources.gpus
+        gpus = pods.gpus(job, launch.config)
         preflight.check(server, launch.config, self.kind, gpus=gpus, account=place.account)
         with contextlib.ExitStack() as held:
             output: IO[bytes] = held.enter_context(log.open("wb")) if log else sys.stderr.buffer

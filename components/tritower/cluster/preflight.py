@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from tritower.cluster import given
 from tritower.cluster.api import Api, Refused, core
 from tritower.cluster.config import ClusterConfig
 from tritower.cluster.kind import Kind, Right
@@ -112,7 +113,7 @@ def _secret(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
 def _gpus(server: Api, config: ClusterConfig, gpus: int) -> list[tuple[str, str]]:
     if not gpus or config.nodes_may_come:
         return []
-    name, most = largest(nodes(server), config.gpu_resource, _selector(config))
+    name, most = largest(nodes(server), config.gpu_resource, given.selector(config))
     if name is None or most >= gpus:
         return []
     most_of = f": {name} has most, {most:g}" if name else ""
@@ -140,7 +141,3 @@ def largest(found: list[dict[str, Any]] | None, resource: str, selector: dict[st
     sizes = [(value(one["status"].get("allocatable", {}).get(resource, "0")), one["metadata"]["name"]) for one in fitting]
     size, name = max(sizes, default=(0.0, ""))
     return name, size
-
-
-def _selector(config: ClusterConfig) -> dict[str, str]:
-    return config.node_selector | ({config.gpu_label: config.gpu_type} if config.gpu_type else {})
