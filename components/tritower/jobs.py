@@ -9,6 +9,7 @@ Who they are among each other they know from torchrun's environment alone.
 
 import contextlib
 import importlib
+import json
 import os
 import socket
 import sys
@@ -117,8 +118,8 @@ def open_launcher(name: str = "local", settings: Mapping[str, Any] | str | None 
     """
     if name == "local":
         return LocalLauncher()
-    if name == "pytorchjob":
-        launcher: Launcher = importlib.import_module("tritower.cluster.launcher").open_launcher(settings)
+    if name in get_args(LauncherName):
+        launcher: Launcher = importlib.import_module("tritower.cluster.launcher").open_launcher(name, settings)
         return launcher
     raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy=f"Use {' or '.join(get_args(LauncherName))}.")
 
@@ -126,6 +127,22 @@ def open_launcher(name: str = "local", settings: Mapping[str, Any] | str | None 
 def location(artifact: Any, launcher: str = "local") -> str:
     """Where a job of this launcher reads or writes an artifact of KFP's: its local copy, or its place in the run's store."""
     return str(artifact.path if launcher == "local" else artifact.uri)
+
+
+def settings(cluster: Mapping[str, Any], task: Any = None) -> dict[str, Any]:
+    """A launcher's settings, with what the pipeline gave the step's own pod as `pod`.
+
+    Args:
+        cluster: knobs of `cluster.config.ClusterConfig`; what its `pod` names stays.
+        task: KFP's TaskConfig, which has nothing on other backends and local runners.
+    """
+    fields = {
+        "affinity": "affinity", "env": "env", "node_selector": "nodeSelector", "resources": "resources",
+        "tolerations": "tolerations", "volume_mounts": "volumeMounts", "volumes": "volumes",
+    }  # fmt: skip
+    given = {word: value for name, word in fields.items() if (value := getattr(task, name, None))}
+    pod = cluster.get("pod") or {}
+    return {**cluster, "pod": {**given, **(json.loads(pod) if isinstance(pod, str) else pod)}} if given else dict(cluster)
 
 
 class LocalLauncher:

@@ -1,6 +1,7 @@
 """The first process of every pod of a job: it starts the step's processes and says why they failed.
 
-    python -m tritower.cluster.agent [--home LOCATION --abandoned-after-s N --every-s N] [--trial] -- MODULE ARGUMENTS...
+    python -m tritower.cluster.agent [--home LOCATION --resource PATH --abandoned-after-s N --every-s N] [--trial] \
+        -- MODULE ARGUMENTS...
 
 With one process in all, MODULE runs by itself; else under torchrun, whose environment the operator sets, with a static
 rendezvous and without restarts: the container is what restarts. The reason of a failure goes to the container's termination
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tritower import child, logs, processes
-from tritower.cluster import api, heartbeat, pytorchjob, trainjob
+from tritower.cluster import api, heartbeat
 from tritower.errors import LaunchError, TritowerError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run this pod's share of the job."""
     parser = argparse.ArgumentParser(prog="python -m tritower.cluster.agent", description="Run a pod's share of a job.")
     parser.add_argument("--home", default="", help="location of the heartbeat")
+    parser.add_argument("--resource", default="", help="the job at the API server: a path")
     parser.add_argument("--abandoned-after-s", type=float, default=600.0, help="seconds without a heartbeat")
     parser.add_argument("--every-s", type=float, default=30.0, help="seconds between two looks at it")
     parser.add_argument("--trial", action="store_true", help="one of a search's trials: a master ends as its process does")
@@ -47,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     try:
         if given.home and heartbeat.marked(given.home):
-            return _abandoned("the job was abandoned before this start")
+            return _abandoned(given.resource, "the job was abandoned before this start")
         return _run(given)
     except TritowerError as error:
         logger.error("%s: %s", type(error).__name__, error)
@@ -74,7 +76,7 @@ def _run(given: argparse.Namespace) -> int:
             reported = processes.first(processes.words(running.reports))
             _tell(running.failure(), reported)
     if code is None:
-        return _abandoned(f"nobody has followed this job for {given.abandoned_after_s:g} s")
+        return _abandoned(given.resource, f"nobody has followed this job for {given.abandoned_after_s:g} s")
     return 1 if code else 0
 
 
@@ -112,19 +114,15 @@ def _listen(given: argparse.Namespace, silent: threading.Event) -> None:
     silent.set()
 
 
-def _abandoned(why: str) -> int:
+def _abandoned(job: str, why: str) -> int:
     """End the job: its pods would start again for ever, and hold their GPUs."""
     logger.warning("%s", why)
     _tell(LaunchError(why, remedy="Start the step again: it goes on from its checkpoint."))
-    name = os.environ.get("TRITOWER_JOB", "")
-    kind = trainjob if os.environ.get("JOB_COMPLETION_INDEX") else pytorchjob
     try:
-        server = api.Api(patience_s=30.0)
-        path = api.custom(kind.GROUP, kind.VERSION, api.own_namespace(), kind.PLURAL, name)
-        server.call("DELETE", path, body={"propagationPolicy": "Background"})
-        logger.warning("deleted the job %s", name)
+        api.Api(patience_s=30.0).call("DELETE", job, body={"propagationPolicy": "Background"})
+        logger.warning("deleted the job %s", job)
     except LaunchError as error:
-        logger.error("the job %s cannot be deleted: %s", name, error)
+        logger.error("the job %s cannot be deleted: %s", job, error)
     return ABANDONED
 
 

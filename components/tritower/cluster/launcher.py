@@ -1,4 +1,7 @@
-"""The launcher `pytorchjob`: creates or adopts a PyTorchJob, follows it to its end, and leaves nothing running."""
+"""The launcher on a cluster: creates or adopts a job, follows it to its end, and leaves nothing running.
+
+What differs between the kinds of resources stands in a module each, behind `kind.Kind`.
+"""
 
 import contextlib
 import json
@@ -12,33 +15,40 @@ from typing import IO, Any
 
 from tritower import config as knobs
 from tritower import logs, storage
-from tritower.cluster import heartbeat, here, names, pod_log, pods, preflight, pytorchjob, state
+from tritower.cluster import heartbeat, here, names, pod_log, pods, preflight
 from tritower.cluster.api import Api, Refused, core, custom
 from tritower.cluster.config import ClusterConfig
 from tritower.cluster.following import Following
 from tritower.cluster.heartbeat import Heartbeat
+from tritower.cluster.kind import Kind
+from tritower.cluster.pytorchjob import PyTorchJobs
 from tritower.cluster.stopping import Stopping
 from tritower.errors import ConfigError, JobFailed, LaunchError, StorageError, TritowerError
 from tritower.jobs import Job
 
 logger = logging.getLogger(__name__)
+KINDS: Mapping[str, Kind] = {"pytorchjob": PyTorchJobs()}
 _GONE_S = 60.0
 
 
-def open_launcher(settings: Mapping[str, Any] | str | None = None) -> "PyTorchJobLauncher":
-    """The launcher with the knobs of `ClusterConfig`."""
-    return PyTorchJobLauncher(knobs.from_dict(ClusterConfig, settings, where="cluster"))
+def open_launcher(name: str, settings: Mapping[str, Any] | str | None = None) -> "ClusterLauncher":
+    """The launcher called `name`, one of `KINDS`, with the knobs of `ClusterConfig`."""
+    return ClusterLauncher(knobs.from_dict(ClusterConfig, settings, where="cluster"), KINDS[name])
 
 
-class PyTorchJobLauncher:
-    """Runs a job as a PyTorchJob; see `jobs.Launcher`.
+class ClusterLauncher:
+    """Runs a job as a resource of a cluster; see `jobs.Launcher`.
 
     Locations must be ones that every pod can open. A launcher that is started again for the same outputs goes on with the job
     that it finds. `Job.resources` and `Job.nodes` count where the config says nothing.
+
+    Args:
+        config: where and how.
+        kind: which resource.
     """
 
-    def __init__(self, config: ClusterConfig) -> None:
-        self.config = config
+    def __init__(self, config: ClusterConfig, kind: Kind) -> None:
+        self.config, self.kind = config, kind
 
     def run(self, job: Job, *, look: Callable[[], None] | None = None, log: Path | None = None) -> None:
         """See `Launcher`; `log` gets what rank 0 prints.
@@ -47,16 +57,21 @@ class PyTorchJobLauncher:
             JobFailed: the job ended without success, and no process of it said why.
             LaunchError: it could not be created or followed.
         """
+        self.outcome(job, look=look, log=log)
+
+    def outcome(self, job: Job, *, look: Callable[[], None] | None = None, log: Path | None = None) -> dict[str, Any]:
+        """As `run`; the resource as it was at its end."""
         _check_locations(job)
         server = Api(self.config.api_patience_s)
         place = here.find(server)
-        launch = _Launch(server, here.filled(self.config, place), place, job)
-        preflight.check(server, launch.config, gpus=launch.config.gpus or job.resources.gpus, account=place.account)
+        launch = _Launch(server, here.filled(self.config, place), self.kind, place, job)
+        gpus = pods.gpus(job, launch.config)
+        preflight.check(server, launch.config, self.kind, gpus=gpus, account=place.account)
         with contextlib.ExitStack() as held:
             output: IO[bytes] = held.enter_context(log.open("wb")) if log else sys.stderr.buffer
             held.enter_context(Heartbeat(launch.home, launch.config.heartbeat_s))
-            stopping = held.enter_context(Stopping(Api(), launch.path))
-            launch.run(stopping, output, look)
+            stopping = held.enter_context(Stopping(Api(), launch.paths))
+            return launch.run(stopping, output, look)
 
 
 def _check_locations(job: Job) -> None:
@@ -72,25 +87,24 @@ def _check_locations(job: Job) -> None:
 class _Launch:
     """One job on its way."""
 
-    def __init__(self, server: Api, config: ClusterConfig, place: here.Here, job: Job) -> None:
-        self.server, self.config, self.job = server, config, job
+    def __init__(self, server: Api, config: ClusterConfig, kind: Kind, place: here.Here, job: Job) -> None:
+        self.server, self.config, self.kind, self.job = server, config, kind, job
         self.name = names.job_name(job.name, place.run, job.outputs)
         self.home = heartbeat.home(job.outputs)
-        self.path = custom(pytorchjob.GROUP, pytorchjob.VERSION, config.namespace, pytorchjob.PLURAL, self.name)
         beats = (f"--abandoned-after-s={config.abandoned_after_s:g}", f"--every-s={config.heartbeat_s:g}")
-        made = pytorchjob.manifest(job, config, name=self.name, run=place.run, agent=(f"--home={self.home}", *beats))
-        same_namespace = config.namespace == place.namespace
-        self.manifest = pods.owned(made, place.owner if same_namespace else None)
-        self.nodes = config.nodes or job.nodes
+        agent = (f"--home={self.home}", f"--resource={kind.resource.path(config.namespace, self.name)}", *beats)
+        made = kind.manifest(job, config, name=self.name, run=place.run, agent=agent)
+        owner = place.owner if config.namespace == place.namespace else None
+        self.manifest = pods.owned(made, owner)
+        self.beside = [pods.owned(one, owner) for one in kind.beside(job, config, name=self.name, run=place.run)]
+        self.paths = [_path(one) for one in (self.manifest, *self.beside)]
+        self.wanted = kind.wanted(job, config)
 
-    def run(self, stopping: Stopping, output: IO[bytes], look: Callable[[], None] | None) -> None:
-        following = Following(self.server, self.path, self.name, self.config, self.nodes)
+    def run(self, stopping: Stopping, output: IO[bytes], look: Callable[[], None] | None) -> dict[str, Any]:
+        following = Following(self.server, self.kind, self.name, self.config, self.wanted)
         try:
             found = self._created(stopping)
-            with (
-                logs.phase(logger, f"job {self.name}"),
-                pod_log.PodLog(Api(), self.config.namespace, pytorchjob.CONTAINER, output) as log,
-            ):
+            with logs.phase(logger, f"job {self.name}"), pod_log.Logs(self.config.namespace, output) as log:
                 while not following.ended(found["metadata"]["uid"], log, look):
                     if not heartbeat.marked(self.home):
                         raise JobFailed(
@@ -98,6 +112,7 @@ class _Launch:
                         )
                     logger.warning("the job ended itself, because this launcher was away for too long; it starts anew")
                     heartbeat.clear(self.home)
+                    self._wait_for_pods()
                     found = self._created(stopping)
                 self._left(following)
         except TritowerError as error:
@@ -105,53 +120,71 @@ class _Launch:
         except BaseException:  # what `look` raised, Ctrl-C: the job ends with its launcher
             self._delete()
             raise
+        return following.seen.job
 
     def _created(self, stopping: Stopping) -> dict[str, Any]:
         """The job that is there, or a new one."""
         stopping.creating = True
         try:
             while True:
-                found = self._create() or self._existing()
+                found = (self._existing() if self.beside else None) or self._create() or self._existing()
                 if found:
                     return found
         finally:
             stopping.creating = False
 
     def _create(self) -> dict[str, Any] | None:
+        for one in self.beside:
+            while not self._post(one) and not self._same(one):
+                logger.debug("%s is made anew", _path(one))
+        made = self._post(self.manifest)
+        if made:
+            what, each = self.kind.resource.kind, self.job.processes
+            logger.info("created the %s %s: %d pod(s) of %d process(es)", what, self.name, self.wanted, each)
+        return made
+
+    def _post(self, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What was created; None where there is one of this name."""
         query = {"fieldValidation": "Strict"}  # an unknown field would be dropped with a success
         try:
-            made = self.server.call("POST", self.path.rpartition("/")[0], query=query, body=self.manifest)
+            return self.server.call("POST", _path(manifest).rpartition("/")[0], query=query, body=manifest)
         except Refused as error:
             if error.status == 409:
                 return None
             raise
-        logger.info("created the PyTorchJob %s: %d pod(s) of %d process(es)", self.name, self.nodes, self.job.processes)
-        return made
+
+    def _same(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether what is there has the same spec; it is deleted where it has not: no job needs it now."""
+        try:
+            if _hash(self.server.get(_path(manifest))) == _hash(manifest):
+                return True
+            self._delete_one(_path(manifest))
+        except Refused as error:
+            if error.status != 404:
+                raise
+        return False
 
     def _existing(self) -> dict[str, Any] | None:
-        """The job of this name; None when it went, or had failed and was deleted.
+        """The job of this name; None when it is not there, or had failed and was deleted.
 
         Raises:
             LaunchError: it is another job.
         """
         try:
-            found = self.server.get(self.path)
+            found = self.server.get(self.paths[0])
         except Refused as error:
             if error.status == 404:
                 return None
             raise
-        own = self.manifest["metadata"]["annotations"][names.SPEC_HASH]
-        if state.ended(found) == "Failed":
-            logger.info("the PyTorchJob %s of an earlier attempt has failed; it is made anew", self.name)
+        what = f"{self.kind.resource.kind} {self.name}"
+        if self.kind.ended(found) == "Failed":
+            logger.info("the %s of an earlier attempt has failed; it is made anew", what)
             self._delete(wait=True)
             return None
-        if found["metadata"].get("annotations", {}).get(names.SPEC_HASH) != own:
-            raise LaunchError(
-                "there is a job of this name with another spec",
-                where=f"PyTorchJob {self.name}",
-                remedy=f"If nobody needs it: kubectl -n {self.config.namespace} delete pytorchjob {self.name}",
-            )
-        logger.info("going on with the PyTorchJob %s, which is there already", self.name)
+        if _hash(found) != _hash(self.manifest):
+            remedy = f"If nobody needs it: {self._by_hand()}"
+            raise LaunchError("there is a job of this name with another spec", where=what, remedy=remedy)
+        logger.info("going on with the %s, which is there already", what)
         return found
 
     def _left(self, following: Following) -> None:
@@ -162,18 +195,22 @@ class _Launch:
 
     def _failed(self, error: TritowerError, following: Following) -> TritowerError:
         """The error for the user, after everything was saved and the job deleted."""
-        if isinstance(error, Refused) or not following.seen:  # it never was, or nobody may look
+        if isinstance(error, Refused) or not following.seen.job:  # it never was, or nobody may look
             with contextlib.suppress(LaunchError):
-                if following.seen:
+                if following.seen.job:
                     self._delete()
             return error
         kept = self._save(following)
         if self.config.keep_failed:
-            kept += f" The job is left in place: kubectl -n {self.config.namespace} delete pytorchjob {self.name}"
+            kept += f" The job is left in place: {self._by_hand()}"
         else:
             with contextlib.suppress(LaunchError):  # the heartbeat ends what cannot be deleted
                 self._delete()
         return type(error)(error.problem, where=error.where, remedy=f"{error.remedy} {kept}".strip())
+
+    def _by_hand(self) -> str:
+        kinds = ",".join(one["kind"].lower() for one in (self.manifest, *self.beside))
+        return f"kubectl -n {self.config.namespace} delete {kinds} {self.name}"
 
     def _save(self, following: Following) -> str:
         """Status, events and logs of all pods, to where the job writes; the sentence that says so."""
@@ -189,25 +226,44 @@ class _Launch:
 
     def _remains(self, following: Following) -> Iterator[tuple[str, bytes]]:
         following.look_again()
-        for file, thing in (("job", following.job), ("pods", following.pods), ("events", following.events)):
-            yield f"{file}.json", json.dumps(thing, indent=2).encode()
-        for pod in following.pods:
-            name = pod["metadata"]["name"]
+        seen = following.seen
+        for file, thing in (("job", seen.job), ("pods", seen.pods), ("events", seen.events), ("parts", seen.parts)):
+            if thing or file != "parts":
+                yield f"{file}.json", json.dumps(thing, indent=2).encode()
+        for pod in seen.pods:
             for previous in (False, True):
-                text = pod_log.whole(self.server, self.config.namespace, name, pytorchjob.CONTAINER, previous=previous)
+                text = pod_log.whole(self.server, self.config.namespace, pod, previous=previous)
                 if text:
-                    yield f"{name}{'.previous' * previous}.log", text
+                    yield f"{pod['metadata']['name']}{'.previous' * previous}.log", text
 
     def _delete(self, *, wait: bool = False) -> None:
+        for path in self.paths:
+            self._delete_one(path, "Foreground" if wait and path == self.paths[0] else "Background")
+        if wait:
+            self._wait_for_pods()
+
+    def _delete_one(self, path: str, policy: str = "Background") -> None:
         try:
-            self.server.call("DELETE", self.path, body={"propagationPolicy": "Foreground" if wait else "Background"})
+            self.server.call("DELETE", path, body={"propagationPolicy": policy})
         except Refused as error:
             if error.status != 404:
                 raise
-        if wait:  # pods of the same names cannot be made before the old ones are gone
-            query = {"labelSelector": state.SELECTOR.format(name=self.name)}
-            over = threading.Event()
-            for _ in range(int((_GONE_S + self.config.grace_s) / self.config.poll_s) + 1):
-                if not self.server.get(core(self.config.namespace, "pods"), **query)["items"]:
-                    return
-                over.wait(self.config.poll_s)
+
+    def _wait_for_pods(self) -> None:
+        """Pods of the same names cannot be made before the old ones are gone, and the new would find the old by their names."""
+        query = {"labelSelector": self.kind.selector(self.name)}
+        over = threading.Event()
+        for _ in range(int((_GONE_S + self.config.grace_s) / self.config.poll_s) + 1):
+            if not self.server.get(core(self.config.namespace, "pods"), **query)["items"]:
+                return
+            over.wait(self.config.poll_s)
+
+
+def _path(manifest: Mapping[str, Any]) -> str:
+    group, _, version = manifest["apiVersion"].partition("/")
+    found = manifest["metadata"]
+    return custom(group, version, found["namespace"], f"{manifest['kind'].lower()}s", found["name"])
+
+
+def _hash(thing: Mapping[str, Any]) -> str:
+    return str(thing["metadata"].get("annotations", {}).get(names.SPEC_HASH, ""))

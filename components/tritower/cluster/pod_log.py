@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from tritower.cluster import state
 from tritower.cluster.api import Api, Refused, core
 from tritower.errors import LaunchError
 
@@ -30,6 +31,7 @@ class _Reading:
 
     name: str = ""
     uid: str = ""
+    container: str = ""
 
     restarts: int = 0
     """Of the container whose log is being read."""
@@ -58,12 +60,13 @@ class PodLog:
     Args:
         server: a connection of its own.
         namespace: of the pod.
-        container: of the pod.
         output: gets the lines, without their times.
+        label: what every line begins with.
     """
 
-    def __init__(self, server: Api, namespace: str, container: str, output: IO[bytes]) -> None:
-        self.server, self.namespace, self.container, self.output = server, namespace, container, output
+    def __init__(self, server: Api, namespace: str, output: IO[bytes], label: str = "") -> None:
+        self.server, self.namespace, self.output = server, namespace, output
+        self._label = f"{label}: ".encode() if label else b""
         self._reading = _Reading()
         self._told = 0
         """Restarts that `of` has seen."""
@@ -79,6 +82,13 @@ class PodLog:
 
     def __exit__(self, *_: object) -> None:
         """Read what is left, not for ever; nothing is written afterwards."""
+        self.finish()
+        self._thread.join(_LAST_S)
+        with self._lock:
+            self._closed = True
+
+    def finish(self) -> None:
+        """Read what is left, and no more."""
         self._over.set()
         self._known.set()
         with self._lock:
@@ -86,17 +96,14 @@ class PodLog:
         if stream is not None:  # of a pod that may run on and say nothing
             with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):
                 stream.shutdown()
-        self._thread.join(_LAST_S)
-        with self._lock:
-            self._closed = True
 
     def of(self, pod: Mapping[str, Any]) -> None:
         """Follow this pod from now on."""
         name, uid = str(pod["metadata"]["name"]), str(pod["metadata"]["uid"])
         with self._lock:
             if uid != self._reading.uid:
-                self._reading = _Reading(name, uid)
-            self._told = self._restarts(pod)
+                self._reading = _Reading(name, uid, state.main(pod))
+            self._told = state.restarts(pod)
         self._known.set()
 
     def _follow(self) -> None:
@@ -116,8 +123,8 @@ class PodLog:
             pod = self.server.call("GET", core(self.namespace, "pods", reading.name), patience_s=0)
             if pod["metadata"]["uid"] != reading.uid:  # the next one of this name: `of` will tell
                 return True
-            if self._restarts(pod) > reading.restarts:
-                self._copy_earlier(reading, self._restarts(pod))
+            if state.restarts(pod) > reading.restarts:
+                self._copy_earlier(reading, state.restarts(pod))
             reading.sure, reading.whole = reading.last, False
             reading.whole = self._copy_one(reading, reading.last, follow=follow)
             return reading.whole
@@ -145,18 +152,13 @@ class PodLog:
                 self._write(reading, b"", _MISSING)
         reading.restarts = restarts
 
-    def _restarts(self, pod: Mapping[str, Any]) -> int:
-        """How often the container has started again."""
-        statuses = pod.get("status", {}).get("containerStatuses", [])
-        return max((int(one["restartCount"]) for one in statuses if one["name"] == self.container), default=0)
-
     def _copy_one(self, reading: _Reading, since: bytes, *, follow: bool = False, previous: bool = False) -> bool:
         """Write the lines that are new; whether that was all of them.
 
         Raises:
             LaunchError: the stream was cut, or there is none.
         """
-        query = {"container": self.container, "timestamps": True, "follow": follow, "previous": previous}
+        query = {"container": reading.container, "timestamps": True, "follow": follow, "previous": previous}
         query |= {"sinceTime": _before(since) if since else None}
         path = core(self.namespace, "pods", reading.name) + "/log"
         response = self.server.raw("GET", path, query=query, timeout_s=(5, _SILENCE_S))
@@ -188,7 +190,7 @@ class PodLog:
             if reading is not self._reading or self._closed:
                 return False
             try:
-                self.output.write(text)
+                self.output.write(self._label + text)
                 self.output.flush()
             except (OSError, ValueError):  # whoever read it is gone
                 self._closed = True
@@ -199,15 +201,52 @@ class PodLog:
         return True
 
 
-def whole(server: Api, namespace: str, name: str, container: str, *, previous: bool = False) -> bytes:
-    """The end of a container's log, or of its last attempt's; empty where there is none.
+class Logs:
+    """The logs of several pods in one file.
+
+    Args:
+        namespace: of the pods.
+        output: gets the lines.
+    """
+
+    def __init__(self, namespace: str, output: IO[bytes]) -> None:
+        self.namespace, self.output = namespace, output
+        self._logs: dict[str, PodLog] = {}
+
+    def __enter__(self) -> "Logs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for what is left, not for ever."""
+        for log in self._logs.values():
+            log.finish()
+        for log in self._logs.values():
+            log.__exit__()
+
+    def of(self, pods: Mapping[str, Mapping[str, Any]]) -> None:
+        """Follow these pods from now on, each under its label; those whose label is gone are read to their end.
+
+        A label names one pod after the other, not several.
+        """
+        for label in self._logs.keys() - pods.keys():
+            if label:
+                self._logs[label].finish()
+        for label, pod in pods.items():
+            if label not in self._logs:
+                self._logs[label] = PodLog(Api(), self.namespace, self.output, label).__enter__()
+            self._logs[label].of(pod)
+
+
+def whole(server: Api, namespace: str, pod: Mapping[str, Any], *, previous: bool = False) -> bytes:
+    """The end of the log of a pod's main container, or of its last attempt's; empty where there is none.
 
     Raises:
         LaunchError: the server is away.
     """
     import urllib3
 
-    query = {"container": container, "previous": previous, "limitBytes": _MOST, "tailLines": 20_000}
+    name = pod["metadata"]["name"]
+    query = {"container": state.main(pod), "previous": previous, "limitBytes": _MOST, "tailLines": 20_000}
     with contextlib.suppress(Refused, urllib3.exceptions.HTTPError):
         response = server.raw("GET", core(namespace, "pods", name) + "/log", query=query)
         return bytes(response.data or b"")

@@ -3,29 +3,29 @@
 import logging
 from typing import Any
 
-from tritower.cluster import pytorchjob
-from tritower.cluster.api import Api, Refused, core, custom
+from tritower.cluster import given
+from tritower.cluster.api import Api, Refused, core
 from tritower.cluster.config import ClusterConfig
+from tritower.cluster.kind import Kind, Right
 from tritower.cluster.quantities import value
 from tritower.errors import LaunchError
 
 logger = logging.getLogger(__name__)
-RIGHTS = (
-    (pytorchjob.GROUP, pytorchjob.PLURAL, ("create", "get", "delete")),
-    ("", "pods", ("get", "list")),
-    ("", "pods/log", ("get",)),
-    ("", "events", ("list",)),
-)
-"""What the launcher's service account may do in the job's namespace: API group, resource, verbs. `manifests/base` grants it."""
-_INSTALL = 'kubectl apply --server-side -k "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"'
+_COMMON: tuple[Right, ...] = (("", "pods", ("get", "list")), ("", "pods/log", ("get",)), ("", "events", ("list",)))
 
 
-def check(server: Api, config: ClusterConfig, *, gpus: int, account: str = "") -> None:
+def rights(kind: Kind) -> list[Right]:
+    """What the launcher's service account may do in the job's namespace; `manifests/base` grants it for every kind."""
+    return [(kind.resource.group, kind.resource.plural, ("create", "get", "delete")), *kind.rights, *_COMMON]
+
+
+def check(server: Api, config: ClusterConfig, kind: Kind, *, gpus: int, account: str = "") -> None:
     """Look at everything, and tell all that is missing at once.
 
     Args:
         server: the API server.
         config: with its namespace.
+        kind: of the job.
         gpus: of each pod.
         account: the launcher's service account, for the line that gives it a right.
 
@@ -33,8 +33,8 @@ def check(server: Api, config: ClusterConfig, *, gpus: int, account: str = "") -
         LaunchError: something is missing; the remedy has a line of kubectl for each.
     """
     missing = [
-        *_rights(server, config, account),
-        *_kind(server, config),
+        *_rights(server, config, kind, account),
+        *_kind(server, config, kind),
         *_secret(server, config),
         *_gpus(server, config, gpus),
     ]
@@ -58,9 +58,9 @@ def allowed(server: Api, namespace: str, verb: str, group: str, resource: str, n
     return bool(answer["status"]["allowed"])
 
 
-def _rights(server: Api, config: ClusterConfig, account: str) -> list[tuple[str, str]]:
+def _rights(server: Api, config: ClusterConfig, kind: Kind, account: str) -> list[tuple[str, str]]:
     found = []
-    for group, resource, verbs in RIGHTS:
+    for group, resource, verbs in rights(kind):
         lacking = [verb for verb in verbs if not allowed(server, config.namespace, verb, group, resource)]
         if lacking:
             what = f"{resource}.{group}" if group else resource
@@ -79,13 +79,13 @@ def _grant(config: ClusterConfig, verbs: list[str], what: str, account: str) -> 
     )
 
 
-def _kind(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
+def _kind(server: Api, config: ClusterConfig, kind: Kind) -> list[tuple[str, str]]:
     """The resource is asked for one object that nobody has: the answer differs where the kind itself is unknown."""
     try:
-        server.get(custom(pytorchjob.GROUP, pytorchjob.VERSION, config.namespace, pytorchjob.PLURAL, "tritower-preflight"))
+        server.get(kind.resource.path(config.namespace, "tritower-preflight"))
     except Refused as error:
         if error.unknown:
-            return [("the cluster has no PyTorchJobs: the training operator is not installed", _INSTALL)]
+            return [(f"the cluster has no {kind.resource.kind}s: {kind.operator} is not installed", kind.install)]
         if error.status not in (403, 404):  # 403: told among the rights
             raise
     return []
@@ -113,7 +113,7 @@ def _secret(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
 def _gpus(server: Api, config: ClusterConfig, gpus: int) -> list[tuple[str, str]]:
     if not gpus or config.nodes_may_come:
         return []
-    name, most = largest(nodes(server), config.gpu_resource, _selector(config))
+    name, most = largest(nodes(server), config.gpu_resource, given.selector(config))
     if name is None or most >= gpus:
         return []
     most_of = f": {name} has most, {most:g}" if name else ""
@@ -141,7 +141,3 @@ def largest(found: list[dict[str, Any]] | None, resource: str, selector: dict[st
     sizes = [(value(one["status"].get("allocatable", {}).get(resource, "0")), one["metadata"]["name"]) for one in fitting]
     size, name = max(sizes, default=(0.0, ""))
     return name, size
-
-
-def _selector(config: ClusterConfig) -> dict[str, str]:
-    return config.node_selector | ({config.gpu_label: config.gpu_type} if config.gpu_type else {})

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from kfp.dsl import Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Dataset, Input, Metrics, Model, Output, TaskConfig
 
 from tritower._build import component
 
 
-@component("train")
+@component("train", launched=True)
 def ranker(
     features: Input[Dataset],
     embeddings: Input[Dataset],
@@ -19,6 +19,7 @@ def ranker(
     config: dict[str, Any] = {},
     launcher: str = "local",
     cluster: dict[str, Any] = {},
+    task: TaskConfig = None,
 ) -> None:
     """Train the triple tower network and score the validation and the test split.
 
@@ -33,10 +34,11 @@ def ranker(
         config: knobs of RankerConfig; they win over the two above where they name the same.
         launcher: where it trains: local (in this step's pod), or pytorchjob (in pods that read and write the run's store).
         cluster: settings of ClusterConfig for the latter.
+        task: what the pipeline gives this step's pod; the backend fills it in, and the pods of a job get it, too.
     """
     from tritower import storage
     from tritower.config import from_dict
-    from tritower.jobs import location
+    from tritower.jobs import location, settings
     from tritower.properties import describe
     from tritower.ranker import step
     from tritower.ranker.config import RankerConfig
@@ -45,7 +47,8 @@ def ranker(
     knobs = from_dict(RankerConfig, config, plain=plain)
     artifacts = {"features": features, "embeddings": embeddings, "model": ranker_model, "scores": ranker_scores}
     places = {name: location(artifact, launcher) for name, artifact in artifacts.items()}
-    figures = step.train(**places, config=knobs, artifact_uri=ranker_model.uri, launcher=launcher, cluster=cluster)
+    own = settings(cluster, task)
+    figures = step.train(**places, config=knobs, artifact_uri=ranker_model.uri, launcher=launcher, cluster=own)
     for name, value in figures.items():
         ranker_metrics.log_metric(name, value)
     storage.write_json(ranker_metrics.path, figures)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tritower.cluster import preflight
+from tritower.cluster import launcher, preflight
 from tritower.errors import LaunchError
 
 from tests.support.apiserver import Cluster, kinds
@@ -54,7 +54,8 @@ def test_every_right_of_it_is_needed_and_named(
 
 
 def test_the_role_has_what_the_preflight_looks_for_and_nothing_else() -> None:
-    asked = {(group, resource, verb) for group, resource, verbs in preflight.RIGHTS for verb in verbs}
+    rights = [right for kind in launcher.KINDS.values() for right in preflight.rights(kind)]
+    asked = {(group, resource, verb) for group, resource, verbs in rights for verb in verbs}
     given = {(rule["apiGroups"][0], rule["resources"][0], verb) for rule in RULES for verb in rule["verbs"]}
     assert given == asked
 

@@ -44,6 +44,13 @@ CONFIGS: list[dict[str, Any]] = [
     {"run_as_user": -1},
     {"run_as_user": 65_534, "labels": {"team": "search", "example.com/cost": "7"}, "annotations": {"note": "any text: {}"}},
     {"environment": {"NCCL_DEBUG": "INFO", "NCCL_SOCKET_IFNAME": "eth0"}},
+    {"pod": {
+        "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}},
+        "volumes": [{"name": "corpus", "persistentVolumeClaim": {"claimName": "corpus", "readOnly": True}}],
+        "volumeMounts": [{"name": "corpus", "mountPath": "/corpus", "readOnly": True}],
+        "env": [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "tracking", "key": "token", "optional": True}}}],
+        "resources": {"limits": {"memory": "8Gi", "cpu": "4"}, "requests": {"memory": "2Gi", "cpu": "1"}},
+    }},
     {"restarts": 0, "grace_s": 300, "deadline_s": 60, "keep_after_s": 0},
 ]  # fmt: skip
 

@@ -42,7 +42,7 @@ def restarts(cluster: Cluster) -> int:
 
 
 def following(path: Path) -> PodLog:
-    return PodLog(Api(), "team", "pytorch", path.open("wb"))
+    return PodLog(Api(), "team", path.open("wb"))
 
 
 def told(*attempts: int, lines: int) -> list[str]:
