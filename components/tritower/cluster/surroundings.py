@@ -1,7 +1,7 @@
 """What the job's namespace lets its pods be, and what the pipelines' namespace lacks, before a job is made.
 
-The launcher's Role need not allow any of these looks: where it may not look it says nothing, and what is wrong shows in the job's
-events a minute later.
+The launcher's Role need not allow any of these looks. Where it may not look it says nothing, and what is wrong shows a minute
+later in the job's events.
 """
 
 import logging
