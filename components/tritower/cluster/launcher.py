@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from tritower import config as knobs
 from tritower import logs, storage
-from tritower.cluster import heartbeat, here, names, pod_log, pods, preflight, remains
+from tritower.cluster import heartbeat, here, names, pod_log, pods, preflight, remains, surroundings
 from tritower.cluster.api import Api, Refused, core, custom
 from tritower.cluster.config import ClusterConfig
 from tritower.cluster.following import Following
@@ -67,6 +67,8 @@ class ClusterLauncher:
         launch = _Launch(server, here.filled(self.config, place), self.kind, place, job)
         gpus = pods.gpus(job, launch.config)
         preflight.check(server, launch.config, self.kind, gpus=gpus, account=place.account)
+        what = self.kind.resource.kind
+        surroundings.warn(server, launch.config, resource=what, pods=launch.wanted, in_a_pipeline=bool(place.run))
         with contextlib.ExitStack() as held:
             output: IO[bytes] = held.enter_context(log.open("wb")) if log else sys.stderr.buffer
             beat = held.enter_context(Heartbeat(launch.home, launch.config.heartbeat_s))
