@@ -94,11 +94,16 @@ def test_an_operator_that_is_not_installed(s3: str, tmp_path: Path, monkeypatch:
             launch(s3, "count", "1", store_secret="")
 
 
-def test_a_manifest_that_the_server_refuses_is_told(cluster: Cluster, s3: str) -> None:
-    cluster.faults.answer(
-        403, method="POST", path="pytorchjobs", message='admission webhook "policy" denied the request: no team label'
-    )
-    with pytest.raises(LaunchError, match="no team label") as caught:
+@pytest.mark.parametrize(
+    "why",
+    [
+        'admission webhook "policy" denied the request: no team label',
+        'pytorchjobs "x" is forbidden: no PriorityClass with name low was found',
+    ],
+)
+def test_a_manifest_that_the_server_refuses_is_told(cluster: Cluster, s3: str, why: str) -> None:
+    cluster.faults.answer(403, method="POST", path="pytorchjobs", message=why)
+    with pytest.raises(LaunchError, match=why) as caught:
         launch(s3, "count", "1")
     assert "Role" not in caught.value.remedy
 
