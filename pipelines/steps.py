@@ -190,7 +190,7 @@ STEPS = {
             is_heavy=True, shown=("rows", "features"),
         ),
         Step(
-            name="tune", room="tuning", component="tune", part="tune", config="TuningConfig", resumes=True,
+            name="tune", room="tuning", component="tune", part="tune", config="TuningConfig", resumes=True, launched=True,
             is_heavy=True,
             shown=("best", "untuned", "trials", "pruned", "failed"),
         ),

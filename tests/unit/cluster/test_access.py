@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 import yaml
 from tritower.cluster import launcher, preflight
+from tritower.cluster.experiment import Experiments
 from tritower.errors import LaunchError
+from tritower.jobs import Job
+from tritower.searches import open_searcher
+from tritower.tuning.config import TuningConfig
+from tritower.tuning.launched import described
 
 from tests.support.apiserver import Cluster, kinds
-from tests.unit.cluster.test_launcher import jobs, launch
+from tests.unit.cluster.test_launcher import QUICK, jobs, launch
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 
@@ -49,12 +54,22 @@ def test_every_right_of_it_is_needed_and_named(
     act_as(cluster, rules, tmp_path, monkeypatch)
     (resource,) = RULES[number]["resources"]
     with pytest.raises(LaunchError, match=rf"may not {verb} {resource}.*kubectl -n team create role .* --verb={verb}"):
-        launch(s3, "count", "1")
-    assert not jobs(cluster)
+        _begin(resource, s3)
+    assert not jobs(cluster) and not cluster.store.all(kinds.EXPERIMENT)
+
+
+def _begin(resource: str, where: str) -> None:
+    """What needs a right to this resource."""
+    if resource in ("experiments", "trials"):
+        open_searcher("katib", QUICK).run(
+            Job(name="tune", module="tests.support.trainer"), described(TuningConfig()), f"{where}/tune_trials"
+        )
+    launch(where, "count", "1")
 
 
 def test_the_role_has_what_the_preflight_looks_for_and_nothing_else() -> None:
-    rights = [right for kind in launcher.KINDS.values() for right in preflight.rights(kind)]
+    kinds_of = [*launcher.KINDS.values(), Experiments(described(TuningConfig()))]
+    rights = [right for kind in kinds_of for right in preflight.rights(kind)]
     asked = {(group, resource, verb) for group, resource, verbs in rights for verb in verbs}
     given = {(rule["apiGroups"][0], rule["resources"][0], verb) for rule in RULES for verb in rule["verbs"]}
     assert given == asked
@@ -62,8 +77,19 @@ def test_the_role_has_what_the_preflight_looks_for_and_nothing_else() -> None:
 
 def test_the_workers_role_lets_a_job_delete_itself_and_nothing_else() -> None:
     assert shipped("base/worker.yaml", "Role") == [
-        {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["delete"]}
+        {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["delete"]},
+        {"apiGroups": ["kubeflow.org"], "resources": ["experiments"], "verbs": ["delete"]},
     ]
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/kind", "overlays/gpu"])
+def test_a_kustomization_names_files_that_are_there(folder: str) -> None:
+    found = yaml.safe_load((MANIFESTS / folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    for name in found["resources"]:
+        place = MANIFESTS / folder / name
+        assert place.is_file() or (place / "kustomization.yaml").is_file()
+    written = {one.name for one in (MANIFESTS / folder).iterdir()} - {"kustomization.yaml"}
+    assert written <= set(found["resources"])
 
 
 def test_an_api_server_that_is_away_or_busy_is_waited_for(cluster: Cluster, s3: str) -> None:
@@ -112,3 +138,12 @@ def test_without_a_cluster(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(LaunchError, match="no cluster to run jobs on"):
         launch(s3, "count", "1")
+
+
+def test_a_namespace_that_forbids_the_pods_is_told(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.support.apiserver import served
+
+    with served(Cluster(namespaces={"team": {"pod-security.kubernetes.io/enforce": "restricted"}})) as cluster:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig", namespace="team")))
+        with pytest.raises(LaunchError, match=r"a pod cannot be made: .*violates PodSecurity"):
+            launch(s3, "count", "1", store_secret="", run_as_user=0)
