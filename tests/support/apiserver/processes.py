@@ -11,6 +11,7 @@ from subprocess import PIPE, STDOUT, Popen
 from typing import IO
 
 from tests.support import family
+from tests.support.apiserver.store import CLOCK
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -84,9 +85,9 @@ class Attempt:
         rest = b""
         while chunk := stream.read(2**16):
             *whole, rest = (rest + chunk).split(b"\n")
-            self.lines += [(time.time(), line + b"\n") for line in whole]
+            self.lines += [(CLOCK.time(), line + b"\n") for line in whole]
         if rest:
-            self.lines.append((time.time(), rest))
+            self.lines.append((CLOCK.time(), rest))
         stream.close()
         self.is_read.set()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support.apiserver import answers, logs, resources, rights, watches
 from tests.support.apiserver.answers import Refused
+from tests.support.apiserver.store import CLOCK
 
 if TYPE_CHECKING:
     from tests.support.apiserver.cluster import Cluster
@@ -69,6 +70,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on stderr."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The header Date."""
+        return super().date_time_string(CLOCK.time() if timestamp is None else timestamp)
 
     def do_GET(self) -> None:
         self._guarded()
