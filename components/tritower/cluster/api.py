@@ -213,7 +213,7 @@ def _refused(status: int, body: str, where: str, retry_after: str) -> Refused:
     remedy = ""
     if status == 401:
         remedy = "The token has expired or is of another cluster."
-    elif status == 403 and "admission webhook" not in message and "exceeded quota" not in message:
+    elif status == 403 and " cannot " in message and " resource " in message:  # and no webhook, quota or pod security
         remedy = "Apply the Role of manifests/base: kubectl apply -k manifests/base -n NAMESPACE"
     return Refused(
         f"the API server says {status}: {message}",

@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 import yaml
 from tritower.cluster import launcher, preflight
+from tritower.cluster.experiment import Experiments
 from tritower.errors import LaunchError
+from tritower.jobs import Job
+from tritower.searches import open_searcher
+from tritower.tuning.config import TuningConfig
+from tritower.tuning.launched import described
 
 from tests.support.apiserver import Cluster, kinds
-from tests.unit.cluster.test_launcher import jobs, launch
+from tests.unit.cluster.test_launcher import QUICK, jobs, launch
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 
@@ -49,12 +54,22 @@ def test_every_right_of_it_is_needed_and_named(
     act_as(cluster, rules, tmp_path, monkeypatch)
     (resource,) = RULES[number]["resources"]
     with pytest.raises(LaunchError, match=rf"may not {verb} {resource}.*kubectl -n team create role .* --verb={verb}"):
-        launch(s3, "count", "1")
-    assert not jobs(cluster)
+        _begin(resource, s3)
+    assert not jobs(cluster) and not cluster.store.all(kinds.EXPERIMENT)
+
+
+def _begin(resource: str, where: str) -> None:
+    """What needs a right to this resource."""
+    if resource in ("experiments", "trials"):
+        open_searcher("katib", QUICK).run(
+            Job(name="tune", module="tests.support.trainer"), described(TuningConfig()), f"{where}/tune_trials"
+        )
+    launch(where, "count", "1")
 
 
 def test_the_role_has_what_the_preflight_looks_for_and_nothing_else() -> None:
-    rights = [right for kind in launcher.KINDS.values() for right in preflight.rights(kind)]
+    kinds_of = [*launcher.KINDS.values(), Experiments(described(TuningConfig()))]
+    rights = [right for kind in kinds_of for right in preflight.rights(kind)]
     asked = {(group, resource, verb) for group, resource, verbs in rights for verb in verbs}
     given = {(rule["apiGroups"][0], rule["resources"][0], verb) for rule in RULES for verb in rule["verbs"]}
     assert given == asked
@@ -62,7 +77,8 @@ def test_the_role_has_what_the_preflight_looks_for_and_nothing_else() -> None:
 
 def test_the_workers_role_lets_a_job_delete_itself_and_nothing_else() -> None:
     assert shipped("base/worker.yaml", "Role") == [
-        {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["delete"]}
+        {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["delete"]},
+        {"apiGroups": ["kubeflow.org"], "resources": ["experiments"], "verbs": ["delete"]},
     ]
 
 
@@ -94,11 +110,16 @@ def test_an_operator_that_is_not_installed(s3: str, tmp_path: Path, monkeypatch:
             launch(s3, "count", "1", store_secret="")
 
 
-def test_a_manifest_that_the_server_refuses_is_told(cluster: Cluster, s3: str) -> None:
-    cluster.faults.answer(
-        403, method="POST", path="pytorchjobs", message='admission webhook "policy" denied the request: no team label'
-    )
-    with pytest.raises(LaunchError, match="no team label") as caught:
+@pytest.mark.parametrize(
+    "why",
+    [
+        'admission webhook "policy" denied the request: no team label',
+        'pytorchjobs "x" is forbidden: no PriorityClass with name low was found',
+    ],
+)
+def test_a_manifest_that_the_server_refuses_is_told(cluster: Cluster, s3: str, why: str) -> None:
+    cluster.faults.answer(403, method="POST", path="pytorchjobs", message=why)
+    with pytest.raises(LaunchError, match=why) as caught:
         launch(s3, "count", "1")
     assert "Role" not in caught.value.remedy
 
