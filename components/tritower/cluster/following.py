@@ -78,12 +78,9 @@ class Following:
         return True
 
     def _found(self, uid: str) -> bool:
-        try:
-            job = self.server.get(self.path)
-        except Refused as error:
-            if error.status == 404:
-                return False
-            raise
+        job = self._job()
+        if job is None:
+            return False
         if job["metadata"]["uid"] != uid:
             raise JobFailed("another job took this one's place", where=self.name, remedy="Start the step again.")
         self.seen.job = job
@@ -101,6 +98,20 @@ class Following:
                 logger.info("%s: %s", self.name, line)
         self._told = lines
         return True
+
+    def _job(self) -> dict[str, Any] | None:
+        """The job; None when it is gone. A server that knows nothing of the kind says nothing about the job."""
+        limit = time.monotonic() + self.config.patience_s
+        while True:
+            try:
+                return self.server.get(self.path)
+            except Refused as error:
+                if error.status == 404 and not error.unknown:
+                    return None
+                if not error.unknown or time.monotonic() > limit:
+                    raise
+                logger.warning("%s: %s", self.name, error)
+            time.sleep(self.config.poll_s)
 
     def _check(self) -> None:
         """Give the job up when something has been wrong for too long."""
@@ -128,6 +139,10 @@ class Following:
         yield from state.troubles(pods, self.config, self._largest())
         yield from state.unmade(self.seen.events, self.kind.unmade, self.config)
         yield from self.kind.troubles(self.seen, self.config)
+        if pods and all(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
+            problem = f"its pods have ended, but the job has not: is {self.kind.operator} there?"
+            error = JobFailed(problem, where=self.name, remedy=self.kind.look)
+            yield Trouble(("unseen", ""), error, self.config.start_timeout_s)
 
     def _count_pods(self) -> None:
         """A pod that was deleted is made anew in its place, which no limit of the operator's counts."""

@@ -141,12 +141,3 @@ def test_without_a_cluster(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(LaunchError, match="no cluster to run jobs on"):
         launch(s3, "count", "1")
-
-
-def test_a_namespace_that_forbids_the_pods_is_told(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.support.apiserver import served
-
-    with served(Cluster(namespaces={"team": {"pod-security.kubernetes.io/enforce": "restricted"}})) as cluster:
-        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig", namespace="team")))
-        with pytest.raises(LaunchError, match=r"a pod cannot be made: .*violates PodSecurity"):
-            launch(s3, "count", "1", store_secret="", run_as_user=0)
