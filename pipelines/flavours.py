@@ -5,9 +5,11 @@ document. `vertex`: Vertex AI Pipelines, which refuses a second document; there 
 """
 
 import contextlib
+import copy
+import dataclasses
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 from kfp import dsl, kubernetes
 
@@ -36,6 +38,16 @@ def compiling_for(flavour: Flavour, size: str = "small") -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def understood(component: Any) -> Any:
+    """A component as the backend takes it: Vertex knows no TaskConfig, and a component finds it empty there."""
+    if _current.get()[0] == "kfp":
+        return component
+    plain = copy.copy(component)
+    inputs = {name: one for name, one in (component.component_spec.inputs or {}).items() if one.type != "TaskConfig"}
+    plain.component_spec = dataclasses.replace(component.component_spec, inputs=inputs, task_config_passthroughs=None)
+    return plain
 
 
 def equipped(task: dsl.PipelineTask, step: Step) -> dsl.PipelineTask:

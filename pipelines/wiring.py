@@ -10,7 +10,7 @@ from typing import Any
 from kfp import dsl
 
 from pipelines import names, steps
-from pipelines.flavours import equipped
+from pipelines.flavours import equipped, understood
 
 
 class Wiring:
@@ -31,7 +31,7 @@ class Wiring:
     def add(self, name: str, **inputs: Any) -> dsl.PipelineTask:
         """Add a step of the registry with these inputs, its knobs being the pipeline's parameter unless `config` is given."""
         step = steps.STEPS[name]
-        component = _named(_component(step), step.name)
+        component = understood(_named(_component(step), step.name))
         knobs = {"config": self.configs[step.knobs]} if step.knobs else {}
         knobs |= {"cluster": self.configs[steps.CLUSTER.knobs]} if step.launched else {}
         knobs |= {name: value for name, value in self._plain.items() if name in component.component_spec.inputs}

@@ -53,11 +53,13 @@ def engine_image() -> Image:
     return "spark" if os.environ.get("TRITOWER_ENGINE_IMAGE") == "spark" else "base"
 
 
-def component(image: Image) -> Callable[[F], Any]:
+def component(image: Image, *, launched: bool = False) -> Callable[[F], Any]:
     """A KFP component whose body imports the tritower installed in `image`; nothing is installed at run time.
 
     Args:
         image: `base` for CPU steps and launchers, `train` where torch is needed.
+        launched: the step can start a job whose pods are to have what the pipeline gives its own: node selectors, tolerations,
+            affinity, resources, variables, volumes. It takes them as a parameter of the type TaskConfig.
 
     Raises:
         ConfigError: an input artifact is `Optional[Input[...]]`.
@@ -67,7 +69,9 @@ def component(image: Image) -> Callable[[F], Any]:
         if os.environ.get("_KFP_RUNTIME") == "true":  # within a step: kfp has no compiler there
             return function
         _refuse_optional_artifacts(function)
-        made = dsl.component(base_image=image_name(image), install_kfp_package=False)(function)
+        # The step's pod has them as well: the same graph works with the launcher `local`, and needs them there.
+        passed = [dsl.TaskConfigPassthrough(field=one, apply_to_task=True) for one in dsl.TaskConfigField] if launched else None
+        made = dsl.component(base_image=image_name(image), install_kfp_package=False, task_config_passthroughs=passed)(function)
         container = made.component_spec.implementation.container
         *shell, source = (part.replace(*_EXECUTOR) for part in container.command)
         container.command = [*shell, _imported(function) or source]

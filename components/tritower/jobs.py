@@ -5,10 +5,12 @@ they need from locations and write what they make to locations (see `storage.sta
 Who they are among each other they know from torchrun's environment alone.
 
 `local` runs a job on this machine, `pytorchjob` on a Kubernetes cluster (`cluster/`, loaded by name: nothing imports it).
+`katib` is what a search takes (`searches.py`), whose trials are PyTorchJobs; any other job is one of them as well.
 """
 
 import contextlib
 import importlib
+import json
 import os
 import socket
 import sys
@@ -19,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from tritower import processes
+from tritower import processes, storage
 from tritower.config import check
 from tritower.errors import ConfigError, StepError
 
-LauncherName = Literal["local", "pytorchjob"]
+LauncherName = Literal["local", "pytorchjob", "katib"]
 _POLL_S = 0.2
 
 
@@ -117,15 +119,56 @@ def open_launcher(name: str = "local", settings: Mapping[str, Any] | str | None 
     """
     if name == "local":
         return LocalLauncher()
-    if name == "pytorchjob":
-        launcher: Launcher = importlib.import_module("tritower.cluster.launcher").open_launcher(settings)
+    if name in get_args(LauncherName):
+        launcher: Launcher = importlib.import_module("tritower.cluster.launcher").open_launcher(name, settings)
         return launcher
-    raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy=f"Use {' or '.join(get_args(LauncherName))}.")
+    raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy=f"Use {', '.join(get_args(LauncherName))}.")
+
+
+def follow(job: Job, launcher: str, settings: Mapping[str, Any] | str | None, *, told: str, kept: str = "") -> dict[str, Any]:
+    """Run a job elsewhere; of what it writes, nothing but a small file comes to this machine.
+
+    Args:
+        job: reads and writes locations that its processes can open.
+        launcher: a `LauncherName` other than local.
+        settings: that launcher's.
+        told: location of a JSON file that the job writes.
+        kept: location of what it keeps between attempts, removed after its success; empty for none, or for the user's own.
+
+    Returns:
+        The value of the file.
+
+    Raises:
+        TritowerError: see `Launcher.run`.
+        StorageError: the file cannot be read.
+    """
+    open_launcher(launcher, settings).run(job)
+    if kept:
+        storage.remove(kept)
+    with tempfile.TemporaryDirectory(prefix="told-") as scratch:
+        found: dict[str, Any] = storage.read_json(storage.fetch(told, Path(scratch) / "told.json"))
+        return found
 
 
 def location(artifact: Any, launcher: str = "local") -> str:
-    """Where a job of this launcher reads or writes an artifact of KFP's: its local copy, or its place in the run's store."""
+    """Where a job of this launcher writes an artifact of KFP's: its local copy, or its place in the run's store."""
     return str(artifact.path if launcher == "local" else artifact.uri)
+
+
+def settings(cluster: Mapping[str, Any], task: Any = None) -> dict[str, Any]:
+    """A launcher's settings, with what the pipeline gave the step's own pod as `pod`.
+
+    Args:
+        cluster: knobs of `cluster.config.ClusterConfig`; what its `pod` names stays.
+        task: KFP's TaskConfig, which has nothing on other backends and local runners.
+    """
+    fields = {
+        "affinity": "affinity", "env": "env", "node_selector": "nodeSelector", "resources": "resources",
+        "tolerations": "tolerations", "volume_mounts": "volumeMounts", "volumes": "volumes",
+    }  # fmt: skip
+    given = {word: value for name, word in fields.items() if (value := getattr(task, name, None))}
+    pod = cluster.get("pod") or {}
+    return {**cluster, "pod": {**given, **(json.loads(pod) if isinstance(pod, str) else pod)}} if given else dict(cluster)
 
 
 class LocalLauncher:

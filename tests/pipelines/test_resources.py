@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kfp import dsl
 
 from pipelines import compiling, steps
 
@@ -77,7 +78,7 @@ def test_steps_that_resume_or_read_locations_get_the_stores_keys(kfp: Path) -> N
 def test_a_step_resumes_where_its_component_hands_on_its_artifacts_location(kfp: Path) -> None:
     for step, *_ in tasks(kfp):
         component = getattr(importlib.import_module(f"tritower.{step.room}.component"), step.component)
-        assert step.resumes == ("artifact_uri=" in inspect.getsource(component.python_func)), step.name
+        assert step.resumes == ("artifact_uri" in inspect.getsource(component.python_func)), step.name
 
 
 def test_vertex_retries_errors_as_well_so_that_only_kept_work_is_tried_again(tmp_path: Path) -> None:
@@ -106,3 +107,19 @@ def test_a_larger_size_changes_resources_and_deadlines_and_nothing_else(flavour:
 def test_a_size_is_written_beside_the_kept_pipelines(tmp_path: Path) -> None:
     (path, _) = compiling.compile_variant("batch", frozenset(), tmp_path, "medium")
     assert path == tmp_path / "kfp" / "batch-medium.yaml" and path.exists()
+
+
+def test_launched_steps_hand_on_all_that_their_pod_is_given_and_have_it_themselves(kfp: Path) -> None:
+    document, _ = compiled(kfp)
+    for step, task, _, _ in tasks(kfp):
+        component = document["components"][task["componentRef"]["name"]]
+        passed = {one["field"]: one["applyToTask"] for one in component.get("taskConfigPassthroughs", ())}
+        fields = [one.name for one in dsl.TaskConfigField] if step.launched else []
+        assert passed == dict.fromkeys(fields, True), step.name
+        types = {one["parameterType"] for one in component["inputDefinitions"].get("parameters", {}).values()}
+        assert ("TASK_CONFIG" in types) == step.launched
+
+
+def test_vertex_is_told_nothing_of_it(tmp_path: Path) -> None:
+    text = compiling.compile_one(tmp_path / "v.yaml", "training", ALL, flavour="vertex").read_text(encoding="utf-8")
+    assert "TASK_CONFIG" not in text and "Passthrough" not in text

@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TIMEOUT_S = (5, 30)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
-_BUSY = (429, 502, 503, 504)
+_BUSY = (410, 429, 502, 503, 504)
+"""Codes that pass. 410: a list was so slow that its pages no longer go together; it begins anew."""
 
 
 class Refused(LaunchError):
@@ -29,18 +30,26 @@ class Refused(LaunchError):
     Args:
         status: of HTTP.
         answer: the Status object; empty where the answer is plain text.
+        retry_after_s: seconds for which the server does not want to be asked again.
     """
 
     def __init__(
-        self, problem: str, *, where: str = "", remedy: str = "", status: int = 0, answer: Mapping[str, Any] | None = None
+        self,
+        problem: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        status: int = 0,
+        answer: Mapping[str, Any] | None = None,
+        retry_after_s: float = 0.0,
     ):
         super().__init__(problem, where=where, remedy=remedy)
-        self.status, self.answer = status, dict(answer or {})
+        self.status, self.answer, self.retry_after_s = status, dict(answer or {}), retry_after_s
 
     @property
     def unknown(self) -> bool:
         """Whether the server does not know the kind of resource; a missing object is something else."""
-        return self.status == 404 and not self.answer.get("details", {}).get("name")
+        return self.status == 404 and not (self.answer.get("details") or {}).get("name")
 
 
 class Api:
@@ -54,6 +63,13 @@ class Api:
         self.patience_s = patience_s
         self._settings = _settings()
         self._pool = _pool(self._settings)
+        self._known = False
+        """Whether the server has taken this process's token before: it is then renewed within a minute of its end."""
+
+    @property
+    def host(self) -> str:
+        """The server's address."""
+        return str(self._settings.host).rstrip("/")
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """A GET; see `call`."""
@@ -68,7 +84,7 @@ class Api:
         body: Any = None,
         patience_s: float | None = None,
     ) -> dict[str, Any]:
-        """A request and its answer; made again while the server is gone, busy, or waits for a webhook.
+        """A request and its answer; made again while the server is gone, busy, or waits for a webhook, as late as it asks for.
 
         Raises:
             Refused: the answer is an error.
@@ -78,14 +94,17 @@ class Api:
         wait_s, told = _FIRST_WAIT_S, False
         while True:
             try:
-                return _json(self.raw(method, path, query=query, body=body), f"{method} {path}")
+                answer = _json(self.raw(method, path, query=query, body=body), f"{method} {path}")
+                self._known = True
+                return answer
             except LaunchError as error:
-                if not _passes(error) or time.monotonic() + wait_s > limit:
+                pause_s = max(wait_s, error.retry_after_s) if isinstance(error, Refused) else wait_s
+                if not _passes(error, method, known=self._known) or time.monotonic() + pause_s > limit:
                     raise
                 if not told:
                     logger.warning("%s; asking again", error)
                 told = True
-            time.sleep(wait_s)
+            time.sleep(pause_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
     def raw(
@@ -121,7 +140,7 @@ class Api:
                 url,
                 body=None if body is None else json.dumps(body),
                 headers=headers,
-                timeout=urllib3.Timeout(*timeout_s),
+                timeout=urllib3.Timeout(connect=timeout_s[0], read=timeout_s[1]),
                 retries=False,
                 preload_content=False,
             )
@@ -131,7 +150,7 @@ class Api:
         except urllib3.exceptions.HTTPError as error:
             problem, remedy = f"the API server does not answer: {_short(error)}", "Is it there, and may this pod reach it?"
             raise LaunchError(problem, where=where, remedy=remedy) from error
-        raise _refused(int(answer.status), text, where)
+        raise _refused(int(answer.status), text, where, str(answer.headers.get("Retry-After", "")))
 
 
 def custom(group: str, version: str, namespace: str, plural: str, name: str = "") -> str:
@@ -180,15 +199,17 @@ def _settings() -> Any:
     return settings
 
 
-def _passes(error: LaunchError) -> bool:
+def _passes(error: LaunchError, method: str, *, known: bool) -> bool:
     if not isinstance(error, Refused):
         return True
-    if error.status == 500:  # the operator's webhook is down, or etcd hesitates
-        return "failed calling webhook" in error.problem or "etcdserver" in error.problem or "leader" in error.problem
-    return error.status in _BUSY or (error.status == 409 and "object is being deleted" in error.problem)
+    if error.status == 500:  # a read may be made again whatever the reason
+        return method == "GET" or "failed calling webhook" in error.problem or "etcdserver" in error.problem
+    if error.status == 409:
+        return "object is being deleted" in error.problem
+    return error.status in _BUSY or (error.status == 401 and known)
 
 
-def _refused(status: int, body: str, where: str) -> Refused:
+def _refused(status: int, body: str, where: str, retry_after: str) -> Refused:
     try:
         answer = json.loads(body)
         message = str(answer["message"])
@@ -197,9 +218,16 @@ def _refused(status: int, body: str, where: str) -> Refused:
     remedy = ""
     if status == 401:
         remedy = "The token has expired or is of another cluster."
-    elif status == 403 and "admission webhook" not in message and "exceeded quota" not in message:
+    elif status == 403 and " cannot " in message and " resource " in message:  # and no webhook, quota or pod security
         remedy = "Apply the Role of manifests/base: kubectl apply -k manifests/base -n NAMESPACE"
-    return Refused(f"the API server says {status}: {message}", where=where, remedy=remedy, status=status, answer=answer)
+    return Refused(
+        f"the API server says {status}: {message}",
+        where=where,
+        remedy=remedy,
+        status=status,
+        answer=answer,
+        retry_after_s=float(retry_after) if retry_after.isdigit() else 0.0,
+    )
 
 
 def _json(answer: Any, where: str) -> dict[str, Any]:

@@ -9,6 +9,13 @@ from tritower.config import check
 
 _QUANTITY = re.compile(r"(\d+(\.\d+)?)(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
 _LABEL = re.compile(r"([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+POD = {
+    "affinity": dict, "env": list, "nodeSelector": dict, "resources": dict, "tolerations": list, "volumeMounts": list,
+    "volumes": list,
+}  # fmt: skip
+"""The keys of `ClusterConfig.pod`, and what they hold."""
+SHARED_MEMORY = "shm"
+"""The name of the volume at /dev/shm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,10 @@ class ClusterConfig:
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of the pods, such as NCCL's: `{"NCCL_IB_HCA": "mlx5", "NCCL_SOCKET_IFNAME": "eth0"}`. No secrets."""
 
+    pod: dict[str, Any] = field(default_factory=dict)
+    """Parts of the pods' specification in Kubernetes' words: affinity, env, nodeSelector, resources, tolerations, volumeMounts,
+    volumes. Launched steps fill it with what the pipeline gave their own pod (KFP's TaskConfig). The other knobs win."""
+
     run_as_user: int = 1000
     """User id of the pods, 0 or more; -1 leaves it to the cluster (OpenShift). The images work with any."""
 
@@ -150,8 +161,24 @@ class ClusterConfig:
         _check_texts("labels", self.labels)
         _check_texts("node_selector", self.node_selector)
         for name in self.environment:
-            ours = name.startswith(("PET_", "TRITOWER_JOB")) or name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-            check(not ours, "environment", name, "that neither the operator nor the launcher sets")
+            check(not is_reserved(name), "environment", name, "that neither the operator nor the launcher sets")
+        _check_pod(self.pod)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a variable of a job's pods is the operator's or the launcher's to set."""
+    return name.startswith(("PET_", "TRITOWER_JOB")) or name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def _check_pod(pod: Mapping[str, Any]) -> None:
+    for key, value in pod.items():
+        check(key in POD, "pod", key, f"that is one of {', '.join(POD)}")
+        check(isinstance(value, POD[key]), f"pod.{key}", value, f"that is a {'list' if POD[key] is list else 'table'}")
+    for key in ("env", "volumes", "volumeMounts"):
+        named = all(isinstance(one, dict) and "name" in one for one in pod.get(key, ()))
+        check(named, f"pod.{key}", pod.get(key), "with a name in each")
+    ours = [one["name"] for one in pod.get("volumes", ()) if one["name"] == SHARED_MEMORY]
+    check(not ours, "pod.volumes", ours, f"with other names: {SHARED_MEMORY} is the shared memory's")
 
 
 def _check_texts(knob: str, values: Mapping[str, str]) -> None:

@@ -6,17 +6,18 @@ save two small requests.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tritower.cluster import preflight, state
 from tritower.cluster.api import Api, Refused, core
 from tritower.cluster.config import ClusterConfig
-from tritower.cluster.pod_log import PodLog
+from tritower.cluster.kind import Kind
+from tritower.cluster.pod_log import Logs
+from tritower.cluster.state import Seen, Trouble
 from tritower.errors import JobFailed
 
 logger = logging.getLogger(__name__)
-_OPERATOR = "kubectl get pods -A -l control-plane=kubeflow-training-operator"
 
 
 class Following:
@@ -24,24 +25,22 @@ class Following:
 
     Args:
         server: the API server.
-        path: the job.
+        kind: of the job.
         name: its name.
         config: limits and intervals.
-        nodes: how many pods it has.
+        wanted: how many pods it has, at least.
     """
 
-    def __init__(self, server: Api, path: str, name: str, config: ClusterConfig, nodes: int) -> None:
-        self.server, self.path, self.name, self.config, self.nodes = server, path, name, config, nodes
-        self.job: dict[str, Any] = {}
-        self.pods: list[dict[str, Any]] = []
-        self.events: list[dict[str, Any]] = []
-        self.seen = False
+    def __init__(self, server: Api, kind: Kind, name: str, config: ClusterConfig, wanted: int) -> None:
+        self.server, self.kind, self.name, self.config, self.wanted = server, kind, name, config, wanted
+        self.path = kind.resource.path(config.namespace, name)
+        self.seen = Seen()
         self._since: dict[tuple[str, str], float] = {}
         self._began = self._waiting = time.monotonic()
         self._uids: dict[str, list[str]] = {}
-        self._told = ""
+        self._told: list[str] = []
 
-    def ended(self, uid: str, log: PodLog, look: Callable[[], None] | None) -> bool:
+    def ended(self, uid: str, log: Logs, look: Callable[[], None] | None) -> bool:
         """Follow to the end; False when the job is gone.
 
         Raises:
@@ -49,14 +48,14 @@ class Following:
         """
         self._since, self._waiting = {}, time.monotonic()
         while self._found(uid):
-            first = state.first_pod(self.pods)
-            if first:
-                log.of(first)
-            end = state.ended(self.job)
+            log.of(self.kind.logged(self.seen))
+            end = self.kind.ended(self.seen.job)
             if end == "Succeeded":
+                if wrong := self.kind.verdict(self.seen):
+                    raise wrong
                 return True
             if end == "Failed":
-                raise state.failure(self.job, self.pods)
+                raise self.kind.failure(self.seen)
             self._check()
             if look:
                 look()
@@ -65,37 +64,54 @@ class Following:
 
     def look_again(self) -> None:
         """Ask for everything once more."""
-        if self._found(self.job["metadata"]["uid"]):
-            self.events = self._events()
+        if self._found(self.seen.job["metadata"]["uid"]):
+            self.seen.events = self._events()
 
     def quiet(self, within_s: float) -> bool:
         """Whether all pods have ended within some seconds after the job's end."""
         deadline = time.monotonic() + within_s
-        while any(pod.get("status", {}).get("phase") in ("Running", "Pending") for pod in self.pods):
+        while any(pod.get("status", {}).get("phase") in ("Running", "Pending") for pod in self.seen.pods):
             if time.monotonic() > deadline:
                 return False
             time.sleep(self.config.poll_s)
-            self._found(self.job["metadata"]["uid"])
+            self._found(self.seen.job["metadata"]["uid"])
         return True
 
     def _found(self, uid: str) -> bool:
-        try:
-            self.job = self.server.get(self.path)
-        except Refused as error:
-            if error.status == 404:
-                return False
-            raise
-        self.seen = True
-        if self.job["metadata"]["uid"] != uid:
+        job = self._job()
+        if job is None:
+            return False
+        if job["metadata"]["uid"] != uid:
             raise JobFailed("another job took this one's place", where=self.name, remedy="Start the step again.")
+        self.seen.job = job
         space = self.config.namespace
-        found = self.server.get(core(space, "pods"), labelSelector=state.SELECTOR.format(name=self.name))["items"]
-        self.pods = [pod for pod in found if any(one["uid"] == uid for one in pod["metadata"].get("ownerReferences", []))]
-        words = state.summary(self.pods, self.nodes)
-        if words != self._told:
-            logger.info("%s: %s", self.name, words)
-            self._told = words
+        found = self.server.get(core(space, "pods"), labelSelector=self.kind.selector(self.name))["items"]
+        self.seen.pods = self.kind.own(found, job)
+        self.seen.parts = [
+            one
+            for resource, selector in self.kind.parts(self.name)
+            for one in self.server.get(resource.path(space), labelSelector=selector)["items"]
+        ]
+        lines = self.kind.told(self.seen, self.wanted)
+        for line in lines:
+            if line not in self._told:
+                logger.info("%s: %s", self.name, line)
+        self._told = lines
         return True
+
+    def _job(self) -> dict[str, Any] | None:
+        """The job; None when it is gone. A server that knows nothing of the kind says nothing about the job."""
+        limit = time.monotonic() + self.config.patience_s
+        while True:
+            try:
+                return self.server.get(self.path)
+            except Refused as error:
+                if error.status == 404 and not error.unknown:
+                    return None
+                if not error.unknown or time.monotonic() > limit:
+                    raise
+                logger.warning("%s: %s", self.name, error)
+            time.sleep(self.config.poll_s)
 
     def _check(self) -> None:
         """Give the job up when something has been wrong for too long."""
@@ -104,10 +120,9 @@ class Following:
             raise JobFailed(
                 f"the job has not ended within {self.config.deadline_s:g} s", where=self.name, remedy="Raise deadline_s."
             )
-        if state.queued(self.job) or state.running(self.pods, self.nodes):
+        if self.kind.queued(self.seen.job) or state.running(self.kind.watched(self.seen), self.wanted):
             self._waiting = now
-        self.events = self._events() if len(self.pods) < self.nodes else []
-        troubles = {one.key: one for one in state.troubles(self.pods, self.events, self.config, self.nodes, self._largest())}
+        troubles = {one.key: one for one in self._troubles()}
         self._since = {key: self._since.get(key, now) for key in troubles}
         for key, one in troubles.items():
             if self._since[key] == now and one.limit_s:
@@ -118,10 +133,21 @@ class Following:
         if now - self._waiting > self.config.start_timeout_s:
             raise next((one.error for one in troubles.values()), self._late())
 
+    def _troubles(self) -> Iterator[Trouble]:
+        pods = self.kind.watched(self.seen)
+        self.seen.events = self._events() if len(pods) < self.wanted else []
+        yield from state.troubles(pods, self.config, self._largest())
+        yield from state.unmade(self.seen.events, self.kind.unmade, self.config)
+        yield from self.kind.troubles(self.seen, self.config)
+        if pods and all(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
+            problem = f"its pods have ended, but the job has not: is {self.kind.operator} there?"
+            error = JobFailed(problem, where=self.name, remedy=self.kind.look)
+            yield Trouble(("unseen", ""), error, self.config.start_timeout_s)
+
     def _count_pods(self) -> None:
-        """A pod that was deleted is made anew under its name, which no limit of the operator's counts."""
-        for pod in self.pods:
-            uids = self._uids.setdefault(pod["metadata"]["name"], [])
+        """A pod that was deleted is made anew in its place, which no limit of the operator's counts."""
+        for pod in self.kind.watched(self.seen):
+            uids = self._uids.setdefault(self.kind.place(pod), [])
             if pod["metadata"]["uid"] not in uids:
                 uids.append(pod["metadata"]["uid"])
                 if len(uids) > 1:
@@ -132,25 +158,38 @@ class Following:
 
     def _late(self) -> JobFailed:
         limit = f"{self.config.start_timeout_s:g} s"
-        if not self.pods and not self.job.get("status", {}).get("conditions"):
-            problem = f"nobody has looked at the job within {limit}: is the training operator there?"
-            return JobFailed(problem, where=self.name, remedy=_OPERATOR)
-        problem = f"not all pods run after {limit}: {state.summary(self.pods, self.nodes)}"
+        if not self.seen.pods and not self.seen.job.get("status", {}).get("conditions"):
+            problem = f"nobody has looked at the job within {limit}: is {self.kind.operator} there?"
+            return JobFailed(problem, where=self.name, remedy=self.kind.look)
+        problem = f"not all pods run after {limit}: {state.summary(self.seen.pods, self.wanted)}"
         return JobFailed(problem, where=self.name, remedy="Look at its pods, or raise start_timeout_s.")
 
     def _events(self) -> list[dict[str, Any]]:
-        """The job's events, the latest first."""
-        selector = f"involvedObject.name={self.name}"
-        found = self.server.get(core(self.config.namespace, "events"), fieldSelector=selector)["items"]
-        own = [one for one in found if one.get("involvedObject", {}).get("uid") in (None, self.job["metadata"]["uid"])]
-        return sorted(own, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""), reverse=True)
+        """The events that tell of the job, the latest first."""
+        path, own = core(self.config.namespace, "events"), self.seen.job["metadata"]
+        found = [
+            one
+            for name in (*self.kind.told_by(self.name), *self.kind.telling(self.seen))
+            for one in self.server.get(path, fieldSelector=f"involvedObject.name={name}")["items"]
+            # Those of another job that had the name are left out, and so are those of what that one made.
+            if one["involvedObject"].get("uid") in (None, own["uid"])
+            or (
+                one["involvedObject"].get("kind") != self.kind.resource.kind
+                and _time(one)[:19] >= own["creationTimestamp"][:19]
+            )
+        ]
+        return sorted(found, key=_time, reverse=True)
 
     def _largest(self) -> dict[str, str]:
         """For the pods that no node takes: which node has most of what they ask for."""
         resource = self.config.gpu_resource
-        if not any("Insufficient" in str(pod.get("status", {}).get("conditions")) for pod in self.pods):
+        if not any("Insufficient" in str(pod.get("status", {}).get("conditions")) for pod in self.seen.pods):
             return {}
         if not hasattr(self, "_nodes"):
             self._nodes = preflight.nodes(self.server)
         found = {one: preflight.largest(self._nodes, one, {}) for one in (resource, "cpu", "memory")}
         return {one: f"the largest, {name}, has {size:,.10g} of {one}" for one, (name, size) in found.items() if name}
+
+
+def _time(event: Mapping[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or "")

@@ -6,28 +6,30 @@ time, by the pod's own clock, it leaves a mark beside it. Every pod looks for th
 
 import contextlib
 import logging
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 
 from tritower import storage
-from tritower.errors import StorageError
+from tritower.errors import LaunchError
 from tritower.storage.staging import sent
 
 logger = logging.getLogger(__name__)
 _BEAT, _MARK = "heartbeat", "abandoned"
+_KEPT = "the job is left in place\n"
 
 
 def home(outputs: Mapping[str, str]) -> str:
-    """The folder of a job's heartbeat and of what is kept of a failure: `<its first output>.launch`."""
-    return f"{outputs[min(outputs)].rstrip('/')}.launch"
+    """The folder of a job's heartbeat and of what is kept of a failure: a hidden sibling of its first output."""
+    return storage.beside(outputs[min(outputs)], "launch")
 
 
 class Heartbeat:
-    """Beats in a thread of its own while the block runs.
+    """Beats in a thread of its own while the block runs, and leaves nothing behind.
+
+    A node that was lost may come back, and with it a launcher whose job another one has followed since. The one that began last
+    counts: the other finds that one's beat in the place of its own, and beats no more.
 
     Args:
         place: the folder, a location.
@@ -38,14 +40,18 @@ class Heartbeat:
         self.place, self.every_s = place, every_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self._own, self._count = uuid.uuid4().hex, 0
+        self._own, self._count = (1, uuid.uuid4().hex), 0
+        self._kept = False
+        self.superseded = False
+        """Whether another launcher follows the job."""
 
     def __enter__(self) -> "Heartbeat":
         """The first beat, and the mark of an earlier launcher removed, before anything starts.
 
         Raises:
-            StorageError: the store cannot be written.
+            StorageError: the store cannot be read or written.
         """
+        self._own = (_order(_read(f"{self.place}/{_BEAT}"))[0] + 1, self._own[1])
         self._send()
         clear(self.place)
         self._thread.start()
@@ -54,21 +60,47 @@ class Heartbeat:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(self.every_s)
+        if not self._thread.is_alive() and not self.superseded:
+            with contextlib.suppress(OSError):
+                if self._kept:
+                    _write(f"{self.place}/{_BEAT}", _KEPT)
+                else:
+                    _remove(f"{self.place}/{_BEAT}")
+
+    def keep(self) -> None:
+        """The job is to stay when the block ends: silence will not count."""
+        self._kept = True
+
+    def check(self) -> None:
+        """Raises: LaunchError: another launcher follows the job."""
+        if self.superseded:
+            raise LaunchError(
+                "another launcher follows this job", where=self.place, remedy="Nothing is lost: the other one goes on with it."
+            )
 
     def _beat(self) -> None:
         while not self._over.wait(self.every_s):
             try:
+                self.superseded = _order(_read(f"{self.place}/{_BEAT}")) > self._own
+                if self.superseded:
+                    return
                 self._send()
-            except StorageError as error:
+            except OSError as error:  # the store is away, or this machine's disk is full
                 logger.warning("no heartbeat: %s", error)
 
     def _send(self) -> None:
         self._count += 1
-        _write(f"{self.place}/{_BEAT}", f"{self._own} {self._count}\n")
+        _write(f"{self.place}/{_BEAT}", f"{self._own[0]} {self._own[1]} {self._count}\n")
+
+
+def _order(beat: str | None) -> tuple[int, str]:
+    """Which launcher began last: how many were before it, and its name."""
+    number, _, rest = (beat or "").partition(" ")
+    return (int(number), rest.partition(" ")[0]) if number.isdigit() else (0, "")
 
 
 class Silence:
-    """How long a heartbeat has been the same, as seen from here.
+    """How long a heartbeat has been the same, as seen from here. One that is not there stays the same as well.
 
     A look that fails says nothing about the launcher: the time starts anew after it.
 
@@ -83,12 +115,12 @@ class Silence:
 
     def seconds(self) -> float:
         """Look, and tell for how many seconds nothing has changed."""
+        beat: str | None = None
         try:
-            beat = _read(f"{self.place}/{_BEAT}")
-        except StorageError as error:
+            beat = _read(f"{self.place}/{_BEAT}") or "none"
+        except OSError as error:
             logger.warning("the heartbeat cannot be read: %s", error)
-            beat = None
-        if beat is None or beat != self._last:
+        if beat in (None, _KEPT) or beat != self._last:
             self._last, self._since = beat, time.monotonic()
         return time.monotonic() - self._since
 
@@ -105,7 +137,10 @@ def marked(place: str) -> bool:
 
 def clear(place: str) -> None:
     """Remove the mark."""
-    location = f"{place}/{_MARK}"
+    _remove(f"{place}/{_MARK}")
+
+
+def _remove(location: str) -> None:
     if storage.is_local(location):
         storage.local_path(location).unlink(missing_ok=True)
     else:
@@ -120,9 +155,5 @@ def _write(location: str, text: str) -> None:
 
 
 def _read(location: str) -> str | None:
-    there = storage.local_path(location).exists() if storage.is_local(location) else bool(storage.names(location))
-    if not there:
-        return None
-    with tempfile.TemporaryDirectory(prefix="beat-") as scratch, contextlib.suppress(FileNotFoundError):
-        return storage.fetch(location, Path(scratch) / "text").read_text(encoding="utf-8")
-    return None
+    found = storage.read_small(location)
+    return found[0].decode(errors="replace") if found else None

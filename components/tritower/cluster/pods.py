@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tritower.cluster import names
-from tritower.cluster.config import ClusterConfig
+from tritower.cluster import given, names, quantities
+from tritower.cluster.config import SHARED_MEMORY, ClusterConfig
 from tritower.jobs import Job
 
 STORE_KEYS = {
@@ -14,8 +14,10 @@ STORE_KEYS = {
     "secretkey": "AWS_SECRET_ACCESS_KEY",
 }
 """Key of the store's Secret -> variable; the same as a step's pod gets."""
+_SIDECAR = "sidecar.istio.io/inject"
+_NO_MESH = {_SIDECAR: "false", "istio.io/dataplane-mode": "none"}
+"""Istio from 1.10 reads the label, older ones the annotation; ambient mode has a label of its own."""
 TERMINATION_LOG = "/dev/termination-log"
-_SHM = "shm"
 
 
 def template(job: Job, config: ClusterConfig, *, name: str, container: str, command: list[str]) -> dict[str, Any]:
@@ -34,19 +36,19 @@ def template(job: Job, config: ClusterConfig, *, name: str, container: str, comm
         "securityContext": _pod_security(config),
         "containers": [main(job, config, name=name, container=container, command=command)],
     }
-    selector = config.node_selector | ({config.gpu_label: config.gpu_type} if config.gpu_type else {})
     optional = {
-        "nodeSelector": selector,
-        "tolerations": [dict(one) for one in config.tolerations],
+        "nodeSelector": given.selector(config),
+        "affinity": given.whole(config.pod.get("affinity", {})),
+        "tolerations": given.tolerations(config),
         "priorityClassName": config.priority_class,
         "imagePullSecrets": [{"name": secret} for secret in config.image_pull_secrets],
-        "volumes": _shared_memory(config),
+        "volumes": [*_shared_memory(config), *given.whole(config.pod.get("volumes", []))],
         "hostNetwork": config.host_network,
         "dnsPolicy": "ClusterFirstWithHostNet" if config.host_network else "",
     }
-    annotations = {"sidecar.istio.io/inject": "false", **config.annotations}
+    annotations = {_SIDECAR: "false", **config.annotations}
     return {
-        "metadata": {"labels": labels(job, config), "annotations": annotations},
+        "metadata": {"labels": {**_NO_MESH, **labels(job, config)}, "annotations": annotations},
         "spec": spec | {key: value for key, value in optional.items() if value},
     }
 
@@ -65,13 +67,19 @@ def main(job: Job, config: ClusterConfig, *, name: str, container: str, command:
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": capabilities},
         "terminationMessagePath": TERMINATION_LOG,
     }
-    mounts = [{"name": _SHM, "mountPath": "/dev/shm"}]  # noqa: S108 - a path in the pod
-    return made | ({"volumeMounts": mounts} if config.shared_memory else {})
+    own = [{"name": SHARED_MEMORY, "mountPath": "/dev/shm"}] if config.shared_memory else []  # noqa: S108 - a path in the pod
+    mounts = [*own, *given.whole(config.pod.get("volumeMounts", []))]
+    return made | ({"volumeMounts": mounts} if mounts else {})
 
 
 def environment(job: Job, config: ClusterConfig, name: str) -> list[dict[str, Any]]:
-    """The variables of a pod's container, those of the step over those of the config."""
+    """The variables of a pod's container: those of the step over those of the config over those of the pipeline's task.
+
+    The store's keys are of `store_secret` only: a Secret that the step's own pod has does not get past workload identity.
+    """
     plain = {
+        **_threads(job, config),
+        **given.plain(config),
         "PYTHONUNBUFFERED": "1",
         "TRITOWER_JOB": name,
         "TRITOWER_TERMINATION_LOG": TERMINATION_LOG,
@@ -86,21 +94,39 @@ def environment(job: Job, config: ClusterConfig, name: str) -> list[dict[str, An
     if secret and not config.store_secret_optional:  # a Secret without an endpoint is one of AWS; one without keys is none
         for one in secret[2:]:
             one["valueFrom"]["secretKeyRef"].pop("optional")
-    return [{"name": key, "value": value} for key, value in plain.items()] + secret
+    known = {*plain, *STORE_KEYS.values()}
+    more = [one for one in given.referring(config) if one["name"] not in known]
+    return [{"name": key, "value": value} for key, value in plain.items()] + secret + more
+
+
+def _threads(job: Job, config: ClusterConfig) -> dict[str, str]:
+    """As many threads as the pod asks for cores, shared by its processes; else libraries count the node's cores."""
+    cores = int(quantities.value(config.cpu)) if config.cpu else 0
+    return {"OMP_NUM_THREADS": str(max(1, cores // job.processes))} if cores else {}
 
 
 def resources(job: Job, config: ClusterConfig) -> dict[str, Any]:
     """Requests and limits of a pod. Cores have no limit: throttled processes wait for each other."""
-    cpu = config.cpu or (f"{job.resources.cpus:g}" if job.resources.cpus else "")
+    cpu = config.cpu or (f"{job.resources.cpus:g}" if job.resources.cpus else given.amount(config, "requests", "cpu"))
     memory = config.memory or (f"{job.resources.memory_mib}Mi" if job.resources.memory_mib else "")
-    gpus = config.gpus or job.resources.gpus
-    limits = {"memory": memory, config.gpu_resource: str(gpus) if gpus else "", **config.devices}
+    count = gpus(job, config)
+    limits = {
+        "memory": memory or given.amount(config, "limits", "memory"),
+        config.gpu_resource: str(count) if count else "",
+        **given.devices(config),
+    }
     requests = {"cpu": cpu, "ephemeral-storage": config.disk, **limits}
+    requests["memory"] = memory or given.amount(config, "requests", "memory") or limits["memory"]
     found = {
         "requests": {key: value for key, value in requests.items() if value},
         "limits": {key: value for key, value in limits.items() if value},
     }
     return {key: value for key, value in found.items() if value}
+
+
+def gpus(job: Job, config: ClusterConfig) -> int:
+    """GPUs of each pod."""
+    return config.gpus or job.resources.gpus or given.gpus(config)
 
 
 def labels(job: Job, config: ClusterConfig) -> dict[str, str]:
@@ -141,5 +167,5 @@ def _pod_security(config: ClusterConfig) -> dict[str, Any]:
 
 
 def _shared_memory(config: ClusterConfig) -> list[dict[str, Any]]:
-    volume = {"name": _SHM, "emptyDir": {"medium": "Memory", "sizeLimit": config.shared_memory}}
+    volume = {"name": SHARED_MEMORY, "emptyDir": {"medium": "Memory", "sizeLimit": config.shared_memory}}
     return [volume] if config.shared_memory else []

@@ -1,31 +1,32 @@
 """What must be there before a job is made, and the line of kubectl that mends what is not."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tritower.cluster import pytorchjob
-from tritower.cluster.api import Api, Refused, core, custom
+from tritower.cluster import given, surroundings
+from tritower.cluster.api import Api, Refused, core
 from tritower.cluster.config import ClusterConfig
+from tritower.cluster.kind import Kind, Right
 from tritower.cluster.quantities import value
 from tritower.errors import LaunchError
 
 logger = logging.getLogger(__name__)
-RIGHTS = (
-    (pytorchjob.GROUP, pytorchjob.PLURAL, ("create", "get", "delete")),
-    ("", "pods", ("get", "list")),
-    ("", "pods/log", ("get",)),
-    ("", "events", ("list",)),
-)
-"""What the launcher's service account may do in the job's namespace: API group, resource, verbs. `manifests/base` grants it."""
-_INSTALL = 'kubectl apply --server-side -k "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"'
+_COMMON: tuple[Right, ...] = (("", "pods", ("get", "list")), ("", "pods/log", ("get",)), ("", "events", ("list",)))
 
 
-def check(server: Api, config: ClusterConfig, *, gpus: int, account: str = "") -> None:
+def rights(kind: Kind) -> list[Right]:
+    """What the launcher's service account may do in the job's namespace; `manifests/base` grants it for every kind."""
+    return [(kind.resource.group, kind.resource.plural, ("create", "get", "delete")), *kind.rights, *_COMMON]
+
+
+def check(server: Api, config: ClusterConfig, kind: Kind, *, gpus: int, account: str = "") -> None:
     """Look at everything, and tell all that is missing at once.
 
     Args:
         server: the API server.
         config: with its namespace.
+        kind: of the job.
         gpus: of each pod.
         account: the launcher's service account, for the line that gives it a right.
 
@@ -33,11 +34,17 @@ def check(server: Api, config: ClusterConfig, *, gpus: int, account: str = "") -
         LaunchError: something is missing; the remedy has a line of kubectl for each.
     """
     missing = [
-        *_rights(server, config, account),
-        *_kind(server, config),
-        *_secret(server, config),
+        *lacking(server, config, rights(kind), account),
+        *_kind(server, config, kind),
+        *no_secret(server, config),
+        *surroundings.missing(server, config),
         *_gpus(server, config, gpus),
     ]
+    refuse(config, missing)
+
+
+def refuse(config: ClusterConfig, missing: Sequence[tuple[str, str]]) -> None:
+    """Raise LaunchError with all that is missing, where anything is: what it is, and its line of kubectl."""
     if missing:
         problems, remedies = zip(*missing, strict=True)
         raise LaunchError(
@@ -58,14 +65,15 @@ def allowed(server: Api, namespace: str, verb: str, group: str, resource: str, n
     return bool(answer["status"]["allowed"])
 
 
-def _rights(server: Api, config: ClusterConfig, account: str) -> list[tuple[str, str]]:
+def lacking(server: Api, config: ClusterConfig, wanted: Iterable[Right], account: str) -> list[tuple[str, str]]:
+    """The rights that this process has not, each with the line of kubectl that gives them to its account."""
     found = []
-    for group, resource, verbs in RIGHTS:
-        lacking = [verb for verb in verbs if not allowed(server, config.namespace, verb, group, resource)]
-        if lacking:
+    for group, resource, verbs in wanted:
+        missing = [verb for verb in verbs if not allowed(server, config.namespace, verb, group, resource)]
+        if missing:
             what = f"{resource}.{group}" if group else resource
             found.append(
-                (f"this service account may not {' or '.join(lacking)} {what}", _grant(config, lacking, what, account))
+                (f"this service account may not {' or '.join(missing)} {what}", _grant(config, missing, what, account))
             )
     return found
 
@@ -79,20 +87,20 @@ def _grant(config: ClusterConfig, verbs: list[str], what: str, account: str) -> 
     )
 
 
-def _kind(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
+def _kind(server: Api, config: ClusterConfig, kind: Kind) -> list[tuple[str, str]]:
     """The resource is asked for one object that nobody has: the answer differs where the kind itself is unknown."""
     try:
-        server.get(custom(pytorchjob.GROUP, pytorchjob.VERSION, config.namespace, pytorchjob.PLURAL, "tritower-preflight"))
+        server.get(kind.resource.path(config.namespace, "tritower-preflight"))
     except Refused as error:
         if error.unknown:
-            return [("the cluster has no PyTorchJobs: the training operator is not installed", _INSTALL)]
+            return [(f"the cluster has no {kind.resource.kind}s: {kind.operator} is not installed", kind.install)]
         if error.status not in (403, 404):  # 403: told among the rights
             raise
     return []
 
 
-def _secret(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
-    """Where this process may not read the Secret, the pods' own report tells that it is missing."""
+def no_secret(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
+    """The store's Secret where it is missing. Where this process may not read it, the pods' own report tells."""
     name = config.store_secret
     if not name or config.store_secret_optional:
         return []
@@ -113,7 +121,7 @@ def _secret(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
 def _gpus(server: Api, config: ClusterConfig, gpus: int) -> list[tuple[str, str]]:
     if not gpus or config.nodes_may_come:
         return []
-    name, most = largest(nodes(server), config.gpu_resource, _selector(config))
+    name, most = largest(nodes(server), config.gpu_resource, given.selector(config))
     if name is None or most >= gpus:
         return []
     most_of = f": {name} has most, {most:g}" if name else ""
@@ -141,7 +149,3 @@ def largest(found: list[dict[str, Any]] | None, resource: str, selector: dict[st
     sizes = [(value(one["status"].get("allocatable", {}).get(resource, "0")), one["metadata"]["name"]) for one in fitting]
     size, name = max(sizes, default=(0.0, ""))
     return name, size
-
-
-def _selector(config: ClusterConfig) -> dict[str, str]:
-    return config.node_selector | ({config.gpu_label: config.gpu_type} if config.gpu_type else {})

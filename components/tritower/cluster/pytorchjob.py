@@ -1,9 +1,12 @@
 """A PyTorchJob (kubeflow.org/v1) for a job."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tritower.cluster import pods
 from tritower.cluster.config import ClusterConfig
+from tritower.cluster.kind import Kind, Resource
+from tritower.cluster.state import Object, Seen
 from tritower.jobs import Job
 
 GROUP, VERSION, PLURAL, KIND = "kubeflow.org", "v1", "pytorchjobs", "PyTorchJob"
@@ -56,3 +59,35 @@ def manifest(
         "metadata": pods.metadata(name, spec, job, config, run=run),
         "spec": spec,
     }
+
+
+class PyTorchJobs(Kind):
+    """PyTorchJobs of the training operator (1.9)."""
+
+    resource = Resource(GROUP, VERSION, PLURAL, KIND)
+    operator = "the training operator"
+    look = "kubectl get pods -A -l control-plane=kubeflow-training-operator"
+    install = (
+        'kubectl apply --server-side -k "github.com/kubeflow/training-operator.git/manifests/overlays/standalone?ref=v1.9.4"'
+    )
+    unmade = ("FailedCreatePod", "FailedCreateService")
+
+    def manifest(self, job: Job, config: ClusterConfig, *, name: str, run: str, agent: tuple[str, ...]) -> dict[str, Any]:
+        """See `manifest`."""
+        return manifest(job, config, name=name, run=run, agent=agent)
+
+    def selector(self, name: str) -> str:
+        """The operator's label for a job's pods."""
+        return f"training.kubeflow.org/job-name={name}"
+
+    def logged(self, seen: Seen) -> Mapping[str, Object]:
+        """The master, which is rank 0."""
+        masters = [pod for pod in seen.pods if pod["metadata"].get("labels", {}).get(_ROLE) == "master"]
+        return {"": masters[0]} if masters else {}
+
+    def queued(self, job: Object) -> bool:
+        """The condition comes a moment after the job."""
+        return super().queued(job) or bool(job["spec"]["runPolicy"].get("suspend"))
+
+
+_ROLE = "training.kubeflow.org/replica-type"

@@ -1,29 +1,27 @@
-"""What a PyTorchJob, its pods and its events say: pure functions of the API server's objects.
+"""What a job, its pods and its events say, whatever its kind: pure functions of the API server's objects.
 
-A condition is no history: a job may never say Running, or go on saying it while a worker waits for its image; its message names
-neither pod nor exit code; and its status stays empty for ever where a pod cannot be made. So the pods are what counts, and the
-events of the job where pods are missing.
+A condition is no history: a PyTorchJob may never say Running, or go on saying it while a worker waits for its image, and a
+TrainJob says nothing until its end; a message names neither pod nor exit code; and a status stays empty for ever where a pod
+cannot be made. So the pods are what counts, and the events of the job where pods are missing.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from tritower import processes
 from tritower.cluster.config import ClusterConfig
-from tritower.cluster.pytorchjob import CONTAINER
 from tritower.errors import JobFailed, TritowerError
 
 Object = Mapping[str, Any]
-SELECTOR = "training.kubeflow.org/job-name={name}"
 _FINAL = ("ConfigError", "DataError", "SchemaError", "QualityError", "ArtifactError", "CredentialsError", "NonFiniteLossError")
 """Errors of ours that a second attempt would meet again."""
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull")
 _WRONG_IMAGE = ("InvalidImageName",)
 _SETTINGS = ("CreateContainerConfigError", "CreateContainerError")
-_REFUSED = ("FailedCreatePod", "FailedCreateService")
+_MAIN = "kubectl.kubernetes.io/default-container"
 
 
 @dataclass(frozen=True)
@@ -40,26 +38,32 @@ class Trouble:
     """Seconds after which it counts as the end."""
 
 
-def ended(job: Object) -> str:
-    """`Succeeded`, `Failed`, or an empty text."""
-    return next((kind for kind in ("Succeeded", "Failed") if _condition(job, kind)), "")
+@dataclass
+class Seen:
+    """What one look at a job showed."""
+
+    job: dict[str, Any] = field(default_factory=dict)
+    """The custom resource."""
+
+    pods: list[dict[str, Any]] = field(default_factory=list)
+    """Its pods."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """What tells of it, the latest first; looked at while pods are missing."""
+
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    """Further resources of its kind, such as the trials of an Experiment."""
 
 
-def queued(job: Object) -> bool:
-    """Whether the job is suspended: a queue has not admitted it yet."""
-    return bool(_condition(job, "Suspended")) or bool(job["spec"].get("runPolicy", {}).get("suspend"))
-
-
-def first_pod(pods: Iterable[Object]) -> Object | None:
-    """The pod of rank 0."""
-    return next((pod for pod in pods if pod["metadata"].get("labels", {}).get(_ROLE) == "master"), None)
-
-
-_ROLE = "training.kubeflow.org/replica-type"
+def main(pod: Object) -> str:
+    """The name of a pod's main container, by kubectl's own rule: what the annotation says, else the first."""
+    said = pod["metadata"].get("annotations", {}).get(_MAIN)
+    return str(said or pod["spec"]["containers"][0]["name"])
 
 
 def summary(pods: Sequence[Object], wanted: int) -> str:
-    """The pods in words, such as `1 of 2 pods running`."""
+    """The pods in words, such as `1 of 2 running`."""
+    wanted = max(wanted, len(pods))
     phases = [str(pod.get("status", {}).get("phase", "Pending")) for pod in pods]
     counts = {phase: phases.count(phase) for phase in sorted(set(phases))}
     return ", ".join(f"{count} of {wanted} {phase.lower()}" for phase, count in counts.items()) or f"0 of {wanted} made"
@@ -70,16 +74,12 @@ def running(pods: Sequence[Object], wanted: int) -> bool:
     return len(pods) >= wanted and all(_started(pod) for pod in pods)
 
 
-def troubles(
-    pods: Sequence[Object], events: Sequence[Object], config: ClusterConfig, wanted: int, largest: Mapping[str, str]
-) -> Iterator[Trouble]:
-    """What is wrong with a job that has not ended.
+def troubles(pods: Sequence[Object], config: ClusterConfig, largest: Mapping[str, str]) -> Iterator[Trouble]:
+    """What is wrong with the pods of a job that has not ended.
 
     Args:
         pods: of the job.
-        events: of the job.
         config: for the limits.
-        wanted: how many pods there must be.
         largest: resource -> the node that has most of it, in words.
     """
     for pod in pods:
@@ -89,19 +89,17 @@ def troubles(
         if reason in (*_IMAGE, *_WRONG_IMAGE):
             limit_s = 0.0 if reason in _WRONG_IMAGE else config.patience_s
             remedy = "Check the image's name, whether it is there, and image_pull_secrets."
-            yield _trouble(("image", name), f"the image cannot be pulled: {said}", where, remedy, limit_s)
+            yield trouble(("image", name), f"the image cannot be pulled: {said}", where, remedy, limit_s)
         elif reason in _SETTINGS:
             remedy = "Make what it names, such as the Secret, in the job's namespace."
-            yield _trouble(("settings", name), f"the container cannot be made: {said}", where, remedy, config.patience_s)
-        unplaced = _condition(pod, "PodScheduled", "False")
+            yield trouble(("settings", name), f"the container cannot be made: {said}", where, remedy, config.patience_s)
+        unplaced = condition(pod, "PodScheduled", "False")
         if unplaced and unplaced.get("reason") == "Unschedulable":
             yield _unplaced(str(unplaced.get("message", "")), name, config, largest)
         yield from _deaths(pod, config)
         if str(status.get("reason", "")) == "Evicted":
             problem, remedy = f"the pod was evicted: {status.get('message', '')}", "Ask for what it uses: memory, disk."
-            yield _trouble(("evicted", name), problem, where, remedy, config.patience_s)
-    if len(pods) < wanted:
-        yield from _refused(events, config)
+            yield trouble(("evicted", name), problem, where, remedy, config.patience_s)
 
 
 def _unplaced(message: str, name: str, config: ClusterConfig, largest: Mapping[str, str]) -> Trouble:
@@ -109,10 +107,11 @@ def _unplaced(message: str, name: str, config: ClusterConfig, largest: Mapping[s
     most = largest.get(resource[1].rstrip("."), "") if resource else ""
     problem = f"no node takes the pod: {message.split('. no new claims')[0].split('. preemption')[0]}"
     remedy = "Ask for no more than a node has" + (f" ({most})" if most else "") + ", or add nodes."
-    return _trouble(("unplaced", name), problem, f"pod {name}", remedy, config.start_timeout_s)
+    return trouble(("unplaced", name), problem, f"pod {name}", remedy, config.start_timeout_s)
 
 
-def _trouble(key: tuple[str, str], problem: str, where: str, remedy: str, limit_s: float) -> Trouble:
+def trouble(key: tuple[str, str], problem: str, where: str, remedy: str, limit_s: float) -> Trouble:
+    """A trouble that ends in `JobFailed`."""
     return Trouble(key, JobFailed(problem, where=where, remedy=remedy), limit_s)
 
 
@@ -121,28 +120,28 @@ def _deaths(pod: Object, config: ClusterConfig) -> Iterator[Trouble]:
     for state in terminated(pod):
         word = reported(state)
         if state.get("reason") == "OOMKilled":
-            yield _trouble(("memory", name), out_of_memory(pod), f"pod {name}", "Raise memory.", 0.0)
+            yield trouble(("memory", name), out_of_memory(pod), f"pod {name}", "Raise memory.", 0.0)
         elif state.get("reason") in ("StartError", "ContainerCannotRun"):
             problem = f"the container cannot be started: {state.get('message', '')}"
-            yield _trouble(("start", name), problem, f"pod {name}", "Is it one of tritower's images?", 0.0)
+            yield trouble(("start", name), problem, f"pod {name}", "Is it one of tritower's images?", 0.0)
         elif word and word["kind"] in _FINAL and not word["foreign"]:
             yield Trouble(("final", name), processes.error_of(word), 0.0)
     count = restarts(pod)
     if count > config.restarts:
         problem = f"it failed {count} time(s): {death(pod)}"
-        yield _trouble(("restarts", name), problem, f"pod {name}", "Look at its log, or raise restarts.", 0.0)
+        yield trouble(("restarts", name), problem, f"pod {name}", "Look at its log, or raise restarts.", 0.0)
 
 
-def _refused(events: Sequence[Object], config: ClusterConfig) -> Iterator[Trouble]:
-    """The events of the job say why a pod is missing; the last of each kind counts."""
+def unmade(events: Sequence[Object], reasons: Sequence[str], config: ClusterConfig) -> Iterator[Trouble]:
+    """Why a pod is missing, by the last of the events with one of the reasons."""
     for event in events:
         said = str(event.get("message", ""))
-        if event.get("reason") in _REFUSED and "object is being deleted" not in said:
+        if event.get("reason") in reasons and "object is being deleted" not in said:
             remedy = "Raise the quota, or ask for less." if "exceeded quota" in said else ""
             remedy = remedy or (
                 "Make the account." if "serviceaccount" in said else "Correct the settings of the cluster that it names."
             )
-            yield _trouble(
+            yield trouble(
                 ("refused", ""),
                 f"a pod cannot be made: {said.removeprefix('Error creating: ')}",
                 "the job",
@@ -163,7 +162,7 @@ def failure(job: Object, pods: Sequence[Object]) -> TritowerError:
     first = processes.first(words)
     if first:
         return processes.error_of(first)
-    said = str(_condition(job, "Failed").get("message", "")) or "the job failed"
+    said = str(condition(job, "Failed").get("message", "")) or "the job failed"
     for pod in pods:
         if any(state.get("exitCode") for state in terminated(pod)) or pod.get("status", {}).get("phase") == "Failed":
             return JobFailed(
@@ -189,7 +188,7 @@ def death(pod: Object) -> str:
 
 def out_of_memory(pod: Object) -> str:
     """The words for a container that the kernel killed, with its limit."""
-    limits = [one.get("resources", {}).get("limits", {}) for one in pod["spec"]["containers"] if one["name"] == CONTAINER]
+    limits = [one.get("resources", {}).get("limits", {}) for one in pod["spec"]["containers"] if one["name"] == main(pod)]
     return f"memory ran out (OOMKilled, limit {limits[0].get('memory', 'of the node')})"
 
 
@@ -233,9 +232,10 @@ def _waiting(pod: Object) -> Mapping[str, Any]:
 
 def _container(pod: Object) -> Mapping[str, Any]:
     statuses = pod.get("status", {}).get("containerStatuses", [])
-    return next((one for one in statuses if one["name"] == CONTAINER), {})
+    return next((one for one in statuses if one["name"] == main(pod)), {})
 
 
-def _condition(thing: Object, kind: str, status: str = "True") -> Mapping[str, Any]:
+def condition(thing: Object, kind: str, status: str = "True") -> Mapping[str, Any]:
+    """The condition of this type and status; an empty one where there is none."""
     conditions = thing.get("status", {}).get("conditions", []) or []
     return next((one for one in conditions if one["type"] == kind and one["status"] == status), {})

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tritower.cluster.api import Api, Refused
@@ -24,11 +24,11 @@ class Stopping:
 
     Args:
         server: a connection for nothing else: the thread that is interrupted may hold the lock of its own.
-        path: the job.
+        paths: the job, and then what goes with it.
     """
 
-    def __init__(self, server: Api, path: str) -> None:
-        self.server, self.path = server, path
+    def __init__(self, server: Api, paths: Sequence[str]) -> None:
+        self.server, self.paths = server, paths
         self.creating = False
         """The job may come into being a moment after the signal."""
         self._former: Callable[..., Any] | int | None = None
@@ -44,9 +44,15 @@ class Stopping:
             signal.signal(signal.SIGTERM, self._former)
 
     def _stop(self, *_: object) -> None:
+        for path in self.paths:
+            self._delete(path)
+        signal.signal(signal.SIGTERM, self._former or signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _delete(self, path: str) -> None:
         for _attempt in range(_TRIES):
             try:
-                self.server.raw("DELETE", self.path, body={"propagationPolicy": "Background"}, timeout_s=_TIMEOUT_S)
+                self.server.raw("DELETE", path, body={"propagationPolicy": "Background"}, timeout_s=_TIMEOUT_S)
                 break
             except Refused as error:
                 if error.status == 404 and not self.creating:
@@ -54,5 +60,3 @@ class Stopping:
             except LaunchError:
                 pass
             time.sleep(_PAUSE_S)
-        signal.signal(signal.SIGTERM, self._former or signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)

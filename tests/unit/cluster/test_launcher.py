@@ -44,9 +44,9 @@ def test_the_log_comes_whole_however_often_the_stream_is_cut(cluster: Cluster, s
 def test_what_a_process_raised_is_raised_here(cluster: Cluster, s3: str) -> None:
     with pytest.raises(DataError, match="row 7 has no time") as caught:
         launch(s3, "refuse")
-    assert f"{s3}/model.launch/failure" in caught.value.remedy
+    assert f"{s3}/.model.launch/failure" in caught.value.remedy
     assert not jobs(cluster)
-    files = {name.rpartition("/")[2] for name in storage.names(f"{s3}/model.launch/failure")}
+    files = {name.rpartition("/")[2] for name in storage.names(f"{s3}/.model.launch/failure")}
     assert {"job.json", "pods.json", "events.json"} < files and any(name.endswith(".log") for name in files)
 
 

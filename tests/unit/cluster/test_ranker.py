@@ -1,5 +1,6 @@
 """The ranker trained by a PyTorchJob of two pods: real torchrun agents between which there is a store and nothing else."""
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from kfp.dsl import Dataset, Metrics, Model
+from kfp.dsl import Dataset, Metrics, Model, TaskConfig
 from tritower import storage
 from tritower.config import to_dict
 from tritower.ranker.component import ranker
@@ -31,15 +32,12 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
 
 def train(root: str, here: Path, log: Log, config: RankerConfig = SMALL, **more: Any) -> Metrics:
     """The component as KFP calls it; artifacts under `root`, with paths under `here` where they are remote."""
-    places = {"features": log.features, "embeddings": log.embeddings} if root == str(here) else {}
-    uris = {
-        name: str(places.get(name, f"{root}/{name}")) for name in ("features", "embeddings", "ranker_model", "ranker_scores")
-    }
-    kinds_of = {"ranker_model": Model}
-    artifacts = {name: kinds_of.get(name, Dataset)(uri=uri) for name, uri in uris.items()}
+    is_local = root == str(here)
+    read = {name: str(getattr(log, name)) if is_local else f"{root}/{name}" for name in ("features", "embeddings")}
+    made = {"ranker_model": Model(uri=f"{root}/ranker_model"), "ranker_scores": Dataset(uri=f"{root}/ranker_scores")}
     here.mkdir(exist_ok=True)
     metrics = Metrics(uri=str(here / "metrics"))
-    ranker.python_func(**artifacts, ranker_metrics=metrics, config=to_dict(config), **more)
+    ranker.python_func(**read, **made, ranker_metrics=metrics, config=to_dict(config), **more)
     return metrics
 
 
@@ -48,7 +46,8 @@ def test_two_pods_learn_what_one_process_learns(cluster: Cluster, s3: str, log: 
     storage.upload_tree(log.embeddings, f"{s3}/embeddings")
     local = train(str(tmp_path / "local"), tmp_path / "local", log)
     root = s3.replace("s3://", "minio://")
-    launched = train(root, tmp_path / "launched", log, launcher="pytorchjob", cluster=CLUSTER)
+    task = TaskConfig(env=[{"name": "FROM_THE_TASK", "value": "yes"}])
+    launched = train(root, tmp_path / "launched", log, launcher="pytorchjob", cluster=CLUSTER, task=task)
     same(tmp_path / "local" / "ranker_model", storage.fetch(f"{root}/ranker_model", tmp_path / "model"))
     assert launched.metadata["validation_auc"] == pytest.approx(local.metadata["validation_auc"], abs=1e-3)
     scores = storage.fetch(f"{root}/ranker_scores", tmp_path / "scores")
@@ -57,9 +56,9 @@ def test_two_pods_learn_what_one_process_learns(cluster: Cluster, s3: str, log: 
         assert here.column("row").equals(there.column("row"))
         np.testing.assert_allclose(here.column("score"), there.column("score"), atol=5e-3)
     (job,) = jobs(cluster)
-    assert job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] == 1
+    worker = job["spec"]["pytorchReplicaSpecs"]["Worker"]
+    assert worker["replicas"] == 1 and "FROM_THE_TASK" in json.dumps(worker["template"]["spec"])
     assert not storage.names(storage.beside(f"{root}/ranker_model"))
-    assert not (tmp_path / "launched" / "features").exists()
 
 
 def test_a_killed_worker_comes_back_and_the_training_goes_on(cluster: Cluster, s3: str, log: Log, tmp_path: Path) -> None:

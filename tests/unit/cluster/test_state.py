@@ -4,9 +4,11 @@ from typing import Any
 
 from tritower.cluster import state
 from tritower.cluster.config import ClusterConfig
+from tritower.cluster.pytorchjob import PyTorchJobs
 from tritower.config import from_dict
 from tritower.errors import DataError, JobFailed, StepError
 
+KIND = PyTorchJobs()
 CONFIG = from_dict(ClusterConfig, {"restarts": 1, "patience_s": 30, "start_timeout_s": 600})
 
 
@@ -16,8 +18,8 @@ def pod(name: str = "x-master-0", container: dict[str, Any] | None = None, **sta
     return {"metadata": {"name": name, "uid": name}, "spec": spec, "status": {"phase": "Pending", **status, **own}}
 
 
-def troubles(*pods: dict[str, Any], events: tuple[dict[str, Any], ...] = (), wanted: int = 1) -> list[state.Trouble]:
-    return list(state.troubles(pods, events, CONFIG, wanted, {"nvidia.com/gpu": "the largest, n1, has 2"}))
+def troubles(*pods: dict[str, Any]) -> list[state.Trouble]:
+    return list(state.troubles(pods, CONFIG, {"nvidia.com/gpu": "the largest, n1, has 2"}))
 
 
 def test_an_evicted_pod_that_stays_is_given_up_with_the_nodes_words() -> None:
@@ -42,16 +44,14 @@ def test_the_init_container_of_a_worker_counts_too() -> None:
     assert "alpine: not found" in one.error.problem
 
 
-def test_a_refused_pod_counts_only_while_one_is_missing_and_not_while_old_ones_end() -> None:
+def test_a_refused_pod_counts_and_not_while_old_ones_end() -> None:
     quota = {"reason": "FailedCreatePod", "message": 'Error creating: pods "x-worker-0" is forbidden: exceeded quota: pods'}
     ending = {
         "reason": "FailedCreatePod",
         "message": 'Error creating: object is being deleted: pods "x-master-0" already exists',
     }
-    running = pod(phase="Running", container={"state": {"running": {}}})
-    assert not troubles(running, events=(quota,))
-    assert not troubles(events=(ending,))
-    (one,) = troubles(running, events=(ending, quota), wanted=2)
+    assert not list(state.unmade([ending], KIND.unmade, CONFIG))
+    (one,) = state.unmade([ending, quota], KIND.unmade, CONFIG)
     assert one.error.problem.startswith('a pod cannot be made: pods "x-worker-0" is forbidden: exceeded quota')
 
 
@@ -60,9 +60,9 @@ def test_running_says_nothing_of_workers_and_the_last_condition_is_not_the_state
         {"type": "Created", "status": "True"}, {"type": "Running", "status": "False"}, {"type": "Restarting", "status": "True"},
         {"type": "Succeeded", "status": "True"}, {"type": "Suspended", "status": "False"},
     ]  # fmt: skip
-    job = {"metadata": {"name": "x"}, "spec": {}, "status": {"conditions": conditions}}
-    assert state.ended(job) == "Succeeded" and not state.queued(job)
-    assert state.ended({**job, "status": {"conditions": conditions[:3]}}) == ""
+    job = {"metadata": {"name": "x"}, "spec": {"runPolicy": {}}, "status": {"conditions": conditions}}
+    assert KIND.ended(job) == "Succeeded" and not KIND.queued(job)
+    assert KIND.ended({**job, "status": {"conditions": conditions[:3]}}) == ""
     started = pod(phase="Running", container={"state": {"running": {}}})
     assert not state.running([started, pod("x-worker-0")], 2) and not state.running([started], 2)
 

@@ -61,7 +61,7 @@ def test_a_job_that_nobody_follows_ends_itself(cluster: Cluster, s3: str) -> Non
     launcher.kill()
     launcher.wait()
     family.wait_for(lambda: not jobs(cluster) and not cluster.store.all(kinds.POD), "no job and no pod", 20)
-    assert heartbeat.marked(f"{s3}/model.launch")
+    assert heartbeat.marked(f"{s3}/.model.launch")
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_without_the_right_to_delete_it_every_start_ends_at_the_mark(
     starts = [name for name in cluster.faults.seen if name[0] == "DELETE" and "pytorchjobs" in name[1]]
     assert len(starts) >= 2  # each start looked for the mark and tried
     launch(s3, "count", "1")  # a new launcher clears the mark and starts anew
-    assert not heartbeat.marked(f"{s3}/model.launch")
+    assert not heartbeat.marked(f"{s3}/.model.launch")
 
 
 def _failed(job: dict[str, Any]) -> bool:
@@ -156,20 +156,3 @@ def test_a_pod_that_is_deleted_again_and_again_is_given_up(cluster: Cluster, s3:
     with pytest.raises(LaunchError, match=r"made anew 2 time\(s\)"):
         launch(s3, "sleep", look=look, restarts=1)
     assert not jobs(cluster)
-
-
-def test_the_heartbeat_is_compared_with_itself_and_not_with_a_clock(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A launcher with another clock is heard, one that says nothing is not; a store that is away counts for neither."""
-    place = f"{s3}/x.launch"
-    silence = heartbeat.Silence(place)
-    with heartbeat.Heartbeat(place, 0.1):
-        monkeypatch.setattr(time, "time", lambda: 0.0)
-        for _ in range(5):
-            time.sleep(0.2)
-            assert silence.seconds() < 0.2
-    silence.seconds()
-    time.sleep(0.3)
-    assert silence.seconds() >= 0.3
-    monkeypatch.setenv("TRITOWER_S3_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("TRITOWER_S3_RETRIES", "0")
-    assert silence.seconds() < 0.1
