@@ -5,6 +5,7 @@ KF_PIPELINES_ENDPOINT    its KFP API
 TRITOWER_IMAGE_TAG       tag of tritower/base and tritower/train, of this very code; TRITOWER_IMAGE_PREFIX, as for compiling
 TRITOWER_E2E_ROOT        location that pods and this machine open: gets a small log and, from there, what the tests leave
 TRITOWER_E2E_NAMESPACE   namespace of the runs; kubeflow when empty
+TRITOWER_E2E_TRAINING    id of a run of these tests' training that is there still, to take in place of a new one
 TRITOWER_E2E_SPARK       not empty: the image tritower/spark of the same tag is there, too
 
 The namespace has `manifests/base` and the Secret `tritower-store`; the store's address and keys for this machine are in the
@@ -63,6 +64,8 @@ def log(there: There, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
 @pytest.fixture(scope="session")
 def trained(there: There, log: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of `training` whose steps are jobs on the cluster, at its end."""
+    if known := os.environ.get("TRITOWER_E2E_TRAINING"):
+        return Run(there, known)
     folder = tmp_path_factory.mktemp("training")
     file = compiling.compile_one(folder / "training.yaml", "training", steps.parts("training"))
     run = there.submit(file, running.arguments("training", log, "quick", SMALL, launcher="pytorchjob", version=there.name))

@@ -37,7 +37,7 @@ def test_two_pods_train_and_score(start: Start) -> None:
     made = words(job)
     assert {"model.safetensors", "metrics.json"} <= {name.rpartition("/")[2] for name in storage.names(made["model"])}
     assert "validation.parquet" in {name.rpartition("/")[2] for name in storage.names(made["scores"])}
-    assert not storage.names(f"{made['model']}.checkpoints")
+    assert not storage.names(made["checkpoints"])
     until(lambda: {pod["status"]["phase"] for pod in run.pods().values()} == {"Succeeded"}, "pods that have ended", 60)
 
 

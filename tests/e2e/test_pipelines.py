@@ -1,7 +1,9 @@
 """Whole pipelines on a real cluster, with steps that are jobs: training, the search, batch, ingest on Spark's executors."""
 
+import os
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from tritower import storage
 
@@ -24,11 +26,8 @@ def test_the_heavy_steps_of_a_training_are_jobs_and_it_has_a_verdict(there: Ther
     for step, job in jobs.items():
         told = [one["type"] for one in job["status"]["conditions"] if one["status"] == "True"]
         assert "Succeeded" in told, step
-        assert not storage.names(f"{words(job)[_OUTPUT[step]]}.checkpoints"), step
+        assert not storage.names(words(job)["checkpoints"]), step
     assert standing.verdict(there.api, get(there.api, trained.id))["gate"] in ("pass", "hold")
-
-
-_OUTPUT = {"finetune": "encoder", "embed": "embeddings", "ranker": "model"}
 
 
 def test_batch_ranks_with_what_the_training_made(there: There, trained: Run, log: dict[str, str], tmp_path: Path) -> None:
@@ -51,3 +50,30 @@ def test_an_experiment_of_four_trials_finds_its_best(there: There, rows: dict[st
     best = experiment["status"]["currentOptimalTrial"]
     told = standing.handed_back(run.log())["parameterValues"]["ranker_settings"]
     assert best["bestTrialName"] and told
+
+
+def test_ingest_on_executors_that_are_pods_equals_duckdb(
+    there: There, trained: Run, log: dict[str, str], tmp_path: Path
+) -> None:
+    if not os.environ.get("TRITOWER_E2E_SPARK"):
+        pytest.skip("the image tritower/spark is not said to be there: TRITOWER_E2E_SPARK is not set")
+    file = compiling.for_engine(single.compiled(single.ingest_alone, tmp_path), "spark", tmp_path / "spark")
+    given = {parameter.removeprefix("data_"): place for parameter, place in log.items()}
+    spark = {"master": "kubernetes", "executors": 2, "memory": "2Gi", "cluster": {"cpu": "100m"}}
+    run = there.submit(file, {**given, "data_version": there.name, "engine": "spark", "config": {"spark": spark}})
+    executors: set[str] = set()
+    until(lambda: executors.update(_executors(run)) or len(executors) >= 2, "two executors")
+    assert run.ended() == "SUCCEEDED"
+    assert not _executors(run)
+    made = standing.handed_back(run.log())["parameterValues"]["dataset_at"]
+    storage.fetch_tree(made, tmp_path / "spark-dataset")
+    storage.fetch_tree(words(of_step(trained)["finetune"])["dataset"], tmp_path / "duckdb-dataset")
+    files = sorted(path.relative_to(tmp_path / "duckdb-dataset") for path in (tmp_path / "duckdb-dataset").rglob("*.parquet"))
+    assert files
+    for name in files:
+        one, other = (pq.ParquetFile(tmp_path / folder / name).read() for folder in ("duckdb-dataset", "spark-dataset"))
+        assert one.equals(other), name
+
+
+def _executors(run: Run) -> list[str]:
+    return [pod["metadata"]["name"] for pod in run.listed("pods", f"spark-role=executor,tritower.dev/run={run.id}")]
