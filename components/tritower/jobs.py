@@ -4,7 +4,7 @@ A job is a module of ours, run as `python -m MODULE ARGUMENTS --name=LOCATION ..
 they need from locations and write what they make to locations (see `storage.staging`); they share no disk with the launcher.
 Who they are among each other they know from torchrun's environment alone.
 
-`local` runs a job on this machine, `pytorchjob` on a Kubernetes cluster (`cluster/`, loaded by name: nothing imports it).
+`local` runs a job on this machine, the others on a Kubernetes cluster (`cluster/`, loaded by name: nothing imports it).
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from tritower import processes
 from tritower.config import check
 from tritower.errors import ConfigError, StepError
 
-LauncherName = Literal["local", "pytorchjob"]
+LauncherName = Literal["local", "pytorchjob", "trainjob"]
 _POLL_S = 0.2
 
 

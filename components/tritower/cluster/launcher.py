@@ -9,6 +9,7 @@ import logging
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -23,12 +24,13 @@ from tritower.cluster.heartbeat import Heartbeat
 from tritower.cluster.kind import Kind
 from tritower.cluster.pytorchjob import PyTorchJobs
 from tritower.cluster.stopping import Stopping
+from tritower.cluster.trainjob import TrainJobs
 from tritower.errors import ConfigError, JobFailed, LaunchError, StorageError, TritowerError
 from tritower.jobs import Job
 
 logger = logging.getLogger(__name__)
-KINDS: Mapping[str, Kind] = {"pytorchjob": PyTorchJobs()}
-_GONE_S = 60.0
+KINDS: Mapping[str, Kind] = {"pytorchjob": PyTorchJobs(), "trainjob": TrainJobs()}
+_GONE_S, _PAUSE_S = 60.0, 0.5
 
 
 def open_launcher(name: str, settings: Mapping[str, Any] | str | None = None) -> "ClusterLauncher":
@@ -112,7 +114,6 @@ class _Launch:
                         )
                     logger.warning("the job ended itself, because this launcher was away for too long; it starts anew")
                     heartbeat.clear(self.home)
-                    self._wait_for_pods()
                     found = self._created(stopping)
                 self._left(following)
         except TritowerError as error:
@@ -127,21 +128,33 @@ class _Launch:
         stopping.creating = True
         try:
             while True:
-                found = (self._existing() if self.beside else None) or self._create() or self._existing()
+                found = self._existing() or self._create()
                 if found:
                     return found
         finally:
             stopping.creating = False
 
     def _create(self) -> dict[str, Any] | None:
+        """A new job; None when another launcher was faster."""
+        self._wait_for_pods()
         for one in self.beside:
             while not self._post(one) and not self._same(one):
                 logger.debug("%s is made anew", _path(one))
-        made = self._post(self.manifest)
+        made = self._posted()
         if made:
             what, each = self.kind.resource.kind, self.job.processes
             logger.info("created the %s %s: %d pod(s) of %d process(es)", what, self.name, self.wanted, each)
         return made
+
+    def _posted(self) -> dict[str, Any] | None:
+        limit = time.monotonic() + self.config.patience_s
+        while True:
+            try:
+                return self._post(self.manifest)
+            except Refused as error:
+                if not self.kind.too_early(error) or time.monotonic() > limit:
+                    raise
+            time.sleep(_PAUSE_S)
 
     def _post(self, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
         """What was created; None where there is one of this name."""
@@ -179,7 +192,7 @@ class _Launch:
         what = f"{self.kind.resource.kind} {self.name}"
         if self.kind.ended(found) == "Failed":
             logger.info("the %s of an earlier attempt has failed; it is made anew", what)
-            self._delete(wait=True)
+            self._delete()
             return None
         if _hash(found) != _hash(self.manifest):
             remedy = f"If nobody needs it: {self._by_hand()}"
@@ -236,21 +249,19 @@ class _Launch:
                 if text:
                     yield f"{pod['metadata']['name']}{'.previous' * previous}.log", text
 
-    def _delete(self, *, wait: bool = False) -> None:
+    def _delete(self) -> None:
         for path in self.paths:
-            self._delete_one(path, "Foreground" if wait and path == self.paths[0] else "Background")
-        if wait:
-            self._wait_for_pods()
+            self._delete_one(path)
 
-    def _delete_one(self, path: str, policy: str = "Background") -> None:
+    def _delete_one(self, path: str) -> None:
         try:
-            self.server.call("DELETE", path, body={"propagationPolicy": policy})
+            self.server.call("DELETE", path, body={"propagationPolicy": "Background"})
         except Refused as error:
             if error.status != 404:
                 raise
 
     def _wait_for_pods(self) -> None:
-        """Pods of the same names cannot be made before the old ones are gone, and the new would find the old by their names."""
+        """Those of an earlier job of this name hold the names of the new ones, and answer to them."""
         query = {"labelSelector": self.kind.selector(self.name)}
         over = threading.Event()
         for _ in range(int((_GONE_S + self.config.grace_s) / self.config.poll_s) + 1):

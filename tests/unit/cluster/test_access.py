@@ -22,6 +22,8 @@ def shipped(file: str, kind: str) -> list[dict[str, Any]]:
 
 
 RULES = shipped("base/launcher.yaml", "Role")
+LAUNCHERS = {"trainer.kubeflow.org": "trainjob"}
+"""API group -> the launcher that needs rights in it."""
 RIGHTS = [(number, verb) for number, rule in enumerate(RULES) for verb in rule["verbs"]]
 
 
@@ -48,9 +50,10 @@ def test_every_right_of_it_is_needed_and_named(
     rules[number]["verbs"].remove(verb)
     act_as(cluster, rules, tmp_path, monkeypatch)
     (resource,) = RULES[number]["resources"]
+    (group,) = RULES[number]["apiGroups"]
     with pytest.raises(LaunchError, match=rf"may not {verb} {resource}.*kubectl -n team create role .* --verb={verb}"):
-        launch(s3, "count", "1")
-    assert not jobs(cluster)
+        launch(s3, "count", "1", launcher=LAUNCHERS.get(group, "pytorchjob"))
+    assert not jobs(cluster) and not cluster.store.all(kinds.TRAINJOB)
 
 
 def test_the_role_has_what_the_preflight_looks_for_and_nothing_else() -> None:
@@ -62,7 +65,8 @@ def test_the_role_has_what_the_preflight_looks_for_and_nothing_else() -> None:
 
 def test_the_workers_role_lets_a_job_delete_itself_and_nothing_else() -> None:
     assert shipped("base/worker.yaml", "Role") == [
-        {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["delete"]}
+        {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["delete"]},
+        {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"], "verbs": ["delete"]},
     ]
 
 
