@@ -38,7 +38,7 @@ def test_a_job_runs_to_its_end_and_its_log_is_here(cluster: Cluster, s3: str, tm
     (job,), (runtime,) = cluster.store.all(kinds.TRAINJOB), cluster.store.all(kinds.RUNTIME)
     assert job["metadata"]["name"] == runtime["metadata"]["name"] == job["spec"]["runtimeRef"]["name"]
     launch(s3, "count", "50", nodes=2)  # it succeeded: nothing is run again
-    assert sum(method == "POST" and path.endswith("/trainjobs") for method, path in cluster.faults.seen) == 1
+    assert sum(method == "POST" and "/trainjobs" in path for method, path in cluster.faults.seen) == 1
 
 
 def test_the_runtime_is_not_known_to_the_webhook_for_a_moment(cluster: Cluster, s3: str) -> None:
