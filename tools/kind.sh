@@ -59,6 +59,8 @@ kind load docker-image --name "$CLUSTER" "${TRITOWER_IMAGE_PREFIX:-tritower}/bas
 k apply -k "$KFP_MANIFESTS/cluster-scoped-resources?ref=$KFP"
 k wait crd/applications.app.k8s.io --for condition=established --timeout 60s
 k apply -k "$KFP_MANIFESTS/env/platform-agnostic?ref=$KFP"
+k --namespace kubeflow patch configmap workflow-controller-configmap --patch-file manifests/kfp/retries/retry-what-was-killed.yaml
+k --namespace kubeflow rollout restart deployment workflow-controller
 k --namespace kubeflow wait deployment --all --for condition=available --timeout 20m
 k apply -k manifests/overlays/kind
 

@@ -76,12 +76,9 @@ class Following:
         return True
 
     def _found(self, uid: str) -> bool:
-        try:
-            job = self.server.get(self.path)
-        except Refused as error:
-            if error.status == 404:
-                return False
-            raise
+        job = self._job()
+        if job is None:
+            return False
         if job["metadata"]["uid"] != uid:
             raise JobFailed("another job took this one's place", where=self.name, remedy="Start the step again.")
         self.seen.job = job
@@ -98,6 +95,20 @@ class Following:
             logger.info("%s: %s", self.name, words)
             self._told = words
         return True
+
+    def _job(self) -> dict[str, Any] | None:
+        """The job; None when it is gone. A server that knows nothing of the kind says nothing about the job."""
+        limit = time.monotonic() + self.config.patience_s
+        while True:
+            try:
+                return self.server.get(self.path)
+            except Refused as error:
+                if error.status == 404 and not error.unknown:
+                    return None
+                if not error.unknown or time.monotonic() > limit:
+                    raise
+                logger.warning("%s: %s", self.name, error)
+            time.sleep(self.config.poll_s)
 
     def _check(self) -> None:
         """Give the job up when something has been wrong for too long."""

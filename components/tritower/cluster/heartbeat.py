@@ -17,6 +17,7 @@ from tritower.storage.staging import sent
 
 logger = logging.getLogger(__name__)
 _BEAT, _MARK = "heartbeat", "abandoned"
+_KEPT = "the job is left in place\n"
 
 
 def home(outputs: Mapping[str, str]) -> str:
@@ -40,6 +41,7 @@ class Heartbeat:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._own, self._count = (1, uuid.uuid4().hex), 0
+        self._kept = False
         self.superseded = False
         """Whether another launcher follows the job."""
 
@@ -60,7 +62,14 @@ class Heartbeat:
         self._thread.join(self.every_s)
         if not self._thread.is_alive() and not self.superseded:
             with contextlib.suppress(OSError):
-                _remove(f"{self.place}/{_BEAT}")
+                if self._kept:
+                    _write(f"{self.place}/{_BEAT}", _KEPT)
+                else:
+                    _remove(f"{self.place}/{_BEAT}")
+
+    def keep(self) -> None:
+        """The job is to stay when the block ends: silence will not count."""
+        self._kept = True
 
     def check(self) -> None:
         """Raises: LaunchError: another launcher follows the job."""
@@ -111,7 +120,7 @@ class Silence:
             beat = _read(f"{self.place}/{_BEAT}") or "none"
         except OSError as error:
             logger.warning("the heartbeat cannot be read: %s", error)
-        if beat is None or beat != self._last:
+        if beat in (None, _KEPT) or beat != self._last:
             self._last, self._since = beat, time.monotonic()
         return time.monotonic() - self._since
 

@@ -4,19 +4,16 @@ What differs between the kinds of resources stands in a module each, behind `kin
 """
 
 import contextlib
-import json
 import logging
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from tritower import config as knobs
 from tritower import logs, storage
-from tritower.cluster import heartbeat, here, names, pod_log, pods, preflight
+from tritower.cluster import heartbeat, here, names, pod_log, pods, preflight, remains, surroundings
 from tritower.cluster.api import Api, Refused, core, custom
 from tritower.cluster.config import ClusterConfig
 from tritower.cluster.following import Following
@@ -25,12 +22,14 @@ from tritower.cluster.kind import Kind
 from tritower.cluster.pytorchjob import PyTorchJobs
 from tritower.cluster.stopping import Stopping
 from tritower.cluster.trainjob import TrainJobs
-from tritower.errors import ConfigError, JobFailed, LaunchError, StorageError, TritowerError
+from tritower.errors import ConfigError, JobFailed, LaunchError, TritowerError
 from tritower.jobs import Job
 
 logger = logging.getLogger(__name__)
 KINDS: Mapping[str, Kind] = {"pytorchjob": PyTorchJobs(), "trainjob": TrainJobs()}
 _GONE_S, _PAUSE_S = 60.0, 0.5
+_LAST_PATIENCE_S = 30.0
+"""Seconds for which the API server may be away when a job is given up."""
 
 
 def open_launcher(name: str, settings: Mapping[str, Any] | str | None = None) -> "ClusterLauncher":
@@ -69,11 +68,13 @@ class ClusterLauncher:
         launch = _Launch(server, here.filled(self.config, place), self.kind, place, job)
         gpus = pods.gpus(job, launch.config)
         preflight.check(server, launch.config, self.kind, gpus=gpus, account=place.account)
+        what = self.kind.resource.kind
+        surroundings.warn(server, launch.config, resource=what, pods=launch.wanted, in_a_pipeline=bool(place.run))
         with contextlib.ExitStack() as held:
             output: IO[bytes] = held.enter_context(log.open("wb")) if log else sys.stderr.buffer
-            held.enter_context(Heartbeat(launch.home, launch.config.heartbeat_s))
+            beat = held.enter_context(Heartbeat(launch.home, launch.config.heartbeat_s))
             stopping = held.enter_context(Stopping(Api(), launch.paths))
-            return launch.run(stopping, output, look)
+            return launch.run(stopping, beat, output, look)
 
 
 def _check_locations(job: Job) -> None:
@@ -101,36 +102,60 @@ class _Launch:
         self.beside = [pods.owned(one, owner) for one in kind.beside(job, config, name=self.name, run=place.run)]
         self.paths = [_path(one) for one in (self.manifest, *self.beside)]
         self.wanted = kind.wanted(job, config)
+        self.uid = ""
+        """Of the job that was made or found: one of another uid is another's."""
 
-    def run(self, stopping: Stopping, output: IO[bytes], look: Callable[[], None] | None) -> dict[str, Any]:
+    def run(self, stopping: Stopping, beat: Heartbeat, output: IO[bytes], look: Callable[[], None] | None) -> dict[str, Any]:
+        def watch() -> None:
+            beat.check()
+            if look:
+                look()
+
         following = Following(self.server, self.kind, self.name, self.config, self.wanted)
         try:
             found = self._created(stopping)
             with logs.phase(logger, f"job {self.name}"), pod_log.Logs(self.config.namespace, output) as log:
-                while not following.ended(found["metadata"]["uid"], log, look):
+                while not following.ended(found["metadata"]["uid"], log, watch):
                     if not heartbeat.marked(self.home):
-                        raise JobFailed(
-                            "the job was deleted", where=self.name, remedy="Start the step again if nobody meant it."
-                        )
+                        remedy = "A run that is deleted takes its job along. Start the step again if nobody meant it."
+                        raise JobFailed("the job was deleted", where=self.name, remedy=remedy)
                     logger.warning("the job ended itself, because this launcher was away for too long; it starts anew")
                     heartbeat.clear(self.home)
                     found = self._created(stopping)
                 self._left(following)
         except TritowerError as error:
-            raise self._failed(error, following) from error
+            if beat.superseded:
+                stopping.paths = ()
+                raise
+            raise self._failed(error, following, beat) from error
         except BaseException:  # what `look` raised, Ctrl-C: the job ends with its launcher
-            self._delete()
+            self.server.patience_s = min(self.server.patience_s, _LAST_PATIENCE_S)
+            with contextlib.suppress(LaunchError):
+                self._delete()
             raise
         return following.seen.job
 
     def _created(self, stopping: Stopping) -> dict[str, Any]:
-        """The job that is there, or a new one."""
+        """The job that is there, or a new one.
+
+        Raises:
+            LaunchError: another job has its name, or somebody makes and deletes it all the time.
+        """
         stopping.creating = True
+        limit = time.monotonic() + self.config.api_patience_s
         try:
             while True:
                 found = self._existing() or self._create()
                 if found:
+                    self.uid = found["metadata"]["uid"]
                     return found
+                if time.monotonic() > limit:
+                    what = f"{self.kind.resource.kind} {self.name}"
+                    problem = (
+                        f"the job could not be made within {self.config.api_patience_s:g} s: one of its name is there, or goes"
+                    )
+                    raise LaunchError(problem, where=what, remedy=f"Look at what holds it: {self._by_hand('get')}")
+                time.sleep(min(self.config.poll_s, 1.0))
         finally:
             stopping.creating = False
 
@@ -138,8 +163,8 @@ class _Launch:
         """A new job; None when another launcher was faster."""
         self._wait_for_pods()
         for one in self.beside:
-            while not self._post(one) and not self._same(one):
-                logger.debug("%s is made anew", _path(one))
+            if not self._post(one) and not self._same(one):
+                return None
         made = self._posted()
         if made:
             what, each = self.kind.resource.kind, self.job.processes
@@ -190,8 +215,12 @@ class _Launch:
                 return None
             raise
         what = f"{self.kind.resource.kind} {self.name}"
+        if found["metadata"].get("deletionTimestamp"):
+            logger.info("the %s of an earlier attempt is being deleted", what)
+            return None
         if self.kind.ended(found) == "Failed":
             logger.info("the %s of an earlier attempt has failed; it is made anew", what)
+            self.uid = found["metadata"]["uid"]
             self._delete()
             return None
         if _hash(found) != _hash(self.manifest):
@@ -201,73 +230,60 @@ class _Launch:
         return found
 
     def _left(self, following: Following) -> None:
-        """After a success: pods that still run would hold their GPUs."""
-        if not following.quiet(self.config.grace_s):
-            logger.warning("pods of %s still run after its success; it is deleted", self.name)
-            self._delete()
+        """After a success: pods that still run would hold their GPUs. The work is done, whatever happens now."""
+        try:
+            if not following.quiet(self.config.grace_s):
+                logger.warning("pods of %s still run after its success; it is deleted", self.name)
+                self._delete()
+        except LaunchError as error:
+            logger.warning("whether all pods of %s have ended is not known: %s", self.name, error)
 
-    def _failed(self, error: TritowerError, following: Following) -> TritowerError:
+    def _failed(self, error: TritowerError, following: Following, beat: Heartbeat) -> TritowerError:
         """The error for the user, after everything was saved and the job deleted."""
+        self.server.patience_s = min(self.server.patience_s, _LAST_PATIENCE_S)
         if isinstance(error, Refused) or not following.seen.job:  # it never was, or nobody may look
             with contextlib.suppress(LaunchError):
-                if following.seen.job:
+                if self.uid:
                     self._delete()
             return error
-        kept = self._save(following)
+        kept = remains.save(following, f"{self.home}/failure")
         if self.config.keep_failed:
             kept += f" The job is left in place: {self._by_hand()}"
+            beat.keep()
         else:
             with contextlib.suppress(LaunchError):  # the heartbeat ends what cannot be deleted
                 self._delete()
         return type(error)(error.problem, where=error.where, remedy=f"{error.remedy} {kept}".strip())
 
-    def _by_hand(self) -> str:
+    def _by_hand(self, verb: str = "delete") -> str:
         kinds = ",".join(one["kind"].lower() for one in (self.manifest, *self.beside))
-        return f"kubectl -n {self.config.namespace} delete {kinds} {self.name}"
-
-    def _save(self, following: Following) -> str:
-        """Status, events and logs of all pods, to where the job writes; the sentence that says so."""
-        place = f"{self.home}/failure"
-        try:
-            with tempfile.TemporaryDirectory(prefix="failure-") as scratch:
-                for file, content in self._remains(following):
-                    (Path(scratch) / file).write_bytes(content)
-                storage.upload_tree(scratch, place)
-        except (StorageError, LaunchError) as error:
-            return f"Status and logs could not be saved: {error}"
-        return f"Status, events and logs of its pods are in {place}."
-
-    def _remains(self, following: Following) -> Iterator[tuple[str, bytes]]:
-        following.look_again()
-        seen = following.seen
-        for file, thing in (("job", seen.job), ("pods", seen.pods), ("events", seen.events), ("parts", seen.parts)):
-            if thing or file != "parts":
-                yield f"{file}.json", json.dumps(thing, indent=2).encode()
-        for pod in seen.pods:
-            for previous in (False, True):
-                text = pod_log.whole(self.server, self.config.namespace, pod, previous=previous)
-                if text:
-                    yield f"{pod['metadata']['name']}{'.previous' * previous}.log", text
+        return f"kubectl -n {self.config.namespace} {verb} {kinds} {self.name}" + (" -o yaml" if verb == "get" else "")
 
     def _delete(self) -> None:
         for path in self.paths:
-            self._delete_one(path)
+            first = path == self.paths[0]
+            if not self._delete_one(path, uid=self.uid if first else ""):
+                return
 
-    def _delete_one(self, path: str) -> None:
+    def _delete_one(self, path: str, *, uid: str = "") -> bool:
+        """False where it is another's by now."""
+        condition = {"preconditions": {"uid": uid}} if uid else {}
         try:
-            self.server.call("DELETE", path, body={"propagationPolicy": "Background"})
+            self.server.call("DELETE", path, body={"propagationPolicy": "Background"} | condition)
         except Refused as error:
+            if error.status == 409 and uid:
+                return False
             if error.status != 404:
                 raise
+        return True
 
     def _wait_for_pods(self) -> None:
         """Those of an earlier job of this name hold the names of the new ones, and answer to them."""
         query = {"labelSelector": self.kind.selector(self.name)}
-        over = threading.Event()
         for _ in range(int((_GONE_S + self.config.grace_s) / self.config.poll_s) + 1):
             if not self.server.get(core(self.config.namespace, "pods"), **query)["items"]:
                 return
-            over.wait(self.config.poll_s)
+            time.sleep(self.config.poll_s)
 
 
 def _path(manifest: Mapping[str, Any]) -> str:

@@ -14,6 +14,9 @@ STORE_KEYS = {
     "secretkey": "AWS_SECRET_ACCESS_KEY",
 }
 """Key of the store's Secret -> variable; the same as a step's pod gets."""
+_SIDECAR = "sidecar.istio.io/inject"
+_NO_MESH = {_SIDECAR: "false", "istio.io/dataplane-mode": "none"}
+"""Istio from 1.10 reads the label, older ones the annotation; ambient mode has a label of its own."""
 TERMINATION_LOG = "/dev/termination-log"
 
 
@@ -43,9 +46,9 @@ def template(job: Job, config: ClusterConfig, *, name: str, container: str, comm
         "hostNetwork": config.host_network,
         "dnsPolicy": "ClusterFirstWithHostNet" if config.host_network else "",
     }
-    annotations = {"sidecar.istio.io/inject": "false", **config.annotations}
+    annotations = {_SIDECAR: "false", **config.annotations}
     return {
-        "metadata": {"labels": labels(job, config), "annotations": annotations},
+        "metadata": {"labels": {**_NO_MESH, **labels(job, config)}, "annotations": annotations},
         "spec": spec | {key: value for key, value in optional.items() if value},
     }
 

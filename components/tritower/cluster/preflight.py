@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from tritower.cluster import given
+from tritower.cluster import given, surroundings
 from tritower.cluster.api import Api, Refused, core
 from tritower.cluster.config import ClusterConfig
 from tritower.cluster.kind import Kind, Right
@@ -36,6 +36,7 @@ def check(server: Api, config: ClusterConfig, kind: Kind, *, gpus: int, account:
         *_rights(server, config, kind, account),
         *_kind(server, config, kind),
         *_secret(server, config),
+        *surroundings.missing(server, config),
         *_gpus(server, config, gpus),
     ]
     if missing:

@@ -84,6 +84,10 @@ def pytorchjob_faults(job: Object) -> list[str]:
 def check_pod(cluster: "Cluster", namespace: str, pod: Object) -> None:
     """A pod as the API server takes it: its volumes, the namespace's pod security and its quotas. Raises: Refused: 422, 403."""
     name, spec = pod["metadata"].get("name", ""), pod.get("spec") or {}
+    account = spec.get("serviceAccountName") or "default"
+    if cluster.store.get(kinds.ACCOUNT, namespace, account) is None:
+        why = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
+        raise answers.forbidden_pod(name, why)
     causes = []
     volumes = {volume["name"] for volume in spec.get("volumes", [])}
     for index, container in enumerate(spec.get("containers", [])):

@@ -32,6 +32,7 @@ class Cluster:
             but PATH.
         without: plurals of custom resources that are not installed.
         bookmark_s: seconds between two bookmarks of a watch.
+        accounts: service accounts of every namespace, beside `default`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
         without: Sequence[str] = (),
         bookmark_s: float = 5.0,
+        accounts: Sequence[str] = ("tritower-worker",),
     ) -> None:
         self.store, self.rights, self.faults, self.network = Store(), Rights(), Faults(), Network()
         self.speed, self.environment, self.bookmark_s = speed, dict(environment or {}), bookmark_s
@@ -62,6 +64,8 @@ class Cluster:
         for name, own in labels.items():
             meta = {"name": name, "labels": {"kubernetes.io/metadata.name": name} | dict(own)}
             self.store.create(kinds.NAMESPACE, "", {"metadata": meta, "status": {"phase": "Active"}})
+            for account in ("default", *accounts):
+                self.store.create(kinds.ACCOUNT, name, {"metadata": {"name": account}})
         for node in nodes:
             self.store.create(kinds.NODE, "", node.item())
         for kind in kinds.CUSTOM:

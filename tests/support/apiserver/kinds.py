@@ -37,6 +37,7 @@ EVENT = Kind(
     fields=("involvedObject.name", "involvedObject.kind", "involvedObject.uid", "involvedObject.namespace", "reason", "type"),
 )
 SECRET = Kind("", "v1", "secrets", "Secret")
+ACCOUNT = Kind("", "v1", "serviceaccounts", "ServiceAccount")
 CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
 CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 QUOTA = Kind("", "v1", "resourcequotas", "ResourceQuota")
@@ -65,5 +66,5 @@ SPARK = Kind(
 JOBSET = Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 WORKFLOW = Kind("argoproj.io", "v1alpha1", "workflows", "Workflow")
 
-BUILT_IN = (POD, SERVICE, EVENT, SECRET, CONFIG_MAP, CLAIM, QUOTA, NODE, NAMESPACE, CRD)
+BUILT_IN = (POD, SERVICE, EVENT, SECRET, ACCOUNT, CONFIG_MAP, CLAIM, QUOTA, NODE, NAMESPACE, CRD)
 CUSTOM = (PYTORCHJOB, EXPERIMENT, TRIAL, SUGGESTION, TRAINJOB, RUNTIME, JOBSET, SPARK, WORKFLOW)

@@ -45,7 +45,8 @@ class Request:
     def allowed(self) -> "Request":
         """Itself. Raises: Refused: 403."""
         resource = self.kind.plural + (f"/{self.part}" if self.part else "")
-        rights.require(self.account, self.verb, self.kind.group, resource, self.namespace, self.name)
+        where = self.name if self.kind is kinds.NAMESPACE else self.namespace  # a Role may give rights to its own Namespace
+        rights.require(self.account, self.verb, self.kind.group, resource, where, self.name)
         return self
 
     def item(self, kind: Kind | None = None) -> Object:

@@ -15,6 +15,7 @@ Cause = tuple[str, str, str]
 
 CRDS = Path(__file__).parents[2] / "data" / "crds"
 KATIB = "katib-openapi-v0.19.0"
+KUBERNETES = "kubernetes-openapi-v1.34.9"
 _LABEL = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 _LABEL_RULE = (
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
@@ -36,8 +37,10 @@ def of(kind: Kind) -> Object:
     if not kind.schema:
         return {}
     text = json.loads((CRDS / f"{kind.schema}.json").read_text(encoding="utf-8"))
-    if kind.schema == KATIB:
-        return _resolved({"$ref": f"#/components/schemas/v1beta1.{kind.kind}"}, text["components"]["schemas"])
+    if kind.schema in (KATIB, KUBERNETES):
+        parts = text["components"]["schemas"]
+        (name,) = (one for one in parts if f".{one}".endswith(f".{kind.version}.{kind.kind}") and not one.startswith("."))
+        return _resolved({"$ref": f"#/components/schemas/{name}"}, parts)
     (version,) = (one for one in text["spec"]["versions"] if one["name"] == kind.version)
     return dict(version["schema"]["openAPIV3Schema"])
 
