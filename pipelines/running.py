@@ -183,6 +183,9 @@ def _check_launcher(name: str, launcher: str, tables: Mapping[str, steps.Step], 
     if launcher != LOCAL and table not in tables:
         problem = f"the pipeline {name} has no step that runs as a job"
         raise ConfigError(problem, where=f"--launcher {launcher}", remedy="Leave it out.")
+    if launcher == "trainjob" and steps.SEARCH in tables:
+        problem, remedy = "no search runs in TrainJobs", "Take --launcher pytorchjob, or leave the part tune out."
+        raise ConfigError(problem, where=f"--launcher {launcher}", remedy=remedy)
     for setting in settings:
         if launcher == LOCAL and setting.split(".")[0].strip() == table:
             remedy = "Add --launcher pytorchjob, or leave the setting out."

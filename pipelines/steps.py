@@ -190,7 +190,7 @@ STEPS = {
             is_heavy=True, shown=("rows", "features"),
         ),
         Step(
-            name="tune", room="tuning", component="tune", part="tune", config="TuningConfig", resumes=True,
+            name="tune", room="tuning", component="tune", part="tune", config="TuningConfig", resumes=True, launched=True,
             is_heavy=True,
             shown=("best", "untuned", "trials", "pruned", "failed"),
         ),
@@ -243,6 +243,8 @@ CLUSTER = Step(
     name="cluster", room="cluster", component="", config="ClusterConfig", about="; only with another `launcher` than local"
 )
 """No step, but the table of knobs that all launched steps share: their jobs' pods."""
+SEARCH = "tune"
+"""The table of knobs of the step whose jobs are a search's trials."""
 
 
 def parts_of(pipeline: str) -> frozenset[str]:

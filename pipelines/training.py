@@ -52,7 +52,8 @@ def training(
             it has counted are neither featurised nor trained on again. Empty to start from nothing.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
         launcher: local (in the step's own pod), pytorchjob or trainjob (in pods of such a job on the cluster, which read and
-            write the run's store): where the ranker trains.
+            write the run's store): where the ranker trains. With pytorchjob or katib the search of its knobs is an Experiment
+            of Katib.
         model_champion: root of the pointer (champion.json) to the model in use; when the gate passes, it names this run's.
             Empty where none is kept.
         model_ranker: location of the model in use, in place of the pointer's; the gate compares with it.
@@ -67,7 +68,7 @@ def training(
     computed = wiring.add("features", embeddings=embeddings, **known)
     rows = {"features": computed.outputs["features"], "embeddings": embeddings}
 
-    trained = wiring.add("ranker", **rows, **_tuned(wiring, rows), launcher=launcher)
+    trained = wiring.add("ranker", **rows, **_tuned(wiring, rows, launcher), launcher=launcher)
     rivals = _baselines(wiring, rows)
     best = wiring.nest(
         "recommendations",
@@ -110,11 +111,12 @@ def training(
     )
 
 
-def _tuned(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
+def _tuned(wiring: Wiring, rows: dict[str, Any], launcher: Any) -> dict[str, Any]:
     """The ranker's knobs as the search found them, those of the user's kept; nothing where there is no search."""
     if "tune" not in wiring.parts:
         return {}
-    return {"config": wiring.add("tune", **rows, fixed=wiring.configs["ranker"]).outputs["ranker_settings"]}
+    search = wiring.add("tune", **rows, fixed=wiring.configs["ranker"], launcher=launcher)
+    return {"config": search.outputs["ranker_settings"]}
 
 
 def _baselines(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:

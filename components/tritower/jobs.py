@@ -5,6 +5,7 @@ they need from locations and write what they make to locations (see `storage.sta
 Who they are among each other they know from torchrun's environment alone.
 
 `local` runs a job on this machine, the others on a Kubernetes cluster (`cluster/`, loaded by name: nothing imports it).
+`katib` is what a search takes (`searches.py`), whose trials are PyTorchJobs; any other job is one of them as well.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from tritower import processes
 from tritower.config import check
 from tritower.errors import ConfigError, StepError
 
-LauncherName = Literal["local", "pytorchjob", "trainjob"]
+LauncherName = Literal["local", "pytorchjob", "trainjob", "katib"]
 _POLL_S = 0.2
 
 
@@ -121,7 +122,7 @@ def open_launcher(name: str = "local", settings: Mapping[str, Any] | str | None 
     if name in get_args(LauncherName):
         launcher: Launcher = importlib.import_module("tritower.cluster.launcher").open_launcher(name, settings)
         return launcher
-    raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy=f"Use {' or '.join(get_args(LauncherName))}.")
+    raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy=f"Use {', '.join(get_args(LauncherName))}.")
 
 
 def location(artifact: Any, launcher: str = "local") -> str:

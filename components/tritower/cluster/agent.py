@@ -1,11 +1,14 @@
 """The first process of every pod of a job: it starts the step's processes and says why they failed.
 
-    python -m tritower.cluster.agent [--home LOCATION --resource PATH --abandoned-after-s N --every-s N] [--trial] \
+    python -m tritower.cluster.agent [--home LOCATION --resource PATH --abandoned-after-s N --every-s N] [OPTIONS OF A TRIAL] \
         -- MODULE ARGUMENTS...
 
 With one process in all, MODULE runs by itself; else under torchrun, whose environment the operator sets, with a static
 rendezvous and without restarts: the container is what restarts. The reason of a failure goes to the container's termination
 message, which the launcher reads.
+
+A trial of a search has more: `--trial FILE` is the file of its figures, of which the first pod leaves a copy in the home;
+`--throw-away NAME` gives MODULE an output that goes with the pod; `--limit-s N` ends a trial that takes longer.
 
 Exit status: 0, or 1 after a failure; 75 when nobody follows the job any more; 143 after SIGTERM. Never 0 for work that
 did not end: the first pod's 0 is the job's success.
@@ -15,17 +18,20 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tritower import child, logs, processes
-from tritower.cluster import api, heartbeat
-from tritower.errors import LaunchError, TritowerError
+from tritower import child, logs, processes, storage
+from tritower.cluster import api, heartbeat, katib
+from tritower.errors import LaunchError, StepError, TritowerError
 
 logger = logging.getLogger(__name__)
 ABANDONED = 75
@@ -42,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resource", default="", help="the job at the API server: a path")
     parser.add_argument("--abandoned-after-s", type=float, default=600.0, help="seconds without a heartbeat")
     parser.add_argument("--every-s", type=float, default=30.0, help="seconds between two looks at it")
-    parser.add_argument("--trial", action="store_true", help="one of a search's trials: a master ends as its process does")
+    parser.add_argument("--trial", type=Path, help="the file of its figures, where this is a trial of a search")
+    parser.add_argument("--throw-away", action="append", default=[], help="option of MODULE for an output that nobody keeps")
+    parser.add_argument("--limit-s", type=float, default=math.inf, help="seconds after which it has failed")
     parser.add_argument("words", nargs="+", metavar="MODULE ARGUMENTS", help="what to run")
     given = parser.parse_args(arguments)
     logs.setup()
@@ -66,8 +74,11 @@ def _run(given: argparse.Namespace) -> int:
     number, world = _place()
     if given.home and not number:
         threading.Thread(target=_listen, args=(given, silent), name="heartbeat", daemon=True).start()
-    with processes.started(_command(given.words, world)) as running:
+    with _words(given, number) as words, processes.started(_command(words, world)) as running:
+        end = time.monotonic() + given.limit_s
         while (code := running.ended(_LOOK_S)) is None:
+            if time.monotonic() > end:
+                raise StepError(f"the trial took over {given.limit_s:g} s", remedy="Raise trial_timeout_s.")
             if silent.is_set():
                 with contextlib.suppress(OSError):  # without the mark, the job is deleted all the same
                     heartbeat.mark(given.home)
@@ -78,6 +89,20 @@ def _run(given: argparse.Namespace) -> int:
     if code is None:
         return _abandoned(given.resource, f"nobody has followed this job for {given.abandoned_after_s:g} s")
     return 1 if code else 0
+
+
+@contextlib.contextmanager
+def _words(given: argparse.Namespace, number: int) -> Iterator[list[str]]:
+    """MODULE and its arguments, while there is a place for what it throws away; then a trial's figures go to the home."""
+    with tempfile.TemporaryDirectory(prefix="thrown-away-", ignore_cleanup_errors=True) as scratch:
+        try:
+            yield [*given.words, *(f"--{name}={scratch}/{name}" for name in given.throw_away)]
+        finally:
+            name = os.environ.get(katib.TRIAL_NAME, "")
+            if given.trial and given.home and name and not number:
+                storage.tried(
+                    lambda: storage.upload(given.trial, f"{given.home}/{katib.FIGURES}/{name}"), "what the trial reported"
+                )
 
 
 def _command(words: list[str], world: int) -> list[str]:

@@ -66,6 +66,11 @@ class Api:
         self._known = False
         """Whether the server has taken this process's token before: it is then renewed within a minute of its end."""
 
+    @property
+    def host(self) -> str:
+        """The server's address."""
+        return str(self._settings.host).rstrip("/")
+
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """A GET; see `call`."""
         return self.call("GET", path, query=query)
@@ -213,7 +218,7 @@ def _refused(status: int, body: str, where: str, retry_after: str) -> Refused:
     remedy = ""
     if status == 401:
         remedy = "The token has expired or is of another cluster."
-    elif status == 403 and "admission webhook" not in message and "exceeded quota" not in message:
+    elif status == 403 and " cannot " in message and " resource " in message:  # and no webhook, quota or pod security
         remedy = "Apply the Role of manifests/base: kubectl apply -k manifests/base -n NAMESPACE"
     return Refused(
         f"the API server says {status}: {message}",

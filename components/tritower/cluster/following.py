@@ -38,7 +38,7 @@ class Following:
         self._since: dict[tuple[str, str], float] = {}
         self._began = self._waiting = time.monotonic()
         self._uids: dict[str, list[str]] = {}
-        self._told = ""
+        self._told: list[str] = []
 
     def ended(self, uid: str, log: Logs, look: Callable[[], None] | None) -> bool:
         """Follow to the end; False when the job is gone.
@@ -51,6 +51,8 @@ class Following:
             log.of(self.kind.logged(self.seen))
             end = self.kind.ended(self.seen.job)
             if end == "Succeeded":
+                if wrong := self.kind.verdict(self.seen):
+                    raise wrong
                 return True
             if end == "Failed":
                 raise self.kind.failure(self.seen)
@@ -90,10 +92,11 @@ class Following:
             for resource, selector in self.kind.parts(self.name)
             for one in self.server.get(resource.path(space), labelSelector=selector)["items"]
         ]
-        words = state.summary(self.seen.pods, self.wanted)
-        if words != self._told:
-            logger.info("%s: %s", self.name, words)
-            self._told = words
+        lines = self.kind.told(self.seen, self.wanted)
+        for line in lines:
+            if line not in self._told:
+                logger.info("%s: %s", self.name, line)
+        self._told = lines
         return True
 
     def _job(self) -> dict[str, Any] | None:
@@ -117,7 +120,7 @@ class Following:
             raise JobFailed(
                 f"the job has not ended within {self.config.deadline_s:g} s", where=self.name, remedy="Raise deadline_s."
             )
-        if self.kind.queued(self.seen.job) or state.running(self.seen.pods, self.wanted):
+        if self.kind.queued(self.seen.job) or state.running(self.kind.watched(self.seen), self.wanted):
             self._waiting = now
         troubles = {one.key: one for one in self._troubles()}
         self._since = {key: self._since.get(key, now) for key in troubles}
@@ -131,15 +134,19 @@ class Following:
             raise next((one.error for one in troubles.values()), self._late())
 
     def _troubles(self) -> Iterator[Trouble]:
-        pods = self.seen.pods
+        pods = self.kind.watched(self.seen)
         self.seen.events = self._events() if len(pods) < self.wanted else []
         yield from state.troubles(pods, self.config, self._largest())
         yield from state.unmade(self.seen.events, self.kind.unmade, self.config)
         yield from self.kind.troubles(self.seen, self.config)
+        if pods and all(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
+            problem = f"its pods have ended, but the job has not: is {self.kind.operator} there?"
+            error = JobFailed(problem, where=self.name, remedy=self.kind.look)
+            yield Trouble(("unseen", ""), error, self.config.start_timeout_s)
 
     def _count_pods(self) -> None:
         """A pod that was deleted is made anew in its place, which no limit of the operator's counts."""
-        for pod in self.seen.pods:
+        for pod in self.kind.watched(self.seen):
             uids = self._uids.setdefault(self.kind.place(pod), [])
             if pod["metadata"]["uid"] not in uids:
                 uids.append(pod["metadata"]["uid"])
@@ -162,7 +169,7 @@ class Following:
         path, own = core(self.config.namespace, "events"), self.seen.job["metadata"]
         found = [
             one
-            for name in self.kind.told_by(self.name)
+            for name in (*self.kind.told_by(self.name), *self.kind.telling(self.seen))
             for one in self.server.get(path, fieldSelector=f"involvedObject.name={name}")["items"]
             # Those of another job that had the name are left out, and so are those of what that one made.
             if one["involvedObject"].get("uid") in (None, own["uid"])

@@ -61,8 +61,12 @@ class Kind(Protocol):
         """Whether a refusal of the resource passes: what is beside it is not known everywhere yet."""
         return False
 
+    def size(self, job: Job, config: ClusterConfig) -> str:
+        """How large it is, in words."""
+        return f"{self.wanted(job, config)} pod(s) of {job.processes} process(es)"
+
     def wanted(self, job: Job, config: ClusterConfig) -> int:
-        """How many pods there must be, at least."""
+        """How many of the pods that are watched there must be, at least."""
         return config.nodes or job.nodes
 
     def selector(self, name: str) -> str:
@@ -80,6 +84,18 @@ class Kind(Protocol):
     def told_by(self, name: str) -> tuple[str, ...]:
         """The names of the objects whose events tell of it."""
         return (name,)
+
+    def telling(self, seen: Seen) -> tuple[str, ...]:
+        """The names of its parts whose events tell of it now."""
+        return ()
+
+    def watched(self, seen: Seen) -> list[dict[str, Any]]:
+        """The pods that must run now, and whose troubles are its own."""
+        return seen.pods
+
+    def told(self, seen: Seen, wanted: int) -> list[str]:
+        """What there is to tell; a line is told when it was not among those of the look before."""
+        return [state.summary(seen.pods, wanted)]
 
     def logged(self, seen: Seen) -> Mapping[str, Object]:
         """The pods whose logs the step prints, each under what its lines begin with: an empty text for the one of rank 0."""
@@ -99,6 +115,10 @@ class Kind(Protocol):
     def troubles(self, seen: Seen, config: ClusterConfig) -> Iterable[Trouble]:
         """What is wrong with it that its pods do not show."""
         return ()
+
+    def verdict(self, seen: Seen) -> TritowerError | None:
+        """Why it has failed although it says that it succeeded."""
+        return None
 
     def failure(self, seen: Seen) -> TritowerError:
         """Why it failed."""

@@ -20,13 +20,14 @@ from tritower.cluster.following import Following
 from tritower.cluster.heartbeat import Heartbeat
 from tritower.cluster.kind import Kind
 from tritower.cluster.pytorchjob import PyTorchJobs
+from tritower.cluster.state import Seen
 from tritower.cluster.stopping import Stopping
 from tritower.cluster.trainjob import TrainJobs
 from tritower.errors import ConfigError, JobFailed, LaunchError, TritowerError
 from tritower.jobs import Job
 
 logger = logging.getLogger(__name__)
-KINDS: Mapping[str, Kind] = {"pytorchjob": PyTorchJobs(), "trainjob": TrainJobs()}
+KINDS: Mapping[str, Kind] = {"pytorchjob": PyTorchJobs(), "trainjob": TrainJobs(), "katib": PyTorchJobs()}
 _GONE_S, _PAUSE_S = 60.0, 0.5
 _LAST_PATIENCE_S = 30.0
 """Seconds for which the API server may be away when a job is given up."""
@@ -60,8 +61,24 @@ class ClusterLauncher:
         """
         self.outcome(job, look=look, log=log)
 
-    def outcome(self, job: Job, *, look: Callable[[], None] | None = None, log: Path | None = None) -> dict[str, Any]:
-        """As `run`; the resource as it was at its end."""
+    def outcome(self, job: Job, *, look: Callable[[], None] | None = None, log: Path | None = None) -> Seen:
+        """As `run`; the last look at it."""
+        launch = self._checked(job)
+        with contextlib.ExitStack() as held:
+            output: IO[bytes] = held.enter_context(log.open("wb")) if log else sys.stderr.buffer
+            beat = held.enter_context(Heartbeat(launch.home, launch.config.heartbeat_s))
+            stopping = held.enter_context(Stopping(Api(), launch.paths))
+            return launch.run(stopping, beat, output, look)
+
+    def check(self, job: Job) -> None:
+        """Whether `run` could begin: the cluster has what it needs, and the API server would take the resource.
+
+        Raises:
+            LaunchError: something is missing.
+        """
+        self._checked(job).rehearse()
+
+    def _checked(self, job: Job) -> "_Launch":
         _check_locations(job)
         server = Api(self.config.api_patience_s)
         place = here.find(server)
@@ -70,11 +87,7 @@ class ClusterLauncher:
         preflight.check(server, launch.config, self.kind, gpus=gpus, account=place.account)
         what = self.kind.resource.kind
         surroundings.warn(server, launch.config, resource=what, pods=launch.wanted, in_a_pipeline=bool(place.run))
-        with contextlib.ExitStack() as held:
-            output: IO[bytes] = held.enter_context(log.open("wb")) if log else sys.stderr.buffer
-            beat = held.enter_context(Heartbeat(launch.home, launch.config.heartbeat_s))
-            stopping = held.enter_context(Stopping(Api(), launch.paths))
-            return launch.run(stopping, beat, output, look)
+        return launch
 
 
 def _check_locations(job: Job) -> None:
@@ -105,7 +118,7 @@ class _Launch:
         self.uid = ""
         """Of the job that was made or found: one of another uid is another's."""
 
-    def run(self, stopping: Stopping, beat: Heartbeat, output: IO[bytes], look: Callable[[], None] | None) -> dict[str, Any]:
+    def run(self, stopping: Stopping, beat: Heartbeat, output: IO[bytes], look: Callable[[], None] | None) -> Seen:
         def watch() -> None:
             beat.check()
             if look:
@@ -133,7 +146,11 @@ class _Launch:
             with contextlib.suppress(LaunchError):
                 self._delete()
             raise
-        return following.seen.job
+        return following.seen
+
+    def rehearse(self) -> None:
+        """Have everything looked at that looks at a new resource, webhooks included, without making one."""
+        self._post(self.manifest, dry_run=True)
 
     def _created(self, stopping: Stopping) -> dict[str, Any]:
         """The job that is there, or a new one.
@@ -167,8 +184,8 @@ class _Launch:
                 return None
         made = self._posted()
         if made:
-            what, each = self.kind.resource.kind, self.job.processes
-            logger.info("created the %s %s: %d pod(s) of %d process(es)", what, self.name, self.wanted, each)
+            size = self.kind.size(self.job, self.config)
+            logger.info("created the %s %s: %s", self.kind.resource.kind, self.name, size)
         return made
 
     def _posted(self) -> dict[str, Any] | None:
@@ -181,9 +198,9 @@ class _Launch:
                     raise
             time.sleep(_PAUSE_S)
 
-    def _post(self, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _post(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any] | None:
         """What was created; None where there is one of this name."""
-        query = {"fieldValidation": "Strict"}  # an unknown field would be dropped with a success
+        query = {"fieldValidation": "Strict", "dryRun": "All" if dry_run else None}  # unknown fields would be dropped
         try:
             return self.server.call("POST", _path(manifest).rpartition("/")[0], query=query, body=manifest)
         except Refused as error:

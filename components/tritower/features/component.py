@@ -43,6 +43,6 @@ def features(
     places = {"dataset": dataset.path, "embeddings": embeddings.path, "features": features.path, "state_to": state.path}
     optional = {name: part.path for name, part in (("entities", entities), ("candidates", candidates)) if part}
     knobs = from_dict(FeaturesConfig, {"engine": engine, **config})
-    numbers = step.run(**places, **optional, previous=previous_state, config=knobs)
+    numbers = step.run(**places, **optional, previous=previous_state, config=knobs, store=features.uri)
     describe(features, numbers, dataset, embeddings)
     describe(state, {}, dataset, embeddings)

@@ -40,7 +40,7 @@ def ingest(
     outputs = {"dataset": dataset.path, "quality": ingest_report.path, "metrics": ingest_metrics.path}
     knobs = from_dict(IngestConfig, {"engine": engine, **config})
     version = step.version(data_version)
-    numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, **outputs)
+    numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, store=dataset.uri, **outputs)
     for name, value in step.headline(numbers).items():
         ingest_metrics.log_metric(name, value)
     describe(dataset, {"data_version": version, "rows": numbers["impressions_out"]})

@@ -8,7 +8,6 @@ import argparse
 import logging
 import sys
 import time
-from pathlib import Path
 
 import torch
 
@@ -39,7 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoints", default="", help="location for checkpoints where the config names none; whoever gives it clears it"
     )
-    parser.add_argument("--metrics-file", type=Path, help="gets `name=value` lines after each validation, for Katib")
+    parser.add_argument(
+        "--metrics-file",
+        default="",
+        help="location of a file for `name=value` lines after each validation, as Katib reads them",
+    )
     parser.add_argument("--config", default="{}", help="knobs of RankerConfig as JSON")
     given = parser.parse_args(arguments)
     logs.setup()
@@ -47,15 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
         config = from_dict(RankerConfig, given.config)
         torch.set_num_threads(threads(config.launch.threads))
         inputs = {"features": given.features, "embeddings": given.embeddings}
-        with (
-            joined(config.launch.device) as group,
-            staging.staged(inputs, {"model": given.model, "scores": given.scores}, node=group.node) as places,
-        ):
+        outputs = {"model": given.model, "scores": given.scores, "metrics": given.metrics_file}
+        with joined(config.launch.device) as group, staging.staged(inputs, outputs, node=group.node) as places:
+            metrics = places["metrics"] if given.metrics_file else None
             start = time.perf_counter()
             session.train(
                 features=places["features"], embeddings=places["embeddings"], model=places["model"],
                 work=places.folder / "rows", failures=given.failures or f"{given.model.rstrip('/')}.failures",
-                config=config, group=group, checkpoints=given.checkpoints, metrics_file=given.metrics_file,
+                config=config, group=group, checkpoints=given.checkpoints, metrics_file=metrics,
             )  # fmt: skip
             if given.scores and not group.rank:
                 step.score_held_out(**{name: places[name] for name in ("features", "embeddings", "model", "scores")})

@@ -20,6 +20,8 @@ class Scalars:
     def __init__(self, every_s: float, folder: str, file: Path | None = None) -> None:
         self.every_s, self.file = every_s, file
         self.since, self.rows, self.losses = time.monotonic(), 0, list[float]()
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
         self.board: Any = None
         if folder:
             from torch.utils.tensorboard import SummaryWriter

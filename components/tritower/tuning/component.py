@@ -1,13 +1,13 @@
-"""KFP interface of the search on one machine."""
+"""KFP interface of the search."""
 
 from typing import Any, NamedTuple
 
-from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Output
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Output, TaskConfig
 
 from tritower._build import component
 
 
-@component("train")
+@component("train", launched=True)
 def tune(
     features: Input[Dataset],
     embeddings: Input[Dataset],
@@ -18,8 +18,11 @@ def tune(
     ranker_members: int = 0,
     config: dict[str, Any] = {},
     fixed: dict[str, Any] = {},
+    launcher: str = "local",
+    cluster: dict[str, Any] = {},
+    task: TaskConfig = None,
 ) -> NamedTuple("Found", [("ranker_settings", dict)]):  # type: ignore[valid-type]
-    """Search the ranker's knobs with Optuna in this step; the parameter `ranker_settings` is the best config for the ranker.
+    """Search the ranker's knobs; the parameter `ranker_settings` is the best config for the ranker.
 
     Args:
         features: Output of the features step.
@@ -31,16 +34,22 @@ def tune(
         ranker_members: The ranker's members, likewise.
         config: Knobs of TuningConfig.
         fixed: Knobs of the ranker that every trial has, and the best config keeps; those of `config["fixed"]` come before them.
+        launcher: Where the trials run: local (by Optuna in this step's pod), katib or pytorchjob (an Experiment of PyTorchJobs,
+            which read the run's store).
+        cluster: Settings of ClusterConfig for the latter.
+        task: What the pipeline gives this step's pod; the backend fills it in, and the pods of trials get it, too.
     """
     from tritower.config import from_dict
+    from tritower.jobs import location, settings
     from tritower.storage import write_json
     from tritower.tuning import step
     from tritower.tuning.config import TuningConfig
 
     plain = {"epochs": ranker_epochs, "members": ranker_members}
     knobs = step.with_plain(from_dict(TuningConfig, config, where="settings_tune"), fixed, plain)
-    places = {"features": features.path, "embeddings": embeddings.path, "best": tune_trials.path, "report": tune_report.path}
-    numbers = step.run(**places, config=knobs, artifact_uri=tune_trials.uri)
+    read = {"features": location(features, launcher), "embeddings": location(embeddings, launcher)}
+    written = {"best": tune_trials.path, "report": tune_report.path, "artifact_uri": tune_trials.uri}
+    numbers = step.run(**read, **written, config=knobs, launcher=launcher, cluster=settings(cluster, task))
     for name, value in numbers.items():
         tune_metrics.log_metric(name, value)
     write_json(tune_metrics.path, numbers)

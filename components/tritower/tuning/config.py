@@ -76,8 +76,14 @@ class TuningConfig:
     trials: int = 20
     """Trials in all, those of an earlier, interrupted search counted in, 1 to 10,000."""
 
+    algorithm: str = "tpe"
+    """How the next trial is chosen: tpe or random; a cluster takes whatever its Katib has, such as cmaes or sobol."""
+
+    algorithm_settings: dict[str, str] | None = None
+    """Katib's settings of the algorithm, such as {"n_startup_trials": "10"}; only on a cluster."""
+
     parallel: int = 1
-    """Trials at the same time on this machine, 1 to 64."""
+    """Trials at the same time, 1 to 64."""
 
     max_failed: int = 3
     """Failed trials after which the search ends with an error, 0 or more."""
@@ -110,6 +116,7 @@ class TuningConfig:
         check(not both, "fixed", both, "that is not searched as well")
         check(self.metric.isidentifier(), "metric", self.metric, "of letters, digits and underscores")
         check(1 <= self.trials <= 10_000, "trials", self.trials, "between 1 and 10000")
+        check(bool(self.algorithm), "algorithm", self.algorithm, "with a name")
         check(1 <= self.parallel <= 64, "parallel", self.parallel, "between 1 and 64")
         check(self.max_failed >= 0, "max_failed", self.max_failed, "of at least 0")
         check(self.prune_after_trials >= 1, "prune_after_trials", self.prune_after_trials, "of at least 1")

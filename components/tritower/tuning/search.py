@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from tritower import logs
 from tritower.config import to_dict
-from tritower.errors import StepError
+from tritower.errors import ConfigError, StepError
 from tritower.tuning import space, trial
 from tritower.tuning.config import TuningConfig
 
@@ -43,8 +43,20 @@ def open_study(storage: Path, config: TuningConfig, module: str) -> optuna.Study
     for left in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(left.number, state=TrialState.FAIL)
     # A resumed sampler must not draw what the first one drew: its seed counts the trials there are.
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + 7919 * len(study.trials), multivariate=True)
+    study.sampler = _sampler(config, config.seed + 7919 * len(study.trials))
     return study
+
+
+def _sampler(config: TuningConfig, seed: int) -> optuna.samplers.BaseSampler:
+    if config.algorithm == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if config.algorithm == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True)
+    raise ConfigError(
+        f"algorithm {config.algorithm!r}: a search on this machine has tpe and random",
+        where="settings_tune",
+        remedy="Choose one of them, or search on a cluster.",
+    )
 
 
 def run(
@@ -112,16 +124,6 @@ def run(
             -1
         ]
     return float(study.user_attrs[_UNTUNED])
-
-
-def best(study: optuna.Study, untuned: float, config: TuningConfig) -> tuple[dict[str, str], float]:
-    """The best knobs as text and their metric; no knobs where no trial beat the step's own defaults."""
-    finished = study.get_trials(states=(TrialState.COMPLETE,))
-    if finished:
-        found = float(study.best_value)
-        if found > untuned if config.goal == "maximize" else found < untuned:
-            return space.texts(study.best_params), found
-    return {}, untuned
 
 
 def table(study: optuna.Study) -> list[dict[str, Any]]:

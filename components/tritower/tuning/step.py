@@ -1,18 +1,19 @@
-"""The tuning step on one machine: features and embeddings in, the best knobs and a report out."""
+"""The tuning step: features and embeddings in, the best knobs and a report out."""
 
 import contextlib
 import dataclasses
 import logging
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tritower import logs, storage
+from tritower.errors import StepError
 from tritower.pages import page
 from tritower.storage import staging
-from tritower.tuning import plots, search
+from tritower.tuning import launched, plots, search
 from tritower.tuning.config import TuningConfig
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ def run(
     config: TuningConfig,
     module: str = "tritower.ranker",
     artifact_uri: str = "",
+    launcher: str = "local",
+    cluster: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Search the space, or go on with an interrupted search, when it is started again with the same `artifact_uri`.
 
@@ -40,31 +43,45 @@ def run(
         module: the tuned step's entry point; see `trial.run`.
         artifact_uri: where `best` will be kept in the end; the study is kept beside it, after each trial, unless the config
             names a file. Empty for `best` itself.
+        launcher: `local`, or one of `searches.LAUNCHERS`: trials in pods, which read features and embeddings from a store.
+        cluster: that launcher's settings.
 
     Returns:
         best, untuned, trials, pruned, failed.
 
     Raises:
-        StepError: more than `max_failed` trials failed.
+        StepError: all trials failed, or more than `max_failed`.
     """
     read, written = {"features": str(features), "embeddings": str(embeddings)}, {"best": str(best), "report": str(report)}
-    with storage.kept(artifact_uri or best, config.storage) as kept, staging.staged(read, written) as places:
-        inputs = {name: str(places[name]) for name in read}  # fetched once for all trials
-        return _searched(config, module, inputs, places["best"], places["report"], kept)
+    with logs.phase(_log, "tune") as counts, contextlib.ExitStack() as held:
+        if launcher == "local":
+            kept = held.enter_context(storage.kept(artifact_uri or best, config.storage))
+            places = held.enter_context(staging.staged(read, written))
+            inputs = {name: str(places[name]) for name in read}  # fetched once for all trials
+            trials, untuned = _searched(config, module, inputs, kept)
+        else:
+            place = artifact_uri or str(best)
+            trials, untuned = launched.run(config, module=module, inputs=read, place=place, launcher=launcher, cluster=cluster)
+            places = held.enter_context(staging.staged({}, written))
+        counts["trials"] = len(trials)
+        return _left(trials, untuned, config, best=places["best"], report=places["report"])
 
 
-def _searched(
-    config: TuningConfig, module: str, inputs: dict[str, str], best: Path, report: Path, kept: str
-) -> dict[str, float]:
-    """See `run`; all places but `kept` are on this machine."""
-    with tempfile.TemporaryDirectory(prefix="tuning-") as work, logs.phase(_log, "tune") as counts:
+def _searched(config: TuningConfig, module: str, inputs: dict[str, str], kept: str) -> tuple[list[dict[str, Any]], float]:
+    """The trials and the metric of the defaults; all places but `kept` are on this machine."""
+    with tempfile.TemporaryDirectory(prefix="tuning-") as work:
         file, keep = _kept_study(kept, Path(work), config)
         study = search.open_study(file, config, module)
         untuned = search.run(study, config, module=module, inputs=inputs, work=Path(work), keep=keep)
-        found, value = search.best(study, untuned, config)
-        trials = search.table(study)
-        counts["trials"] = len(trials)
+        return search.table(study), untuned
+
+
+def _left(trials: list[dict[str, Any]], untuned: float, config: TuningConfig, *, best: Path, report: Path) -> dict[str, float]:
+    """Write what was found; the figures."""
     states = [item["state"] for item in trials]
+    if states and set(states) == {"fail"}:
+        raise StepError(f"all {len(states)} trials failed", where="tuning", remedy="The log says why each of them did.")
+    found, value = _best(trials, untuned, config)
     numbers: dict[str, float] = {
         "best": value,
         "untuned": untuned,
@@ -76,6 +93,16 @@ def _searched(
     _log.info("%s", _verdict(found, numbers, config))
     storage.write_text(report, page.html(_page(trials, found, numbers, config)))
     return numbers
+
+
+def _best(trials: list[dict[str, Any]], untuned: float, config: TuningConfig) -> tuple[dict[str, str], float]:
+    """The best knobs as text and their metric; no knobs where no trial beat the step's own defaults."""
+    sign = 1 if config.goal == "maximize" else -1
+    complete = [item for item in trials if item["value"] is not None]
+    first = max(complete, key=lambda item: sign * float(item["value"]), default=None)
+    if first and sign * first["value"] > sign * untuned:
+        return dict(first["params"]), float(first["value"])
+    return {}, untuned
 
 
 def _kept_study(kept: str, work: Path, config: TuningConfig) -> tuple[Path, Callable[[], None]]:

@@ -1,14 +1,13 @@
 """One trial: the tuned step as a job on this machine, followed by the metrics file it appends to."""
 
-import contextlib
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tritower.errors import StepError, TritowerError
 from tritower.jobs import Job, open_launcher
+from tritower.searches import figures
 from tritower.tuning.config import TuningConfig
 
 _TAIL, _TAIL_LINES = 1500, 5
@@ -91,16 +90,8 @@ def one_member(knobs: Mapping[str, object]) -> dict[str, object]:
 
 
 def read(metrics: Path, name: str) -> list[float]:
-    """Every finite value of `name` in a file of `name=value` lines; a last line without its end is not read yet."""
-    if not metrics.exists():
-        return []
-    values = []
-    for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True):
-        key, _, text = line.partition("=")
-        if key.strip() == name and line.endswith("\n"):
-            with contextlib.suppress(ValueError):
-                values.append(float(text))
-    return [value for value in values if math.isfinite(value)]
+    """The figures in a file; see `searches.figures`."""
+    return figures(metrics.read_text(encoding="utf-8"), name) if metrics.exists() else []
 
 
 def _failed(error: TritowerError, log: Path) -> StepError:

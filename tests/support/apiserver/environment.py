@@ -49,7 +49,8 @@ def started(cluster: "Cluster", pod: Object, container: Object, folder: Path) ->
     Raises:
         Missing: with the kubelet's words.
     """
-    values = _values(cluster, pod, container)
+    newest = cluster.store.get(kinds.POD, pod["metadata"]["namespace"], pod["metadata"]["name"])
+    values = _values(cluster, newest or pod, container)
     values |= _reachable(cluster, pod, values)
     base = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tritower.cluster.katib import INJECTION
 
 from tests.support.apiserver import Cluster, Node, kinds, served
 from tests.support.s3 import bare, endpoint, s3  # noqa: F401 - fixtures
@@ -19,7 +20,11 @@ def cluster(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     kubeconfig = tmp_path / "kubeconfig"
     environment = {"PYTHONPATH": f"{ROOT / 'components'}:{ROOT}", "KUBECONFIG": str(kubeconfig), "AWS_REGION": "us-east-1"}
     with served(
-        Cluster(namespaces=["team"], nodes=[Node(name="large", gpus=2), Node(name="small")], environment=environment)
+        Cluster(
+            namespaces={"team": {INJECTION: "enabled"}},
+            nodes=[Node(name="large", gpus=2), Node(name="small")],
+            environment=environment,
+        )
     ) as one:
         one.kubeconfig(kubeconfig, namespace="team")
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))

@@ -13,6 +13,7 @@ from tritower.cluster.config import ClusterConfig
 from tritower.config import from_dict
 from tritower.errors import ConfigError
 from tritower.jobs import Job, Resources
+from tritower.searches import Search
 from tritower.tuning import space
 from tritower.tuning.config import SPACE
 
@@ -69,7 +70,7 @@ def manifests(config: ClusterConfig) -> list[dict[str, Any]]:
     own = job()
     name = names.job_name(own.name, "run-1", own.outputs)
     owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "w", "uid": "u", "controller": True}
-    search = katib.Search(
+    search = Search(
         parameters=tuple(space.katib(SPACE)),
         fixed={"epochs": 4},
         early_stopping={"min_trials_required": "5", "start_step": "2"},
@@ -78,7 +79,7 @@ def manifests(config: ClusterConfig) -> list[dict[str, Any]]:
         pods.owned(pytorchjob.manifest(own, config, name=name, run="run-1", agent=("--home=s3://bucket/x",)), owner),
         trainjob.manifest(own, config, name=name, run="run-1"),
         trainjob.runtime(own, config, name=name),
-        katib.manifest(job(arguments=()), search, config, name=name),
+        katib.manifest(job(arguments=(), outputs={}), search, config, name=name),
         spark.manifest(own, config, spark.Executors(), name=name),
     ]
 
@@ -166,6 +167,9 @@ def test_what_operators_stumble_over() -> None:
     words = {role: one["template"]["spec"]["containers"][0]["command"] for role, one in trial["pytorchReplicaSpecs"].items()}
     assert words["Master"] == ["sh", "-c"] and words["Worker"][0] == "python3"
     assert trial["pytorchReplicaSpecs"]["Master"]["restartPolicy"] == "Never"
+    assert "earlyStopping" not in experiment["spec"]  # of several pods the collector would stop the master alone
+    alone = manifests(from_dict(ClusterConfig, BASE))[3]["spec"]["earlyStopping"]
+    assert {one["name"]: one["value"] for one in alone["algorithmSettings"]} == {"min_trials_required": "5", "start_step": "2"}
     for one in experiment["spec"]["parameters"]:
         assert all(isinstance(value, str) for key, value in one["feasibleSpace"].items() if key != "list")
 
