@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tritower.cluster import given, names
+from tritower.cluster import given, names, quantities
 from tritower.cluster.config import SHARED_MEMORY, ClusterConfig
 from tritower.jobs import Job
 
@@ -78,6 +78,7 @@ def environment(job: Job, config: ClusterConfig, name: str) -> list[dict[str, An
     The store's keys are of `store_secret` only: a Secret that the step's own pod has does not get past workload identity.
     """
     plain = {
+        **_threads(job, config),
         **given.plain(config),
         "PYTHONUNBUFFERED": "1",
         "TRITOWER_JOB": name,
@@ -96,6 +97,12 @@ def environment(job: Job, config: ClusterConfig, name: str) -> list[dict[str, An
     known = {*plain, *STORE_KEYS.values()}
     more = [one for one in given.referring(config) if one["name"] not in known]
     return [{"name": key, "value": value} for key, value in plain.items()] + secret + more
+
+
+def _threads(job: Job, config: ClusterConfig) -> dict[str, str]:
+    """As many threads as the pod asks for cores, shared by its processes; else libraries count the node's cores."""
+    cores = int(quantities.value(config.cpu)) if config.cpu else 0
+    return {"OMP_NUM_THREADS": str(max(1, cores // job.processes))} if cores else {}
 
 
 def resources(job: Job, config: ClusterConfig) -> dict[str, Any]:
