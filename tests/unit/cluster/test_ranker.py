@@ -32,15 +32,12 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
 
 def train(root: str, here: Path, log: Log, config: RankerConfig = SMALL, **more: Any) -> Metrics:
     """The component as KFP calls it; artifacts under `root`, with paths under `here` where they are remote."""
-    places = {"features": log.features, "embeddings": log.embeddings} if root == str(here) else {}
-    uris = {
-        name: str(places.get(name, f"{root}/{name}")) for name in ("features", "embeddings", "ranker_model", "ranker_scores")
-    }
-    kinds_of = {"ranker_model": Model}
-    artifacts = {name: kinds_of.get(name, Dataset)(uri=uri) for name, uri in uris.items()}
+    is_local = root == str(here)
+    read = {name: str(getattr(log, name)) if is_local else f"{root}/{name}" for name in ("features", "embeddings")}
+    made = {"ranker_model": Model(uri=f"{root}/ranker_model"), "ranker_scores": Dataset(uri=f"{root}/ranker_scores")}
     here.mkdir(exist_ok=True)
     metrics = Metrics(uri=str(here / "metrics"))
-    ranker.python_func(**artifacts, ranker_metrics=metrics, config=to_dict(config), **more)
+    ranker.python_func(**read, **made, ranker_metrics=metrics, config=to_dict(config), **more)
     return metrics
 
 
@@ -64,7 +61,6 @@ def test_two_pods_learn_what_one_process_learns(cluster: Cluster, s3: str, log: 
     assert len(made) == 2 and all(_owner(cluster, pod) == job["metadata"]["uid"] for pod in made)
     assert all("FROM_THE_TASK" in json.dumps(pod["spec"]) for pod in made)
     assert not storage.names(storage.beside(f"{root}/ranker_model"))
-    assert not (tmp_path / "launched" / "features").exists()
 
 
 def _owner(cluster: Cluster, pod: dict[str, Any]) -> str:
