@@ -92,6 +92,7 @@ def test_the_workers_role_lets_a_job_delete_itself_and_nothing_else() -> None:
     assert shipped("base/worker.yaml", "Role") == [
         {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["delete"]},
         {"apiGroups": ["kubeflow.org"], "resources": ["experiments"], "verbs": ["delete"]},
+        {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"], "verbs": ["delete"]},
     ]
 
 
