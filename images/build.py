@@ -58,7 +58,7 @@ class Image:
 
     `present` must import, `absent` must not even be found, `budget_mb` bounds its size on disk, and `budget_cuda_mb` that
     with the CUDA build of torch. `program` must run to its end under the image's own user. `kernels` says that its steps
-    have numba kernels, which the build compiles.
+    have numba kernels, which the build compiles. `entry` is its entry point, which must run any other command as it is.
     """
 
     description: str
@@ -69,6 +69,7 @@ class Image:
     parent: str = ""
     program: str = ""
     kernels: bool = False
+    entry: tuple[str, ...] = ()
 
 
 IMAGES = {
@@ -99,6 +100,7 @@ IMAGES = {
         budget_mb=2500,
         program=SPARK_QUERY,
         kernels=True,
+        entry=("python3", "-m", "tritower.cluster.entry"),
     ),
 }
 DEFAULT = ("base", "train", "serve")
@@ -190,7 +192,8 @@ def build(images: list[str]) -> None:
     for image in images:
         packages = _packages(image)
         own = [f"tritower=={version()}"]
-        build_layer(name(image), image, parent=packages, hashed=[], plain=own, kernels=IMAGES[image].kernels)
+        kernels, entry = IMAGES[image].kernels, IMAGES[image].entry
+        build_layer(name(image), image, parent=packages, hashed=[], plain=own, kernels=kernels, entry=entry)
         _record(image)
     # The engine keeps the wheels that it was sent, which are of no use in another build.
     prune = ["builder", "prune", "--force", "--filter", "type=source.local"]
@@ -243,7 +246,16 @@ def _base(image: str) -> str:
     return "python:3.11-slim"
 
 
-def build_layer(label: str, image: str, *, parent: str, hashed: list[str], plain: list[str], kernels: bool = False) -> None:
+def build_layer(
+    label: str,
+    image: str,
+    *,
+    parent: str,
+    hashed: list[str],
+    plain: list[str],
+    kernels: bool = False,
+    entry: tuple[str, ...] = (),
+) -> None:
     """One call of docker build: wheels on top of `parent`."""
     arguments = {"PARENT": parent, "NAME": f"tritower/{image}", "VERSION": version(), "REVISION": revision() or "unknown"}
     arguments |= {"DESCRIPTION": IMAGES[image].description, "TORCH": wheels.torch_build(image) or "none"}
@@ -258,8 +270,10 @@ def build_layer(label: str, image: str, *, parent: str, hashed: list[str], plain
         (place / "warm").mkdir()
         if kernels:
             shutil.copy2(ROOT / "images/warm.py", place / "warm")
-        dockerfile = str(ROOT / "images/Dockerfile")
-        given = ["--quiet", "--network", "none", *flags, "-t", label, "-f", dockerfile, context]
+        dockerfile = place / "Dockerfile"
+        last = f"ENTRYPOINT {json.dumps(entry)}\n" if entry else ""
+        dockerfile.write_text((ROOT / "images/Dockerfile").read_text() + last)
+        given = ["--quiet", "--network", "none", *flags, "-t", label, "-f", str(dockerfile), context]
         run(builder(), "build", *given, env=os.environ | BUILDKIT)
 
 
@@ -288,8 +302,8 @@ def check(images: list[str]) -> None:
         inspected = json.loads(run("docker", "image", "inspect", name_here, capture_output=True).stdout)[0]
         size_mb, build = inspected["Size"] / 1e6, (inspected["Config"].get("Labels") or {}).get("tritower.torch", "none")
         budget_mb = wanted.budget_cuda_mb if build == "cuda" else wanted.budget_mb
-        if inspected["Config"].get("Entrypoint"):
-            faults.append(f"{image}: has an ENTRYPOINT, KFP's command would not run")
+        if (inspected["Config"].get("Entrypoint") or []) != list(wanted.entry):
+            faults.append(f"{image}: its ENTRYPOINT is not {list(wanted.entry)}: a command would not run as it is")
         if size_mb > budget_mb:
             faults.append(f"{image}: {size_mb:.0f} MB, budget {budget_mb} MB")
         confined = "--network none --read-only --tmpfs /tmp:mode=1777,exec --cap-drop ALL"

@@ -25,6 +25,7 @@ def batch(
     data_version: str = "",
     data_state: str = "",
     engine: str = "duckdb",
+    launcher: str = "local",
 ) -> Outputs:
     """Rank the jobs open at the end of a log for the latest search of every user in it.
 
@@ -46,14 +47,18 @@ def batch(
         data_state: location of the `state` that an earlier run, of this pipeline or of training, handed back: the log then
             need hold only what came since. Empty to take the pointer's, or to compute from the whole log.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
+        launcher: local (in the step's own pod) or pytorchjob (in pods of a job on the cluster, which read and write the run's
+            store): where texts are embedded.
     """
     given = {"ranker_model": model_ranker, "encoder": model_encoder, "state": data_state}
     found = wiring.add("resolve", champion=model_champion, **given).outputs
     used = wiring.add("fetch", ranker_model_at=found["ranker_model"], encoder_at=found["encoder"]).outputs
     data = {"jobs": data_jobs, "impressions": data_impressions, "users": data_users, "data_version": data_version}
-    dataset = wiring.add("ingest", **data, engine=engine).outputs["dataset"]
+    ingested = wiring.add("ingest", **data, engine=engine).outputs
+    dataset = ingested["dataset"]
     known = wiring.add("entities", dataset=dataset).outputs["entities"]
-    embeddings = wiring.add("embed", dataset=dataset, encoder=used["encoder"]).outputs["embeddings"]
+    at = {"dataset": ingested["dataset_at"], "encoder": used["encoder_copy_at"]}
+    embeddings = wiring.add("embed", **at, launcher=launcher).outputs["embeddings"]
     best = wiring.nest(
         "recommendations",
         dataset=dataset,

@@ -66,7 +66,7 @@ class StepCache(kfp_cache.LocalCache):  # type: ignore[misc]
         arguments = more.get("arguments", others[2] if len(others) > 2 else {})
         name = component_name.removeprefix("comp-")
         try:
-            inputs = {place: _content(place) for place in sorted(set(self._places(arguments)))}
+            inputs = {place: self._content(place) for place in sorted(set(self._places(arguments)))}
         except (OSError, StorageError) as error:
             _warn(name, f"its input cannot be read: {error}")
             inputs = {"unknown": uuid.uuid4().hex}
@@ -111,6 +111,15 @@ class StepCache(kfp_cache.LocalCache):  # type: ignore[misc]
         except (OSError, ValueError) as error:
             _warn(about.get("component", key[:12]), f"it will have to run again next time: {error}", what="not stored")
 
+    def _content(self, place: str) -> str:
+        """Changes with what is at a location; what a step of ours wrote there is known by its manifest."""
+        folder = storage.local_path(place) if storage.is_local(place) else None
+        if folder and folder.is_dir() and not any(folder.iterdir()):
+            return "empty"
+        if folder and place.startswith(f"{self._artifacts}/") and (folder / manifest.MARK).is_file():
+            return manifest.digest(folder / manifest.MARK)
+        return version.of_location(place)
+
     def _places(self, value: Any, name: str = "") -> Iterator[str]:
         """Every location among a step's arguments that is an input and not an artifact of ours, which is known by its name."""
         if isinstance(value, dsl.Artifact):
@@ -141,12 +150,6 @@ def numbers(root: Path, key: str) -> list[dict[str, Any]]:
             entry = json.loads(place.read_text(encoding="utf-8"))
             return [output["metadata"] for output in entry["outputs"].values() if isinstance(output, dict)]
     return []
-
-
-def _content(place: str) -> str:
-    if storage.is_local(place) and storage.local_path(place).is_dir() and not any(storage.local_path(place).iterdir()):
-        return "empty"
-    return version.of_location(place)
 
 
 def _is_place(text: str) -> bool:

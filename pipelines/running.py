@@ -155,8 +155,8 @@ def arguments(
         version: the `data_version` to set; None to read the input for it.
 
     Raises:
-        TritowerError: a knob is wrong or of a step that the pipeline does not have, the launcher has nothing to start or is
-            given settings that it does not take, or an input is not there.
+        TritowerError: a knob is wrong or of a step that the pipeline does not have, the launcher takes no settings, or an
+            input is not there.
     """
     settings = list(settings)
     chosen = knobs.gather(preset, settings)
@@ -165,7 +165,7 @@ def arguments(
         step = setting.split(".")[0].strip()
         if step not in tables:
             raise ConfigError(f"the pipeline {name} has no step {step!r}", where=f"--set {setting}", remedy=_remedy(name, step))
-    _check_launcher(name, launcher, tables, settings)
+    _check_launcher(launcher, tables, settings)
     own = {table: step.preset[name] for table, step in tables.items() if name in step.preset}
     changed = [table for table in tables if table in own or table in chosen]
     values = knobs.arguments({table: {**own.get(table, {}), **chosen.get(table, {})} for table in changed})
@@ -178,16 +178,12 @@ def arguments(
     return {**locations, "data_version": version, "engine": engine, **launched, **values}
 
 
-def _check_launcher(name: str, launcher: str, tables: Mapping[str, steps.Step], settings: Iterable[str]) -> None:
-    table = steps.CLUSTER.knobs
-    if launcher != LOCAL and table not in tables:
-        problem = f"the pipeline {name} has no step that runs as a job"
-        raise ConfigError(problem, where=f"--launcher {launcher}", remedy="Leave it out.")
+def _check_launcher(launcher: str, tables: Mapping[str, steps.Step], settings: Iterable[str]) -> None:
     if launcher == "trainjob" and steps.SEARCH in tables:
         problem, remedy = "no search runs in TrainJobs", "Take --launcher pytorchjob, or leave the part tune out."
         raise ConfigError(problem, where=f"--launcher {launcher}", remedy=remedy)
     for setting in settings:
-        if launcher == LOCAL and setting.split(".")[0].strip() == table:
+        if launcher == LOCAL and setting.split(".")[0].strip() == steps.CLUSTER.knobs:
             remedy = "Add --launcher pytorchjob, or leave the setting out."
             raise ConfigError("without a job on a cluster it means nothing", where=f"--set {setting}", remedy=remedy)
 

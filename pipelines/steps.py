@@ -176,14 +176,15 @@ STEPS = {
             shown=("titles_covered", "queries_covered"),
         ),
         Step(
-            name="finetune", room="encoder", component="finetune", config="FinetuneConfig", resumes=True, is_heavy=True,
+            name="finetune", room="encoder", component="finetune", config="FinetuneConfig", resumes=True, launched=True,
+            is_heavy=True,
             plain={"finetune_epochs": "epochs", "finetune_max_clicks": "max_clicks"},
             about="; `epochs` 0 keeps the base model",
             shown=("accepted_tuned_encoder", "train_clicks", "auc_shown_jobs_before", "auc_shown_jobs_after"),
         ),
         Step(
             name="embed", room="encoder", component="embed", pipelines=_BOTH, config="EmbedConfig", resumes=True,
-            is_heavy=True, shown=("texts", "dim"),
+            launched=True, is_heavy=True, shown=("texts", "dim"),
         ),
         Step(
             name="features", room="features", component="features", config="FeaturesConfig", opens_store=True,
@@ -223,7 +224,7 @@ STEPS = {
         Step(name="champion_fetch", room="champion", component="fetch", part="champion", opens_store=True),
         Step(
             name="champion_embed", room="encoder", component="embed", part="champion", config="EmbedConfig", table="embed",
-            resumes=True, is_heavy=True, shown=("texts", "dim"),
+            resumes=True, launched=True, is_heavy=True, shown=("texts", "dim"),
         ),
         Step(
             name="champion_features", room="features", component="features", part="champion", config="FeaturesConfig",

@@ -51,23 +51,28 @@ def training(
         data_state: location of the `state` that an earlier run handed back; features continue from it, and impressions that
             it has counted are neither featurised nor trained on again. Empty to start from nothing.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
-        launcher: local (in the step's own pod) or pytorchjob (in pods of a job on the cluster, which read and write the run's
-            store): where the ranker trains. With either pytorchjob or katib the search of its knobs is an Experiment of Katib.
+        launcher: local (in the step's own pod), pytorchjob or trainjob (in pods of such jobs on the cluster, which read and
+            write the run's store): where the encoder is tuned, texts are embedded and the ranker trains. With either pytorchjob
+            or katib the search of the ranker's knobs is an Experiment of Katib.
         model_champion: root of the pointer (champion.json) to the model in use; when the gate passes, it names this run's.
             Empty where none is kept.
         model_ranker: location of the model in use, in place of the pointer's; the gate compares with it.
         model_encoder: location of the text encoder that the same run made.
     """
     data = {"jobs": data_jobs, "impressions": data_impressions, "users": data_users, "data_version": data_version}
-    dataset = wiring.add("ingest", **data, engine=engine).outputs["dataset"]
+    ingested = wiring.add("ingest", **data, engine=engine).outputs
+    dataset, dataset_at = ingested["dataset"], ingested["dataset_at"]
     found = wiring.add("entities", dataset=dataset).outputs["entities"]
-    encoder = wiring.add("finetune", dataset=dataset).outputs["encoder"]
-    embeddings = wiring.add("embed", dataset=dataset, encoder=encoder).outputs["embeddings"]
+    tuned = wiring.add("finetune", dataset=dataset_at, launcher=launcher).outputs
+    encoder, encoder_at = tuned["encoder"], tuned["encoder_at"]
+    embedded = wiring.add("embed", dataset=dataset_at, encoder=encoder_at, launcher=launcher).outputs
+    embeddings = embedded["embeddings"]
     known = {"dataset": dataset, "entities": found, "previous_state": data_state, "engine": engine}
     computed = wiring.add("features", embeddings=embeddings, **known)
     rows = {"features": computed.outputs["features"], "embeddings": embeddings}
+    rows_at = {"features": computed.outputs["features_at"], "embeddings": embedded["embeddings_at"]}
 
-    trained = wiring.add("ranker", **rows, **_tuned(wiring, rows, launcher), launcher=launcher)
+    trained = wiring.add("ranker", **rows_at, **_tuned(wiring, rows_at, launcher), launcher=launcher)
     rivals = _baselines(wiring, rows)
     best = wiring.nest(
         "recommendations",
@@ -81,7 +86,8 @@ def training(
     compared: dict[str, Any] = {}
     if "champion" in wiring.parts:
         given = {"champion": model_champion, "ranker_model": model_ranker, "encoder": model_encoder}
-        rivals["scores_champion"], compared["version"] = _champion(wiring, given, known)
+        start = {"dataset": dataset_at, "launcher": launcher}
+        rivals["scores_champion"], compared["version"] = _champion(wiring, given, start, known)
     judged = wiring.add(
         "evaluation",
         dataset=dataset,
@@ -110,11 +116,11 @@ def training(
     )
 
 
-def _tuned(wiring: Wiring, rows: dict[str, Any], launcher: Any) -> dict[str, Any]:
+def _tuned(wiring: Wiring, rows_at: dict[str, Any], launcher: Any) -> dict[str, Any]:
     """The ranker's knobs as the search found them, those of the user's kept; nothing where there is no search."""
     if "tune" not in wiring.parts:
         return {}
-    search = wiring.add("tune", **rows, fixed=wiring.configs["ranker"], launcher=launcher)
+    search = wiring.add("tune", **rows_at, fixed=wiring.configs["ranker"], launcher=launcher)
     return {"config": search.outputs["ranker_settings"]}
 
 
@@ -126,11 +132,11 @@ def _baselines(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
     return {f"scores_{name}": scores[f"{name}_scores"] for name in RIVALS}
 
 
-def _champion(wiring: Wiring, given: dict[str, str], known: dict[str, Any]) -> tuple[Any, Any]:
+def _champion(wiring: Wiring, given: dict[str, str], start: dict[str, Any], known: dict[str, Any]) -> tuple[Any, Any]:
     """The scores of the model in use, on features of its own encoder's embeddings; and its version."""
     found = wiring.add("champion_resolve", **given).outputs
     used = wiring.add("champion_fetch", ranker_model_at=found["ranker_model"], encoder_at=found["encoder"]).outputs
-    embeddings = wiring.add("champion_embed", dataset=known["dataset"], encoder=used["encoder"]).outputs["embeddings"]
+    embeddings = wiring.add("champion_embed", **start, encoder=used["encoder_copy_at"]).outputs["embeddings"]
     computed = wiring.add("champion_features", embeddings=embeddings, **known)
     rows = {"features": computed.outputs["features"], "embeddings": embeddings}
     return wiring.add("champion", **rows, model=used["ranker_model"]).outputs["scores"], found["version"]

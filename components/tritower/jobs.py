@@ -4,7 +4,7 @@ A job is a module of ours, run as `python -m MODULE ARGUMENTS --name=LOCATION ..
 they need from locations and write what they make to locations (see `storage.staging`); they share no disk with the launcher.
 Who they are among each other they know from torchrun's environment alone.
 
-`local` runs a job on this machine, `pytorchjob` on a Kubernetes cluster (`cluster/`, loaded by name: nothing imports it).
+`local` runs a job on this machine, the others on a Kubernetes cluster (`cluster/`, loaded by name: nothing imports it).
 `katib` is what a search takes (`searches.py`), whose trials are PyTorchJobs; any other job is one of them as well.
 """
 
@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from tritower import processes
+from tritower import processes, storage
 from tritower.config import check
 from tritower.errors import ConfigError, StepError
 
-LauncherName = Literal["local", "pytorchjob", "katib"]
+LauncherName = Literal["local", "pytorchjob", "trainjob", "katib"]
 _POLL_S = 0.2
 
 
@@ -125,8 +125,33 @@ def open_launcher(name: str = "local", settings: Mapping[str, Any] | str | None 
     raise ConfigError(f"unknown launcher {name!r}", where="launcher", remedy=f"Use {', '.join(get_args(LauncherName))}.")
 
 
+def follow(job: Job, launcher: str, settings: Mapping[str, Any] | str | None, *, told: str, kept: str = "") -> dict[str, Any]:
+    """Run a job elsewhere; of what it writes, nothing but a small file comes to this machine.
+
+    Args:
+        job: reads and writes locations that its processes can open.
+        launcher: a `LauncherName` other than local.
+        settings: that launcher's.
+        told: location of a JSON file that the job writes.
+        kept: location of what it keeps between attempts, removed after its success; empty for none, or for the user's own.
+
+    Returns:
+        The value of the file.
+
+    Raises:
+        TritowerError: see `Launcher.run`.
+        StorageError: the file cannot be read.
+    """
+    open_launcher(launcher, settings).run(job)
+    if kept:
+        storage.remove(kept)
+    with tempfile.TemporaryDirectory(prefix="told-") as scratch:
+        found: dict[str, Any] = storage.read_json(storage.fetch(told, Path(scratch) / "told.json"))
+        return found
+
+
 def location(artifact: Any, launcher: str = "local") -> str:
-    """Where a job of this launcher reads or writes an artifact of KFP's: its local copy, or its place in the run's store."""
+    """Where a job of this launcher writes an artifact of KFP's: its local copy, or its place in the run's store."""
     return str(artifact.path if launcher == "local" else artifact.uri)
 
 

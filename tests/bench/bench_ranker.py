@@ -23,7 +23,7 @@ from timing import paired
 from torch.utils.data import DataLoader, Dataset
 from tritower import schema, storage
 from tritower.jobs import open_launcher
-from tritower.ranker import batches, normaliser, preparation, rows, step, training
+from tritower.ranker import batches, launching, normaliser, preparation, rows, training
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.process_group import ProcessGroup
@@ -148,7 +148,7 @@ def two_processes(folder: Path) -> dict:
         )
         model = folder / name
         places = {"features": str(folder / "features"), "embeddings": str(folder / "embeddings"), "model": str(model)}
-        open_launcher().run(step.job(**places, config=config))
+        open_launcher().run(launching.job(**places, config=config))
         return float(storage.read_json(model / "metrics.json")["train_cpu_seconds"])
 
     def side_by_side(epochs: int) -> float:

@@ -82,12 +82,12 @@ class Board:
         """Train a small ranker on what is there; what it leaves, for `record`."""
         here = self.folder / name
         dataset, found = self._prepared(here)
-        tuned = call(finetune, here, dataset=dataset, config={"epochs": 0})
+        tuned = call(finetune, here, dataset=dataset.uri, config={"epochs": 0})
         encoder = next(value for value in tuned.values() if isinstance(value, dsl.Model))
-        embeddings = call(embed, here, dataset=dataset, encoder=encoder)["embeddings"]
+        embeddings = call(embed, here, dataset=dataset.uri, encoder=encoder.uri)["embeddings"]
         computed = call(features, here, dataset=dataset, embeddings=embeddings, entities=found)
         knobs = {"training.epochs": 1, "members": 1}
-        trained = call(ranker, here, features=computed["features"], embeddings=embeddings, config=knobs)
+        trained = call(ranker, here, features=computed["features"].uri, embeddings=embeddings.uri, config=knobs)
         model = next(value for value in trained.values() if isinstance(value, dsl.Model))
         return {"state": computed["state"], "ranker_model": model, "encoder": encoder, "run": name}
 
@@ -107,7 +107,7 @@ class Board:
         found = resolve.python_func(champion=self.root)
         champion = call(fetch, here, ranker_model_at=found.ranker_model, encoder_at=found.encoder)
         dataset, known = self._prepared(here)
-        embeddings = call(embed, here, dataset=dataset, encoder=champion["encoder"])["embeddings"]
+        embeddings = call(embed, here, dataset=dataset.uri, encoder=champion["encoder"].uri)["embeddings"]
         chosen = call(candidates, here, dataset=dataset, embeddings=embeddings, config=BATCH)["candidates"]
         inputs = {"dataset": dataset, "embeddings": embeddings, "candidates": chosen, "entities": known}
         computed = call(features, here, **inputs, previous_state=found.state if with_state else "")

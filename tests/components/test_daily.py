@@ -29,7 +29,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def artifact(path: Path) -> SimpleNamespace:
-    return SimpleNamespace(path=str(path), metadata={})
+    return SimpleNamespace(path=str(path), uri=str(path), metadata={})
 
 
 def prepared(log: Path, impressions: pa.Table, folder: Path) -> dict[str, SimpleNamespace]:

@@ -57,7 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / split).mkdir()
             table = pa.table(columns | {"a": pa.array(random.normal(size=n), pa.float32())})
             pq.write_table(table, folder / split / "part-00000.parquet")
-    inputs = {name: at(place / name) for name in ("features", "embeddings")}
+    inputs = {name: str(place / name) for name in ("features", "embeddings")}
     outputs = {"ranker_model": at(place / "model"), "ranker_scores": at(place / "s"), "ranker_metrics": at(place / "x")}
     ranker.python_func(**inputs, **outputs, config=KNOBS)
     return place
@@ -168,14 +168,14 @@ def test_embed_refuses_a_damaged_dataset_and_an_output_that_another_process_writ
         storage.exclusive(tmp_path / ".embeddings.checkpoint", "test"),
         pytest.raises(StorageError, match="another process is at work"),
     ):
-        embed.python_func(dataset=at(dataset), embeddings=at(tmp_path / "embeddings"))
+        embed.python_func(dataset=str(dataset), embeddings=at(tmp_path / "embeddings"))
     flip(dataset / "texts.parquet")
     with pytest.raises(ArtifactError, match=r"not those that were written \(in .*texts\.parquet\)"):
-        embed.python_func(dataset=at(dataset), embeddings=at(tmp_path / "embeddings"))
+        embed.python_func(dataset=str(dataset), embeddings=at(tmp_path / "embeddings"))
     with pytest.raises(TritowerError, match="not those that were written"):
         ranker.python_func(
-            features=at(dataset),
-            embeddings=at(dataset),
+            features=str(dataset),
+            embeddings=str(dataset),
             ranker_model=at(tmp_path / "m"),
             ranker_scores=at(tmp_path / "s"),
             ranker_metrics=at(tmp_path / "x"),

@@ -12,7 +12,7 @@ from tests.support import tiny_dataset
 
 
 def artifact(path: Path) -> SimpleNamespace:
-    return SimpleNamespace(path=str(path), metadata={})
+    return SimpleNamespace(path=str(path), uri=str(path), metadata={})
 
 
 def test_features_candidates_and_the_next_day(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_train_then_score(inputs: tuple[Dataset, Dataset], tmp_path: Path):
     features, embeddings = inputs
     model, scores, metrics = (kind(uri=str(tmp_path / name)) for kind, name in ((Model, "m"), (Dataset, "s"), (Metrics, "x")))
     out = {"ranker_model": model, "ranker_scores": scores, "ranker_metrics": metrics}
-    ranker.python_func(features=features, embeddings=embeddings, **out, config=KNOBS)
+    ranker.python_func(features=features.uri, embeddings=embeddings.uri, **out, config=KNOBS)
     assert metrics.metadata["steps_of_all_networks"] == 2 * 4.0 and metrics.metadata["networks"] == 2
     assert len(metrics.metadata) <= 10  # a backend's page shows ten
     assert storage.read_json(metrics.path)["validation_auc"] == metrics.metadata["validation_auc"]

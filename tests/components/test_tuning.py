@@ -22,7 +22,7 @@ def test_returns_a_config_for_the_ranker(tmp_path):
         "tune_report": dsl.HTML(uri=str(tmp_path / "report.html"), metadata={}),
         "tune_metrics": dsl.Metrics(uri=str(tmp_path / "metrics.json"), metadata={}),
     }
-    inputs = {"features": dsl.Dataset(uri=str(log.features)), "embeddings": dsl.Dataset(uri=str(log.embeddings))}
+    inputs = {"features": str(log.features), "embeddings": str(log.embeddings)}
     (knobs,) = tune.python_func(**inputs, **outputs, config=config)
     found = knobs.pop("learning_rate", None)  # no knob where the trial was no better than the default
     assert knobs == config["fixed"] and (found is None or 0.003 <= float(found) <= 0.01)

@@ -1,10 +1,9 @@
-"""A pipeline of one launched step: imports features and embeddings that a training left in the store, and trains the ranker."""
+"""A pipeline of one launched step: trains the ranker on features and embeddings that a training left in the store."""
 
 from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
-from kfp.dsl import Dataset
 from tritower.ranker.component import ranker
 
 from pipelines.flavours import equipped
@@ -15,11 +14,8 @@ from pipelines.steps import STEPS
 def launched_ranker(
     features: str, embeddings: str, config: dict[str, Any], cluster: dict[str, Any], launcher: str = "pytorchjob"
 ) -> None:
-    found = dsl.importer(artifact_uri=features, artifact_class=Dataset, reimport=False)
-    vectors = dsl.importer(artifact_uri=embeddings, artifact_class=Dataset, reimport=False)
-    task = ranker(
-        features=found.output, embeddings=vectors.output, ranker_members=1, config=config, cluster=cluster, launcher=launcher
-    )
+    places = {"features": features, "embeddings": embeddings}
+    task = ranker(**places, ranker_members=1, config=config, cluster=cluster, launcher=launcher)
     equipped(task, STEPS["ranker"]).set_caching_options(False)
     task.set_cpu_request("100m").set_memory_request("256Mi").set_memory_limit("512Mi")
 

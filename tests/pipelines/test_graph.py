@@ -65,7 +65,7 @@ def compiled(name: str, parts: frozenset[str], folder: Path) -> dict[str, Any]:
         ("training", steps.parts("training"), Shape(boxes=10, nodes=32, layers=13, widest=7, parameters=28, settings=12)),
         ("training", ALL, Shape(boxes=16, nodes=47, layers=14, widest=8, parameters=31, settings=13)),
         ("training", frozenset(), Shape(boxes=9, nodes=28, layers=13, widest=6, parameters=26, settings=10)),
-        ("batch", steps.parts("batch"), Shape(boxes=8, nodes=17, layers=8, widest=5, parameters=18, settings=6)),
+        ("batch", steps.parts("batch"), Shape(boxes=8, nodes=17, layers=8, widest=5, parameters=18, settings=7)),
     ],
 )
 def test_a_pipeline_is_taken_in_at_a_glance(name: str, parts: frozenset[str], most: Shape, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ On a cluster these paths begin with /minio, here with a folder: another folder i
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,7 +24,10 @@ import sys
 from kfp.dsl.types import artifact_types
 artifact_types._MINIO_LOCAL_MOUNT_PREFIX = sys.argv.pop(1)
 from kfp.dsl import executor_main
-executor_main.executor_main()
+try:
+    executor_main.executor_main()
+finally:
+    print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")), flush=True)
 """
 
 
@@ -65,7 +69,7 @@ class Step:
         with log.open("wb") as file:
             command = [sys.executable, "-c", _ENTRY, f"{disk}/", *words]
             popen = subprocess.Popen(
-                command, env=os.environ | own | environment, stdout=file, stderr=file, start_new_session=True
+                command, env=os.environ | own | environment, stdout=file, stderr=file, start_new_session=True, cwd=disk
             )
         return Pod(popen, disk, {family.VARIABLE: own[family.VARIABLE]})
 
@@ -111,6 +115,11 @@ class Pod:
     def log(self) -> str:
         """What its processes printed."""
         return (self.disk / "log").read_text(errors="replace")
+
+    @property
+    def peak_mib(self) -> float:
+        """MiB of memory that the step's own process held at most, once it has ended by itself."""
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", self.log())[-1]) / 1024
 
     def end(self, number: int) -> None:
         """Send a signal to the step's own process, as the kubelet does; whatever it started must go with it."""

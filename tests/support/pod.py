@@ -4,6 +4,7 @@ python -m tests.support.pod DEED [ARGUMENT] --model=LOCATION
 """
 
 import os
+import signal
 import sys
 import time
 
@@ -36,6 +37,14 @@ elif deed == "eat":
     while True:
         eaten.append(bytearray(os.urandom(1 << 20)) * 8)
         time.sleep(0.01)
+elif deed == "polite":  # ends with 0 when it is asked to end, its work not done
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    time.sleep(600)
+elif deed == "lame":  # the second pod fails, the first one would go on
+    if os.environ["RANK"] == "1":
+        print("this is why", flush=True)
+        sys.exit(3)
+    time.sleep(600)
 elif deed == "sleep":
     time.sleep(600)
 print("done", flush=True)

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 from tritower import storage
 from tritower.jobs import open_launcher
-from tritower.ranker import step
+from tritower.ranker import launching
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 
 from tests.support.ranker_log import Log
@@ -22,7 +22,7 @@ SMALL = RankerConfig(
 def train(log: Log, folder: Path, config: RankerConfig) -> Path:
     """Train in real processes; returns the model folder."""
     places = {"features": str(log.features), "embeddings": str(log.embeddings), "model": str(folder / "model")}
-    open_launcher().run(step.job(**places, config=config))
+    open_launcher().run(launching.job(**places, config=config))
     return folder / "model"
 
 

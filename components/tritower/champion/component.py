@@ -25,8 +25,10 @@ def resolve(champion: str = "", ranker_model: str = "", encoder: str = "", state
 
 
 @component("base")
-def fetch(ranker_model_at: str, encoder_at: str, ranker_model: Output[Model], encoder: Output[Model]) -> None:
-    """Copy a ranker and its encoder into this run.
+def fetch(ranker_model_at: str, encoder_at: str, ranker_model: Output[Model], encoder: Output[Model]) -> NamedTuple(  # type: ignore[valid-type]
+    "Fetched", encoder_copy_at=str
+):
+    """Copy a ranker and its encoder into this run; the parameter `encoder_copy_at` is where the encoder then is.
 
     Args:
         ranker_model_at: Location of the ranker.
@@ -34,10 +36,12 @@ def fetch(ranker_model_at: str, encoder_at: str, ranker_model: Output[Model], en
         ranker_model: The ranker.
         encoder: The text encoder.
     """
+    from tritower import storage
     from tritower.champion import step
 
     places = {"ranker_model": ranker_model.path, "encoder": encoder.path}
     step.fetch(ranker_model_at=ranker_model_at, encoder_at=encoder_at, **places)
+    return (storage.located(encoder.uri),)
 
 
 @component("base")

@@ -66,6 +66,11 @@ class Api:
         self._known = False
         """Whether the server has taken this process's token before: it is then renewed within a minute of its end."""
 
+    @property
+    def host(self) -> str:
+        """The server's address."""
+        return str(self._settings.host).rstrip("/")
+
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """A GET; see `call`."""
         return self.call("GET", path, query=query)

@@ -139,6 +139,10 @@ class Following:
         yield from state.troubles(pods, self.config, self._largest())
         yield from state.unmade(self.seen.events, self.kind.unmade, self.config)
         yield from self.kind.troubles(self.seen, self.config)
+        if pods and all(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
+            problem = f"its pods have ended, but the job has not: is {self.kind.operator} there?"
+            error = JobFailed(problem, where=self.name, remedy=self.kind.look)
+            yield Trouble(("unseen", ""), error, self.config.start_timeout_s)
 
     def _count_pods(self) -> None:
         """A pod that was deleted is made anew in its place, which no limit of the operator's counts."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tritower.cluster import given, names
+from tritower.cluster import given, names, quantities
 from tritower.cluster.config import SHARED_MEMORY, ClusterConfig
 from tritower.jobs import Job
 
@@ -42,7 +42,7 @@ def template(job: Job, config: ClusterConfig, *, name: str, container: str, comm
         "tolerations": given.tolerations(config),
         "priorityClassName": config.priority_class,
         "imagePullSecrets": [{"name": secret} for secret in config.image_pull_secrets],
-        "volumes": [*_shared_memory(config), *given.whole(config.pod.get("volumes", []))],
+        "volumes": volumes(config),
         "hostNetwork": config.host_network,
         "dnsPolicy": "ClusterFirstWithHostNet" if config.host_network else "",
     }
@@ -78,6 +78,7 @@ def environment(job: Job, config: ClusterConfig, name: str) -> list[dict[str, An
     The store's keys are of `store_secret` only: a Secret that the step's own pod has does not get past workload identity.
     """
     plain = {
+        **_threads(job, config),
         **given.plain(config),
         "PYTHONUNBUFFERED": "1",
         "TRITOWER_JOB": name,
@@ -98,6 +99,12 @@ def environment(job: Job, config: ClusterConfig, name: str) -> list[dict[str, An
     return [{"name": key, "value": value} for key, value in plain.items()] + secret + more
 
 
+def _threads(job: Job, config: ClusterConfig) -> dict[str, str]:
+    """As many threads as the pod asks for cores, shared by its processes; else libraries count the node's cores."""
+    cores = int(quantities.value(config.cpu)) if config.cpu else 0
+    return {"OMP_NUM_THREADS": str(max(1, cores // job.processes))} if cores else {}
+
+
 def resources(job: Job, config: ClusterConfig) -> dict[str, Any]:
     """Requests and limits of a pod. Cores have no limit: throttled processes wait for each other."""
     cpu = config.cpu or (f"{job.resources.cpus:g}" if job.resources.cpus else given.amount(config, "requests", "cpu"))
@@ -115,6 +122,12 @@ def resources(job: Job, config: ClusterConfig) -> dict[str, Any]:
         "limits": {key: value for key, value in limits.items() if value},
     }
     return {key: value for key, value in found.items() if value}
+
+
+def volumes(config: ClusterConfig) -> list[dict[str, Any]]:
+    """The volumes of a pod: shared memory, and those of the pipeline's task."""
+    shared = {"name": SHARED_MEMORY, "emptyDir": {"medium": "Memory", "sizeLimit": config.shared_memory}}
+    return [*([shared] if config.shared_memory else []), *given.whole(config.pod.get("volumes", []))]
 
 
 def gpus(job: Job, config: ClusterConfig) -> int:
@@ -157,8 +170,3 @@ def _pod_security(config: ClusterConfig) -> dict[str, Any]:
     security: dict[str, Any] = {"runAsNonRoot": config.run_as_user != 0, "seccompProfile": {"type": "RuntimeDefault"}}
     # The operator adds an init container whose image runs as root: only a user named here lets it pass runAsNonRoot.
     return security | ({"runAsUser": config.run_as_user, "runAsGroup": 0} if config.run_as_user >= 0 else {})
-
-
-def _shared_memory(config: ClusterConfig) -> list[dict[str, Any]]:
-    volume = {"name": SHARED_MEMORY, "emptyDir": {"medium": "Memory", "sizeLimit": config.shared_memory}}
-    return [volume] if config.shared_memory else []

@@ -1,6 +1,7 @@
 """What must be there before a job is made, and the line of kubectl that mends what is not."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tritower.cluster import given, surroundings
@@ -33,12 +34,17 @@ def check(server: Api, config: ClusterConfig, kind: Kind, *, gpus: int, account:
         LaunchError: something is missing; the remedy has a line of kubectl for each.
     """
     missing = [
-        *_rights(server, config, kind, account),
+        *lacking(server, config, rights(kind), account),
         *_kind(server, config, kind),
-        *_secret(server, config),
+        *no_secret(server, config),
         *surroundings.missing(server, config),
         *_gpus(server, config, gpus),
     ]
+    refuse(config, missing)
+
+
+def refuse(config: ClusterConfig, missing: Sequence[tuple[str, str]]) -> None:
+    """Raise LaunchError with all that is missing, where anything is: what it is, and its line of kubectl."""
     if missing:
         problems, remedies = zip(*missing, strict=True)
         raise LaunchError(
@@ -59,14 +65,15 @@ def allowed(server: Api, namespace: str, verb: str, group: str, resource: str, n
     return bool(answer["status"]["allowed"])
 
 
-def _rights(server: Api, config: ClusterConfig, kind: Kind, account: str) -> list[tuple[str, str]]:
+def lacking(server: Api, config: ClusterConfig, wanted: Iterable[Right], account: str) -> list[tuple[str, str]]:
+    """The rights that this process has not, each with the line of kubectl that gives them to its account."""
     found = []
-    for group, resource, verbs in rights(kind):
-        lacking = [verb for verb in verbs if not allowed(server, config.namespace, verb, group, resource)]
-        if lacking:
+    for group, resource, verbs in wanted:
+        missing = [verb for verb in verbs if not allowed(server, config.namespace, verb, group, resource)]
+        if missing:
             what = f"{resource}.{group}" if group else resource
             found.append(
-                (f"this service account may not {' or '.join(lacking)} {what}", _grant(config, lacking, what, account))
+                (f"this service account may not {' or '.join(missing)} {what}", _grant(config, missing, what, account))
             )
     return found
 
@@ -92,8 +99,8 @@ def _kind(server: Api, config: ClusterConfig, kind: Kind) -> list[tuple[str, str
     return []
 
 
-def _secret(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
-    """Where this process may not read the Secret, the pods' own report tells that it is missing."""
+def no_secret(server: Api, config: ClusterConfig) -> list[tuple[str, str]]:
+    """The store's Secret where it is missing. Where this process may not read it, the pods' own report tells."""
     name = config.store_secret
     if not name or config.store_secret_optional:
         return []

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -22,11 +21,11 @@ from sentence_transformers import SentenceTransformer
 
 from tritower import config as knobs
 from tritower import storage, threads
-from tritower.encoder import backends, checkpoint, distributed, embedding, finetuning, models, tables, training
+from tritower.encoder import backends, checkpoint, distributed, embedding, finetuning, launching, models, tables, training
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.errors import ArtifactError
-from tritower.jobs import Job, Resources, open_launcher
+from tritower.jobs import open_launcher
 from tritower.logs import phase
 from tritower.pages.page import Page, html
 from tritower.processes import Node
@@ -74,7 +73,7 @@ def embed(
     with _keeping(artifact_uri, embeddings, config.cache.rstrip("/") or checkpoints) as vectors:
         if _starts(config):
             inputs = {"dataset": str(dataset), "encoder": str(encoder)}
-            open_launcher().run(_job("embed", config, inputs, {"embeddings": str(embeddings)}, vectors))
+            open_launcher().run(launching.job("embed", config, inputs, {"embeddings": str(embeddings)}, vectors))
             return _told(embeddings, "encoder.json")
         torch.set_num_threads(threads.chosen())
         threads.cap_libraries()
@@ -264,7 +263,7 @@ def finetune(
     outputs = {"model": str(model), "report": str(report), "metrics": str(metrics)}
     with _keeping(artifact_uri, model, config.checkpoints or checkpoints) as place:
         if _starts(config):
-            open_launcher().run(_job("finetune", config, {"dataset": str(dataset)}, outputs, place))
+            open_launcher().run(launching.job("finetune", config, {"dataset": str(dataset)}, outputs, place))
             done: dict[str, Any] = _told(model, "finetune.json")["numbers"]
             return done
         torch.set_num_threads(threads.chosen())
@@ -371,37 +370,11 @@ def _note(name: str, base: Path, given: str, verdict: str, numbers: dict[str, An
     return {"name": name, **first, "verdict": verdict, "numbers": numbers}
 
 
-def headline(numbers: dict[str, Any]) -> dict[str, float]:
-    """The figures for a backend's page, which shows ten by name, of what `finetune` returns."""
-    names = {"accepted_tuned_encoder": "accepted", "train_clicks": "clicks"}
-    for side in ("before", "after"):
-        names |= {f"auc_shown_jobs_{side}": f"{side}_auc_shown", f"map_shown_jobs_{side}": f"{side}_map_shown"}
-        names |= {f"map_all_jobs_{side}": f"{side}_map_jobs", f"recall_at_10_all_jobs_{side}": f"{side}_recall@10_jobs"}
-    return {name: float(numbers[key]) for name, key in sorted(names.items()) if key in numbers}
-
-
 def _write_results(numbers: dict[str, Any], page: str, here: Staged) -> None:
     if "metrics" in here.paths:
         storage.write_json(here["metrics"], numbers)
     if "report" in here.paths:
         storage.write_text(here["report"], page)
-
-
-def _job(
-    step: str, config: EmbedConfig | FinetuneConfig, inputs: dict[str, str], outputs: dict[str, str], checkpoints: str
-) -> Job:
-    """A step in several processes; the places are locations, empty ones are none."""
-    each = max(1, threads.available() // config.processes)
-    return Job(
-        name=step,
-        module="tritower.encoder",
-        arguments=(step, f"--config={json.dumps(knobs.to_dict(config))}", f"--checkpoints={checkpoints}"),
-        inputs={name: place for name, place in inputs.items() if place},
-        outputs={name: place for name, place in outputs.items() if place},
-        processes=config.processes,
-        environment={"OMP_NUM_THREADS": str(each)},
-        resources=Resources(cpus=each * config.processes),
-    )
 
 
 def _told(location: str | Path, name: str) -> dict[str, Any]:

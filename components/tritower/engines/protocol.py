@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tritower.engines.batches import BatchKernel, GroupKernel
+from tritower.engines.config import SparkConfig
 from tritower.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -114,7 +115,12 @@ class Engine(Protocol):
 
 
 def open_engine(
-    name: EngineName = "duckdb", *, memory_limit: str = "1GiB", threads: int = 0, scratch: str | Path | None = None
+    name: EngineName = "duckdb",
+    *,
+    memory_limit: str = "1GiB",
+    threads: int = 0,
+    scratch: str | Path | None = None,
+    spark: SparkConfig | None = None,
 ) -> "Engine":
     """The engine called `name`.
 
@@ -125,6 +131,11 @@ def open_engine(
         threads: 0 for what `threads.chosen` says.
         scratch: folder for kept tables and spills; a fresh one under the system's temporary folder when None. Spark
             workers on other machines need a location that all of them reach.
+        spark: where Spark's workers run; this machine when None.
+
+    Raises:
+        ConfigError: no such engine, or a knob of `spark` that does not fit.
+        LaunchError: Spark's executors cannot be started on this cluster.
     """
     if name == "duckdb":
         from tritower.engines.duckdb import DuckDBEngine
@@ -133,5 +144,21 @@ def open_engine(
     if name == "spark":
         from tritower.engines.spark import SparkEngine
 
-        return SparkEngine(memory_limit=memory_limit, threads=threads, scratch=scratch)
+        return SparkEngine(memory_limit=memory_limit, threads=threads, scratch=scratch, config=spark)
     raise ConfigError(f"unknown engine {name!r}", where="engine", remedy="Use duckdb or spark.")
+
+
+def scratch_place(given: str, folder: Path, store: str, engine: EngineName, spark: SparkConfig) -> str | Path:
+    """Where an engine keeps its tables.
+
+    Args:
+        given: the knob `scratch`.
+        folder: that the step writes.
+        store: location of what the step writes in the run's store; pods of executors reach no other place.
+        engine: its name.
+        spark: where Spark's workers run.
+    """
+    if given:
+        return given
+    in_store = engine == "spark" and spark.master == "kubernetes" and store
+    return f"{store.rstrip('/')}.scratch" if in_store else folder / ".scratch"

@@ -1,15 +1,17 @@
 """The Spark session behind the engine: where it comes from, how much memory it may take, what its errors mean."""
 
 import contextlib
+import importlib
 import json
 import os
 import pwd
 import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tritower import errors
+from tritower.engines.config import SparkConfig
 from tritower.errors import StepError, StorageError, TritowerError
 from tritower.threads import chosen
 
@@ -22,18 +24,62 @@ _KILLED = "ended on the way, most likely for want of memory"
 _NO_MEMORY = re.compile(r"OutOfMemoryError|Not enough memory to|UNABLE_TO_ACQUIRE_MEMORY|INVALID_(?:DRIVER|EXECUTOR)_MEMORY")
 
 
-def find_session(memory_limit: str, threads: int) -> "SparkSession":
-    """The session that is there, or one of our own, within `memory_limit` (such as "1GiB") for driver and each executor."""
+class Executors(Protocol):
+    """Executors that somebody looks after: `tritower.cluster.executors`, which is loaded by name."""
+
+    settings: dict[str, str]
+    """Spark's settings, its master among them."""
+
+    heap_mib: int
+    """MiB of Java's heap in each."""
+
+    slots: int
+    """Tasks that run at once in all of them."""
+
+    def hold(self) -> None:
+        """From now on SIGTERM ends them before anything else."""
+
+    def follow(self, session: "SparkSession") -> None:
+        """Look after them from now on."""
+
+    def close(self) -> None:
+        """End them."""
+
+
+def open_executors(config: SparkConfig) -> Executors | None:
+    """Executors as the config says; None where the session is another's, or has its workers without our doing.
+
+    Raises:
+        ConfigError: a knob is wrong, or this process runs in no pod.
+        LaunchError: something is missing on the cluster.
+    """
+    if config.master != "kubernetes" or _is_given():
+        return None
+    opened: Executors = importlib.import_module("tritower.cluster.executors").Executors(config)
+    return opened
+
+
+def _is_given() -> bool:
+    return "PYSPARK_GATEWAY_PORT" in os.environ or bool(os.environ.get("SPARK_REMOTE"))
+
+
+def find_session(memory_limit: str, threads: int, executors: Executors | None = None) -> "SparkSession":
+    """The session that is there, or one of our own, within `memory_limit` (such as "1GiB") for the driver and each executor.
+
+    Executors that somebody looks after have memory of their own.
+    """
     try:
         from pyspark.sql import SparkSession
     except ModuleNotFoundError:
         raise StepError("Spark is not installed", where="engine", remedy='Install "tritower[spark]" and Java 17.') from None
     builder: Any = SparkSession.builder.appName("tritower")
     # Under spark-submit the master is set already, and setting it again would override it.
-    if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.environ.get("SPARK_REMOTE"):
-        _require_user_name()
+    if not _is_given():
+        require_user_name()
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        master = os.environ.get("TRITOWER_SPARK_MASTER") or f"local[{chosen(threads)}]"
+        slots = executors.slots if executors else chosen(threads)
+        named = executors.settings["spark.master"] if executors else os.environ.get("TRITOWER_SPARK_MASTER")
+        master = named or f"local[{slots}]"
         if master.startswith("local"):
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         megabytes = int(re.sub(r"\D", "", memory_limit)) * (1024 if "G" in memory_limit else 1)
@@ -43,15 +89,23 @@ def find_session(memory_limit: str, threads: int) -> "SparkSession":
             .config("spark.executor.memory", f"{megabytes}m")
             .config("spark.ui.enabled", "false")
             .config("spark.ui.showConsoleProgress", "false")
-            .config("spark.sql.shuffle.partitions", str(4 * chosen(threads)))
-            .config(map=_within(megabytes))
+            .config("spark.sql.shuffle.partitions", str(4 * slots))
+            .config(map=_within(min(megabytes, executors.heap_mib) if executors else megabytes))
+            .config(map=executors.settings if executors else {})
         )
-    with spark_errors():
-        session: SparkSession = builder.getOrCreate()
+    with contextlib.ExitStack() as failed:
+        if executors:
+            failed.callback(executors.close)
+            executors.hold()
+        with spark_errors():
+            session: SparkSession = builder.getOrCreate()
+        if executors:
+            executors.follow(session)
+        failed.pop_all()
     return session
 
 
-def _require_user_name() -> None:
+def require_user_name() -> None:
     """Hadoop's login inside Spark fails with a NullPointerException where the user id has no name."""
     try:
         pwd.getpwuid(os.getuid())
@@ -132,5 +186,9 @@ def marked() -> Iterator[None]:
     try:
         yield
     except TritowerError as error:
-        parts = [type(error).__name__, error.problem, error.where, error.remedy]
-        raise RuntimeError(f"{_MARK}{json.dumps(parts)}") from error
+        raise RuntimeError(mark(error)) from error
+
+
+def mark(error: TritowerError) -> str:
+    """An error of ours as text that `spark_errors` knows."""
+    return f"{_MARK}{json.dumps([type(error).__name__, error.problem, error.where, error.remedy])}"

@@ -1,7 +1,8 @@
 """The Spark engine: the protocol of `protocol.py` on a Spark session (extra `spark`, Java 17).
 
 Where the session comes from, in this order: what spark-submit or the Spark Operator set up, a Spark Connect endpoint in
-SPARK_REMOTE, a master in TRITOWER_SPARK_MASTER (such as spark://host:7077), otherwise this machine.
+SPARK_REMOTE, executors as pods of this cluster (`config.SparkConfig`), a master in TRITOWER_SPARK_MASTER (such as
+spark://host:7077), otherwise this machine.
 
 A kept table is a set of Parquet files that the workers write into a scratch place with pyarrow, so that neither Hadoop
 connectors nor Spark's own committer are needed. Each task writes one file under a name of its own and reports it when it ends;
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from tritower import storage
 from tritower.engines.batches import BATCH_ROWS, BatchKernel, GroupKernel, WritesStreams, ordered, rebatch
-from tritower.engines.session import broadcast_by_real_sizes, find_session, marked, spark_errors
-from tritower.errors import StorageError, TritowerError
+from tritower.engines.config import SparkConfig
+from tritower.engines.session import broadcast_by_real_sizes, find_session, marked, open_executors, spark_errors
+from tritower.errors import ConfigError, StorageError, TritowerError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +35,7 @@ _PIECE_ROWS = 1_000_000
 
 
 class SparkEngine(WritesStreams):
-    """Spark behind the engine protocol; `session` is an open session to use instead of finding one."""
+    """Spark behind the engine protocol; `session` is an open session to use instead of finding one as `config` says."""
 
     def __init__(
         self,
@@ -42,12 +44,18 @@ class SparkEngine(WritesStreams):
         threads: int = 0,
         scratch: str | Path | None = None,
         session: "SparkSession | None" = None,
+        config: SparkConfig | None = None,
     ) -> None:
         self._scratch = f"{scratch or tempfile.gettempdir()}/spark-{uuid.uuid4().hex[:8]}"
+        config = config or SparkConfig()
+        if config.master == "kubernetes" and storage.is_local(self._scratch):
+            remedy = "Give a location that all pods reach, such as s3://bucket/scratch."
+            raise ConfigError("executors in other pods do not reach a folder of this one", where="scratch", remedy=remedy)
+        self._executors = None if session else open_executors(config)
         if storage.is_local(self._scratch):
             storage.local_path(self._scratch).mkdir(parents=True)
         self._owns_session = session is None
-        self._session = session or find_session(memory_limit, threads)
+        self._session = session or find_session(memory_limit, threads, self._executors)
         self._session.conf.set("spark.sql.session.timeZone", "UTC")
         self._session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH_ROWS))
         if not storage.is_local(self._scratch):
@@ -136,6 +144,8 @@ class SparkEngine(WritesStreams):
         if self._owns_session:
             with contextlib.suppress(TritowerError), spark_errors():  # what ended the Java process is known already
                 self._session.stop()
+        if self._executors:
+            self._executors.close()
 
     def _keep(
         self,

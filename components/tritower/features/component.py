@@ -1,6 +1,6 @@
 """KFP interface of the feature step."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp.dsl import Dataset, Input, Output
 
@@ -18,8 +18,10 @@ def features(
     previous_state: str = "",
     engine: str = "duckdb",
     config: dict[str, Any] = {},
-) -> None:
+) -> NamedTuple("Computed", [("features_at", str)]):  # type: ignore[valid-type]
     """Compute the point-in-time features of every impression, or of candidates: jobs that could be shown.
+
+    The parameter `features_at` is the location of `features`, for steps that read it there.
 
     Args:
         dataset: The clean dataset that ingest wrote.
@@ -38,11 +40,12 @@ def features(
     from tritower.config import from_dict
     from tritower.features import step
     from tritower.features.config import FeaturesConfig
-    from tritower.properties import describe
+    from tritower.properties import describe, hand_on
 
     places = {"dataset": dataset.path, "embeddings": embeddings.path, "features": features.path, "state_to": state.path}
     optional = {name: part.path for name, part in (("entities", entities), ("candidates", candidates)) if part}
     knobs = from_dict(FeaturesConfig, {"engine": engine, **config})
-    numbers = step.run(**places, **optional, previous=previous_state, config=knobs)
+    numbers = step.run(**places, **optional, previous=previous_state, config=knobs, store=features.uri)
     describe(features, numbers, dataset, embeddings)
     describe(state, {}, dataset, embeddings)
+    return (hand_on(features, features.path),)

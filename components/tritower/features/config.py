@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from tritower.config import Removed, check
+from tritower.engines.config import SparkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +58,14 @@ class FeaturesConfig:
     else what the container or the machine has."""
 
     scratch: str = ""
-    """Where the engine keeps its tables while it works; empty: beside the output. With Spark on other machines, a location
-    that all of them reach, such as s3://bucket/scratch."""
+    """Where the engine keeps its tables while it works; empty: beside the output, in the run's store where Spark's executors
+    are pods. With Spark on other machines, a location that all of them reach, such as s3://bucket/scratch."""
 
     engine: Literal["duckdb", "spark"] = "duckdb"
     """duckdb: this process; spark: a cluster (extra `spark`)."""
+
+    spark: SparkConfig = field(default_factory=SparkConfig)
+    """Where Spark's workers run, such as `{"master": "kubernetes", "executors": 4}`."""
 
     def __post_init__(self) -> None:
         check(self.ctr_half_life_days > 0, "ctr_half_life_days", self.ctr_half_life_days, "above 0")

@@ -17,7 +17,7 @@ import pyarrow as pa
 from tritower import schema, storage, threads
 from tritower.config import to_dict
 from tritower.engines.batches import BatchKernel
-from tritower.engines.protocol import Engine, open_engine
+from tritower.engines.protocol import Engine, open_engine, scratch_place
 from tritower.errors import DataError
 from tritower.features import catalogue, source, state, static
 from tritower.features.config import FeaturesConfig
@@ -45,6 +45,7 @@ def run(
     entities: str | Path | None = None,
     previous: str | Path | None = None,
     state_to: str | Path | None = None,
+    store: str = "",
 ) -> dict[str, float]:
     """Compute the features of every impression, or of every candidate, into `features`.
 
@@ -58,6 +59,7 @@ def run(
         previous: location of the state of an earlier run with the same knobs, or of that run's features, to continue from.
             Rows that it has counted are skipped, so the dataset may hold everything or only what is new.
         state_to: folder for the state after the last event of the dataset; None for `features`/state.
+        store: location of the features in the run's store, where Spark's executors keep their tables in other pods.
 
     Returns:
         Counts: rows, features, missing share (0 to 1); rows skipped, which an earlier run has counted, and rows late, which
@@ -69,7 +71,7 @@ def run(
     """
     threads.cap_libraries()
     manifest.check(dataset, embeddings, *(location for location in (candidates, entities) if location))
-    with storage.atomic_directory(features) as out, _open_engine(config, out) as engine:
+    with storage.atomic_directory(features) as out, _open_engine(config, out, store) as engine:
         with phase(logger, "read tables") as counts, _earlier(previous) as earlier:
             seen = state.Saved(earlier, config) if earlier else None
             feature_state = _feature_state(Path(dataset), Path(embeddings), config, candidates, entities, seen)
@@ -103,11 +105,11 @@ def _write(writer: Writer, batches: Batches) -> None:
         writer.write(split, keys, computed)
 
 
-def _open_engine(config: FeaturesConfig, out: Path) -> Engine:
-    scratch = config.scratch or out / ".scratch"
+def _open_engine(config: FeaturesConfig, out: Path, store: str) -> Engine:
+    scratch = scratch_place(config.scratch, out, store, config.engine, config.spark)
     # DuckDB only reads ahead of the pass; a second thread would decode what then waits for its turn in memory.
     threads = config.threads or (1 if config.engine == "duckdb" else 0)
-    return open_engine(config.engine, memory_limit=config.memory_limit, threads=threads, scratch=scratch)
+    return open_engine(config.engine, memory_limit=config.memory_limit, threads=threads, scratch=scratch, spark=config.spark)
 
 
 def _earlier(previous: str | Path | None) -> contextlib.AbstractContextManager[Path | None]:

@@ -1,6 +1,6 @@
 """The ingest step as a KFP component."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp.dsl import HTML, Dataset, Metrics, Output
 
@@ -18,8 +18,8 @@ def ingest(
     data_version: str = "",
     engine: str = "duckdb",
     config: dict[str, Any] = {},
-) -> None:
-    """Checks, deduplicates, numbers and splits raw logs by time.
+) -> NamedTuple("Ingested", [("dataset_at", str)]):  # type: ignore[valid-type]
+    """Checks, deduplicates, numbers and splits raw logs by time; the parameter `dataset_at` is the location of the dataset.
 
     Args:
         jobs: Location of the job adverts: a file or folder of CSV, JSON Lines or Parquet; a path, s3://, minio:// or gs://.
@@ -35,12 +35,13 @@ def ingest(
     from tritower.config import from_dict
     from tritower.ingest import step
     from tritower.ingest.config import IngestConfig
-    from tritower.properties import describe
+    from tritower.properties import describe, hand_on
 
     outputs = {"dataset": dataset.path, "quality": ingest_report.path, "metrics": ingest_metrics.path}
     knobs = from_dict(IngestConfig, {"engine": engine, **config})
     version = step.version(data_version)
-    numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, **outputs)
+    numbers = step.run(jobs=jobs, impressions=impressions, users=users, config=knobs, store=dataset.uri, **outputs)
     for name, value in step.headline(numbers).items():
         ingest_metrics.log_metric(name, value)
     describe(dataset, {"data_version": version, "rows": numbers["impressions_out"]})
+    return (hand_on(dataset, dataset.path),)

@@ -1,10 +1,11 @@
 """Every knob of the ingest step."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tritower.config import check
+from tritower.engines.config import SparkConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +71,14 @@ class IngestConfig:
     """Threads of the engine; 0 takes OMP_NUM_THREADS where set, else what the container or the machine has."""
 
     scratch: str = ""
-    """Where the engine keeps its tables while it works; empty: beside the output. With Spark on other machines, a location
-    that all of them reach, such as s3://bucket/scratch."""
+    """Where the engine keeps its tables while it works; empty: beside the output, in the run's store where Spark's executors
+    are pods. With Spark on other machines, a location that all of them reach, such as s3://bucket/scratch."""
 
     engine: Literal["duckdb", "spark"] = "duckdb"
     """duckdb: this process; spark: a cluster (extra `spark`)."""
+
+    spark: SparkConfig = field(default_factory=SparkConfig)
+    """Where Spark's workers run, such as `{"master": "kubernetes", "executors": 4}`."""
 
     log: Literal["auto", "impressions", "views"] = "auto"
     """What the rows of the impressions are. impressions: jobs shown, with `clicked`; views: jobs that were looked at. auto:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tritower import storage, threads
 from tritower.config import to_dict
-from tritower.engines.protocol import Engine, open_engine
+from tritower.engines.protocol import Engine, open_engine, scratch_place
 from tritower.errors import ConfigError, DataError, QualityError
 from tritower.ingest import dataset as dataset_files
 from tritower.ingest import ids, negatives, plan, refusals, repeats, report, rows, tables
@@ -41,6 +41,7 @@ def run(
     config: IngestConfig,
     quality: str | Path = "",
     metrics: str | Path = "",
+    store: str = "",
 ) -> dict[str, float]:
     """Check, deduplicate, split and number raw logs.
 
@@ -52,6 +53,7 @@ def run(
         config: the knobs.
         quality: HTML file to write, if any.
         metrics: JSON file for the returned numbers, if any.
+        store: location of the dataset in the run's store, where Spark's executors keep their tables in other pods.
 
     Returns:
         Counts by name.
@@ -64,7 +66,7 @@ def run(
     """
     threads.cap_libraries()
     uris = {"jobs": jobs, "impressions": impressions} | ({"users": users} if users else {})
-    with storage.atomic_directory(dataset) as folder, _open_engine(config, folder) as engine:
+    with storage.atomic_directory(dataset) as folder, _open_engine(config, folder, store) as engine:
         plans, views = _plans(uris, config)
         files = {name: _read(engine, RAW_TABLES[name], found, config, views=views) for name, found in plans.items()}
         if not users:
@@ -105,9 +107,11 @@ def version(text: str) -> str:
     return text
 
 
-def _open_engine(config: IngestConfig, folder: Path) -> Engine:
-    scratch = config.scratch or folder / ".scratch"
-    return open_engine(config.engine, memory_limit=config.memory_limit, threads=config.threads, scratch=scratch)
+def _open_engine(config: IngestConfig, folder: Path, store: str) -> Engine:
+    scratch = scratch_place(config.scratch, folder, store, config.engine, config.spark)
+    return open_engine(
+        config.engine, memory_limit=config.memory_limit, threads=config.threads, scratch=scratch, spark=config.spark
+    )
 
 
 def _plans(uris: dict[str, str], config: IngestConfig) -> tuple[dict[str, plan.Plan], bool]:

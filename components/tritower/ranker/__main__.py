@@ -16,7 +16,8 @@ from tritower.config import from_dict
 from tritower.errors import TritowerError
 from tritower.ranker import session, step
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.process_group import joined, threads
+from tritower.ranker.launching import threads
+from tritower.ranker.process_group import joined
 from tritower.storage import staging
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from tritower._build import component
 
 @component("train", launched=True)
 def ranker(
-    features: Input[Dataset],
-    embeddings: Input[Dataset],
+    features: str,
+    embeddings: str,
     ranker_model: Output[Model],
     ranker_scores: Output[Dataset],
     ranker_metrics: Output[Metrics],
@@ -24,37 +24,38 @@ def ranker(
     """Train the triple tower network and score the validation and the test split.
 
     Args:
-        features: the features step's output, with the splits train, validation and test.
-        embeddings: the encoder's matrix of text embeddings.
+        features: location of the features step's output, with the splits train, validation and test.
+        embeddings: location of the encoder's matrix of text embeddings.
         ranker_model: weights (safetensors), config, feature list, normaliser, metrics and model card.
         ranker_scores: scores/validation.parquet and scores/test.parquet.
         ranker_metrics: validation figures, throughput and epochs.
         ranker_epochs: passes over the rows at most.
         ranker_members: networks that are trained and averaged.
         config: knobs of RankerConfig; they win over the two above where they name the same.
-        launcher: where it trains: local (in this step's pod), or pytorchjob (in pods that read and write the run's store).
+        launcher: where it trains: local (in this step's pod), or pytorchjob or trainjob (in pods that read and write the run's
+            store).
         cluster: settings of ClusterConfig for the latter.
         task: what the pipeline gives this step's pod; the backend fills it in, and the pods of a job get it, too.
     """
-    from tritower import storage
+    from tritower import properties, storage
     from tritower.config import from_dict
     from tritower.jobs import location, settings
-    from tritower.properties import describe
-    from tritower.ranker import step
+    from tritower.ranker import launching
     from tritower.ranker.config import RankerConfig
 
     plain = {"training.epochs": ranker_epochs, "training.members": ranker_members}
     knobs = from_dict(RankerConfig, config, plain=plain)
-    artifacts = {"features": features, "embeddings": embeddings, "model": ranker_model, "scores": ranker_scores}
-    places = {name: location(artifact, launcher) for name, artifact in artifacts.items()}
+    known = [properties.of(place) for place in (features, embeddings)]
+    places = {"features": features, "embeddings": embeddings, "model": location(ranker_model, launcher)}
+    places["scores"] = location(ranker_scores, launcher)
     own = settings(cluster, task)
-    figures = step.train(**places, config=knobs, artifact_uri=ranker_model.uri, launcher=launcher, cluster=own)
+    figures = launching.train(**places, config=knobs, artifact_uri=ranker_model.uri, launcher=launcher, cluster=own)
     for name, value in figures.items():
         ranker_metrics.log_metric(name, value)
     storage.write_json(ranker_metrics.path, figures)
-    found = {"auc": figures["validation_auc"], "rows": features.metadata.get("rows")}
-    describe(ranker_model, found, features, embeddings)
-    describe(ranker_scores, found, features, embeddings)
+    found = {"auc": figures["validation_auc"], "rows": known[0].get("rows")}
+    properties.describe(ranker_model, found, *known)
+    properties.describe(ranker_scores, found, *known)
 
 
 @component("train")

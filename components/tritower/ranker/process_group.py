@@ -1,7 +1,6 @@
 """A process among those of one training: its rank and device, and what they tell each other. The model knows none of it."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,16 +52,6 @@ class ProcessGroup:
         """Wait until every process is here."""
         if self.world_size > 1:
             dist.barrier()
-
-
-def threads(wanted: int) -> int:
-    """CPU threads of each process: what is wanted unless 0, else OMP_NUM_THREADS, else one.
-
-    The matrices are small: threads wait for each other more than they compute (on two busy cores two threads took ten times
-    the CPU seconds of one). Processes scale instead.
-    """
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return wanted or (int(given) if given.isdigit() and int(given) else 1)
 
 
 @contextlib.contextmanager

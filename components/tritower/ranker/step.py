@@ -1,12 +1,7 @@
 """The ranker's input and output: features and embeddings in, a model folder and scores out."""
 
-import json
 import logging
-import tempfile
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,44 +9,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tritower import logs, schema, storage, threads
-from tritower.config import to_dict
 from tritower.errors import ArtifactError
-from tritower.jobs import Job, Resources, open_launcher
-from tritower.ranker import artifact, process_group, rows
+from tritower.jobs import open_launcher
+from tritower.ranker import artifact, launching, rows
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.scoring import Scorer
-from tritower.storage import manifest
+from tritower.storage import manifest, staging
 
 logger = logging.getLogger(__name__)
 _KEYS = ["row", "request", "query_text", "document_text"]
-_ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "PASSIVE",
-    # glibc would map each tensor of a training step anew, or cut the heap's end off after it, depending on what lay there
-    # before: clearing the pages took up to a quarter of a step.
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),  # glibc refuses more
-    "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
-}
-
-
-def job(*, features: str, embeddings: str, model: str, config: RankerConfig, checkpoints: str = "") -> Job:
-    """A training as any launcher runs it; the locations are as in `train`, of any scheme.
-
-    It keeps checkpoints at `checkpoints` where the config names no place for them. It writes `model`, and beside it, in
-    `<model>.failures`, the batch of a loss that is not finite.
-    """
-    each = process_group.threads(config.launch.threads)
-    return Job(
-        name="ranker",
-        module="tritower.ranker",
-        arguments=(f"--config={json.dumps(to_dict(config))}", *([f"--checkpoints={checkpoints}"] if checkpoints else [])),
-        inputs={"features": features, "embeddings": embeddings},
-        outputs={"model": model},
-        processes=config.launch.processes,
-        environment={"OMP_NUM_THREADS": str(each), **_ENVIRONMENT},
-        resources=Resources(
-            cpus=each * config.launch.processes, gpus=config.launch.processes if config.launch.device == "cuda" else 0
-        ),
-    )
 
 
 def train(
@@ -62,24 +28,19 @@ def train(
     scores: str | Path,
     config: RankerConfig,
     artifact_uri: str = "",
-    launcher: str = "local",
-    cluster: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train in `config.launch.processes` processes on each node, then score validation and test.
+    """Train in `config.launch.processes` processes of this machine, then score validation and test.
 
     A training that was killed goes on from its checkpoint when it is started again with the same `artifact_uri`.
 
     Args:
-        features: folder with train, validation and (optionally) test.
-        embeddings: folder with matrix.npy and encoder.json.
+        features: location of a folder with train, validation and (optionally) test.
+        embeddings: location of a folder with matrix.npy and encoder.json.
         model: model folder to write.
         scores: scores folder to write.
         config: the knobs.
         artifact_uri: where `model` will be kept in the end; checkpoints are kept beside it unless the config names a place.
             Empty for `model` itself.
-        launcher: `local`, where the places are paths; another one of `jobs.open_launcher` takes locations in a store, and
-            nothing but the model's figures comes to this machine.
-        cluster: that launcher's settings.
 
     Returns:
         Validation figures, steps, seconds and rows per second.
@@ -88,34 +49,18 @@ def train(
         StepError: a process was killed, or did not start.
         NonFiniteLossError: training diverged; the batch is saved in `<model>.failures`.
     """
-    places = {"features": str(features), "embeddings": str(embeddings), "model": str(model)}
-    if launcher != "local":
-        own = storage.beside(artifact_uri or model)
-        return _launched(places, str(scores), config, own, launcher, cluster)
-    features, model = Path(features), Path(model)
-    with storage.kept(artifact_uri or model, config.launch.checkpoints) as checkpoints:
+    given = {"features": str(features), "embeddings": str(embeddings)}
+    stored = {name: place for name, place in given.items() if not storage.is_local(place)}  # the job checks what is here
+    with (
+        storage.kept(artifact_uri or model, config.launch.checkpoints) as checkpoints,
+        staging.staged(stored, {}) as fetched,
+    ):
+        here = {name: fetched.paths.get(name) or storage.local_path(place) for name, place in given.items()}
+        read = {name: str(path) for name, path in here.items()}
         with logs.phase(logger, f"train in {config.launch.processes} process(es)"):
-            open_launcher().run(job(**places, config=config, checkpoints=checkpoints))
-        score_held_out(features=features, embeddings=Path(embeddings), model=model, scores=Path(scores))
-    metrics: dict[str, float] = storage.read_json(model / "metrics.json")
-    return metrics
-
-
-def _launched(
-    places: dict[str, str], scores: str, config: RankerConfig, own: str, launcher: str, cluster: Mapping[str, Any] | None
-) -> dict[str, float]:
-    """Train and score where the launcher runs jobs; the processes that start again there go on from a checkpoint.
-
-    `own` is the place for it where the user names none. Unlike `storage.kept` it does not depend on whether the store can be
-    written from here: a step that is started again must describe the very job that it finds.
-    """
-    training = job(**places, config=config, checkpoints=config.launch.checkpoints or own)
-    open_launcher(launcher, cluster).run(replace(training, outputs={**training.outputs, "scores": scores}))
-    if not config.launch.checkpoints:
-        storage.remove(own)
-    with tempfile.TemporaryDirectory(prefix="figures-") as scratch:
-        file = storage.fetch(f"{places['model'].rstrip('/')}/metrics.json", Path(scratch) / "metrics.json")
-        metrics: dict[str, float] = storage.read_json(file)
+            open_launcher().run(launching.job(**read, model=str(model), config=config, checkpoints=checkpoints))
+        score_held_out(**here, model=Path(model), scores=Path(scores))
+    metrics: dict[str, float] = storage.read_json(Path(model) / "metrics.json")
     return metrics
 
 

@@ -35,6 +35,12 @@ def beside(artifact: LocationLike, what: str = "checkpoint") -> str:
     return f"{parent}{slash}.{name}.{what}"
 
 
+def located(artifact: LocationLike) -> str:
+    """The location of an artifact of this step's: where its path stands for one in a store, that one."""
+    named: dict[str, str] = json.loads(os.environ.get(ARTIFACTS, "{}"))
+    return named.get(str(artifact), str(artifact))
+
+
 @contextlib.contextmanager
 def kept(artifact: LocationLike, chosen: str = "") -> Iterator[str]:
     """A location for checkpoints while the block makes `artifact`; removed when the block ends well, left when it fails.
@@ -47,8 +53,7 @@ def kept(artifact: LocationLike, chosen: str = "") -> Iterator[str]:
         The location; empty, after one warning, where the run's store cannot be written to from here: a step without the store's
         keys works as it would without checkpoints.
     """
-    named = json.loads(os.environ.get(ARTIFACTS, "{}"))
-    place = chosen or beside(named.get(str(artifact), artifact))
+    place = chosen or beside(located(artifact))
     if not chosen and not _can_write(place):
         place = ""
     yield place

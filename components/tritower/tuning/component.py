@@ -2,15 +2,15 @@
 
 from typing import Any, NamedTuple
 
-from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Output, TaskConfig
+from kfp.dsl import HTML, Artifact, Metrics, Output, TaskConfig
 
 from tritower._build import component
 
 
 @component("train", launched=True)
 def tune(
-    features: Input[Dataset],
-    embeddings: Input[Dataset],
+    features: str,
+    embeddings: str,
     tune_trials: Output[Artifact],
     tune_report: Output[HTML],
     tune_metrics: Output[Metrics],
@@ -25,8 +25,8 @@ def tune(
     """Search the ranker's knobs; the parameter `ranker_settings` is the best config for the ranker.
 
     Args:
-        features: Output of the features step.
-        embeddings: Output of the embed step.
+        features: Location of the features step's output.
+        embeddings: Location of the embed step's output.
         tune_trials: The best knobs and every trial, as JSON.
         tune_report: History, parallel coordinates and the trials.
         tune_metrics: Best metric, the defaults' metric, numbers of trials.
@@ -40,14 +40,14 @@ def tune(
         task: What the pipeline gives this step's pod; the backend fills it in, and the pods of trials get it, too.
     """
     from tritower.config import from_dict
-    from tritower.jobs import location, settings
+    from tritower.jobs import settings
     from tritower.storage import write_json
     from tritower.tuning import step
     from tritower.tuning.config import TuningConfig
 
     plain = {"epochs": ranker_epochs, "members": ranker_members}
     knobs = step.with_plain(from_dict(TuningConfig, config, where="settings_tune"), fixed, plain)
-    read = {"features": location(features, launcher), "embeddings": location(embeddings, launcher)}
+    read = {"features": features, "embeddings": embeddings}
     written = {"best": tune_trials.path, "report": tune_report.path, "artifact_uri": tune_trials.uri}
     numbers = step.run(**read, **written, config=knobs, launcher=launcher, cluster=settings(cluster, task))
     for name, value in numbers.items():

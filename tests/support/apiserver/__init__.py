@@ -19,7 +19,8 @@ What goes wrong:
 * `cluster.faults.answer(429, path="pytorchjobs", times=3, retry_after_s=1)`, `.slow(seconds)`, `.gone(seconds)` (connections
   are reset), `.cut("log", 100)` (the next log stream breaks off after 100 bytes; "watch" alike); `.seen` are all requests.
 * `cluster.images["example/none:1"] = "missing"` (or "denied", "unreachable").
-* `cluster.down.add("training-operator")` (or "katib", "trainer"): webhook and controller are away until discarded.
+* `cluster.down.add("training-operator")` (or "katib", "trainer"): webhook and controller are away until discarded;
+  "training-controller" leaves the webhook. `cluster.set_clock(ahead_s)` sets the clocks of server and nodes.
 * `cluster.kill(pod)`, `.kill(pod, oom=True)`, `.evict(pod)`, `.drain(pod)`; pods may be deleted and evicted by the API.
 * `cluster.store.compact()`: watches from before are told 410.
 * Objects to put in: `cluster.add(kinds.QUOTA, {...})`, Secrets, ConfigMaps, Workflows as owners; a namespace's label

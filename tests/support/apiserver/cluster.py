@@ -16,7 +16,7 @@ from tests.support.apiserver.kubelet import Kubelet
 from tests.support.apiserver.rights import Account, Rights
 from tests.support.apiserver.scheduler import Node
 from tests.support.apiserver.server import Server
-from tests.support.apiserver.store import Store
+from tests.support.apiserver.store import CLOCK, Store
 
 Object = dict[str, Any]
 
@@ -51,7 +51,7 @@ class Cluster:
         self.images: dict[str, str] = {}
         """Images that cannot be pulled: 'missing', 'denied' or 'unreachable' by name. All others are there."""
         self.down: set[str] = set()
-        """Operators that are down: 'training-operator', 'katib', 'trainer'."""
+        """Operators that are down: 'training-operator', 'katib', 'trainer'; 'training-controller' without its webhook."""
         self.algorithms = {"random", "grid", "tpe", "multivariate-tpe", "cmaes", "sobol", "bayesianoptimization", "hyperband"}
         """Those that Katib has a suggestion service for; whichever is asked for, values are drawn at random."""
         self.errors: list[BaseException] = []
@@ -101,6 +101,10 @@ class Cluster:
         """Put an object in, past rights and faults. Raises: Refused."""
         schema.check(kind, item)
         return self.store.create(kind, item.get("metadata", {}).get("namespace", namespace), item)
+
+    def set_clock(self, ahead_s: float) -> None:
+        """The API server and the nodes take it for so much later than it is, until the cluster is served no more."""
+        CLOCK.ahead_s = ahead_s
 
     def kill(self, pod: str, *, namespace: str = "default", signal: int = 9, oom: bool = False) -> None:
         """Send a signal to the first process of every container of a pod; or end it as the kernel does at its memory limit."""
@@ -156,6 +160,7 @@ def served(cluster: Cluster) -> Iterator[Cluster]:
         finally:
             is_over.set()
             loop.join()
+            CLOCK.ahead_s = 0.0
             cluster.kubelet.close()
     if cluster.errors:
         raise cluster.errors[0]

@@ -41,7 +41,7 @@ class Kubelet:
 
     def address(self) -> str:
         self._addresses += 1
-        return f"10.244.{self._addresses // 250}.{self._addresses % 250 + 1}"
+        return f"127.244.{self._addresses // 250}.{self._addresses % 250 + 1}"
 
     def runner(self, uid: str) -> "Runner | None":
         return self._runners.get(uid)

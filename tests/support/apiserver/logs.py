@@ -1,11 +1,11 @@
 """The log of a container: whole, its end, since a time, or followed."""
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tests.support.apiserver import answers, kinds
+from tests.support.apiserver.store import CLOCK
 
 if TYPE_CHECKING:
     from tests.support.apiserver.cluster import Cluster
@@ -55,7 +55,7 @@ def _lines(request: "Request", attempt: "Attempt") -> Iterator[bytes]:
         # The node is asked with whole seconds.
         since = int(datetime.fromisoformat(query["sinceTime"].replace("Z", "+00:00")).timestamp())
     if "sinceSeconds" in query:
-        since = time.time() - float(query["sinceSeconds"])
+        since = CLOCK.time() - float(query["sinceSeconds"])
     limit = int(query.get("limitBytes") or 2**40)
     follow = query.get("follow") == "true"
     first = 0

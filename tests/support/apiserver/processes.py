@@ -11,6 +11,7 @@ from subprocess import PIPE, STDOUT, Popen
 from typing import IO
 
 from tests.support import family
+from tests.support.apiserver.store import CLOCK
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -84,17 +85,19 @@ class Attempt:
         rest = b""
         while chunk := stream.read(2**16):
             *whole, rest = (rest + chunk).split(b"\n")
-            self.lines += [(time.time(), line + b"\n") for line in whole]
+            self.lines += [(CLOCK.time(), line + b"\n") for line in whole]
         if rest:
-            self.lines.append((time.time(), rest))
+            self.lines.append((CLOCK.time(), rest))
         stream.close()
         self.is_read.set()
 
     def _look_at_memory(self) -> None:
-        if self._memory and time.monotonic() >= self._next_look:
+        now = time.monotonic()
+        if self._memory and now >= self._next_look:
             if sum(_own_memory(pid) for pid in _family(self.process.pid)) > self._memory:
                 self.kill(oom=True)
-            self._next_look = time.monotonic() + 0.02
+            # Java has hundreds of threads: a tenth of the time at most goes into looking.
+            self._next_look = time.monotonic() + max(0.02, 10 * (time.monotonic() - now))
 
 
 def _family(pid: int) -> list[int]:

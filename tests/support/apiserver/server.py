@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support.apiserver import answers, logs, resources, rights, watches
 from tests.support.apiserver.answers import Refused
+from tests.support.apiserver.store import CLOCK
 
 if TYPE_CHECKING:
     from tests.support.apiserver.cluster import Cluster
@@ -70,6 +71,10 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on stderr."""
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The header Date."""
+        return super().date_time_string(CLOCK.time() if timestamp is None else timestamp)
+
     def do_GET(self) -> None:
         self._guarded()
 
@@ -114,6 +119,8 @@ class Handler(BaseHTTPRequestHandler):
             code, lines = logs.read(self.server.cluster, request)
             return self._stream("log", lines, code) if request.query.get("follow") == "true" else self._whole(code, lines)
         if request.verb == "watch":
+            if self.headers.get("Upgrade") == "websocket":  # as behind kubectl proxy: Java's client then asks for a stream
+                return self._send(200, b"", "application/json", [])
             return self._stream("watch", watches.lines(self.server, request))
         code, answer, warnings = resources.serve(self.server.cluster, request)
         return self._answer(code, answer, warnings)

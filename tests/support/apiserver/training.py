@@ -30,7 +30,7 @@ class Operator:
 
     def step(self) -> None:
         """Look at all jobs once."""
-        if "training-operator" in self._cluster.down:
+        if self._cluster.down & {"training-operator", "training-controller"}:
             self._seen.clear()
             return
         for job in self._store.all(kinds.PYTORCHJOB):

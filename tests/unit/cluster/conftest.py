@@ -4,6 +4,7 @@ import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tritower.cluster.katib import INJECTION
@@ -28,7 +29,12 @@ def cluster(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     ) as one:
         one.kubeconfig(kubeconfig, namespace="team")
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        values = {"endpoint": os.environ["TRITOWER_S3_ENDPOINT"], "accesskey": "key", "secretkey": "secret"}
-        data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-        one.add(kinds.SECRET, {"metadata": {"name": "tritower-store"}, "data": data}, namespace="team")
+        one.add(kinds.SECRET, keys("key"), namespace="team")
         yield one
+
+
+def keys(accesskey: str) -> dict[str, Any]:
+    """The store's Secret, for the store that this process uses."""
+    values = {"endpoint": os.environ["TRITOWER_S3_ENDPOINT"], "accesskey": accesskey, "secretkey": "secret"}
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    return {"metadata": {"name": "tritower-store"}, "data": data}

@@ -8,14 +8,15 @@ import pytest
 import yaml
 from tritower.cluster import launcher, preflight
 from tritower.cluster.experiment import Experiments
+from tritower.cluster.kind import Kind
 from tritower.errors import LaunchError
-from tritower.jobs import Job
+from tritower.jobs import Job, open_launcher
 from tritower.searches import open_searcher
 from tritower.tuning.config import TuningConfig
 from tritower.tuning.launched import described
 
 from tests.support.apiserver import Cluster, kinds
-from tests.unit.cluster.test_launcher import QUICK, jobs, launch
+from tests.unit.cluster.test_launcher import QUICK, launch
 
 MANIFESTS = Path(__file__).parents[3] / "manifests"
 
@@ -27,7 +28,13 @@ def shipped(file: str, kind: str) -> list[dict[str, Any]]:
 
 
 RULES = shipped("base/launcher.yaml", "Role")
-RIGHTS = [(number, verb) for number, rule in enumerate(RULES) for verb in rule["verbs"]]
+KINDS: dict[str, Kind] = {**launcher.KINDS, "katib": Experiments(described(TuningConfig()))}
+RIGHTS = [
+    (name, group, resource, verb)
+    for name, kind in KINDS.items()
+    for group, resource, verbs in preflight.rights(kind)
+    for verb in verbs
+]
 
 
 def act_as(cluster: Cluster, rules: list[dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> None:
@@ -37,48 +44,55 @@ def act_as(cluster: Cluster, rules: list[dict[str, Any]], folder: Path, monkeypa
 
 
 @pytest.mark.slow
-def test_the_shipped_role_is_enough(cluster: Cluster, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", list(launcher.KINDS))
+def test_the_shipped_role_is_enough(
+    cluster: Cluster, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It starts, follows, reads the log of, and collects a job with GPUs; and reads why a pod could not be made."""
     act_as(cluster, RULES, tmp_path, monkeypatch)
-    launch(s3, "once", gpus=1)
+    start(name, s3, "once", gpus=1)
     cluster.add(kinds.QUOTA, {"metadata": {"name": "few"}, "spec": {"hard": {"pods": "0"}}}, namespace="team")
     with pytest.raises(LaunchError, match="exceeded quota"):
-        launch(f"{s3}/other", "count", "1")
+        start(name, f"{s3}/other")
 
 
-@pytest.mark.parametrize(("number", "verb"), RIGHTS, ids=[f"{verb} {RULES[number]['resources'][0]}" for number, verb in RIGHTS])
+@pytest.mark.parametrize(("name", "group", "resource", "verb"), RIGHTS, ids=lambda text: text)
 def test_every_right_of_it_is_needed_and_named(
-    cluster: Cluster, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, verb: str
+    cluster: Cluster, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, group: str, resource: str, verb: str
 ) -> None:
     rules = copy.deepcopy(RULES)
-    rules[number]["verbs"].remove(verb)
+    (rule,) = (one for one in rules if (one["apiGroups"], one["resources"]) == ([group], [resource]))
+    rule["verbs"].remove(verb)
     act_as(cluster, rules, tmp_path, monkeypatch)
-    (resource,) = RULES[number]["resources"]
     with pytest.raises(LaunchError, match=rf"may not {verb} {resource}.*kubectl -n team create role .* --verb={verb}"):
-        _begin(resource, s3)
-    assert not jobs(cluster) and not cluster.store.all(kinds.EXPERIMENT)
+        start(name, s3)
+    assert not cluster.store.all(kinds.POD) and not any(cluster.store.all(kind) for kind in kinds.CUSTOM)
 
 
-def _begin(resource: str, where: str) -> None:
-    """What needs a right to this resource."""
-    if resource in ("experiments", "trials"):
-        open_searcher("katib", QUICK).run(
-            Job(name="tune", module="tests.support.trainer"), described(TuningConfig()), f"{where}/tune_trials"
+def start(name: str, where: str, *deed: str, **settings: Any) -> None:
+    """What a launcher of this name starts."""
+    if name == "katib":
+        job = Job(name="tune", module="tests.support.trainer")
+        open_searcher("katib", QUICK).run(job, described(TuningConfig()), f"{where}/tune_trials")
+    else:
+        job = Job(
+            name="small", module="tests.support.pod", arguments=deed or ("count", "1"), outputs={"model": f"{where}/model"}
         )
-    launch(where, "count", "1")
+        open_launcher(name, QUICK | settings).run(job)
 
 
-def test_the_role_has_what_the_preflight_looks_for_and_nothing_else() -> None:
-    kinds_of = [*launcher.KINDS.values(), Experiments(described(TuningConfig()))]
-    rights = [right for kind in kinds_of for right in preflight.rights(kind)]
-    asked = {(group, resource, verb) for group, resource, verbs in rights for verb in verbs}
-    given = {(rule["apiGroups"][0], rule["resources"][0], verb) for rule in RULES for verb in rule["verbs"]}
-    assert given == asked
+def test_the_role_has_what_the_preflights_look_for_and_nothing_else() -> None:
+    asked = {(group, resource, verb) for _, group, resource, verb in RIGHTS}
+    given = [(rule["apiGroups"][0], rule["resources"][0], verb) for rule in RULES for verb in rule["verbs"]]
+    assert set(given) == asked and len(given) == len(asked)
+    assert all(len(rule["apiGroups"]) == len(rule["resources"]) == 1 for rule in RULES)
 
 
 def test_the_workers_role_lets_a_job_delete_itself_and_nothing_else() -> None:
     assert shipped("base/worker.yaml", "Role") == [
         {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": ["delete"]},
         {"apiGroups": ["kubeflow.org"], "resources": ["experiments"], "verbs": ["delete"]},
+        {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"], "verbs": ["delete"]},
     ]
 
 

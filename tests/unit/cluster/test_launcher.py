@@ -16,9 +16,17 @@ QUICK = {
 }  # fmt: skip
 
 
-def launch(where: str, *deed: str, log: Path | None = None, name: str = "small", look: Any = None, **settings: Any) -> None:
+def launch(
+    where: str,
+    *deed: str,
+    log: Path | None = None,
+    name: str = "small",
+    look: Any = None,
+    launcher: str = "pytorchjob",
+    **settings: Any,
+) -> None:
     job = Job(name=name, module="tests.support.pod", arguments=deed, outputs={"model": f"{where}/model"})
-    open_launcher("pytorchjob", QUICK | settings).run(job, log=log, look=look)
+    open_launcher(launcher, QUICK | settings).run(job, log=log, look=look)
 
 
 def jobs(cluster: Cluster) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ def step(log: Any, s3: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S
     for name in ("features", "embeddings"):
         storage.upload_tree(getattr(log, name), f"{root}/inputs/{name}")
     inputs = {name: f"{root}/inputs/{name}" for name in ("features", "embeddings")}
-    return Step(component.ranker, f"{root}/ranker", inputs, {"config": KNOBS})
+    return Step(component.ranker, f"{root}/ranker", parameters={"config": KNOBS, **inputs})
 
 
 @pytest.fixture(scope="module")
