@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kfp.dsl import HTML, Artifact, Dataset, Metrics
+from kfp.dsl import HTML, Artifact, Metrics
 from tritower import storage
 from tritower.cluster import heartbeat
 from tritower.cluster.api import Api, custom
@@ -205,7 +205,7 @@ def test_an_experiment_finds_knobs_of_the_ranker(cluster: Cluster, s3: str, tmp_
     root = s3.replace("s3://", "minio://")
     artifacts = {"tune_trials": Artifact(uri=f"{root}/tune_trials"), "tune_report": HTML(uri=str(tmp_path / "report.html"))}
     artifacts["tune_trials"].set_path(str(tmp_path / "best.json"))
-    inputs = {name: Dataset(uri=f"{root}/{name}") for name in places}
+    inputs = {name: f"{root}/{name}" for name in places}
     metrics = Metrics(uri=str(tmp_path / "metrics"))
     settings = {"config": to_dict(given), "launcher": "pytorchjob", "cluster": CLUSTER | {"nodes": nodes}}
     (best,) = tune_component.python_func(**inputs, **artifacts, tune_metrics=metrics, **settings)
