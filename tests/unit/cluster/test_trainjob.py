@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tritower import storage
 from tritower.cluster import heartbeat
+from tritower.cluster.api import Api
 from tritower.cluster.trainjob import TrainJobs
 from tritower.errors import DataError, JobFailed, LaunchError, StepError
 
@@ -170,6 +171,56 @@ def test_a_drained_pod_is_no_success_and_all_are_made_anew(cluster: Cluster, s3:
     (pod,) = cluster.store.all(kinds.POD)
     assert drained and pod["metadata"]["uid"] != drained[0]
     assert (tmp_path / "log").read_text().splitlines()[-2:] == ["line 99", "done"]
+
+
+def test_a_job_in_a_queue_is_waited_for(cluster: Cluster, s3: str) -> None:
+    """Kueue admits a job by setting `suspend` to false; the time before does not count."""
+    began = time.monotonic()
+
+    def look() -> None:
+        (job,) = cluster.store.all(kinds.TRAINJOB)
+        if time.monotonic() - began > 3 and job["spec"]["suspend"]:
+            assert not cluster.store.all(kinds.POD)
+            cluster.store.edit(kinds.TRAINJOB, job, lambda one: one["spec"].update(suspend=False))
+
+    launch(s3, "count", "1", queue="team-queue", start_timeout_s=2, look=look)
+    (job,) = cluster.store.all(kinds.TRAINJOB)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
+    assert [one["reason"] for one in job["status"]["conditions"]] == ["Resumed", "AllJobsCompleted"]
+
+
+def test_a_job_that_takes_too_long_is_given_up(cluster: Cluster, s3: str) -> None:
+    with pytest.raises(JobFailed, match="has not ended within 2 s") as caught:
+        launch(s3, "sleep", deadline_s=2)
+    place = heartbeat.home({"model": f"{s3}/model"}) + "/failure"
+    assert place in caught.value.remedy and any(name.endswith("/job.json") for name in storage.names(place))
+    family.wait_for(lambda: not left(cluster), "nothing of the job", 10)
+
+
+def test_a_job_that_somebody_deletes_is_told(cluster: Cluster, s3: str) -> None:
+    def look() -> None:
+        if running(cluster):
+            (job,) = cluster.store.all(kinds.TRAINJOB)
+            Api().call("DELETE", TrainJobs.resource.path("team", job["metadata"]["name"]))
+
+    with pytest.raises(LaunchError, match="the job was deleted"):
+        launch(s3, "sleep", look=look)
+    family.wait_for(lambda: not left(cluster), "nothing of the job", 10)
+
+
+def test_the_workflow_owns_the_job_and_its_runtime(cluster: Cluster, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    workflow = cluster.add(kinds.WORKFLOW, {"metadata": {"name": "run-x"}}, namespace="team")
+    owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run-x", "uid": workflow["metadata"]["uid"]}
+    meta = {"name": "own", "labels": {"pipeline/runid": "run-7"}, "ownerReferences": [owner]}
+    spec = {"containers": [{"name": "main", "image": "example/base:1", "command": ["sleep", "600"]}], "restartPolicy": "Never"}
+    cluster.add(kinds.POD, {"metadata": meta, "spec": spec, "status": {}}, namespace="team")
+    monkeypatch.setenv("KFP_POD_NAME", "own")
+    launch(s3, "count", "1")
+    for kind in (kinds.TRAINJOB, kinds.RUNTIME):
+        (one,) = cluster.store.all(kind)
+        assert one["metadata"]["ownerReferences"] == [owner] and one["metadata"]["labels"]["tritower.dev/run"] == "run-7"
+    Api().call("DELETE", "/apis/argoproj.io/v1alpha1/namespaces/team/workflows/run-x")
+    family.wait_for(lambda: not left(cluster), "nothing of the job", 10)
 
 
 def pod(name: str, *, rank: int = 0, attempt: int = 0, made: str = "2026-11-26T10:00:05Z") -> dict[str, Any]:
