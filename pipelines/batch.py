@@ -47,8 +47,8 @@ def batch(
         data_state: location of the `state` that an earlier run, of this pipeline or of training, handed back: the log then
             need hold only what came since. Empty to take the pointer's, or to compute from the whole log.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
-        launcher: local (in the step's own pod) or pytorchjob (in pods of a job on the cluster, which read and write the run's
-            store): where texts are embedded.
+        launcher: local (in the step's own pod), pytorchjob or trainjob (in pods of such a job on the cluster, which read and
+            write the run's store): where texts are embedded.
     """
     given = {"ranker_model": model_ranker, "encoder": model_encoder, "state": data_state}
     found = wiring.add("resolve", champion=model_champion, **given).outputs

@@ -51,9 +51,9 @@ def training(
         data_state: location of the `state` that an earlier run handed back; features continue from it, and impressions that
             it has counted are neither featurised nor trained on again. Empty to start from nothing.
         engine: duckdb (in the step's own process) or spark (a cluster): what ingest and features work with.
-        launcher: local (in the step's own pod) or pytorchjob (in pods of a job on the cluster, which read and write the run's
-            store): where the encoder is tuned, texts are embedded and the ranker trains. With either pytorchjob or katib the
-            search of the ranker's knobs is an Experiment of Katib.
+        launcher: local (in the step's own pod), pytorchjob or trainjob (in pods of such jobs on the cluster, which read and
+            write the run's store): where the encoder is tuned, texts are embedded and the ranker trains. With either pytorchjob
+            or katib the search of the ranker's knobs is an Experiment of Katib.
         model_champion: root of the pointer (champion.json) to the model in use; when the gate passes, it names this run's.
             Empty where none is kept.
         model_ranker: location of the model in use, in place of the pointer's; the gate compares with it.

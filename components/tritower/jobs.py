@@ -4,7 +4,7 @@ A job is a module of ours, run as `python -m MODULE ARGUMENTS --name=LOCATION ..
 they need from locations and write what they make to locations (see `storage.staging`); they share no disk with the launcher.
 Who they are among each other they know from torchrun's environment alone.
 
-`local` runs a job on this machine, `pytorchjob` on a Kubernetes cluster (`cluster/`, loaded by name: nothing imports it).
+`local` runs a job on this machine, the others on a Kubernetes cluster (`cluster/`, loaded by name: nothing imports it).
 `katib` is what a search takes (`searches.py`), whose trials are PyTorchJobs; any other job is one of them as well.
 """
 
@@ -25,7 +25,7 @@ from tritower import processes, storage
 from tritower.config import check
 from tritower.errors import ConfigError, StepError
 
-LauncherName = Literal["local", "pytorchjob", "katib"]
+LauncherName = Literal["local", "pytorchjob", "trainjob", "katib"]
 _POLL_S = 0.2
 
 

@@ -162,11 +162,12 @@ def test_a_local_path_is_refused_before_anything_is_sent(api: Api, tmp_path: Pat
 PLACES = ["--jobs", "s3://b/jobs", "--impressions", "s3://b/clicks", "--data-version", "1"]
 
 
-def test_a_run_that_starts_a_job_says_so_to_the_backend(api: Api) -> None:
-    done = call(api, "submit", *PLACES, "--launcher", "pytorchjob", "--set", "cluster.nodes=2", "--set", "cluster.gpus=8")
+@pytest.mark.parametrize("launcher", ["pytorchjob", "trainjob"])
+def test_a_run_that_starts_a_job_says_so_to_the_backend(api: Api, launcher: str) -> None:
+    done = call(api, "submit", *PLACES, "--launcher", launcher, "--set", "cluster.nodes=2", "--set", "cluster.gpus=8")
     assert done.returncode == 0, done.stderr
     given = api.kept["runs"][done.stdout.strip()]["runtime_config"]["parameters"]
-    assert (given["launcher"], given["settings_cluster"]) == ("pytorchjob", {"nodes": "2", "gpus": "8"})
+    assert (given["launcher"], given["settings_cluster"]) == (launcher, {"nodes": "2", "gpus": "8"})
 
 
 @pytest.mark.parametrize("verb", [("submit",), ("schedule", "--cron", "0 30 3 * * *")])

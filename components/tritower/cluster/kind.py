@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tritower.cluster import state
-from tritower.cluster.api import custom
+from tritower.cluster.api import Refused, custom
 from tritower.cluster.config import ClusterConfig
 from tritower.cluster.state import Object, Seen, Trouble
 from tritower.errors import TritowerError
@@ -56,6 +56,10 @@ class Kind(Protocol):
     def beside(self, job: Job, config: ClusterConfig, *, name: str, run: str) -> list[dict[str, Any]]:
         """Objects that must be there before it is made; they go with it."""
         return []
+
+    def too_early(self, error: Refused) -> bool:
+        """Whether a refusal of the resource passes: what is beside it is not known everywhere yet."""
+        return False
 
     def size(self, job: Job, config: ClusterConfig) -> str:
         """How large it is, in words."""

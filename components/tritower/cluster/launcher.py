@@ -22,12 +22,13 @@ from tritower.cluster.kind import Kind
 from tritower.cluster.pytorchjob import PyTorchJobs
 from tritower.cluster.state import Seen
 from tritower.cluster.stopping import Stopping
+from tritower.cluster.trainjob import TrainJobs
 from tritower.errors import ConfigError, JobFailed, LaunchError, TritowerError
 from tritower.jobs import Job
 
 logger = logging.getLogger(__name__)
-KINDS: Mapping[str, Kind] = {"pytorchjob": PyTorchJobs(), "katib": PyTorchJobs()}
-_GONE_S = 60.0
+KINDS: Mapping[str, Kind] = {"pytorchjob": PyTorchJobs(), "trainjob": TrainJobs(), "katib": PyTorchJobs()}
+_GONE_S, _PAUSE_S = 60.0, 0.5
 _LAST_PATIENCE_S = 30.0
 """Seconds for which the API server may be away when a job is given up."""
 
@@ -133,7 +134,6 @@ class _Launch:
                         raise JobFailed("the job was deleted", where=self.name, remedy=remedy)
                     logger.warning("the job ended itself, because this launcher was away for too long; it starts anew")
                     heartbeat.clear(self.home)
-                    self._wait_for_pods()
                     found = self._created(stopping)
                 self._left(following)
         except TritowerError as error:
@@ -162,7 +162,7 @@ class _Launch:
         limit = time.monotonic() + self.config.api_patience_s
         try:
             while True:
-                found = (self._existing() if self.beside else None) or self._create() or self._existing()
+                found = self._existing() or self._create()
                 if found:
                     self.uid = found["metadata"]["uid"]
                     return found
@@ -177,14 +177,26 @@ class _Launch:
             stopping.creating = False
 
     def _create(self) -> dict[str, Any] | None:
+        """A new job; None when another launcher was faster."""
+        self._wait_for_pods()
         for one in self.beside:
             if not self._post(one) and not self._same(one):
                 return None
-        made = self._post(self.manifest)
+        made = self._posted()
         if made:
             size = self.kind.size(self.job, self.config)
             logger.info("created the %s %s: %s", self.kind.resource.kind, self.name, size)
         return made
+
+    def _posted(self) -> dict[str, Any] | None:
+        limit = time.monotonic() + self.config.patience_s
+        while True:
+            try:
+                return self._post(self.manifest)
+            except Refused as error:
+                if not self.kind.too_early(error) or time.monotonic() > limit:
+                    raise
+            time.sleep(_PAUSE_S)
 
     def _post(self, manifest: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any] | None:
         """What was created; None where there is one of this name."""
@@ -226,7 +238,7 @@ class _Launch:
         if self.kind.ended(found) == "Failed":
             logger.info("the %s of an earlier attempt has failed; it is made anew", what)
             self.uid = found["metadata"]["uid"]
-            self._delete(wait=True)
+            self._delete()
             return None
         if _hash(found) != _hash(self.manifest):
             remedy = f"If nobody needs it: {self._by_hand()}"
@@ -264,19 +276,17 @@ class _Launch:
         kinds = ",".join(one["kind"].lower() for one in (self.manifest, *self.beside))
         return f"kubectl -n {self.config.namespace} {verb} {kinds} {self.name}" + (" -o yaml" if verb == "get" else "")
 
-    def _delete(self, *, wait: bool = False) -> None:
+    def _delete(self) -> None:
         for path in self.paths:
             first = path == self.paths[0]
-            if not self._delete_one(path, "Foreground" if wait and first else "Background", uid=self.uid if first else ""):
+            if not self._delete_one(path, uid=self.uid if first else ""):
                 return
-        if wait:
-            self._wait_for_pods()
 
-    def _delete_one(self, path: str, policy: str = "Background", *, uid: str = "") -> bool:
+    def _delete_one(self, path: str, *, uid: str = "") -> bool:
         """False where it is another's by now."""
         condition = {"preconditions": {"uid": uid}} if uid else {}
         try:
-            self.server.call("DELETE", path, body={"propagationPolicy": policy} | condition)
+            self.server.call("DELETE", path, body={"propagationPolicy": "Background"} | condition)
         except Refused as error:
             if error.status == 409 and uid:
                 return False
@@ -285,7 +295,7 @@ class _Launch:
         return True
 
     def _wait_for_pods(self) -> None:
-        """Pods of the same names cannot be made before the old ones are gone, and the new would find the old by their names."""
+        """Those of an earlier job of this name hold the names of the new ones, and answer to them."""
         query = {"labelSelector": self.kind.selector(self.name)}
         for _ in range(int((_GONE_S + self.config.grace_s) / self.config.poll_s) + 1):
             if not self.server.get(core(self.config.namespace, "pods"), **query)["items"]:

@@ -42,7 +42,7 @@ def template(job: Job, config: ClusterConfig, *, name: str, container: str, comm
         "tolerations": given.tolerations(config),
         "priorityClassName": config.priority_class,
         "imagePullSecrets": [{"name": secret} for secret in config.image_pull_secrets],
-        "volumes": [*_shared_memory(config), *given.whole(config.pod.get("volumes", []))],
+        "volumes": volumes(config),
         "hostNetwork": config.host_network,
         "dnsPolicy": "ClusterFirstWithHostNet" if config.host_network else "",
     }
@@ -124,6 +124,12 @@ def resources(job: Job, config: ClusterConfig) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
+def volumes(config: ClusterConfig) -> list[dict[str, Any]]:
+    """The volumes of a pod: shared memory, and those of the pipeline's task."""
+    shared = {"name": SHARED_MEMORY, "emptyDir": {"medium": "Memory", "sizeLimit": config.shared_memory}}
+    return [*([shared] if config.shared_memory else []), *given.whole(config.pod.get("volumes", []))]
+
+
 def gpus(job: Job, config: ClusterConfig) -> int:
     """GPUs of each pod."""
     return config.gpus or job.resources.gpus or given.gpus(config)
@@ -164,8 +170,3 @@ def _pod_security(config: ClusterConfig) -> dict[str, Any]:
     security: dict[str, Any] = {"runAsNonRoot": config.run_as_user != 0, "seccompProfile": {"type": "RuntimeDefault"}}
     # The operator adds an init container whose image runs as root: only a user named here lets it pass runAsNonRoot.
     return security | ({"runAsUser": config.run_as_user, "runAsGroup": 0} if config.run_as_user >= 0 else {})
-
-
-def _shared_memory(config: ClusterConfig) -> list[dict[str, Any]]:
-    volume = {"name": SHARED_MEMORY, "emptyDir": {"medium": "Memory", "sizeLimit": config.shared_memory}}
-    return [volume] if config.shared_memory else []

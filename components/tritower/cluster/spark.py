@@ -65,6 +65,7 @@ def manifest(job: Job, config: ClusterConfig, executors: Executors, *, name: str
         "timeToLiveSeconds": config.keep_after_s,
         "driver": driver,
         "executor": workers,
+        "volumes": pods.volumes(config),
     } | ({"imagePullSecrets": list(config.image_pull_secrets)} if config.image_pull_secrets else {})
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
@@ -79,5 +80,8 @@ def _pod(job: Job, config: ClusterConfig, name: str) -> dict[str, Any]:
     annotations, labels, spec = template["metadata"]["annotations"], template["metadata"]["labels"], template["spec"]
     found = {"env": spec["containers"][0]["env"], "labels": labels, "annotations": annotations}
     security = {"podSecurityContext": spec["securityContext"], "securityContext": spec["containers"][0]["securityContext"]}
-    same = {key: spec[key] for key in ("nodeSelector", "tolerations", "priorityClassName", "hostNetwork") if key in spec}
-    return found | security | same
+    same = {
+        key: spec[key] for key in ("nodeSelector", "affinity", "tolerations", "priorityClassName", "hostNetwork") if key in spec
+    }
+    mounts = {"volumeMounts": spec["containers"][0].get("volumeMounts", [])}
+    return found | security | {key: value for key, value in (mounts | same).items() if value}

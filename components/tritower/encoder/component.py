@@ -24,7 +24,8 @@ def embed(
         embeddings: matrix.npy (float16, one normalised row per text) and encoder.json.
         encoder: location of the model to use, as `finetune` writes it; empty for the one that `config["model"]` names.
         config: knobs of `tritower.encoder.config.EmbedConfig`.
-        launcher: where it embeds: local (in this step's pod), or pytorchjob (in pods that read and write the run's store).
+        launcher: where it embeds: local (in this step's pod), or pytorchjob or trainjob (in pods that read and write the run's
+            store).
         cluster: settings of ClusterConfig for the latter.
         task: what the pipeline gives this step's pod; the backend fills it in, and the pods of a job get it, too.
     """
@@ -69,7 +70,8 @@ def finetune(
         finetune_epochs: passes over the clicks; 0 keeps the base model.
         finetune_max_clicks: clicks to train on, drawn evenly; 0 for all.
         config: knobs of `tritower.encoder.config.FinetuneConfig`; they win over the two above where they name the same.
-        launcher: where it trains: local (in this step's pod), or pytorchjob (in pods that read and write the run's store).
+        launcher: where it trains: local (in this step's pod), or pytorchjob or trainjob (in pods that read and write the run's
+            store).
         cluster: settings of ClusterConfig for the latter.
         task: what the pipeline gives this step's pod; the backend fills it in, and the pods of a job get it, too.
     """

@@ -32,7 +32,8 @@ def ranker(
         ranker_epochs: passes over the rows at most.
         ranker_members: networks that are trained and averaged.
         config: knobs of RankerConfig; they win over the two above where they name the same.
-        launcher: where it trains: local (in this step's pod), or pytorchjob (in pods that read and write the run's store).
+        launcher: where it trains: local (in this step's pod), or pytorchjob or trainjob (in pods that read and write the run's
+            store).
         cluster: settings of ClusterConfig for the latter.
         task: what the pipeline gives this step's pod; the backend fills it in, and the pods of a job get it, too.
     """

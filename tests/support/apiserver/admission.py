@@ -39,7 +39,8 @@ def check(cluster: "Cluster", kind: Kind, namespace: str, item: Object, old: Obj
 def _check_trainjob(cluster: "Cluster", namespace: str, job: Object) -> None:
     ref = job["spec"]["runtimeRef"]
     if ref.get("kind") != "TrainingRuntime" or cluster.store.get(kinds.RUNTIME, namespace, ref["name"]) is None:
-        raise answers.denied(TRAINJOB_WEBHOOK, f'spec.runtimeRef: Invalid value: "{ref["name"]}": no such runtime')
+        why = "specified trainingRuntime must be created before the TrainJob is created"
+        raise answers.denied(TRAINJOB_WEBHOOK, f'spec.runtimeRef: Invalid value: "{ref["name"]}": not found: {why}')
     names = [one["name"] for one in (job["spec"].get("trainer") or {}).get("env", [])]
     if bad := [name for name in names if name.startswith("PET_")]:
         raise answers.denied(TRAINJOB_WEBHOOK, f"spec.trainer.env: Invalid value: {bad}: reserved")

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +28,16 @@ class Network:
 
     def __init__(self) -> None:
         self._ports: dict[tuple[str, str], int] = {}
+        self._lock = threading.Lock()  # pods of one job start at the same time, and must be told the same port
 
     def port(self, service: str, port: str) -> int:
         """A free port of this machine that stands for a port of a Service (by its uid)."""
-        if (service, port) not in self._ports:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self._ports[service, port] = free.getsockname()[1]
-        return self._ports[service, port]
+        with self._lock:
+            if (service, port) not in self._ports:
+                with socket.socket() as free:
+                    free.bind(("127.0.0.1", 0))
+                    self._ports[service, port] = free.getsockname()[1]
+            return self._ports[service, port]
 
 
 def started(cluster: "Cluster", pod: Object, container: Object, folder: Path) -> tuple[list[str], dict[str, str]]:

@@ -157,7 +157,9 @@ class Operator:
             admission.check(self._cluster, kinds.POD, home, pod)
             made = self._store.create(kinds.POD, home, admission.with_defaults(self._cluster, kinds.POD, home, pod))
         except answers.Refused as refused:
-            record(self._store, jobset, "FailedCreate", f"Error creating: {refused}", type_="Warning", source="job-controller")
+            own = {"name": f"{name}-node-0", "namespace": home, "uid": jobset["metadata"]["uid"]}  # the Job itself is not kept
+            batch = {"apiVersion": "batch/v1", "kind": "Job", "metadata": own}
+            record(self._store, batch, "FailedCreate", f"Error creating: {refused}", type_="Warning", source="job-controller")
         else:
             self._pods[made["metadata"]["uid"]] = made | {"gone": False}
 

@@ -128,7 +128,7 @@ def test_every_kind_takes_it() -> None:
         text = json.dumps(manifest)
         assert ('"pool": "gpu"' in text) == (kind != "TrainJob")  # its runtime has the pods' template
         assert ("NCCL_DEBUG" in text) == (kind != "TrainingRuntime")
-        assert ('"claimName": "corpus"' in text) == (kind not in ("TrainJob", "SparkApplication"))
+        assert ('"claimName": "corpus"' in text) == (kind != "TrainJob")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The ranker trained by a PyTorchJob of two pods: real torchrun agents between which there is a store and nothing else."""
+"""The ranker trained by two pods of a PyTorchJob or a TrainJob: real torchrun agents, between them a store and nothing else."""
 
 import json
 import threading
@@ -41,13 +41,14 @@ def train(root: str, here: Path, log: Log, config: RankerConfig = SMALL, **more:
     return metrics
 
 
-def test_two_pods_learn_what_one_process_learns(cluster: Cluster, s3: str, log: Log, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["pytorchjob", "trainjob"])
+def test_two_pods_learn_what_one_process_learns(cluster: Cluster, s3: str, log: Log, tmp_path: Path, launcher: str) -> None:
     storage.upload_tree(log.features, f"{s3}/features")
     storage.upload_tree(log.embeddings, f"{s3}/embeddings")
     local = train(str(tmp_path / "local"), tmp_path / "local", log)
     root = s3.replace("s3://", "minio://")
     task = TaskConfig(env=[{"name": "FROM_THE_TASK", "value": "yes"}])
-    launched = train(root, tmp_path / "launched", log, launcher="pytorchjob", cluster=CLUSTER, task=task)
+    launched = train(root, tmp_path / "launched", log, launcher=launcher, cluster=CLUSTER, task=task)
     same(tmp_path / "local" / "ranker_model", storage.fetch(f"{root}/ranker_model", tmp_path / "model"))
     assert launched.metadata["validation_auc"] == pytest.approx(local.metadata["validation_auc"], abs=1e-3)
     scores = storage.fetch(f"{root}/ranker_scores", tmp_path / "scores")
@@ -55,13 +56,24 @@ def test_two_pods_learn_what_one_process_learns(cluster: Cluster, s3: str, log: 
         here, there = (pq.read_table(folder / f"{split}.parquet") for folder in (tmp_path / "local" / "ranker_scores", scores))
         assert here.column("row").equals(there.column("row"))
         np.testing.assert_allclose(here.column("score"), there.column("score"), atol=5e-3)
-    (job,) = jobs(cluster)
-    worker = job["spec"]["pytorchReplicaSpecs"]["Worker"]
-    assert worker["replicas"] == 1 and "FROM_THE_TASK" in json.dumps(worker["template"]["spec"])
+    (job,) = jobs(cluster) if launcher == "pytorchjob" else cluster.store.all(kinds.TRAINJOB)
+    made = cluster.store.all(kinds.POD)
+    assert len(made) == 2 and all(_owner(cluster, pod) == job["metadata"]["uid"] for pod in made)
+    assert all("FROM_THE_TASK" in json.dumps(pod["spec"]) for pod in made)
     assert not storage.names(storage.beside(f"{root}/ranker_model"))
 
 
-def test_a_killed_worker_comes_back_and_the_training_goes_on(cluster: Cluster, s3: str, log: Log, tmp_path: Path) -> None:
+def _owner(cluster: Cluster, pod: dict[str, Any]) -> str:
+    """The uid of the job, which owns a pod itself or through a JobSet."""
+    (owner,) = pod["metadata"]["ownerReferences"]
+    above = cluster.store.get(kinds.JOBSET, "team", owner["name"])
+    return str((above["metadata"]["ownerReferences"][0] if above else owner)["uid"])
+
+
+@pytest.mark.parametrize("launcher", ["pytorchjob", "trainjob"])
+def test_a_killed_worker_comes_back_and_the_training_goes_on(
+    cluster: Cluster, s3: str, log: Log, tmp_path: Path, launcher: str
+) -> None:
     storage.upload_tree(log.features, f"{s3}/features")
     storage.upload_tree(log.embeddings, f"{s3}/embeddings")
     config = replace(SMALL, launch=replace(SMALL.launch, checkpoint_every_steps=3))
@@ -73,16 +85,23 @@ def test_a_killed_worker_comes_back_and_the_training_goes_on(cluster: Cluster, s
             "a checkpoint",
             120,
         )
-        (worker,) = (pod for pod in cluster.store.all(kinds.POD) if "worker" in pod["metadata"]["name"])
+        (worker,) = (one for one in cluster.store.all(kinds.POD) if "worker-0" in one["metadata"]["name"] or _rank(one) == "1")
         cluster.kill(worker["metadata"]["name"], namespace="team")
         killed.append(worker)
 
     murderer = threading.Thread(target=kill)
     murderer.start()
-    train(s3, tmp_path / "launched", log, config=config, launcher="pytorchjob", cluster=CLUSTER)
+    train(s3, tmp_path / "launched", log, config=config, launcher=launcher, cluster=CLUSTER)
     murderer.join()
     assert killed
     pods = cluster.store.all(kinds.POD)
-    assert sum(one["restartCount"] for pod in pods for one in pod["status"]["containerStatuses"]) >= 2
+    if launcher == "pytorchjob":  # both containers start again in their pods; as a TrainJob both pods are new ones
+        assert sum(one["restartCount"] for pod in pods for one in pod["status"]["containerStatuses"]) >= 2
+    else:
+        assert len(pods) == 2 and {pod["metadata"]["labels"]["jobset.sigs.k8s.io/restart-attempt"] for pod in pods} == {"1"}
     train(str(tmp_path / "local"), tmp_path / "local", log)
     same(tmp_path / "local" / "ranker_model", storage.fetch(f"{s3}/ranker_model", tmp_path / "model"))
+
+
+def _rank(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["labels"].get("batch.kubernetes.io/job-completion-index", ""))

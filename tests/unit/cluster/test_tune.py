@@ -6,19 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp.dsl import HTML, Artifact, Metrics
 from tritower import storage
 from tritower.cluster import heartbeat
 from tritower.cluster.api import Api, custom
 from tritower.cluster.katib import INJECTION
+from tritower.config import to_dict
 from tritower.errors import ConfigError, JobFailed, LaunchError, TritowerError
 from tritower.jobs import Job
 from tritower.searches import Trial, open_searcher
 from tritower.tuning import step, trial
+from tritower.tuning.component import tune as tune_component
 from tritower.tuning.config import Parameter, TuningConfig
 from tritower.tuning.launched import described
 
 from tests.support import family
 from tests.support.apiserver import Cluster, kinds, served
+from tests.support.ranker_log import write_log
 from tests.unit.cluster.test_launcher import QUICK, jobs
 from tests.unit.cluster.test_stopping import running
 
@@ -180,3 +184,38 @@ def test_a_search_that_has_ended_is_not_run_again(cluster: Cluster, s3: str) -> 
     assert search(s3, config()) == first
     again = [path for method, path in cluster.faults.seen if method == "POST" and "/experiments" in path][made:]
     assert all("dryRun" in path for path in again) and not experiments(cluster)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_an_experiment_finds_knobs_of_the_ranker(cluster: Cluster, s3: str, tmp_path: Path, nodes: int) -> None:
+    """Six trials of one pod, three of two: the figures are those of the same knobs here, to the order of float32 additions."""
+    log = write_log(tmp_path / "log", requests={"train": 400, "validation": 150, "test": 50})
+    places = {"features": log.features, "embeddings": log.embeddings}
+    for name, folder in places.items():
+        storage.upload_tree(folder, f"{s3}/{name}")
+    fixed = {"epochs": 1, "batch_size": 256, "precision": "fp32", "launch.threads": 1}
+    fixed |= dict.fromkeys(("query_tower", "document_tower", "head"), "16")
+    space = (
+        Parameter(name="learning_rate", kind="double", low=1e-3, high=1e-2, log=True),
+        Parameter(name="interaction_tower", kind="categorical", choices=("16", "32,16")),
+    )
+    given = config(space=space, fixed=fixed, trials=6 // nodes, parallel=2)
+    root = s3.replace("s3://", "minio://")
+    artifacts = {"tune_trials": Artifact(uri=f"{root}/tune_trials"), "tune_report": HTML(uri=str(tmp_path / "report.html"))}
+    artifacts["tune_trials"].set_path(str(tmp_path / "best.json"))
+    inputs = {name: f"{root}/{name}" for name in places}
+    metrics = Metrics(uri=str(tmp_path / "metrics"))
+    settings = {"config": to_dict(given), "launcher": "pytorchjob", "cluster": CLUSTER | {"nodes": nodes}}
+    (best,) = tune_component.python_func(**inputs, **artifacts, tune_metrics=metrics, **settings)
+    found = storage.read_json(artifacts["tune_trials"].path)
+    assert found["knobs"] == best and metrics.metadata["trials"] == 6 // nodes and not metrics.metadata["failed"]
+    complete = [one for one in found["history"] if one["state"] == "complete"]
+    assert len(complete) == 6 // nodes and len({one["params"]["learning_rate"] for one in complete}) == 6 // nodes
+    first = max(complete, key=lambda one: one["value"])
+    here = trial.run(
+        config=given, module="tritower.ranker", knobs={**(given.fixed or {}), **first["params"]},
+        inputs={name: str(folder) for name, folder in places.items()}, folder=tmp_path / "here", behind=lambda *_: False,
+    )  # fmt: skip
+    assert first["value"] == pytest.approx(max(here), abs=1e-3)
