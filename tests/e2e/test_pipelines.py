@@ -42,7 +42,7 @@ def test_batch_ranks_with_what_the_training_made(there: There, trained: Run, log
 def test_an_experiment_of_four_trials_finds_its_best(there: There, rows: dict[str, str], tmp_path: Path) -> None:
     file = single.compiled(single.launched_tune, tmp_path)
     cluster = {"cpu": "200m", "memory": "2Gi"}
-    run = there.submit(file, {**rows, "config": {"trials": 4, "parallel": 1, "startup_trials": 2}, "cluster": cluster})
+    run = there.submit(file, {**rows, "config": {"trials": 4, "parallel": 2, "prune": False}, "cluster": cluster})
     (experiment,) = until(lambda: run.jobs("experiments"), "an Experiment")
     assert run.ended() == "SUCCEEDED"
     (experiment,) = run.jobs("experiments")
