@@ -120,6 +120,9 @@ def test_what_katib_does_not_have_is_told_before_anything_runs(cluster: Cluster,
     cluster.algorithms = {"random"}
     with pytest.raises(LaunchError, match="Katib has no algorithm tpe here"):
         search(s3, config())
+    cluster.early_stopping = set()
+    with pytest.raises(LaunchError, match=r"Katib has no early stopping \(medianstop\) here.*`prune` false"):
+        search(s3, config(algorithm="random", prune=True))
     for launcher in ("trainjob", "sparkapplication", "helm"):
         with pytest.raises(ConfigError, match="A search takes local, pytorchjob, katib"):
             open_searcher(launcher)
