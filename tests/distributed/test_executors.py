@@ -2,9 +2,11 @@
 is the driver. Not run where there is no Java 17 or no PySpark."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tritower.features import step as features_step
 from tritower.features.config import FeaturesConfig
 from tritower.ingest import step as ingest_step
@@ -15,7 +17,7 @@ from tests.distributed.test_spark import _assert_equal, _assert_equal_features, 
 from tests.support import family, s3, spark_pods
 from tests.support.apiserver import kinds, served
 
-pytestmark = WITH_SPARK
+pytestmark = [*WITH_SPARK, pytest.mark.timeout(1800)]
 
 
 def test_ingest_and_features_on_executors_equal_duckdb(tmp_path: Path, endpoint: str, store: str) -> None:
@@ -33,7 +35,7 @@ def test_ingest_and_features_on_executors_equal_duckdb(tmp_path: Path, endpoint:
             most: list[int] = []
             phase = spark_pods.ended(cluster, meanwhile=lambda: most.append(len(spark_pods.executors(cluster, "Running"))))  # noqa: B023
             assert phase == "Succeeded", spark_pods.log(cluster)[-6_000:]
-            assert max(most) == 2
+            assert max(most) == 2 and "executors: 2 of 2 are there" in spark_pods.log(cluster)
     _assert_equal(one / "dataset", other / "dataset")
     assert _assert_equal_features(one / "features", other / "features") > 2_000
 
@@ -59,6 +61,7 @@ def test_a_killed_executor_is_replaced_and_changes_nothing(tmp_path: Path, endpo
         assert spark_pods.ended(cluster) == "Succeeded", spark_pods.log(cluster)[-6_000:]
         names = [path for method, path in cluster.faults.seen if method == "POST" and path.endswith("/pods")]
         assert len(names) >= 4  # the step's own, two, and the one in place of the first
+        assert "executors: 1 of 2 are there" in spark_pods.log(cluster)
         # It ends its executors, the failed one as well.
         family.wait_for(lambda: not spark_pods.executors(cluster), "the executors' end")
     _assert_equal(one / "dataset", other / "dataset")
@@ -77,6 +80,11 @@ def fail(batches):
         raise DataError("a bad row", where="row 7", remedy="Mend it.")
     yield from ()
 
+def eat(batches):
+    for _ in batches:
+        eaten = [b"x" * (1 << 20) for _ in range(1 << 12)]
+        yield from ()
+
 def sleep(batches):
     for batch in batches:
         time.sleep(600)
@@ -92,6 +100,8 @@ try:
             engine.map_batches("failed", "SELECT x FROM one", fail, schema)
         except TritowerError as error:
             print(type(error).__name__, error, flush=True)
+        if len(sys.argv) > 3:
+            engine.map_batches("eaten", "SELECT x FROM one", eat, schema)
         print("sleeping", flush=True)
         engine.map_batches("slept", "SELECT x FROM one", sleep, schema)
 except TritowerError as error:
@@ -132,3 +142,14 @@ def test_without_executors_the_step_ends_with_the_reason(tmp_path: Path, endpoin
         said = spark_pods.log(cluster)
         assert "ended by JobFailed the image cannot be pulled: " in said and "example/none:1: not found" in said, said[-6_000:]
         family.wait_for(lambda: not spark_pods.executors(cluster), "the executors' end", 10)
+
+
+def test_executors_whose_memory_runs_out_end_the_step(tmp_path: Path, endpoint: str, store: str) -> None:
+    command = [*_program(store, executors=1, memory="1Gi", cluster={"poll_s": 0.5, "restarts": 1}), "eat"]
+    with served(spark_pods.cluster()) as cluster:
+        spark_pods.start(cluster, command, spark_pods.prepare(cluster, tmp_path, endpoint), endpoint)
+        assert spark_pods.ended(cluster) == "Failed"
+        said = spark_pods.log(cluster)
+        assert re.search(
+            r"ended by JobFailed 2 executors failed, the last: memory ran out \(OOMKilled, limit 1024Mi\)", said
+        ), said

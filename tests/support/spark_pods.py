@@ -18,12 +18,14 @@ NAMESPACE, DRIVER = "team", "step-1"
 STEPS = """
 import json, sys
 from pathlib import Path
+from tritower import logs
 from tritower.config import from_dict
 from tritower.features import step as features
 from tritower.features.config import FeaturesConfig
 from tritower.ingest import step as ingest
 from tritower.ingest.config import IngestConfig
 
+logs.setup()
 what, log, out, store, knobs = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], json.loads(sys.argv[5])
 if what == "ingest":
     config = from_dict(IngestConfig, {"engine": "spark", "max_quarantined_share": 1.0, **knobs})

@@ -120,7 +120,9 @@ class Following:
             raise JobFailed(
                 f"the job has not ended within {self.config.deadline_s:g} s", where=self.name, remedy="Raise deadline_s."
             )
-        if self.kind.queued(self.seen.job) or state.running(self.kind.watched(self.seen), self.wanted):
+        if self.kind.queued(self.seen.job):
+            self._waiting, self._uids = now, {}  # pods that are made anew after it are no failure
+        elif state.running(self.kind.watched(self.seen), self.wanted):
             self._waiting = now
         troubles = {one.key: one for one in self._troubles()}
         self._since = {key: self._since.get(key, now) for key in troubles}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tritower import errors
 from tritower.engines.config import SparkConfig
-from tritower.errors import StepError, StorageError, TritowerError
+from tritower.errors import JobFailed, StepError, StorageError, TritowerError
 from tritower.threads import chosen
 
 if TYPE_CHECKING:
@@ -154,6 +154,9 @@ def spark_errors() -> Iterator[None]:
             problem = f"the engine's memory is too small: {_reason(text)}" if text else f"Spark's Java process {_KILLED}"
             remedy = "Raise it, or lower threads; a session that was there before has limits of its own."
             raise StepError(problem, where="memory_limit", remedy=remedy) from error
+        if "ExecutorLostFailure" in text and "OOM" in text:
+            remedy = "Raise it, or lower spark.cores."
+            raise JobFailed("the memory of an executor ran out again and again", where="spark.memory", remedy=remedy) from error
         if "Python worker exited unexpectedly" in text:
             remedy = "Lower threads, or give the machine more memory."
             raise StepError(f"a Python worker of Spark {_KILLED}", where="engine", remedy=remedy) from error
