@@ -15,7 +15,7 @@ from kfp import compiler, dsl
 from kfp.dsl import Artifact, Dataset, Input, Output
 from tritower import storage
 from tritower._build import component
-from tritower.encoder.component import embed
+from tritower.champion.component import record
 from tritower.errors import ArtifactError, ConfigError, StepError
 from tritower.evaluation.component import evaluation
 from tritower.features.component import features
@@ -212,7 +212,7 @@ def test_no_component_may_have_an_optional_artifact() -> None:
 
 @pytest.mark.parametrize(
     ("made_component", "names"),
-    [(embed, {"encoder"}), (features, {"entities", "candidates"}), (evaluation, {"scores_baseline_full"})],
+    [(record, {"encoder", "metrics"}), (features, {"entities", "candidates"}), (evaluation, {"scores_baseline_full"})],
 )
 def test_optional_artifacts_are_optional_to_the_compiler_and_to_a_plain_call(made_component: Any, names: set[str]) -> None:
     spec = made_component.component_spec

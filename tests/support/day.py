@@ -8,12 +8,15 @@ from tritower.champion.component import fetch, record, resolve
 
 
 @dsl.component(base_image="tritower/base:0", install_kfp_package=False)
-def work(hour: int, ranker_model: Input[Model], encoder: Input[Model], previous: str, state: Output[Dataset]) -> None:
+def work(
+    hour: int, ranker_model: Input[Model], encoder: Input[Model], encoder_copy_at: str, previous: str, state: Output[Dataset]
+) -> None:
     from pathlib import Path
 
     from tritower import storage
 
     assert (Path(ranker_model.path) / "weights.json").exists() and (Path(encoder.path) / "hash.json").exists()
+    assert [file.rpartition("/")[2] for file in storage.list_files(encoder_copy_at)] == ["hash.json"]
     with storage.atomic_directory(state.path) as folder:
         storage.write_json(folder / "state.json", {"last_ts": hour * 3_600_000_000, "previous": previous})
 

