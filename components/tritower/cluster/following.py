@@ -70,7 +70,7 @@ class Following:
     def quiet(self, within_s: float) -> bool:
         """Whether all pods have ended within some seconds after the job's end."""
         deadline = time.monotonic() + within_s
-        while any(pod.get("status", {}).get("phase") in ("Running", "Pending") for pod in self.seen.pods):
+        while any(pod.get("status", {}).get("phase") in ("Running", "Pending") for pod in self.kind.watched(self.seen)):
             if time.monotonic() > deadline:
                 return False
             time.sleep(self.config.poll_s)
