@@ -271,6 +271,7 @@ def build_layer(
         if kernels:
             shutil.copy2(ROOT / "images/warm.py", place / "warm")
         dockerfile = place / "Dockerfile"
+        # Here and not in the file, after whose text the layers of packages are named: it is the same for every image.
         last = f"ENTRYPOINT {json.dumps(entry)}\n" if entry else ""
         dockerfile.write_text((ROOT / "images/Dockerfile").read_text() + last)
         given = ["--quiet", "--network", "none", *flags, "-t", label, "-f", str(dockerfile), context]

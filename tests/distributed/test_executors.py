@@ -45,7 +45,7 @@ def test_a_killed_executor_is_replaced_and_changes_nothing(tmp_path: Path, endpo
     log, one, other = (tmp_path / name for name in ("log", "duckdb", "spark"))
     for folder in (log, one, other):
         folder.mkdir()
-    ingest_step.run(**_log(log, 2_000), dataset=one / "dataset", config=IngestConfig(max_quarantined_share=1.0))
+    ingest_step.run(**_log(log, 400), dataset=one / "dataset", config=IngestConfig(max_quarantined_share=1.0))
     with served(spark_pods.cluster()) as cluster:
         kubeconfig = spark_pods.prepare(cluster, tmp_path, endpoint)
         scratch = f"killed-{tmp_path.name}"

@@ -258,6 +258,22 @@ def test_ingest_on_spark_runs_in_its_own_image(spark_image: str, log: Path, tmp_
         assert pq.read_table(made / name).equals(pq.read_table(tmp_path / "dataset" / name)), name
 
 
+def test_the_spark_image_becomes_an_executor_and_runs_any_other_command(client: docker.DockerClient, spark_image: str) -> None:
+    """The words and variables are those that Spark gives to a pod; there is no driver here to register with."""
+    confined: dict[str, Any] = {
+        "network_mode": "none", "read_only": True, "tmpfs": {"/tmp": "mode=1777,exec"}, "cap_drop": ["ALL"],
+        "hostname": "executor", "extra_hosts": {"executor": "127.0.0.1"}, "remove": True, "stderr": True,
+    }  # fmt: skip
+    assert client.containers.run(spark_image, ["sh", "-c", "echo as it is"], **confined) == b"as it is\n"
+    variables = {
+        "SPARK_DRIVER_URL": "spark://CoarseGrainedScheduler@127.0.0.1:7078", "SPARK_EXECUTOR_ID": "1",
+        "SPARK_EXECUTOR_CORES": "1", "SPARK_EXECUTOR_MEMORY": "450m", "SPARK_APPLICATION_ID": "spark-1",
+        "SPARK_EXECUTOR_POD_IP": "127.0.0.1", "SPARK_EXECUTOR_POD_NAME": "one", "SPARK_RESOURCE_PROFILE_ID": "0",
+    }  # fmt: skip
+    with pytest.raises(docker.errors.ContainerError, match=r"Connection refused: /127.0.0.1:7078"):
+        client.containers.run(spark_image, ["executor"], environment=variables, **confined)
+
+
 def test_spark_starts_under_any_user_that_is_given_a_name(
     client: docker.DockerClient,
     spark_image: str,

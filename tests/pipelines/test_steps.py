@@ -207,6 +207,17 @@ def test_the_launcher_and_its_settings_are_parameters_of_a_pipeline_that_starts_
     assert running.arguments("batch", {}, "", [], launcher="pytorchjob", version="v")["launcher"] == "pytorchjob"
 
 
+def test_a_search_is_not_submitted_with_a_launcher_that_runs_none() -> None:
+    searching = steps.parts("training", having=["tune"])
+    for launcher in ("pytorchjob", "katib"):
+        assert (
+            running.arguments("training", {}, "", [], parts=searching, launcher=launcher, version="v")["launcher"] == launcher
+        )
+    with pytest.raises(ConfigError, match="no search runs in TrainJobs"):
+        running.arguments("training", {}, "", [], parts=searching, launcher="trainjob", version="v")
+    assert running.arguments("training", {}, "", [], launcher="trainjob", version="v")["launcher"] == "trainjob"
+
+
 def test_a_variant_is_written_where_one_says(tmp_path: Path) -> None:
     arguments = ["compile", "--with", "tune", "--without", "baselines", "--out", str(tmp_path)]
     assert command_line.main(arguments) == 0

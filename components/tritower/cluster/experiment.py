@@ -176,7 +176,7 @@ def _trial(number: int, item: Object, search: Search) -> Trial:
 
 def _value(item: Object, search: Search) -> float | None:
     """The best of a trial's figures; None where it is no number."""
-    metrics = item.get("status", {}).get("observation", {}).get("metrics", [])
+    metrics = (item.get("status", {}).get("observation") or {}).get("metrics", [])
     for one in metrics:
         if one["name"] == search.metric:
             try:

@@ -70,7 +70,7 @@ class Following:
     def quiet(self, within_s: float) -> bool:
         """Whether all pods have ended within some seconds after the job's end."""
         deadline = time.monotonic() + within_s
-        while any(pod.get("status", {}).get("phase") in ("Running", "Pending") for pod in self.seen.pods):
+        while any(pod.get("status", {}).get("phase") in ("Running", "Pending") for pod in self.kind.watched(self.seen)):
             if time.monotonic() > deadline:
                 return False
             time.sleep(self.config.poll_s)
@@ -127,7 +127,7 @@ class Following:
         troubles = {one.key: one for one in self._troubles()}
         self._since = {key: self._since.get(key, now) for key in troubles}
         for key, one in troubles.items():
-            if self._since[key] == now and one.limit_s:
+            if self._since[key] == now and one.limit_s and one.told:
                 logger.warning("%s: %s", self.name, one.error)
             if now - self._since[key] >= one.limit_s:
                 raise one.error
@@ -144,7 +144,7 @@ class Following:
         if pods and all(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
             problem = f"its pods have ended, but the job has not: is {self.kind.operator} there?"
             error = JobFailed(problem, where=self.name, remedy=self.kind.look)
-            yield Trouble(("unseen", ""), error, self.config.start_timeout_s)
+            yield Trouble(("unseen", ""), error, self.config.start_timeout_s, told=False)  # for a moment, every job is so
 
     def _count_pods(self) -> None:
         """A pod that was deleted is made anew in its place, which no limit of the operator's counts."""

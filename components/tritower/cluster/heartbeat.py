@@ -17,6 +17,8 @@ from tritower.storage.staging import sent
 
 logger = logging.getLogger(__name__)
 _BEAT, _MARK = "heartbeat", "abandoned"
+_LAST_S = 20.0
+"""Seconds that the last beat may take."""
 _KEPT = "the job is left in place\n"
 
 
@@ -59,7 +61,7 @@ class Heartbeat:
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join(self.every_s)
+        self._thread.join(max(self.every_s, _LAST_S))
         if not self._thread.is_alive() and not self.superseded:
             with contextlib.suppress(OSError):
                 if self._kept:

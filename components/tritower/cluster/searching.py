@@ -64,6 +64,7 @@ class ClusterSearcher:
         server, own = Api(self.config.api_patience_s), seen.job["metadata"]
         _keep_failed(server, home, kind, seen)
         _write(home, digest, found)
+        storage.remove(f"{home}/{katib.FIGURES}")
         try:
             path = kind.resource.path(own["namespace"], own["name"])
             server.call("DELETE", path, body={"propagationPolicy": "Background"})

@@ -37,6 +37,9 @@ class Trouble:
     limit_s: float
     """Seconds after which it counts as the end."""
 
+    told: bool = True
+    """Whether it is worth a warning as soon as it begins."""
+
 
 @dataclass
 class Seen:

@@ -54,6 +54,8 @@ class Cluster:
         """Operators that are down: 'training-operator', 'katib', 'trainer'; 'training-controller' without its webhook."""
         self.algorithms = {"random", "grid", "tpe", "multivariate-tpe", "cmaes", "sobol", "bayesianoptimization", "hyperband"}
         """Those that Katib has a suggestion service for; whichever is asked for, values are drawn at random."""
+        self.early_stopping = {"medianstop"}
+        """Katib's services for early stopping; none of them stops anything."""
         self.errors: list[BaseException] = []
         """Faults of the server's own; `served` raises the first."""
         self.rounds = 0

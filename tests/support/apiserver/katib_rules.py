@@ -102,6 +102,11 @@ def _faults(cluster: "Cluster", item: Object) -> list[str]:
         why = f"failed to find suggestion config for algorithm: {algorithm} in ConfigMap: katib-config"
         text = f"unable to get Suggestion config data for algorithm {algorithm}: {why}"
         found.append(f'spec.algorithm.algorithmName: Invalid value: "{algorithm}": {text}')
+    stopping = (spec.get("earlyStopping") or {}).get("algorithmName", "")
+    if stopping and stopping not in cluster.early_stopping:
+        why = f"failed to find early stopping config for algorithm: {stopping} in ConfigMap: katib-config"
+        text = f"unable to get EarlyStopping config data for algorithm {stopping}: {why}"
+        found.append(f'spec.earlyStopping.algorithmName: Invalid value: "{stopping}": {text}')
     policy = spec.get("resumePolicy", "Never")
     if policy not in ("Never", "LongRunning", "FromVolume"):
         found.append(f'spec.resumePolicy: Invalid value: "{policy}": invalid ResumePolicyType')

@@ -269,7 +269,10 @@ def test_the_pods_of_a_failed_job_go_and_what_they_said_stays(cluster: Cluster, 
     assert any(text and b"this is why" in text[0] for text in texts), kept
 
 
-@pytest.mark.parametrize("sign", [1, -1], ids=["the launcher is ahead", "the pods are ahead"])
+@pytest.mark.parametrize(
+    "sign",
+    [pytest.param(1, id="the launcher is ahead"), pytest.param(-1, id="the pods are ahead", marks=pytest.mark.slow)],
+)
 def test_clocks_that_differ_by_hours(
     cluster: Cluster, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: int
 ) -> None:

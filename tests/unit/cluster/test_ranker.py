@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def test_a_killed_worker_comes_back_and_the_training_goes_on(
     storage.upload_tree(log.embeddings, f"{s3}/embeddings")
     config = replace(SMALL, launch=replace(SMALL.launch, checkpoint_every_steps=3))
     killed: list[dict[str, Any]] = []
+    again_s: list[float] = []
 
     def kill() -> None:
         family.wait_for(
@@ -88,12 +90,24 @@ def test_a_killed_worker_comes_back_and_the_training_goes_on(
         (worker,) = (one for one in cluster.store.all(kinds.POD) if "worker-0" in one["metadata"]["name"] or _rank(one) == "1")
         cluster.kill(worker["metadata"]["name"], namespace="team")
         killed.append(worker)
+        begun, before = time.monotonic(), {pod["metadata"]["uid"] for pod in cluster.store.all(kinds.POD)}
+        family.wait_for(lambda: again(before), "both pods run again", 120)
+        again_s.append(time.monotonic() - begun)
+
+    def again(before: set[str]) -> bool:
+        statuses = [(pod, pod["status"].get("containerStatuses", [])) for pod in cluster.store.all(kinds.POD)]
+        anew = [
+            "running" in one["state"] and (one["restartCount"] or pod["metadata"]["uid"] not in before)
+            for pod, found in statuses
+            for one in found
+        ]
+        return len(anew) == 2 and all(anew)
 
     murderer = threading.Thread(target=kill)
     murderer.start()
     train(s3, tmp_path / "launched", log, config=config, launcher=launcher, cluster=CLUSTER)
     murderer.join()
-    assert killed
+    assert killed and again_s[0] < 60  # 11 to 15 s on a real cluster
     pods = cluster.store.all(kinds.POD)
     if launcher == "pytorchjob":  # both containers start again in their pods; as a TrainJob both pods are new ones
         assert sum(one["restartCount"] for pod in pods for one in pod["status"]["containerStatuses"]) >= 2

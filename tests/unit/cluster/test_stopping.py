@@ -57,12 +57,23 @@ def test_a_terminated_launcher_deletes_its_job_and_prints_nothing_more(cluster: 
     family.wait_for(lambda: not jobs(cluster) and not cluster.store.all(kinds.POD), "no job and no pod", 10)
 
 
+def test_a_launcher_that_is_terminated_while_it_creates_its_job_leaves_none(cluster: Cluster, s3: str) -> None:
+    """The job comes into being after the first DELETE: one is not enough."""
+    cluster.faults.slow(0.3, method="POST", path="/pytorchjobs")
+    launcher = start(s3, "sleep")
+    family.wait_for(lambda: any(one == "POST" and "/pytorchjobs" in path for one, path in cluster.faults.seen), "a create")
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(5) == -signal.SIGTERM
+    time.sleep(1)
+    assert not jobs(cluster) and any(change.kind is kinds.PYTORCHJOB for change in cluster.store.history)
+
+
 def test_a_job_that_nobody_follows_ends_itself(cluster: Cluster, s3: str) -> None:
     launcher = start(s3, "sleep", abandoned_after_s=2)
     family.wait_for(lambda: running(cluster), "a running pod")
     launcher.kill()
     launcher.wait()
-    family.wait_for(lambda: not jobs(cluster) and not cluster.store.all(kinds.POD), "no job and no pod", 20)
+    family.wait_for(lambda: not jobs(cluster) and not cluster.store.all(kinds.POD), "no job and no pod", 2 + 10)
     assert heartbeat.marked(f"{s3}/.model.launch")
 
 

@@ -83,6 +83,7 @@ def test_two_launchers_of_one_job_make_one_and_the_later_one_follows_it(cluster:
     assert len(made) == 1 and len(jobs(cluster)) == 1
 
 
+@pytest.mark.slow
 def test_two_launchers_at_the_same_moment(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     both = [start(s3, "count", "150", output=tmp_path / f"{number}") for number in range(2)]
     codes = sorted(one.wait(90) for one in both)

@@ -1,6 +1,7 @@
 """The search as an Experiment: Katib's part is played, the trials are real processes, and so is the store."""
 
 import json
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,9 @@ def test_what_katib_does_not_have_is_told_before_anything_runs(cluster: Cluster,
     cluster.algorithms = {"random"}
     with pytest.raises(LaunchError, match="Katib has no algorithm tpe here"):
         search(s3, config())
+    cluster.early_stopping = set()
+    with pytest.raises(LaunchError, match=r"Katib has no early stopping \(medianstop\) here.*`prune` false"):
+        search(s3, config(algorithm="random", prune=True))
     for launcher in ("trainjob", "sparkapplication", "helm"):
         with pytest.raises(ConfigError, match="A search takes local, pytorchjob, katib"):
             open_searcher(launcher)
@@ -219,3 +223,18 @@ def test_an_experiment_finds_knobs_of_the_ranker(cluster: Cluster, s3: str, tmp_
         inputs={name: str(folder) for name, folder in places.items()}, folder=tmp_path / "here", behind=lambda *_: False,
     )  # fmt: skip
     assert first["value"] == pytest.approx(max(here), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_told_and_its_log_kept(cluster: Cluster, s3: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What the played Katib draws follows from the Experiment's name, which follows from the test's."""
+    caplog.set_level(logging.INFO)
+    fail = Parameter(name="fail", kind="categorical", choices=("yes", "no"))
+    found = search(s3, config(space=(RATE, fail), trials=4, max_failed=3))
+    states = [one.state for one in found]
+    assert {*states} == {"complete", "fail"} and all((one.params["fail"] == "yes") == (one.state == "fail") for one in found)
+    for one in found:
+        assert f"trial {one.number} {one.state}: " in caplog.text and f"{one.params['rate']}" in caplog.text
+    logs_of_failed = [name for name in storage.names(f"{home(s3)}/failed-trials") if name.endswith(".log")]
+    assert len(logs_of_failed) == states.count("fail")
+    assert f"{home(s3)}/failed-trials" in caplog.text
