@@ -78,7 +78,7 @@ def add_data(command: argparse.ArgumentParser) -> None:
         name = spellings[-1][2:].replace("-", "_")
         command.add_argument(*spellings, required=is_needed, default="", metavar="WHERE", dest=name, help=text)
     command.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="of ingest and features (duckdb)")
-    text = "what trains the ranker: its own process, or a job on the cluster of a backend (local)"
+    text = "where finetune, embed, tune and the ranker work: in their own pods, or in jobs on the backend's cluster (local)"
     command.add_argument("--launcher", choices=get_args(LauncherName), default="local", help=text)
     add_parts(command)
     add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")
