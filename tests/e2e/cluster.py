@@ -24,6 +24,13 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
         os.kill(int(folder.name), signal.SIGSTOP)
 """
 
+_KILL = """
+import os, pathlib, signal
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    if int(folder.name) not in (1, os.getpid()) and b"tritower" in (folder / "cmdline").read_bytes():
+        os.kill(int(folder.name), signal.SIGKILL)
+"""
+
 
 def kubectl(*words: str, namespace: str, given: str = "") -> str:
     command = ["kubectl", "--namespace", namespace, *words]
@@ -95,6 +102,10 @@ class Run:
     def stand_still(self) -> None:
         """Stop the step's process, which then hears no SIGTERM, as on a node that is gone."""
         self.kubectl("exec", self.steps()[-1], "--container", "main", "--", "python3", "-c", _STAND_STILL)
+
+    def kill_processes(self, pod: str) -> None:
+        """SIGKILL for what the first process of a job's pod has started."""
+        self.kubectl("exec", pod, "--", "python3", "-c", _KILL)
 
     def trains(self) -> None:
         """Wait until the ranker has trained for some steps, and kept them."""

@@ -54,6 +54,19 @@ def test_a_killed_worker_is_made_anew_and_the_training_goes_on(start: Start) -> 
 
 
 @pytest.mark.parametrize("role", ["worker", "master"])
+def test_a_container_that_is_killed_starts_again_in_place_and_the_training_goes_on(start: Start, role: str) -> None:
+    run = start(LONG)
+    run.trains()
+    before = run.pods()[role]["metadata"]
+    run.kill_processes(before["name"])
+    begun = time.monotonic()
+    until(lambda: "resumed at step" in run.log(), "a training that goes on", 600)
+    print(f"the training goes on {time.monotonic() - begun:.0f} s after the {role}'s processes were killed")
+    assert run.pods()[role]["metadata"]["uid"] == before["uid"]
+    assert run.ended() == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("role", ["worker", "master"])
 def test_a_pod_whose_node_is_drained_is_made_anew_and_the_training_goes_on(start: Start, there: There, role: str) -> None:
     run = start(LONG)
     run.trains()
