@@ -88,7 +88,9 @@ def test_a_step_whose_node_is_drained_ends_its_job_and_starts_it_again(start: St
     (first,), job = run.steps(), run.job()
     with drained(there, run.kubectl_json("get", "pod", first)):
         until(lambda: job["metadata"]["uid"] not in {one["metadata"]["uid"] for one in run.jobs()}, "the job's end", 30)
-    retries = "workflowDefaults" in kubectl("get", "configmap", "workflow-controller-configmap", namespace="kubeflow")
+    retries = "workflowDefaults" in kubectl(
+        "get", "configmap", "workflow-controller-configmap", "--output", "yaml", namespace="kubeflow"
+    )
     if not retries:
         with pytest.raises(JobFailed):
             run.ended()
