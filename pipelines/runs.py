@@ -16,6 +16,7 @@ PATIENCE_S = 600.0
 """How long a backend may be away while a run is followed: an upgrade or a drained node takes minutes."""
 EACH_RUN = "{{workflow.uid}}"
 """A text in a parameter in whose place each run gets its own id (KFP's API and its scheduler replace it, as Argo would)."""
+_LATE_S = 10.0
 _LOG_BYTES = 1 << 20
 _POD = re.compile(r"(.+)-system-(?:container-impl|container-driver|dag-driver|importer)-(\d+)$")
 
@@ -64,7 +65,8 @@ def wait(
 ) -> dict[str, Any]:
     """Follow a run until it has ended; returns it as the API gives it.
 
-    The client's own waiting knows no CANCELED, takes FAILED for an answer and ends with the first request that fails.
+    The client's own waiting knows no CANCELED, takes FAILED for an answer and ends with the first request that fails. A failed
+    run's steps have their states some seconds after the run has its own (KFP 2.17): they are waited for, not for ever.
 
     Args:
         poll_s: seconds between two looks.
@@ -74,7 +76,7 @@ def wait(
     Raises:
         LaunchError: the backend refuses, or has not answered for too long.
     """
-    away_since = None
+    away_since = ended = None
     while True:
         try:
             run = get(api, run_id)
@@ -94,8 +96,11 @@ def wait(
                 say(f"the backend answers again after {time.monotonic() - away_since:.0f} s")
             away_since = None
             if has_ended(run):
-                return run
-        time.sleep(poll_s)
+                ended = ended or time.monotonic()
+                is_told = diagnosis.state(run) != "FAILED" or bool(diagnosis.parts(run, "FAILED"))
+                if is_told or time.monotonic() - ended >= _LATE_S:
+                    return run
+        time.sleep(min(poll_s, 1.0) if ended else poll_s)
 
 
 def has_ended(run: Mapping[str, Any]) -> bool:

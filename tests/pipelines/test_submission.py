@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -191,8 +192,10 @@ def test_wrong_settings_of_a_job_are_refused_before_anything_is_sent(
 def test_submit_and_wait_says_which_step_failed_and_why(api: Api) -> None:
     nodes = [("root", "FAILED"), ("root(0)", "FAILED"), ("root(0).ingest", "FAILED"), ("root(0).ingest(0)", "FAILED")]
     nodes += [("root(0).ingest(0).executor", "FAILED"), ("root(0).ingest(0).executor(0)", "FAILED")]
-    api.details = tasks("training-x", nodes)
     api.states[:] = ["FAILED"]
+    # The steps have their states some seconds after the run has its own.
+    late = threading.Timer(5.0, lambda: setattr(api, "details", tasks("training-x", nodes)))
+    late.start()
     pod = f"training-x-system-container-impl-{node_hash('training-x(0).root(0).ingest(0).executor(0)')}"
     api.logs[pod] = "Traceback (most recent call last):\n  File x\ntritower.errors.SchemaError: no column 'title'. Add it.\n"
     done = call(api, "submit", "--wait", *PLACES)
