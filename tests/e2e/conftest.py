@@ -22,10 +22,11 @@ import pytest
 from tritower import storage
 from tritower.simulate.__main__ import main as simulate
 
-from pipelines import compiling, experiments, running, steps
+from pipelines import compiling, running, steps
 from pipelines.api import Api
 from tests.e2e import single
 from tests.e2e.cluster import Run, There, words
+from tests.support import backend
 
 _NAMED = ("KUBECONFIG", "KF_PIPELINES_ENDPOINT", "TRITOWER_IMAGE_TAG", "TRITOWER_E2E_ROOT")
 _ROWS = 30_000
@@ -43,12 +44,7 @@ def there() -> Iterator[There]:
     api, name = Api(), f"e2e-{uuid.uuid4().hex[:8]}"
     root = f"{os.environ['TRITOWER_E2E_ROOT'].rstrip('/')}/{name}"
     yield There(api, os.environ.get("TRITOWER_E2E_NAMESPACE") or "kubeflow", name, root)
-    experiment = experiments.find(api, name)
-    for one in list(api.listed("recurringruns", key="recurringRuns", experiment_id=experiment)) if experiment else []:
-        api.delete("recurringruns", one["recurring_run_id"])
-    for one in list(api.listed("pipelines", key="pipelines", sort_by="created_at desc", page_size="50")):
-        if one["name"].startswith(name):
-            api.delete("pipelines", one["pipeline_id"], cascade="true")
+    backend.tidy(api, name)
 
 
 @pytest.fixture(scope="session")

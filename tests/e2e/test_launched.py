@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 from tritower import storage
 from tritower.errors import JobFailed
 
-from pipelines import experiments, runs, schedules
+from pipelines import runs, schedules
 from tests.e2e.cluster import LONG, Run, There, drained, kubectl, until, words
+from tests.support import backend
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 Start = Callable[..., Run]
@@ -46,9 +48,9 @@ def test_a_killed_worker_is_made_anew_and_the_training_goes_on(start: Start) -> 
     run.trains()
     before = run.pods()["worker"]["metadata"]
     run.kubectl("delete", "pod", before["name"], "--grace-period=0", "--force")
-    start = time.monotonic()
+    begun = time.monotonic()
     until(lambda: "resumed at step" in run.log(), "a training that goes on")
-    print(f"the training goes on {time.monotonic() - start:.0f} s after its worker was killed")
+    print(f"the training goes on {time.monotonic() - begun:.0f} s after its worker was killed")
     assert run.pods()["worker"]["metadata"]["uid"] != before["uid"]
     assert run.ended() == "SUCCEEDED"
 
@@ -106,9 +108,9 @@ def test_a_launcher_that_is_lost_with_its_node_is_followed_by_one_that_goes_on_w
     pods = {role: pod["metadata"]["uid"] for role, pod in run.pods().items()}
     run.stand_still()
     run.kubectl("delete", "pod", first, "--grace-period=0", "--force")
-    start = time.monotonic()
+    begun = time.monotonic()
     until(lambda: "which is there already" in run.log(), "a launcher that goes on with the job")
-    print(f"the job is followed again {time.monotonic() - start:.0f} s after its launcher was lost")
+    print(f"the job is followed again {time.monotonic() - begun:.0f} s after its launcher was lost")
     assert run.job()["metadata"]["uid"] == job["metadata"]["uid"]
     assert {role: pod["metadata"]["uid"] for role, pod in run.pods().items()} == pods
     assert run.ended() == "SUCCEEDED"
@@ -118,10 +120,10 @@ def test_a_launcher_that_is_lost_with_its_node_is_followed_by_one_that_goes_on_w
 def test_a_terminated_run_leaves_no_job(there: There, start: Start) -> None:
     run = start(LONG)
     run.trains()
-    start = time.monotonic()
+    begun = time.monotonic()
     there.api.post("runs", run.id, verb="terminate")
     until(lambda: not run.jobs(), "the job's end", 10)
-    print(f"the job is gone {time.monotonic() - start:.1f} s after the run was terminated")
+    print(f"the job is gone {time.monotonic() - begun:.1f} s after the run was terminated")
     ended = runs.wait(there.api, run.id, poll_s=2.0)
     with pytest.raises(JobFailed, match="the run was terminated"):
         runs.check(there.api, ended)
@@ -134,10 +136,10 @@ def test_a_job_that_nobody_follows_ends_itself(there: There, start: Start) -> No
     run.trains()
     name = run.job()["metadata"]["name"]
     run.stand_still()
-    start = time.monotonic()
+    begun = time.monotonic()
     there.api.post("runs", run.id, verb="terminate")
     until(lambda: not run.jobs(), "the job's end", 60)
-    print(f"the job is gone {time.monotonic() - start:.0f} s after the run was terminated; abandoned_after_s was 30")
+    print(f"the job is gone {time.monotonic() - begun:.0f} s after the run was terminated; abandoned_after_s was 30")
     until(
         lambda: not run.listed("pods", f"tritower.dev/step=ranker,training.kubeflow.org/job-name={name}"), "the pods' end", 60
     )
@@ -145,10 +147,10 @@ def test_a_job_that_nobody_follows_ends_itself(there: There, start: Start) -> No
 
 def test_an_image_that_is_not_there_is_named_and_the_job_is_gone(start: Start) -> None:
     run = start(image="tritower/train:no-such-tag", patience_s=10.0)
-    start = time.monotonic()
+    begun = time.monotonic()
     with pytest.raises(JobFailed, match=r"JobFailed: the image cannot be pulled: .*tritower/train:no-such-tag"):
         run.ended()
-    print(f"the run failed {time.monotonic() - start:.0f} s after it was submitted")
+    print(f"the run failed {time.monotonic() - begun:.0f} s after it was submitted")
     assert not run.jobs()
 
 
@@ -157,10 +159,8 @@ def test_a_schedule_fires_and_its_run_trains(there: There, ranker: Path, rows: d
     made = schedules.schedule(
         there.api, version, arguments(rows), experiment=there.name, name=f"{there.name}-each-minute", cron="0 * * * * *"
     ).made
+    listed = partial(backend.runs_of, there.api, there.name, made)
     try:
-        experiment = experiments.find(there.api, there.name)
-        equal = {"recurring_run_id": made}
-        listed = lambda: list(there.api.listed("runs", key="runs", equal=equal, experiment_id=experiment))  # noqa: E731
         run = Run(there, str(until(listed, "a run of the schedule", 180)[-1]["run_id"]))
         assert run.ended() == "SUCCEEDED"
         assert [one["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] for one in run.jobs()] == [1]

@@ -21,7 +21,7 @@ from tritower.errors import ConfigError, JobFailed, LaunchError
 from pipelines import compiling, diagnosis, experiments, runs, schedules, standing, versions
 from pipelines.__main__ import main
 from pipelines.api import Api
-from tests.support import kfp_api, toy
+from tests.support import backend, kfp_api, toy
 from tests.support.toy_runs import Engine
 
 
@@ -48,10 +48,7 @@ class There:
         """The first run of a schedule; our own server is told that it is time, a real one has a clock."""
         if self.own:
             return self.own.tick(schedule_id)
-        experiment = experiments.find(self.api, self.name)
-        equal = {"recurring_run_id": schedule_id}
-        listed = lambda: list(self.api.listed("runs", key="runs", equal=equal, experiment_id=experiment))  # noqa: E731
-        return str(self.until(listed)[0]["run_id"])
+        return str(self.until(lambda: backend.runs_of(self.api, self.name, schedule_id))[0]["run_id"])
 
 
 @pytest.fixture(params=["own", pytest.param("real", marks=pytest.mark.timeout(1200))])
@@ -67,12 +64,7 @@ def there(request: pytest.FixtureRequest) -> Iterator[There]:
         pytest.skip("KF_PIPELINES_ENDPOINT and TRITOWER_TOY_IMAGE name no backend")
     api = Api()
     yield There(api, 2.0, name)
-    experiment = experiments.find(api, name)
-    for one in list(api.listed("recurringruns", key="recurringRuns", experiment_id=experiment)) if experiment else []:
-        api.delete("recurringruns", one["recurring_run_id"])
-    for one in list(api.listed("pipelines", key="pipelines", sort_by="created_at desc", page_size="20")):
-        if one["name"].startswith(name):
-            api.delete("pipelines", one["pipeline_id"], cascade="true")
+    backend.tidy(api, name)
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ def _abandoned(job: str, why: str) -> int:
     logger.warning("%s", why)
     _tell(LaunchError(why, remedy="Start the step again: it goes on from its checkpoint."))
     try:
-        api.Api(patience_s=30.0).call("DELETE", job, body={"propagationPolicy": "Background"})
+        api.Api(patience_s=30.0).delete(job)
         logger.warning("deleted the job %s", job)
     except LaunchError as error:
         logger.error("the job %s cannot be deleted: %s", job, error)

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TIMEOUT_S = (5, 30)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
+GONE = {"propagationPolicy": "Background"}
+"""How an object is deleted: at once, and then what it owns."""
 _BUSY = (410, 429, 502, 503, 504)
 """Codes that pass. 410: a list was so slow that its pages no longer go together; it begins anew."""
 
@@ -74,6 +76,11 @@ class Api:
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """A GET; see `call`."""
         return self.call("GET", path, query=query)
+
+    def delete(self, path: str, *, uid: str = "", patience_s: float | None = None) -> None:
+        """A DELETE; what belongs to the object goes after it. With `uid` another one of its name is refused (409)."""
+        condition = {"preconditions": {"uid": uid}} if uid else {}
+        self.call("DELETE", path, body=GONE | condition, patience_s=patience_s)
 
     def call(
         self,

@@ -95,7 +95,8 @@ def main(words: Sequence[str]) -> int:
         found = command(words, os.environ)
         if words[0] in ("executor", "driver"):
             require_user_name()
-        os.environ.setdefault("SPARK_HOME", home(os.environ)) if words[0] == "driver" else None
+        if words[0] == "driver":
+            os.environ.setdefault("SPARK_HOME", home(os.environ))
         os.execvp(found[0], found)  # noqa: S606 - a list of words, no shell
     except TritowerError as error:
         print(*logs.lines(error), sep="\n", file=sys.stderr, flush=True)

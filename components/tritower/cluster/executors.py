@@ -85,7 +85,7 @@ class Executors:
         """End the executors that are still there."""
         self._held.close()
         with contextlib.suppress(TritowerError):  # they end with the driver, too
-            self.server.call("DELETE", self._path(self.selector), body={"propagationPolicy": "Background"}, patience_s=10)
+            self.server.delete(self._path(self.selector), patience_s=10)
 
     def pods(self) -> list[dict[str, Any]]:
         """The executors' pods as they are now."""
@@ -94,18 +94,20 @@ class Executors:
 
     def troubles(self, found: list[dict[str, Any]]) -> list[state.Trouble]:
         """What is wrong with the pods."""
-        dead = [pod for pod in found if _phase(pod) == "Failed" and not pod["status"].get("reason")]
-        living = [pod for pod in found if _phase(pod) in ("Pending", "Running")]
+        dead = [pod for pod in found if state.phase(pod) == "Failed" and not pod["status"].get("reason")]
+        living = [pod for pod in found if state.phase(pod) in ("Pending", "Running")]
         troubles = []
         if len(dead) > self.config.restarts:
             dead.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
             name = str(dead[-1]["metadata"]["name"])
             problem = f"{len(dead)} executors failed, the last: {state.death(dead[-1])}"
-            troubles.append(_trouble("deaths", problem, f"pod {name}", "Raise spark.memory where memory ran out.", 0.0))
+            remedy = "Raise spark.memory where memory ran out."
+            troubles.append(state.trouble(("deaths", ""), problem, f"pod {name}", remedy, 0.0))
         troubles += [one for one in state.troubles(living, self.config, {}) if one.key[0] in _WAITING]
         if len(living) < self.spark.executors and (refused := self._refusal()):
             remedy = "Raise the quota, or ask for fewer or smaller executors."
-            troubles.append(_trouble("refused", f"a pod cannot be made: {refused}", "", remedy, self.config.patience_s))
+            problem = f"a pod cannot be made: {refused}"
+            troubles.append(state.trouble(("refused", ""), problem, "the executors", remedy, self.config.patience_s))
         return troubles
 
     def _check(self) -> None:
@@ -267,14 +269,6 @@ class _Follower(threading.Thread):
         """Each query that runs ends with the error: it travels as that of a kernel does."""
         for job in self._context.statusTracker().getActiveJobsIds():
             self._context._jsc.sc().cancelJob(job, mark(error))
-
-
-def _trouble(kind: str, problem: str, where: str, remedy: str, limit_s: float) -> state.Trouble:
-    return state.Trouble((kind, ""), JobFailed(problem, where=where or "the executors", remedy=remedy), limit_s)
-
-
-def _phase(pod: dict[str, Any]) -> str:
-    return str(pod.get("status", {}).get("phase", "Pending"))
 
 
 def _heap(memory: str) -> int:

@@ -82,9 +82,9 @@ class Experiments(Kind):
         over = {_name(one) for one in seen.parts if ending(one)}
         living = [pod for pod in seen.pods if _label(pod, _TRIAL) not in over and not state.terminated(pod)]
         trials = [pod for pod in living if _label(pod, _TRIAL)]
-        if any(_phase(pod) == "Running" for pod in trials):
+        if any(state.phase(pod) == "Running" for pod in trials):
             return [pod for pod in trials if not state.condition(pod, "PodScheduled", "False")]
-        return trials or [pod for pod in living if _phase(pod) != "Running"]
+        return trials or [pod for pod in living if state.phase(pod) != "Running"]
 
     def told(self, seen: Seen, wanted: int) -> list[str]:
         """How many trials there are, and how each that has ended did."""
@@ -203,10 +203,6 @@ def _listed(experiment: Object) -> set[str]:
 
 def _label(pod: Object, label: str) -> str:
     return str(pod["metadata"].get("labels", {}).get(label, ""))
-
-
-def _phase(pod: Object) -> str:
-    return str(pod.get("status", {}).get("phase", "Pending"))
 
 
 def _name(item: Object) -> str:

@@ -141,7 +141,7 @@ class Following:
         yield from state.troubles(pods, self.config, self._largest())
         yield from state.unmade(self.seen.events, self.kind.unmade, self.config)
         yield from self.kind.troubles(self.seen, self.config)
-        if pods and all(pod.get("status", {}).get("phase") in ("Succeeded", "Failed") for pod in pods):
+        if pods and all(state.phase(pod) in ("Succeeded", "Failed") for pod in pods):
             problem = f"its pods have ended, but the job has not: is {self.kind.operator} there?"
             error = JobFailed(problem, where=self.name, remedy=self.kind.look)
             yield Trouble(("unseen", ""), error, self.config.start_timeout_s, told=False)  # for a moment, every job is so

@@ -115,6 +115,8 @@ class _Launch:
         self.beside = [pods.owned(one, owner) for one in kind.beside(job, config, name=self.name, run=place.run)]
         self.paths = [_path(one) for one in (self.manifest, *self.beside)]
         self.wanted = kind.wanted(job, config)
+        self.what = f"{kind.resource.kind} {self.name}"
+        """The job, in words."""
         self.uid = ""
         """Of the job that was made or found: one of another uid is another's."""
 
@@ -167,11 +169,10 @@ class _Launch:
                     self.uid = found["metadata"]["uid"]
                     return found
                 if time.monotonic() > limit:
-                    what = f"{self.kind.resource.kind} {self.name}"
                     problem = (
                         f"the job could not be made within {self.config.api_patience_s:g} s: one of its name is there, or goes"
                     )
-                    raise LaunchError(problem, where=what, remedy=f"Look at what holds it: {self._by_hand('get')}")
+                    raise LaunchError(problem, where=self.what, remedy=f"Look at what holds it: {self._by_hand('get')}")
                 time.sleep(min(self.config.poll_s, 1.0))
         finally:
             stopping.creating = False
@@ -184,8 +185,7 @@ class _Launch:
                 return None
         made = self._posted()
         if made:
-            size = self.kind.size(self.job, self.config)
-            logger.info("created the %s %s: %s", self.kind.resource.kind, self.name, size)
+            logger.info("created the %s: %s", self.what, self.kind.size(self.job, self.config))
         return made
 
     def _posted(self) -> dict[str, Any] | None:
@@ -231,19 +231,18 @@ class _Launch:
             if error.status == 404:
                 return None
             raise
-        what = f"{self.kind.resource.kind} {self.name}"
         if found["metadata"].get("deletionTimestamp"):
-            logger.info("the %s of an earlier attempt is being deleted", what)
+            logger.info("the %s of an earlier attempt is being deleted", self.what)
             return None
         if self.kind.ended(found) == "Failed":
-            logger.info("the %s of an earlier attempt has failed; it is made anew", what)
+            logger.info("the %s of an earlier attempt has failed; it is made anew", self.what)
             self.uid = found["metadata"]["uid"]
             self._delete()
             return None
         if _hash(found) != _hash(self.manifest):
             remedy = f"If nobody needs it: {self._by_hand()}"
-            raise LaunchError("there is a job of this name with another spec", where=what, remedy=remedy)
-        logger.info("going on with the %s, which is there already", what)
+            raise LaunchError("there is a job of this name with another spec", where=self.what, remedy=remedy)
+        logger.info("going on with the %s, which is there already", self.what)
         return found
 
     def _left(self, following: Following) -> None:
@@ -284,9 +283,8 @@ class _Launch:
 
     def _delete_one(self, path: str, *, uid: str = "") -> bool:
         """False where it is another's by now."""
-        condition = {"preconditions": {"uid": uid}} if uid else {}
         try:
-            self.server.call("DELETE", path, body={"propagationPolicy": "Background"} | condition)
+            self.server.delete(path, uid=uid)
         except Refused as error:
             if error.status == 409 and uid:
                 return False

@@ -66,8 +66,7 @@ class ClusterSearcher:
         _write(home, digest, found)
         storage.remove(f"{home}/{katib.FIGURES}")
         try:
-            path = kind.resource.path(own["namespace"], own["name"])
-            server.call("DELETE", path, body={"propagationPolicy": "Background"})
+            server.delete(kind.resource.path(own["namespace"], own["name"]))
         except LaunchError as error:  # nothing of it runs any more
             logger.warning("the Experiment %s is left in place: %s", own["name"], error)
         return found

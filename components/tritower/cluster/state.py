@@ -64,10 +64,15 @@ def main(pod: Object) -> str:
     return str(said or pod["spec"]["containers"][0]["name"])
 
 
+def phase(pod: Object) -> str:
+    """A pod's phase; one that nobody has looked at yet is pending."""
+    return str(pod.get("status", {}).get("phase", "Pending"))
+
+
 def summary(pods: Sequence[Object], wanted: int) -> str:
     """The pods in words, such as `1 of 2 running`."""
     wanted = max(wanted, len(pods))
-    phases = [str(pod.get("status", {}).get("phase", "Pending")) for pod in pods]
+    phases = [phase(pod) for pod in pods]
     counts = {phase: phases.count(phase) for phase in sorted(set(phases))}
     return ", ".join(f"{count} of {wanted} {phase.lower()}" for phase, count in counts.items()) or f"0 of {wanted} made"
 
@@ -167,7 +172,7 @@ def failure(job: Object, pods: Sequence[Object]) -> TritowerError:
         return processes.error_of(first)
     said = str(condition(job, "Failed").get("message", "")) or "the job failed"
     for pod in pods:
-        if any(state.get("exitCode") for state in terminated(pod)) or pod.get("status", {}).get("phase") == "Failed":
+        if any(state.get("exitCode") for state in terminated(pod)) or phase(pod) == "Failed":
             return JobFailed(
                 f"{said.rstrip('.')}: {death(pod)}", where=f"pod {pod['metadata']['name']}", remedy="Look at its log."
             )

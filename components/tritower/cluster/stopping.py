@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tritower.cluster.api import Api, Refused
+from tritower.cluster.api import GONE, Api, Refused
 from tritower.errors import LaunchError
 
 _TIMEOUT_S = (0.5, 0.5)
@@ -52,7 +52,7 @@ class Stopping:
     def _delete(self, path: str) -> None:
         for _attempt in range(_TRIES):
             try:
-                self.server.raw("DELETE", path, body={"propagationPolicy": "Background"}, timeout_s=_TIMEOUT_S)
+                self.server.raw("DELETE", path, body=GONE, timeout_s=_TIMEOUT_S)
                 break
             except Refused as error:
                 if error.status == 404 and not self.creating:

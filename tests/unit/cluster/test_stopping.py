@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,31 @@ def start(
 
 def running(cluster: Cluster) -> bool:
     return any(pod["status"].get("phase") == "Running" for pod in cluster.store.all(kinds.POD))
+
+
+def failed(job: dict[str, Any]) -> bool:
+    return any(one["type"] == "Failed" and one["status"] == "True" for one in job.get("status", {}).get("conditions", []))
+
+
+def powerless_pods(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on pods have no rights; the launchers of this process keep theirs."""
+    whole = Path(os.environ["KUBECONFIG"])
+    own = cluster.kubeconfig(whole.with_name("launcher"), namespace="team")
+    cluster.kubeconfig(whole, cluster.token([], namespace="team"), namespace="team")
+    monkeypatch.setenv("KUBECONFIG", str(own))
+
+
+def drains_once(cluster: Cluster, log: Path) -> tuple[Callable[[], None], list[str]]:
+    """What drains the first pod that has written a line, to be called now and then; and the uid of that pod, once it has."""
+    drained: list[str] = []
+
+    def look() -> None:
+        for pod in cluster.store.all(kinds.POD):
+            if not drained and pod["status"].get("phase") == "Running" and log.read_text().count("line"):
+                drained.append(pod["metadata"]["uid"])
+                cluster.drain(pod["metadata"]["name"], namespace="team")
+
+    return look, drained
 
 
 def test_a_launcher_that_was_killed_goes_on_with_its_job(cluster: Cluster, s3: str, tmp_path: Path) -> None:
@@ -81,23 +107,16 @@ def test_a_job_that_nobody_follows_ends_itself(cluster: Cluster, s3: str) -> Non
 def test_without_the_right_to_delete_it_every_start_ends_at_the_mark(
     cluster: Cluster, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Path(os.environ["KUBECONFIG"])
-    own = cluster.kubeconfig(whole.with_name("launcher"), namespace="team")
-    cluster.kubeconfig(whole, cluster.token([], namespace="team"), namespace="team")  # the pods'
-    monkeypatch.setenv("KUBECONFIG", str(own))
+    powerless_pods(cluster, monkeypatch)
     launcher = start(s3, "sleep", abandoned_after_s=2, restarts=1)
     family.wait_for(lambda: running(cluster), "a running pod")
     launcher.kill()
     launcher.wait()
-    family.wait_for(lambda: any(_failed(job) for job in jobs(cluster)), "a failed job", 30)
+    family.wait_for(lambda: any(failed(job) for job in jobs(cluster)), "a failed job", 30)
     starts = [name for name in cluster.faults.seen if name[0] == "DELETE" and "pytorchjobs" in name[1]]
     assert len(starts) >= 2  # each start looked for the mark and tried
     launch(s3, "count", "1")  # a new launcher clears the mark and starts anew
     assert not heartbeat.marked(f"{s3}/.model.launch")
-
-
-def _failed(job: dict[str, Any]) -> bool:
-    return any(one["type"] == "Failed" and one["status"] == "True" for one in job.get("status", {}).get("conditions", []))
 
 
 def test_a_job_that_succeeded_is_not_run_again(cluster: Cluster, s3: str) -> None:
@@ -143,14 +162,7 @@ def test_a_job_deleted_by_hand_is_told(cluster: Cluster, s3: str) -> None:
 
 def test_a_drained_pod_is_no_success_and_is_made_anew(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     """A master that ends with 0 in its grace would make the job a success: the agent ends with 143."""
-    drained: list[str] = []
-
-    def look() -> None:
-        for pod in cluster.store.all(kinds.POD):
-            if not drained and pod["status"].get("phase") == "Running" and (tmp_path / "log").read_text().count("line"):
-                drained.append(pod["metadata"]["uid"])
-                cluster.drain(pod["metadata"]["name"], namespace="team")
-
+    look, drained = drains_once(cluster, tmp_path / "log")
     launch(s3, "count", "100", log=tmp_path / "log", look=look)
     (pod,) = cluster.store.all(kinds.POD)
     assert drained and pod["metadata"]["uid"] != drained[0]

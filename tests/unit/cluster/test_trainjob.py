@@ -15,7 +15,7 @@ from tritower.errors import DataError, JobFailed, LaunchError, StepError
 from tests.support import family
 from tests.support.apiserver import Cluster, kinds, served
 from tests.unit.cluster.test_launcher import launch as launched
-from tests.unit.cluster.test_stopping import running, start
+from tests.unit.cluster.test_stopping import drains_once, running, start
 
 
 def launch(where: str, *deed: str, **more: Any) -> None:
@@ -159,14 +159,7 @@ def test_another_spec_is_an_error_wherever_it_stands(cluster: Cluster, s3: str) 
 
 
 def test_a_drained_pod_is_no_success_and_all_are_made_anew(cluster: Cluster, s3: str, tmp_path: Path) -> None:
-    drained: list[str] = []
-
-    def look() -> None:
-        for pod in cluster.store.all(kinds.POD):
-            if not drained and pod["status"].get("phase") == "Running" and lines(tmp_path / "log"):
-                drained.append(pod["metadata"]["uid"])
-                cluster.drain(pod["metadata"]["name"], namespace="team")
-
+    look, drained = drains_once(cluster, tmp_path / "log")
     launch(s3, "count", "100", log=tmp_path / "log", look=look)
     (pod,) = cluster.store.all(kinds.POD)
     assert drained and pod["metadata"]["uid"] != drained[0]

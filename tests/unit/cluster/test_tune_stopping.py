@@ -1,13 +1,11 @@
 """Searches whose launcher is killed, terminated or started again, and those that nobody follows any more."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from tritower.tuning.config import TuningConfig
 
 from tests.support import family
 from tests.support.apiserver import Cluster, kinds
-from tests.unit.cluster.test_stopping import running
+from tests.unit.cluster.test_stopping import failed, powerless_pods, running
 from tests.unit.cluster.test_tune import CLUSTER, config, experiments, home, search
 
 
@@ -78,21 +76,13 @@ def test_without_the_right_to_delete_it_every_further_trial_fails_at_the_mark(
     cluster: Cluster, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the Experiment ends by itself, with one failure more than it allows."""
-    whole = Path(os.environ["KUBECONFIG"])
-    own = cluster.kubeconfig(whole.with_name("launcher"), namespace="team")
-    cluster.kubeconfig(whole, cluster.token([], namespace="team"), namespace="team")  # the pods'
-    monkeypatch.setenv("KUBECONFIG", str(own))
+    powerless_pods(cluster, monkeypatch)
     given = config(fixed={"pause_s": 60}, trials=20, max_failed=2)
     launcher = start(s3, given, abandoned_after_s=2)
     family.wait_for(lambda: running(cluster), "a running trial", 60)
     launcher.kill()
     launcher.wait()
-    family.wait_for(lambda: _failed(experiments(cluster)[0]), "a failed experiment", 90)
+    family.wait_for(lambda: failed(experiments(cluster)[0]), "a failed experiment", 90)
     assert 3 <= len(cluster.store.all(kinds.TRIAL)) <= 5
     found = search(s3, config(trials=2))  # a new launcher clears the mark and begins anew
     assert [one.state for one in found] == ["complete"] * 2 and not heartbeat.marked(home(s3))
-
-
-def _failed(experiment: dict[str, Any]) -> bool:
-    conditions = experiment.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Failed" and one["status"] == "True" for one in conditions)
