@@ -278,7 +278,7 @@ def test_clocks_that_differ_by_hours(
 ) -> None:
     """The launcher's, rank 0's, the API server's and the nodes': nothing compares one with another."""
     clock = f"{ROOT / 'tests' / 'support' / 'clock'}:"
-    monkeypatch.setenv("PYTHONPATH", clock + os.environ["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", clock + os.environ.get("PYTHONPATH", ""))
     monkeypatch.setenv("CLOCK_AHEAD_S", f"{sign * 5 * 3600}")
     cluster.environment |= {"PYTHONPATH": clock + cluster.environment["PYTHONPATH"], "CLOCK_AHEAD_S": f"{-sign * 7 * 3600}"}
     cluster.set_clock(sign * 2 * 3600)
