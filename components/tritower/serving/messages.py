@@ -1,0 +1,164 @@
+"""What goes into the ranking and what comes out, whichever door it took: plain values, no HTTP.
+
+`ranking.Ranking` answers them; `app.py` turns JSON into them and back.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastClick:
+    """A click that the caller knows of and the state does not.
+
+    Attributes:
+        job_id: what was clicked.
+        ts: microseconds since 1970, UTC.
+        query: the search it was shown for; may be empty.
+    """
+
+    job_id: str
+    ts: int
+    query: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastSearch:
+    """A search that the caller knows of and the state does not; `ts` in microseconds since 1970, UTC."""
+
+    query: str
+    ts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visitor:
+    """Somebody who searches, described in the request instead of looked up.
+
+    Attributes:
+        interests: wanted titles.
+        past_titles: titles held before.
+        clicks: past clicks, in any order.
+        searches: past searches, in any order.
+    """
+
+    interests: tuple[str, ...] = ()
+    past_titles: tuple[str, ...] = ()
+    clicks: tuple[PastClick, ...] = ()
+    searches: tuple[PastSearch, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Hard conditions on the jobs; an absent one lets every job through.
+
+    Attributes:
+        city, region, country: the job's place must equal these, letter case aside.
+        radius_km: the job must lie this near to the place searched in; needs places with coordinates.
+        posted_since: microseconds since 1970, UTC; older adverts are left out.
+        without_companies: employers to leave out, letter case and outer white space aside.
+    """
+
+    city: str | None = None
+    region: str | None = None
+    country: str | None = None
+    radius_km: float | None = None
+    posted_since: int | None = None
+    without_companies: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A search that waits for its jobs.
+
+    Attributes:
+        query: what was typed; may be empty.
+        user_id: who searches; empty = nobody known.
+        visitor: who searches, described here; takes the place of what is known of `user_id`.
+        city, region, country: where; None = unknown.
+        ts: its time in microseconds since 1970, UTC; None = now.
+        candidates: rank these jobs; None = retrieve.
+        k: jobs in the answer, at least 1.
+        filters: hard conditions.
+        explain: say why each job is there.
+        request_id: the caller's; empty = one is made.
+    """
+
+    query: str = ""
+    user_id: str = ""
+    visitor: Visitor | None = None
+    city: str | None = None
+    region: str | None = None
+    country: str | None = None
+    ts: int | None = None
+    candidates: tuple[str, ...] | None = None
+    k: int = 10
+    filters: Filters = field(default_factory=Filters)
+    explain: bool = False
+    request_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """A group of features and what it adds to the logit of the job's score, against the list's median job."""
+
+    group: str
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedJob:
+    """A job of the answer.
+
+    Attributes:
+        rank: 1 is the best.
+        score: probability of a click at the top position.
+        posted_at: microseconds since 1970, UTC; None = unknown.
+        propensity: probability with which this job came to this rank; 1 unless the list was shuffled.
+        reasons: exact Shapley values, largest magnitude first; None unless asked for.
+    """
+
+    job_id: str
+    rank: int
+    score: float
+    title: str
+    company: str
+    city: str | None = None
+    region: str | None = None
+    posted_at: int | None = None
+    propensity: float = 1.0
+    reasons: tuple[Reason, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """What answered.
+
+    Attributes:
+        bundle: the bundle's hash.
+        name: the bundle's name in this server (`main` where there is one only): the arm of an experiment.
+        model, encoder, catalogue: hashes of the parts.
+        state: time of the last event in the features' state, ISO 8601, UTC.
+    """
+
+    bundle: str
+    name: str
+    model: str
+    encoder: str
+    catalogue: str
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Ranked jobs, best first.
+
+    Attributes:
+        unknown: candidates that the catalogue does not have, as asked for.
+        randomised: the list was shuffled, so that later tests can learn from it.
+    """
+
+    request_id: str
+    ts: int
+    jobs: tuple[RankedJob, ...]
+    versions: Versions
+    unknown: tuple[str, ...] = ()
+    randomised: bool = False
