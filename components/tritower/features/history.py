@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tritower.features import rings
-from tritower.features.half import products
+from tritower.half import products
 from tritower.features.timeline import Batch
 from tritower.numba_cache import njit
 
