@@ -120,6 +120,21 @@ class OnlineFeatures:
         """The features in the order of the step's columns."""
         return self._state.layout.names
 
+    @property
+    def last_ts(self) -> int | None:
+        """Time of the last impression counted, in microseconds since 1970; None where none was."""
+        last = int(self._state.timeline.last_ts)
+        return last if last != np.iinfo(np.int64).min else None
+
+    def vector(self, text: str) -> npt.NDArray[np.float16]:
+        """The unit vector (D,) of a text as the features see it: the embeddings' where they have it, else by `embed`."""
+        text = clean(text)
+        with self._lock:
+            number = self._live.text(text)
+            bits_D = self._live.tables.vectors(np.array([number]))[0] if number >= 0 else None
+        vector_D: npt.NDArray[np.float16] = (self._describe([text])[0][0] if bits_D is None else bits_D).view(np.float16)
+        return vector_D
+
     def read(self, request: Request, job_ids: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
         """The features of jobs for a request: of each feature N values, NaN = missing.
 
