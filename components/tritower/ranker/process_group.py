@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from tritower import processes
+from tritower import gpus, processes
 from tritower.processes import Node
 from tritower.ranker.device import set_up
 
@@ -64,9 +64,11 @@ def joined(device: str) -> Iterator[ProcessGroup]:
 
     Raises:
         StepError: not all processes have come in time; see `processes.met`.
+        ConfigError: there are fewer GPUs than processes, or some processes have a GPU and others none.
     """
-    node = processes.met(rendezvous, dist.DistError)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    check_gpus(device, Node.here().local_world)
+    node = processes.met(rendezvous, dist.DistError, "cuda" if use_cuda else "cpu")
     own = torch.device("cuda", node.local_rank) if use_cuda else torch.device("cpu")
     set_up(own)
     if node.world > 1:
@@ -78,6 +80,17 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     finally:
         if node.world > 1:
             dist.destroy_process_group()
+
+
+def check_gpus(device: str, processes: int) -> None:
+    """Refuse more processes on this machine than it has GPUs for; see `gpus.check`.
+
+    Args:
+        device: the knob: `auto`, `cpu` or `cuda`.
+        processes: on this machine.
+    """
+    if device != "cpu":
+        gpus.check(processes, torch.cuda.device_count(), needed=device == "cuda", where="launch.processes")
 
 
 # torch 2.13 gave the function another name, and warns at every call of the old one.
