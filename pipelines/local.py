@@ -127,6 +127,11 @@ def run(
     failures = list[TritowerError]()
     runner = local.SubprocessRunner(use_venv=False) if containers is None else local.DockerRunner(**containers)
     component = components.load_component_from_file(str(pipeline))
+    # A step that fails here fails again, after a backoff of minutes; what retries are for, a node that goes, is not here.
+    spec = component.component_spec.implementation.graph
+    for holder in (spec.root, *spec.components.values()):
+        for each in holder.dag.tasks.values():
+            each.ClearField("retry_policy")
     with (
         log_folder(root) as folder,
         StepLog(root=root, logs=folder, tasks=tasks(pipeline), report=report).attached() as log,

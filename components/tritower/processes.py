@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -196,17 +197,20 @@ class Node:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type[Exception]) -> Node:
+def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type[Exception], device: str = "cpu") -> Node:
     """This process, when all processes of torchrun's environment are there; at once where there is no other.
 
-    The process group itself would wait as long as its slowest operation may take: half an hour.
+    The process group itself would wait as long as its slowest operation may take: half an hour. Where only some processes have
+    a GPU, they would join groups of two kinds, and each kind would wait for the other.
 
     Args:
         rendezvous: `torch.distributed.rendezvous.rendezvous`, passed in because the ground floor does not import torch.
         failure: what it and its store raise, `torch.distributed.DistError`.
+        device: the kind of device that this process computes on, `cpu` or `cuda`.
 
     Raises:
         StepError: some process did not arrive within `start_timeout_s`.
+        ConfigError: the processes compute on devices of several kinds.
     """
     node = Node.here()
     if node.world == 1:
@@ -216,15 +220,36 @@ def met(rendezvous: Callable[..., Iterator[tuple[Any, int, int]]], failure: type
     try:
         store, _, _ = next(rendezvous("env://", timeout=limit))
         keys = [f"here/{other}" for other in range(node.world)]
-        store.set(keys[node.rank], "")
+        store.set(keys[node.rank], f"{device} {socket.gethostname()}")
         store.wait(keys, limit)
+        said = [store.get(key).decode() for key in keys]
     except failure as error:
         raise StepError(
             f"not all of {node.world} processes have come within {limit_s:g} s",
             where="start of the process group",
             remedy=f"Look at the logs of the others and at the network between them, or raise {START_TIMEOUT}.",
         ) from error
+    _check_devices(said)
     return replace(node, store=store)
+
+
+def _check_devices(said: Sequence[str]) -> None:
+    """Refuse processes that compute on devices of several kinds.
+
+    Args:
+        said: of each rank, the kind of its device and the name of its machine.
+    """
+    ranks: dict[str, list[str]] = {}
+    for rank, word in enumerate(said):
+        kind, _, machine = word.partition(" ")
+        ranks.setdefault(kind, []).append(f"{rank} on {machine}")
+    if len(ranks) > 1:
+        sides = "; ".join(f"{kind}: rank {', '.join(found)}" for kind, found in sorted(ranks.items()))
+        raise ConfigError(
+            f"the processes of one job compute on different devices ({sides})",
+            where="start of the process group",
+            remedy="Give every node GPUs that its torch can use, or none: CUDA_VISIBLE_DEVICES= (empty) hides them.",
+        )
 
 
 def start_timeout_s() -> float:

@@ -203,6 +203,7 @@ def test_bad_input_fails_at_once_with_one_clear_message(log: Path, tmp_path: Pat
     (message,) = [line for line in done.stderr.splitlines() if line]
     assert message.startswith("ingest: SchemaError:") and "title" in message
     assert str(tmp_path / "root" / "logs" / "ingest.log") in message
+    assert done.stdout.count("FAILED") == 1  # once: a run here has no use for a cluster's retries
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "out").iterdir())
     # Nothing that a later step could take for whole.

@@ -28,6 +28,13 @@ if deed == "join":
         if mine.mean(mine.rank) != 0.5:
             raise DataError("the mean of 0 and 1 is another")
     sys.exit(0)
+if deed == "mixed":
+    from torch.distributed import DistError
+    from torch.distributed.rendezvous import rendezvous
+    from tritower import processes
+
+    processes.met(rendezvous, DistError, "cuda" if rank == "1" else "cpu")
+    sys.exit(0)
 if deed == "stumble":
     from tritower.ranker import process_group
 

@@ -157,6 +157,10 @@ class FinetuneConfig:
     seed: int = 7
     """Of every random draw."""
 
+    deterministic: bool = True
+    """On a GPU, the same seed gives the same bits, and a run that was killed goes on to them. Costs 9 % of a ranker's step
+    (docs/experiments.md); for this step it is not measured. On a CPU it is so whatever this is."""
+
     def __post_init__(self) -> None:
         check(0 <= self.epochs <= 100, "epochs", self.epochs, "between 0 and 100")
         check(1 <= self.batch_size <= 65536, "batch_size", self.batch_size, "between 1 and 65536")

@@ -1,10 +1,11 @@
 """The processes of torchrun, as far as the encoder needs them."""
 
+import torch
 import torch.distributed as dist
-from torch import cuda
 from torch.distributed.rendezvous import rendezvous
 
 from tritower import processes
+from tritower.encoder import devices
 from tritower.processes import Node
 
 
@@ -18,17 +19,29 @@ def world() -> int:
     return Node.here().world
 
 
-def join() -> Node:
-    """Join torchrun's process group, where there is one: NCCL on GPUs, gloo on CPUs.
+def join(*, deterministic: bool = True) -> tuple[Node, torch.device]:
+    """This process and its device, made ready, in torchrun's process group where there is one.
+
+    Args:
+        deterministic: see `devices.make_ready`.
 
     Raises:
         StepError: not all processes have come in time; see `processes.met`.
+        ConfigError: there are fewer GPUs than processes, or some processes have a GPU and others none.
     """
-    node = processes.met(rendezvous, dist.DistError)
+    device = devices.own(Node.here())
+    node = processes.met(rendezvous, dist.DistError, device.type)
+    enter(node, device, deterministic=deterministic)
+    return node, device
+
+
+def enter(node: Node, device: torch.device, *, deterministic: bool = True) -> None:
+    """Make `device` ready, then join the group: NCCL on GPUs, gloo on CPUs. In this order: see `devices.make_ready`."""
+    devices.make_ready(device, deterministic=deterministic)
     if node.world > 1:
-        backend = "nccl" if cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=node.store, rank=node.rank, world_size=node.world)
-    return node
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        own = device if device.type == "cuda" else None
+        dist.init_process_group(backend, store=node.store, rank=node.rank, world_size=node.world, device_id=own)
 
 
 def wait() -> None:

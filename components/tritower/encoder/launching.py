@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tritower import storage, threads
+from tritower import gpus, storage, threads
 from tritower.config import to_dict
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.jobs import Job, Resources, follow
@@ -111,11 +111,11 @@ def job(
         inputs={name: place for name, place in inputs.items() if place},
         outputs={name: place for name, place in outputs.items() if place},
         processes=config.processes,
-        environment={"OMP_NUM_THREADS": str(each)},
+        environment={"OMP_NUM_THREADS": str(each), **gpus.REPEATABLE},
         resources=Resources(cpus=each * config.processes),
     )
 
 
 def _elsewhere(described: Job) -> Job:
     """The job for pods that have cores of their own: not those of the step's pod say how many threads there are."""
-    return replace(described, environment={}, resources=Resources())
+    return replace(described, environment=gpus.REPEATABLE, resources=Resources())

@@ -6,6 +6,7 @@ import os
 from importlib import metadata
 from pathlib import Path
 
+import torch
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -68,11 +69,11 @@ def content_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def load(folder: Path, device: str = "cpu") -> SentenceTransformer:
+def load(folder: Path, device: str | torch.device = "cpu") -> SentenceTransformer:
     """The model of a folder, in evaluation mode, without touching the network or a pickle."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = SentenceTransformer(
-        str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}, trust_remote_code=False
+        str(folder), device=str(device), local_files_only=True, model_kwargs={"use_safetensors": True}, trust_remote_code=False
     )
     return model.eval()
 

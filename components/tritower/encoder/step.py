@@ -20,7 +20,7 @@ from pyarrow import feather
 from sentence_transformers import SentenceTransformer
 
 from tritower import config as knobs
-from tritower import storage, threads
+from tritower import gpus, storage, threads
 from tritower.encoder import backends, checkpoint, distributed, embedding, finetuning, launching, models, tables, training
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
@@ -77,17 +77,24 @@ def embed(
             return _told(embeddings, "encoder.json")
         torch.set_num_threads(threads.chosen())
         threads.cap_libraries()
-        node = distributed.join()
+        node, device = distributed.join()
         wanted = str(encoder) or config.model
         with staging.staged({"dataset": str(dataset), **_stored(wanted)}, {"embeddings": str(embeddings)}, node=node) as here:
             folder = models.find(str(here.paths.get("base", wanted)))
             with contextlib.nullcontext() if config.cache else _alone(vectors, "the vectors of another embed step"):
-                return _embed(here["dataset"], here["embeddings"], folder, wanted, config, vectors)
+                return _embed(here["dataset"], here["embeddings"], folder, wanted, config, vectors, device)
 
 
 def _starts(config: EmbedConfig | FinetuneConfig) -> bool:
-    """Whether this process is to start the processes that do the work."""
-    return config.processes > 1 and "WORLD_SIZE" not in os.environ
+    """Whether this process is to start the processes that do the work.
+
+    Raises:
+        ConfigError: there are fewer GPUs here than processes.
+    """
+    starts = config.processes > 1 and "WORLD_SIZE" not in os.environ
+    if starts:
+        gpus.check(config.processes, torch.cuda.device_count())
+    return starts
 
 
 @contextlib.contextmanager
@@ -117,12 +124,14 @@ def _alone(location: str, purpose: str) -> contextlib.AbstractContextManager[Any
     return storage.exclusive(storage.local_path(location), purpose)
 
 
-def _embed(dataset: Path, embeddings: Path, folder: Path, wanted: str, config: EmbedConfig, root: str) -> dict[str, Any]:
+def _embed(
+    dataset: Path, embeddings: Path, folder: Path, wanted: str, config: EmbedConfig, root: str, device: torch.device
+) -> dict[str, Any]:
     """See `embed`; the vectors are kept below the location `root`."""
     start = time.perf_counter()
     texts = tables.texts(dataset)
     parts = _parts(folder, dataset, len(texts), config)
-    filled = [_fill(part, texts, config, root) for part in parts]
+    filled = [_fill(part, texts, config, root, device) for part in parts]
     distributed.wait()
     if distributed.rank():
         return {}
@@ -200,11 +209,11 @@ def _parts(folder: Path, dataset: Path, texts: int, config: EmbedConfig) -> list
     ]
 
 
-def _fill(part: _Part, texts: list[str], config: EmbedConfig, root: str) -> _Filled:
+def _fill(part: _Part, texts: list[str], config: EmbedConfig, root: str, device: torch.device) -> _Filled:
     """Embed what the cache of a part's model lacks."""
     chosen = [texts[number] for number in part.text_U]
     with phase(LOG, "load encoder") as counts:
-        model = models.load(part.folder, _device())
+        model = models.load(part.folder, device)
         local = config.cache and storage.is_local(config.cache)
         kept = storage.local_path(config.cache) / part.identity[:32] if local else None
         backend, agreement = embedding.choose(model, part.folder, chosen, config, kept)
@@ -268,16 +277,18 @@ def finetune(
             return done
         torch.set_num_threads(threads.chosen())
         threads.cap_libraries()
-        node = distributed.join()
+        node, device = distributed.join(deterministic=config.deterministic)
         with staging.staged({"dataset": str(dataset), **_stored(config.model)}, outputs, node=node) as here:
             base = models.find(str(here.paths.get("base", config.model)))
             if config.epochs == 0:
                 return _hand_on(base, config.model, here)
             with _alone(place, "the checkpoints of another fine-tuning"):
-                return _learn(here, base, config, place, node)
+                return _learn(here, base, config, place, node, device)
 
 
-def _learn(here: Staged, base: Path, config: FinetuneConfig, checkpoints: str, node: Node) -> dict[str, Any]:
+def _learn(
+    here: Staged, base: Path, config: FinetuneConfig, checkpoints: str, node: Node, device: torch.device
+) -> dict[str, Any]:
     """Measure, train, measure again and write; see `finetune`."""
     start, dataset = time.perf_counter(), here["dataset"]
     folder, store = (
@@ -285,7 +296,7 @@ def _learn(here: Staged, base: Path, config: FinetuneConfig, checkpoints: str, n
     )
     node.once("checkpoint", lambda: checkpoint.fetch(store, folder) if store else "")
     texts = tables.texts(dataset)
-    encoder = models.load(base, _device())
+    encoder = models.load(base, device)
     with phase(LOG, "training examples") as counts:
         clicks = finetuning.examples(dataset, config, texts, encoder)
         counts["clicks"] = len(clicks)
@@ -335,12 +346,6 @@ def _write_model(model: Path, encoder: SentenceTransformer | None, base: Path, n
                 with phase(LOG, "export"):
                     backends.export(models.load(out), out / "export", sample)
         storage.write_json(out / "finetune.json", note)
-
-
-def _device() -> str:
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{Node.here().local_rank}"
 
 
 def _account(folder: Path) -> dict[str, Any]:

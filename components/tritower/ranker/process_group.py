@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from tritower import processes
+from tritower import gpus, processes
 from tritower.processes import Node
+from tritower.ranker.device import set_up
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,13 @@ def joined(device: str) -> Iterator[ProcessGroup]:
 
     Raises:
         StepError: not all processes have come in time; see `processes.met`.
+        ConfigError: there are fewer GPUs than processes, or some processes have a GPU and others none.
     """
-    node = processes.met(rendezvous, dist.DistError)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    check_gpus(device, Node.here().local_world)
+    node = processes.met(rendezvous, dist.DistError, "cuda" if use_cuda else "cpu")
     own = torch.device("cuda", node.local_rank) if use_cuda else torch.device("cpu")
-    if use_cuda:
-        torch.cuda.set_device(own)
+    set_up(own)
     if node.world > 1:
         more: dict[str, Any] = {"device_id": own} if use_cuda else {}
         backend = "nccl" if use_cuda else "gloo"
@@ -80,12 +82,16 @@ def joined(device: str) -> Iterator[ProcessGroup]:
             dist.destroy_process_group()
 
 
+def check_gpus(device: str, processes: int) -> None:
+    """Refuse more processes on this machine than it has GPUs for; see `gpus.check`.
+
+    Args:
+        device: the knob: `auto`, `cpu` or `cuda`.
+        processes: on this machine.
+    """
+    if device != "cpu":
+        gpus.check(processes, torch.cuda.device_count(), needed=device == "cuda", where="launch.processes")
+
+
 # torch 2.13 gave the function another name, and warns at every call of the old one.
 _gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device has bf16 matrix instructions; without them autocast is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -13,6 +13,7 @@ from tritower.errors import ArtifactError
 from tritower.jobs import open_launcher
 from tritower.ranker import artifact, launching, rows
 from tritower.ranker.config import RankerConfig
+from tritower.ranker.process_group import check_gpus
 from tritower.ranker.scoring import Scorer
 from tritower.storage import manifest, staging
 
@@ -46,9 +47,11 @@ def train(
         Validation figures, steps, seconds and rows per second.
 
     Raises:
+        ConfigError: there are fewer GPUs here than processes.
         StepError: a process was killed, or did not start.
         NonFiniteLossError: training diverged; the batch is saved in `<model>.failures`.
     """
+    check_gpus(config.launch.device, config.launch.processes)
     given = {"features": str(features), "embeddings": str(embeddings)}
     stored = {name: place for name, place in given.items() if not storage.is_local(place)}  # the job checks what is here
     with (

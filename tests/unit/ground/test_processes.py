@@ -213,6 +213,12 @@ def test_a_process_whose_fellows_do_not_come_gives_up(tmp_path: Path) -> None:
         assert str(one.failure()).startswith("not all of 2 processes have come within 1 s (in start of the process group)")
 
 
+def test_a_gpu_in_some_processes_only_is_told_before_they_wait_for_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"different devices \(cpu: rank 0 on \S+; cuda: rank 1 on \S+\)") as caught:
+        torchrun("mixed", tmp_path)
+    assert "CUDA_VISIBLE_DEVICES" in caught.value.remedy
+
+
 def test_reports_are_whole_json_with_nothing_but_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(child.REPORTS, str(tmp_path))
     child.report(DataError("\ud800 and \x1b[2J", where="a\tb", remedy="C."))
