@@ -154,6 +154,8 @@ class Answer:
     Attributes:
         unknown: candidates that the catalogue does not have, as asked for.
         randomised: the list was shuffled, so that later tests can learn from it.
+        median_score: score of the candidates' median job; a job's reasons add up to the logit of its score less that of this.
+            None unless asked to explain.
     """
 
     request_id: str
@@ -162,3 +164,4 @@ class Answer:
     versions: Versions
     unknown: tuple[str, ...] = ()
     randomised: bool = False
+    median_score: float | None = None
