@@ -48,7 +48,7 @@ class DeployConfig:
     """Requested cores of a pod."""
 
     cpu_limit: str = "4"
-    """Most cores of a pod, by which the server counts its threads; where none is named KServe writes 1, whatever is requested."""
+    """Most cores of a pod, by which its server counts threads. KServe writes 1 where none is named, whatever is asked for."""
 
     memory: str = "2Gi"
     """Memory of a pod, requested and as its limit. A second set needs as much once more while a version is rolled out."""

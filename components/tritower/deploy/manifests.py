@@ -154,7 +154,10 @@ def _pods(release: Release, config: DeployConfig) -> Object:
         "startupProbe": {**_asked("live"), "periodSeconds": 5, "failureThreshold": 1 + int(config.start_timeout_s / 5)},
         "livenessProbe": {**_asked("live"), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         "lifecycle": {"preStop": {"sleep": {"seconds": config.pre_stop_s}}},
-        "resources": {"requests": {"cpu": config.cpu, "memory": config.memory}, "limits": {"cpu": config.cpu_limit, "memory": config.memory}},
+        "resources": {
+            "requests": {"cpu": config.cpu, "memory": config.memory},
+            "limits": {"cpu": config.cpu_limit, "memory": config.memory},
+        },
         "securityContext": {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         },
