@@ -19,6 +19,7 @@ from transformers import PrinterCallback, TrainerCallback
 from tritower import config as knobs
 from tritower import storage
 from tritower.encoder import backends, batching, checkpoint, models
+from tritower.encoder.buckets import Ragged
 from tritower.encoder.config import FinetuneConfig
 from tritower.encoder.losses import ClickLoss
 from tritower.encoder.small_vocabulary import SmallVocabulary
@@ -84,7 +85,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _prepared(model: SentenceTransformer, rows: Sequence[backends.Tokens], config: FinetuneConfig) -> Iterator[SmallVocabulary]:
+def _prepared(model: SentenceTransformer, rows: Ragged, config: FinetuneConfig) -> Iterator[SmallVocabulary]:
     """The model as it trains fastest, with the vocabulary of `rows`; as it was, and in evaluation mode, when the block ends."""
     small = SmallVocabulary(model, rows, int(model.tokenizer.pad_token_id))
     _set_dropout(model, config.dropout)
