@@ -159,6 +159,8 @@ class Answer:
         unknown: candidates that the catalogue does not have, as asked for.
         randomised: the list was shuffled, so that later tests can learn from it.
         features: names of the features of each job; empty unless asked for.
+        median_score: score of the candidates' median job; a job's reasons add up to the logit of its score less that of this.
+            None unless asked to explain.
     """
 
     request_id: str
@@ -168,3 +170,4 @@ class Answer:
     unknown: tuple[str, ...] = ()
     randomised: bool = False
     features: tuple[str, ...] = ()
+    median_score: float | None = None

@@ -42,8 +42,8 @@ HOUR_US = 3_600_000_000
 class ServedConfig:
     """How what was served is logged."""
 
-    rows: int = 100_000
-    """Rows of a file, 1 or more. With 70 features a row takes some 120 bytes (README), and 500 in memory until it is written."""
+    rows: int = 50_000
+    """Rows of a file, 1 or more. With 70 features a row takes some 120 bytes, and 2 KB in memory until it is written."""
     age_s: float = 300.0
     """Seconds after which a file is finished: what a killed process may lose."""
     waiting: int = 10_000
