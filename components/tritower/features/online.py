@@ -26,6 +26,7 @@ from tritower.features.config import FeaturesConfig
 from tritower.features.excerpt import Excerpt, Query
 from tritower.features.feature_state import FeatureState
 from tritower.features.live import LiveTables, clean
+from tritower.features.past import Past, busiest, of_user
 from tritower.features.places import speaks_of_remote
 from tritower.features.strings import UNNUMBERED, normalised
 from tritower.features.tables import FeatureTables
@@ -120,6 +121,21 @@ class OnlineFeatures:
         """The features in the order of the step's columns."""
         return self._state.layout.names
 
+    @property
+    def last_ts(self) -> int | None:
+        """Time of the last impression counted, in microseconds since 1970; None where none was."""
+        last = int(self._state.timeline.last_ts)
+        return last if last != np.iinfo(np.int64).min else None
+
+    def vector(self, text: str) -> npt.NDArray[np.float16]:
+        """The unit vector (D,) of a text as the features see it: the embeddings' where they have it, else by `embed`."""
+        text = clean(text)
+        with self._lock:
+            number = self._live.text(text)
+            bits_D = self._live.tables.vectors(np.array([number]))[0] if number >= 0 else None
+        vector_D: npt.NDArray[np.float16] = (self._describe([text])[0][0] if bits_D is None else bits_D).view(np.float16)
+        return vector_D
+
     def read(self, request: Request, job_ids: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
         """The features of jobs for a request: of each feature N values, NaN = missing.
 
@@ -137,6 +153,16 @@ class OnlineFeatures:
             query = self._query(request, text, described)
             excerpt = Excerpt(self._state, self._live, query, self._live.jobs.find_all(job_ids))
         return excerpt.columns()
+
+    def past(self, user_id: str) -> Past:
+        """What the features know of a user, in names; of somebody never met, nothing."""
+        with self._lock:
+            return of_user(self._state, self._live, self._live.users.find(user_id))
+
+    def busiest(self, most: int) -> list[str]:
+        """The users with the most clicks counted; at most `most`."""
+        with self._lock:
+            return busiest(self._state, self._live.users.names, most)
 
     def observe(self, events: pa.Table) -> None:
         """Count what has happened.
