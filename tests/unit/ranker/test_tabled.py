@@ -222,7 +222,7 @@ def test_a_step_asks_the_device_for_nothing(precision: Any):
 
 
 def test_all_of_a_step_is_on_the_device():
-    """On tensors that claim to be a GPU's torch refuses to mix devices, and to tell a value. Backward and AdamW need a real one."""
+    """On a pretended GPU's tensors torch refuses to mix devices, and to tell a value. Backward and AdamW need a real one."""
     config, (rows, matrix_TD), place = with_network(descriptions=True), tabled.log(described=True), torch.device("cuda:0")
     with FakeTensorMode():
         with place:
