@@ -59,8 +59,9 @@ class DeployConfig:
     storage_initializer: bool = False
     """KServe fetches the bundle (s3://, gs://) to /mnt/models before the server starts; else the server does."""
 
-    arguments: tuple[str, ...] = ()
-    """Further words of the server's command line."""
+    serve: dict[str, Any] = field(default_factory=dict)
+    """Knobs of ServeConfig beside the address. `poll_s` is 0 unless named: a bundle that is written over would else come to
+    serve unasked."""
 
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of the pods. No secrets."""
