@@ -3,9 +3,8 @@
 TRITOWER_E2E_BUNDLE    location of a bundle that pods open (the part `bundle` of a training makes one)
 TRITOWER_E2E_SERVE     the image `serve` of this code
 
-The namespace has `manifests/components/deploy` and the Secrets `tritower-store` and `tritower-serving`. What is made goes at the end.
-The golden questions ask for the token, which the API server's proxy does not pass on: those of these tests are asked of a server
-that has none behind a NetworkPolicy, or from a pod of the cluster (KUBERNETES_SERVICE_HOST).
+The namespace has `manifests/components/deploy` and the Secrets `tritower-store` and `tritower-serving`. What is made goes at
+the end.
 """
 
 import json

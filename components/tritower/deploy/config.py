@@ -101,7 +101,7 @@ class DeployConfig:
     """Searches, as POST /rank takes them, that a new version must answer; empty = those in the bundle, else an empty query."""
 
     reach: str = ""
-    """How it is asked: `service` (from a pod of the cluster) or `proxy` (through the API server, which passes no token on);
+    """How it is asked: `service` (from a pod of the cluster) or `proxy` (through the API server);
     empty = by where this process runs."""
 
     answer_timeout_s: float = 30.0
