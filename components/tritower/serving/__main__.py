@@ -49,14 +49,16 @@ def _serve(bundle: str, other: str, config: ServeConfig) -> None:
         workers.serve(processes.module("tritower.serving", *command), config)
         return
     from tritower import threads
-    from tritower.serving import holder, page, server, watching
+    from tritower.serving import page, server, watching
+    from tritower.serving.holder import MAIN, Holder
 
-    seen = {holder.MAIN: watching.tag(bundle)} | ({holder.OTHER: watching.tag(other)} if other else {})
-    held = holder.Holder(bundle, streams=config.threads or threads.available())
-    if other:
-        held.swap(other, holder.OTHER)
-    places = {holder.MAIN: bundle, holder.OTHER: other}
-    server.run(held, {name: (places[name], tag) for name, tag in seen.items()}, config, mounts=[page.mount])
+    holder = Holder(streams=config.threads or threads.available())
+    places = {}
+    for name, location in ((MAIN, bundle), ("other", other)):
+        if location:
+            places[name] = (location, watching.tag(location))
+            holder.swap(location, name)
+    server.run(holder, places, config, mounts=[page.mount])
 
 
 if __name__ == "__main__":
