@@ -119,14 +119,21 @@ class Ranking:
         scored = self._scored(request, known, row_N) if known else None
         score_N = scored.score_N if scored else np.empty(0, np.float32)
         best = self._best(known, row_N, score_N, question.k)
+        if question.with_features and scored:
+            best = [(i, dataclasses.replace(job, features=tuple(scored.feature_NF[i].tolist()))) for i, job in best]
         return Answer(
             request_id=question.request_id or uuid.uuid4().hex,
             ts=ts,
             jobs=self._with_reasons(best, scored) if question.explain and scored else tuple(job for _, job in best),
             median_score=float(score_N[median(score_N)]) if question.explain and scored else None,
             versions=self.versions,
+            features=tuple(self._ranker.names) if question.with_features else (),
             unknown=tuple(job_id for job_id in asked if job_id not in self._jobs.documents.row_by_job),
         )
+
+    def rival(self, question: Question) -> Answer | None:
+        """The same jobs in the order of the bundle's baseline; None where it has none."""
+        return None
 
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""
