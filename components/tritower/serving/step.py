@@ -15,6 +15,7 @@ def bundle(
     dataset: str | Path,
     embeddings: str | Path,
     features: str | Path,
+    state: str | Path,
     out: str | Path,
     entities: str | Path = "",
 ) -> dict[str, str | int]:
@@ -25,7 +26,8 @@ def bundle(
         encoder: folder of the text encoder, as finetune wrote it.
         dataset: folder that ingest wrote.
         embeddings: folder of the vectors of its texts.
-        features: folder of the features that the model was trained on, with the state after the last event.
+        features: folder of the features that the model was trained on.
+        state: folder of their counters and histories after the last event.
         out: folder to write.
         entities: folder of the texts' entities; empty where the features have none.
 
@@ -36,7 +38,7 @@ def bundle(
 
     sources = bundling.Sources(
         model=Path(model), encoder=Path(encoder), dataset=Path(dataset), embeddings=Path(embeddings), features=Path(features),
-        entities=Path(entities) if entities else None,
+        state=Path(state), entities=Path(entities) if entities else None,
     )  # fmt: skip
     with phase(logger, "bundle") as counts:
         made = bundling.write(sources, Path(out))
