@@ -21,6 +21,7 @@ from tritower.ranker import documents, export
 from tritower.ranker.online import OnlineRanker
 from tritower.serving import bundle, encoding, slimming
 from tritower.serving.bundle import Bundle
+from tritower.serving.retrieval import Retrieval
 from tritower.storage import manifest
 
 LOG = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ def write(sources: Sources, out: Path) -> Bundle:
             )
         with phase(LOG, "catalogue") as counts:
             counts.update(slimming.write(sources.dataset, sources.embeddings, sources.entities, folder, facts))
+        with phase(LOG, "retrieval index") as counts:
+            counts.update(Retrieval.write(sources.dataset, sources.embeddings, folder))
         with phase(LOG, "export the encoder"):
             _encoder(sources, folder / "encoder", str(facts["hash"]))
         _state(sources.state or sources.features, folder / "state")

@@ -24,7 +24,17 @@ def copy(bundle_folder: Path, tmp_path: Path) -> Path:
 
 def test_a_bundle_says_what_it_is_made_of(bundle_folder: Path, run: Run) -> None:
     found = bundle.read(bundle_folder)
-    assert set(found.parts) == {"ranker", "documents", "encoder", "dataset", "embeddings", "entities", "state"}
+    assert set(found.parts) == {
+        "ranker",
+        "documents",
+        "encoder",
+        "dataset",
+        "embeddings",
+        "entities",
+        "index",
+        "clicks",
+        "state",
+    }
     dataset, encoder = (storage.read_json(path) for path in (
         run.sources.dataset / "dataset.json", run.sources.embeddings / "encoder.json"
     ))  # fmt: skip
