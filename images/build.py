@@ -57,8 +57,8 @@ class Image:
     """What an image is for, which image's packages it shares, and what its smoke check asks for.
 
     `present` must import, `absent` must not even be found, `budget_mb` bounds its size on disk, and `budget_cuda_mb` that
-    with the CUDA build of torch. `program` must run to its end under the image's own user. `kernels` names the programs that
-    run its numba kernels, so that the build compiles them. `entry` is its entry point, which must run any other command as it is.
+    with the CUDA build of torch. `program` must run to its end under the image's own user. `kernels` names programs that run
+    its numba kernels, so that the build compiles them. `entry` is its entry point, which must run any other command as it is.
     """
 
     description: str
