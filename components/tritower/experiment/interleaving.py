@@ -1,8 +1,8 @@
 """Two rankers in one list: whose jobs are clicked? A preference from far fewer users than an A/B test needs, and no uplift.
 
 Team-draft interleaving (Radlinski, Kurup and Joachims, CIKM 2008): in each round a coin says which ranker picks first; each
-adds its best job that is not in the list yet. A click is a point for the ranker that picked the job. What both put first says nothing
-about either: jobs at the head of both lists that are the same have no team.
+adds its best job that is not in the list yet. A click is a point for the ranker that picked the job. What both put first says
+nothing about either: jobs at the head of both lists that are the same have no team.
 
 Legend: N jobs, U users.
 """
