@@ -5,8 +5,8 @@ variance comes from users by the delta method:
 
     R = x / y,   var(R) = (var(x) - 2 R cov(x, y) + R^2 var(y)) / (U y^2)        (Deng, Knoblich and Lu 2018, section 4.1)
 
-A relative uplift is R_1 / R_0 - 1. Its interval is Fieller's (1954): all q for which R_1 - q R_0 is within z standard errors of 0.
-In simulated tests it holds what it promises from fewer users on than the delta method's on the log scale does
+A relative uplift is R_1 / R_0 - 1. Its interval is Fieller's (1954): all q for which R_1 - q R_0 is within z standard errors of
+0. In simulated tests it holds what it promises from fewer users on than the delta method's on the log scale does
 (`tests/bench/online_tests.py`).
 
 CUPED takes away what the users' past foretells (Deng, Xu, Kohavi and Walker 2013): R* = R - b (C - C_all), where C is the same
@@ -84,7 +84,7 @@ class Effect:
         a = self.control.value**2 - z**2 * self.control.variance
         b = self.control.value * self.treated.value
         c = self.treated.value**2 - z**2 * self.treated.variance
-        if not (a > 0 and b**2 >= a * c):
+        if not (math.isfinite(self.log_error) and a > 0 and b**2 >= a * c):
             return -1.0, math.inf
         root = math.sqrt(b**2 - a * c)
         return max(-1.0, (b - root) / a - 1), (b + root) / a - 1
