@@ -3,8 +3,8 @@
     python -m tests.bench.serving_load BUNDLE [--seconds 60] [--clients 16] [--candidates 1000]
 
 Prints a line for each: requests a second, CPU time of the server for a request (all its processes), requests a second of a
-core that does nothing else, p50, p99, errors. Queries are all different, so that none is cached. Clients share the machine with the server:
-on a busy machine read the CPU time, not the rest.
+core that does nothing else, p50, p99, errors. Queries are mixed of a few words, so that few are cached. Clients share the
+machine with the server: on a busy machine read the CPU time, not the rest.
 """
 
 import argparse
