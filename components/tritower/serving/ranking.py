@@ -131,6 +131,10 @@ class Ranking:
             unknown=tuple(job_id for job_id in asked if job_id not in self._jobs.documents.row_by_job),
         )
 
+    def rival(self, question: Question) -> Answer | None:
+        """The same jobs in the order of the bundle's baseline; None where it has none."""
+        return None
+
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""
         self._encoder.warm()
