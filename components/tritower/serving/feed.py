@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from prometheus_client import Gauge
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,11 +23,12 @@ from tritower.serving.refusal import Refusal
 from tritower.serving.retention import Retention
 from tritower.serving.served import ServedConfig, ServedLog
 from tritower.serving.shuffling import shuffled
-from tritower.serving.tailing import Follower, Known, Observe
+from tritower.serving.tailing import Follower
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from tritower.serving.ranking import Ranking
     from tritower.serving.service import Service
 
 _log = logging.getLogger(__name__)
@@ -99,17 +100,6 @@ class Taken(BaseModel):
     repeated: int
 
 
-class Counts(Protocol):
-    """A bundle that answers, as far as events go: `ranking.Ranking`."""
-
-    def observe(self, events: Any) -> None:
-        """Count what has happened."""
-
-    def known(self) -> Known:
-        """What its state knows."""
-        ...
-
-
 class Feed:
     """The part of a server that deals with events and exposure.
 
@@ -128,8 +118,8 @@ class Feed:
         self._thread = threading.Thread(target=self._keep, name="feed", daemon=True)
         self._gauges: dict[str, Gauge] = {}
 
-    def attach(self, name: str, ranking: Counts) -> None:
-        """Let a bundle count all events that are there, and then those that come, in place of the one of this name.
+    def attach(self, ranking: "Ranking") -> None:
+        """Let a bundle count all events that are there, and then those that come, in place of the one of the same name.
 
         Raises:
             StorageError: the journal cannot be read.
@@ -137,9 +127,10 @@ class Feed:
         """
         if not self.config.journal:
             return
+        name = ranking.versions.name
         wake = self.journal.written if self.journal and name == "main" else None
-        observe: Observe = ranking.observe
-        follower = Follower(self.config.journal, observe, ranking.known(), poll_s=self.config.poll_s, wake=wake)
+        known, poll_s = ranking.known(), self.config.poll_s
+        follower = Follower(self.config.journal, ranking.observe, known, poll_s=poll_s, wake=wake)
         follower.catch_up()
         before = self._followers.get(name)
         if before:

@@ -36,6 +36,7 @@ from tritower.serving.explain import explain, median
 from tritower.serving.guide import Guide
 from tritower.serving.messages import Answer, Question, RankedJob, Versions
 from tritower.serving.retrieval import Retrieval
+from tritower.serving.tailing import Known
 
 Floats = npt.NDArray[np.float32]
 
@@ -134,6 +135,10 @@ class Ranking:
     def rival(self, question: Question) -> Answer | None:
         """The same jobs in the order of the bundle's baseline; None where it has none."""
         return None
+
+    def known(self) -> Known:
+        """What the state of its features knows of the events: where a journal goes on from."""
+        return Known.read(self._bundle.needed("state"), self._bundle.parts["state"].sha256)
 
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""
