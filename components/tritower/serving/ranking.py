@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,9 @@ from tritower.serving.messages import Answer, Question, RankedJob, Versions
 from tritower.serving.retrieval import Retrieval
 from tritower.serving.tailing import Known
 
+if TYPE_CHECKING:
+    from tritower.serving.rival import Rival
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -46,12 +50,12 @@ class Ranking:
 
     def __init__(
         self, parts: Bundle, name: str, ranker: OnlineRanker, encoder: TextEncoder, features: OnlineFeatures, jobs: Catalogue,
-        retrieval: Retrieval | None,
+        retrieval: Retrieval | None, baseline: "Rival | None" = None,
     ) -> None:  # fmt: skip
         """For `open`."""
         self._bundle, self._name = parts, name
         self._ranker, self._encoder, self._features, self._jobs = ranker, encoder, features, jobs
-        self._retrieval = retrieval
+        self._retrieval, self._baseline = retrieval, baseline
 
     @staticmethod
     def open(folder: str | Path, name: str = "main", *, streams: int = 0) -> "Ranking":
@@ -80,7 +84,7 @@ class Ranking:
         jobs = Catalogue.read(dataset, documents.load(parts.needed("documents"), ranker))
         index, clicks = parts.path("index"), parts.path("clicks")
         retrieval = Retrieval.open(index, clicks) if index and clicks else None
-        return Ranking(parts, name, ranker, encoder, features, jobs, retrieval)
+        return Ranking(parts, name, ranker, encoder, features, jobs, retrieval, _rival(parts.path("baseline"), features.names))
 
     @property
     def versions(self) -> Versions:
@@ -109,14 +113,11 @@ class Ranking:
             ArtifactError: there are no candidates, and the bundle has no index.
         """
         ts = time.time_ns() // 1000 if question.ts is None else question.ts
-        asked = tuple(dict.fromkeys(self._found(question, ts) if question.candidates is None else question.candidates))
+        asked = self._asked(question, ts)
         row_N = self._jobs.find(asked)
         known = [job_id for job_id, row in zip(asked, row_N, strict=True) if row >= 0]
         row_N = row_N[row_N >= 0]
-        request = Request(
-            ts=ts, user_id=question.user_id, query=question.query, city=question.city, region=question.region,
-            country=question.country,
-        )  # fmt: skip
+        request = _request(question, ts)
         scored = self._scored(request, known, row_N) if known else None
         score_N = scored.score_N if scored else np.empty(0, np.float32)
         best = self._best(known, row_N, score_N, question.k)
@@ -133,8 +134,17 @@ class Ranking:
         )
 
     def rival(self, question: Question) -> Answer | None:
-        """The same jobs in the order of the bundle's baseline; None where it has none."""
-        return None
+        """The order of the bundle's baseline, over the same candidates as `answer`; None where it has none."""
+        if self._baseline is None:
+            return None
+        ts = time.time_ns() // 1000 if question.ts is None else question.ts
+        known = [job_id for job_id in self._asked(question, ts) if job_id in self._jobs.documents.row_by_job]
+        score_N = (
+            self._baseline.scores(self._features.read(_request(question, ts), known)) if known else np.empty(0, np.float32)
+        )
+        best = self._best(known, self._jobs.find(known), score_N, question.k)
+        jobs = tuple(job for _, job in best)
+        return Answer(request_id=question.request_id, ts=ts, jobs=jobs, versions=self.versions)
 
     def known(self) -> Known:
         """What the state of its features knows of the events: where a journal goes on from."""
@@ -154,6 +164,10 @@ class Ranking:
 
     def close(self) -> None:
         """Nothing to do yet: files stay mapped until the last answer is given."""
+
+    def _asked(self, question: Question, ts: int) -> tuple[str, ...]:
+        """The candidates, each once."""
+        return tuple(dict.fromkeys(self._found(question, ts) if question.candidates is None else question.candidates))
 
     def _found(self, question: Question, ts: int) -> list[str]:
         if self._retrieval is None:
@@ -214,6 +228,26 @@ class _Scored:
 
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def _request(question: Question, ts: int) -> Request:
+    return Request(
+        ts=ts, user_id=question.user_id, query=question.query, city=question.city, region=question.region,
+        country=question.country,
+    )  # fmt: skip
+
+
+def _rival(folder: Path | None, names: Sequence[str]) -> "Rival | None":
+    """The baseline of a bundle; where there is none, XGBoost is not even imported."""
+    if folder is None:
+        return None
+    from tritower.serving.rival import Rival
+
+    found = Rival.load(folder)
+    if missing := sorted(set(found.names) - set(names)):
+        problem = f"the baseline reads features that the bundle cannot compute: {', '.join(missing)}"
+        raise ArtifactError(problem, where=str(folder), remedy="Make the bundle with the entities.")
+    return found
 
 
 def _recogniser(entities: Path, dataset: Path) -> Recognise:
