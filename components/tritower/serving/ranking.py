@@ -37,6 +37,7 @@ from tritower.serving.explain import explain, median
 from tritower.serving.guide import Guide
 from tritower.serving.messages import Answer, Question, RankedJob, Versions
 from tritower.serving.retrieval import Retrieval
+from tritower.serving.tailing import Known
 
 if TYPE_CHECKING:
     from tritower.serving.rival import Rival
@@ -144,6 +145,10 @@ class Ranking:
         best = self._best(known, self._jobs.find(known), score_N, question.k)
         jobs = tuple(job for _, job in best)
         return Answer(request_id=question.request_id, ts=ts, jobs=jobs, versions=self.versions)
+
+    def known(self) -> Known:
+        """What the state of its features knows of the events: where a journal goes on from."""
+        return Known.read(self._bundle.needed("state"), self._bundle.parts["state"].sha256)
 
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""
