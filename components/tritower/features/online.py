@@ -25,6 +25,7 @@ from tritower.features import state as saved_state
 from tritower.features.config import FeaturesConfig
 from tritower.features.excerpt import Excerpt, Query
 from tritower.features.feature_state import FeatureState
+from tritower.features.guest import Described, Guest, describe, number
 from tritower.features.live import LiveTables, clean
 from tritower.features.places import speaks_of_remote
 from tritower.features.strings import UNNUMBERED, normalised
@@ -55,6 +56,7 @@ class Request:
         user_id: who searches.
         query: what was typed; may be empty.
         city, region, country: where; None = unknown.
+        guest: who searches, described here; takes the place of what is known of `user_id`.
     """
 
     ts: int
@@ -63,6 +65,7 @@ class Request:
     city: str | None = None
     region: str | None = None
     country: str | None = None
+    guest: Guest | None = None
 
 
 class OnlineFeatures:
@@ -148,8 +151,11 @@ class OnlineFeatures:
         """
         text = clean(request.query)
         described = self._describe([text]) if text and self._live.text(text) < 0 else None
+        told = describe(request.guest, self._live, self._describe) if request.guest else None
         with self._lock:
             query = self._query(request, text, described)
+            if request.guest and told:
+                query = self._with_guest(query, request.guest, told)
             excerpt = Excerpt(self._state, self._live, query, self._live.jobs.find_all(job_ids))
         return excerpt.columns()
 
@@ -226,6 +232,14 @@ class OnlineFeatures:
             place_3=place_3,
             is_remote=asks_remote or names_remote,
         )
+
+    def _with_guest(self, query: Query, guest: Guest, described: Described) -> Query:
+        """The query, asked by a guest."""
+        now = max(query.ts, int(self._state.timeline.last_ts))
+        sizes = self._state.history.rings.item_SH.shape[1], self._state.searches.rings.item_SH.shape[1]
+        new_plain = query.plain_text if query.plain == UNNUMBERED else ""
+        numbered = number(guest, described, self._live, now, new_plain, sizes)
+        return dataclasses.replace(query, user=-1, guest=numbered)
 
     def _describe(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint16], pa.Table | None]:
         """Vectors as bits of float16, and entities, of texts that have no number."""
