@@ -8,6 +8,7 @@
     ├── ArtifactError    (ValueError)    a model or dataset does not fit the one it is used with
     ├── StorageError     (OSError)       a location cannot be read or written
     │   └── CredentialsError             the store refuses the credentials, or there are none
+    ├── OverloadError    (RuntimeError)  more came in than can be taken; later there may be room
     ├── StepError        (RuntimeError)  a step's own child process failed
     │   └── NonFiniteLossError           training diverged; the offending batch was saved
     └── LaunchError      (RuntimeError)  a cluster job could not be created or followed
@@ -93,6 +94,10 @@ class StorageError(TritowerError, OSError):
 
 class CredentialsError(StorageError):
     """The store refuses the credentials, or there are none."""
+
+
+class OverloadError(TritowerError, RuntimeError):
+    """More came in than can be taken; later there may be room."""
 
 
 class StepError(TritowerError, RuntimeError):

@@ -23,7 +23,7 @@ from timing import paired
 from torch.utils.data import DataLoader, Dataset
 from tritower import schema, storage
 from tritower.jobs import open_launcher
-from tritower.ranker import batches, launching, normaliser, preparation, rows, training
+from tritower.ranker import batches, launching, losses, normaliser, preparation, rows
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.process_group import ProcessGroup
@@ -83,8 +83,8 @@ def compare(name: str, data: rows.Rows, few: rows.Rows, matrix_TD: np.ndarray, *
     def epoch() -> None:
         model = ClickModel(config.network, dim=DIM, features=FEATURES)
         Trainer(
-            model, train=data, validation=few, matrix_TD=matrix_TD, config=config, group=ProcessGroup(), checkpoints="",
-            failures="never",
+            model, train=batches.Source(data, matrix_TD), validation=batches.Source(few, matrix_TD), config=config,
+            group=ProcessGroup(), checkpoints="", failures="never",
         ).run()  # fmt: skip
 
     scale = {"naive": SHARE, "peer": SHARE}
@@ -106,9 +106,9 @@ def same_loss(data: rows.Rows, matrix_TD: np.ndarray, config: RankerConfig) -> N
     index = np.unique(data.document, return_index=True)[1][:BATCH]
     batch = batches.Source(data, matrix_TD)(index)
     said = model(*batch.inputs())
-    mine = training.click_loss(said.click_B, said.skip_B, batch.clicked_B)
+    mine = losses.click_loss(said.click_B, said.skip_B, batch.clicked_B)
     if said.query_QC is not None and said.document_JC is not None:
-        mine = mine + config.training.occupation_weight * training.class_loss(said.query_QC, said.document_JC, batch)
+        mine = mine + config.training.occupation_weight * losses.class_loss(said.query_QC, said.document_JC, batch)
     scaled_TD = matrix_TD.astype(np.float32) * config.network.text_scale
     dataset = OfNumpy(data.take(index), scaled_TD, len(index))
     theirs = RowNetwork(model, config, DIM)(*next(iter(DataLoader(dataset, batch_size=len(index)))))

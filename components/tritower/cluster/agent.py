@@ -31,6 +31,7 @@ from typing import Any
 
 from tritower import child, logs, processes, storage
 from tritower.cluster import api, heartbeat, katib
+from tritower.cluster.rendezvous import Rendezvous
 from tritower.errors import LaunchError, StepError, TritowerError
 
 logger = logging.getLogger(__name__)
@@ -71,24 +72,37 @@ def _stop(*_: object) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     silent = threading.Event()
-    number, world = _place()
+    number, pods, world = _place()
     if given.home and not number:
         threading.Thread(target=_listen, args=(given, silent), name="heartbeat", daemon=True).start()
-    with _words(given, number) as words, processes.started(_command(words, world)) as running:
-        end = time.monotonic() + given.limit_s
+    meeting = Rendezvous(given.home if pods > 1 else "", number, given.every_s)
+    end = time.monotonic() + given.limit_s
+    with _words(given, number) as words:
+        while (code := _attempt(given, _command(words, world), silent, meeting, end)) is None and not silent.is_set():
+            logger.warning("the first pod has begun anew: this one joins it again")
+    if code is None:
+        return _abandoned(given.resource, f"nobody has followed this job for {given.abandoned_after_s:g} s")
+    return 1 if code else 0
+
+
+def _attempt(
+    given: argparse.Namespace, command: list[str], silent: threading.Event, meeting: Rendezvous, end: float
+) -> int | None:
+    """The processes' exit status; None when they were ended: nobody follows the job, or its first pod has begun anew."""
+    with processes.started(command) as running:
         while (code := running.ended(_LOOK_S)) is None:
             if time.monotonic() > end:
                 raise StepError(f"the trial took over {given.limit_s:g} s", remedy="Raise trial_timeout_s.")
             if silent.is_set():
                 with contextlib.suppress(OSError):  # without the mark, the job is deleted all the same
                     heartbeat.mark(given.home)
-                break
+                return None
+            if meeting.moved():
+                return None
         if code:
             reported = processes.first(processes.words(running.reports))
             _tell(running.failure(), reported)
-    if code is None:
-        return _abandoned(given.resource, f"nobody has followed this job for {given.abandoned_after_s:g} s")
-    return 1 if code else 0
+    return code
 
 
 @contextlib.contextmanager
@@ -126,10 +140,10 @@ _OPTIONS = {
 }
 
 
-def _place() -> tuple[int, int]:
-    """This pod's number and how many processes there are, from torchrun's variables."""
-    count = [int(os.environ.get(name) or 1) for name in ("PET_NNODES", "PET_NPROC_PER_NODE")]
-    return int(os.environ.get("PET_NODE_RANK") or 0), count[0] * count[1]
+def _place() -> tuple[int, int, int]:
+    """This pod's number, how many pods and how many processes there are, from torchrun's variables."""
+    pods, each = (int(os.environ.get(name) or 1) for name in ("PET_NNODES", "PET_NPROC_PER_NODE"))
+    return int(os.environ.get("PET_NODE_RANK") or 0), pods, pods * each
 
 
 def _listen(given: argparse.Namespace, silent: threading.Event) -> None:

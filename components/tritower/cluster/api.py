@@ -22,6 +22,8 @@ _TIMEOUT_S = (5, 30)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 10.0
 GONE = {"propagationPolicy": "Background"}
 """How an object is deleted: at once, and then what it owns."""
+JSON, APPLY, MERGE = "application/json", "application/apply-patch+yaml", "application/merge-patch+json"
+"""How a body is meant: an object, a server-side apply (JSON is YAML), a part to be merged."""
 _BUSY = (410, 429, 502, 503, 504)
 """Codes that pass. 410: a list was so slow that its pages no longer go together; it begins anew."""
 
@@ -82,6 +84,11 @@ class Api:
         condition = {"preconditions": {"uid": uid}} if uid else {}
         self.call("DELETE", path, body=GONE | condition, patience_s=patience_s)
 
+    def apply(self, path: str, body: Mapping[str, Any], *, manager: str, force: bool = False) -> dict[str, Any]:
+        """Server-side apply; the object as it then is. What somebody else set otherwise is refused (409) without `force`."""
+        query = {"fieldManager": manager, "force": force, "fieldValidation": "Strict"}
+        return self.call("PATCH", path, query=query, body=body, content_type=APPLY)
+
     def call(
         self,
         method: str,
@@ -89,6 +96,7 @@ class Api:
         *,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
+        content_type: str = JSON,
         patience_s: float | None = None,
     ) -> dict[str, Any]:
         """A request and its answer; made again while the server is gone, busy, or waits for a webhook, as late as it asks for.
@@ -101,7 +109,7 @@ class Api:
         wait_s, told = _FIRST_WAIT_S, False
         while True:
             try:
-                answer = _json(self.raw(method, path, query=query, body=body), f"{method} {path}")
+                answer = _json(self.raw(method, path, query=query, body=body, content_type=content_type), f"{method} {path}")
                 self._known = True
                 return answer
             except LaunchError as error:
@@ -121,6 +129,7 @@ class Api:
         *,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
+        content_type: str = JSON,
         timeout_s: tuple[float, float] = _TIMEOUT_S,
     ) -> Any:
         """One request; urllib3's response, whose body is read from it.
@@ -130,6 +139,7 @@ class Api:
             path: such as `/api/v1/namespaces/x/pods`.
             query: parameters; None and False are left out.
             body: goes as JSON.
+            content_type: how it is meant.
             timeout_s: to connect, and between two bytes.
         """
         import urllib3
@@ -138,7 +148,7 @@ class Api:
         bearer = self._settings.auth_settings().get("BearerToken")
         headers = {"Accept": "application/json, */*"} | ({"Authorization": bearer["value"]} if bearer else {})
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = content_type
         given = {key: _text(value) for key, value in (query or {}).items() if value not in (None, False)}
         where, url = f"{method} {path}", self._settings.host.rstrip("/") + path + (f"?{urlencode(given)}" if given else "")
         try:

@@ -53,7 +53,7 @@ class Heartbeat:
         Raises:
             StorageError: the store cannot be read or written.
         """
-        self._own = (_order(_read(f"{self.place}/{_BEAT}"))[0] + 1, self._own[1])
+        self._own = (_order(read(f"{self.place}/{_BEAT}"))[0] + 1, self._own[1])
         self._send()
         clear(self.place)
         self._thread.start()
@@ -65,7 +65,7 @@ class Heartbeat:
         if not self._thread.is_alive() and not self.superseded:
             with contextlib.suppress(OSError):
                 if self._kept:
-                    _write(f"{self.place}/{_BEAT}", _KEPT)
+                    write(f"{self.place}/{_BEAT}", _KEPT)
                 else:
                     _remove(f"{self.place}/{_BEAT}")
 
@@ -83,7 +83,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._over.wait(self.every_s):
             try:
-                self.superseded = _order(_read(f"{self.place}/{_BEAT}")) > self._own
+                self.superseded = _order(read(f"{self.place}/{_BEAT}")) > self._own
                 if self.superseded:
                     return
                 self._send()
@@ -92,7 +92,7 @@ class Heartbeat:
 
     def _send(self) -> None:
         self._count += 1
-        _write(f"{self.place}/{_BEAT}", f"{self._own[0]} {self._own[1]} {self._count}\n")
+        write(f"{self.place}/{_BEAT}", f"{self._own[0]} {self._own[1]} {self._count}\n")
 
 
 def _order(beat: str | None) -> tuple[int, str]:
@@ -119,7 +119,7 @@ class Silence:
         """Look, and tell for how many seconds nothing has changed."""
         beat: str | None = None
         try:
-            beat = _read(f"{self.place}/{_BEAT}") or "none"
+            beat = read(f"{self.place}/{_BEAT}") or "none"
         except OSError as error:
             logger.warning("the heartbeat cannot be read: %s", error)
         if beat in (None, _KEPT) or beat != self._last:
@@ -129,12 +129,12 @@ class Silence:
 
 def mark(place: str) -> None:
     """Leave the mark: nobody follows this job any more."""
-    _write(f"{place}/{_MARK}", "nobody follows this job any more\n")
+    write(f"{place}/{_MARK}", "nobody follows this job any more\n")
 
 
 def marked(place: str) -> bool:
     """Whether the mark is there."""
-    return _read(f"{place}/{_MARK}") is not None
+    return read(f"{place}/{_MARK}") is not None
 
 
 def clear(place: str) -> None:
@@ -149,13 +149,15 @@ def _remove(location: str) -> None:
         storage.remove(location)
 
 
-def _write(location: str, text: str) -> None:
+def write(location: str, text: str) -> None:
+    """Put a small text there, as a whole."""
     if storage.is_local(location):
         storage.local_path(location).parent.mkdir(parents=True, exist_ok=True)
     with sent(location) as file:
         file.write_text(text, encoding="utf-8")
 
 
-def _read(location: str) -> str | None:
+def read(location: str) -> str | None:
+    """The text that is there; None where there is none."""
     found = storage.read_small(location)
     return found[0].decode(errors="replace") if found else None

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tritower.features import rings
-from tritower.features.half import products
 from tritower.features.timeline import Batch
+from tritower.half import products
 from tritower.numba_cache import njit
 
 DAY_US = 86_400_000_000

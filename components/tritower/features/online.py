@@ -27,6 +27,7 @@ from tritower.features.excerpt import Excerpt, Query
 from tritower.features.feature_state import FeatureState
 from tritower.features.guest import Described, Guest, describe, number
 from tritower.features.live import LiveTables, clean
+from tritower.features.past import Past, busiest, of_user
 from tritower.features.places import speaks_of_remote
 from tritower.features.strings import UNNUMBERED, normalised
 from tritower.features.tables import FeatureTables
@@ -158,6 +159,16 @@ class OnlineFeatures:
                 query = self._with_guest(query, request.guest, told)
             excerpt = Excerpt(self._state, self._live, query, self._live.jobs.find_all(job_ids))
         return excerpt.columns()
+
+    def past(self, user_id: str) -> Past:
+        """What the features know of a user, in names; of somebody never met, nothing."""
+        with self._lock:
+            return of_user(self._state, self._live, self._live.users.find(user_id))
+
+    def busiest(self, most: int) -> list[str]:
+        """The users with the most clicks counted; at most `most`."""
+        with self._lock:
+            return busiest(self._state, self._live.users.names, most)
 
     def observe(self, events: pa.Table) -> None:
         """Count what has happened.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tritower.features.half import widen
+from tritower.half import widen
 from tritower.numba_cache import njit
 
 Array = npt.NDArray[Any]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tritower.features.half import dot_half
+from tritower.half import dot_half
 from tritower.numba_cache import njit
 
 Array = npt.NDArray[Any]

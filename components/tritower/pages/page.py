@@ -141,13 +141,21 @@ class Page:
 
 def html(page: Page) -> str:
     """The page as one HTML text."""
-    files = resources.files("tritower.pages")
+    return template("tritower.pages", "page.html").render(page=page, style=style("tritower.pages")).strip() + "\n"
+
+
+def template(package: str, name: str) -> jinja2.Template:
+    """A template that lies in a package. Every value is escaped, and every text is one line that can be shown."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
     )
-    template = environment.from_string(files.joinpath("page.html").read_text(encoding="utf-8"))
-    style = Markup(files.joinpath("page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
-    return template.render(page=page, style=style).strip() + "\n"
+    return environment.from_string(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+
+
+def style(package: str) -> Markup:
+    """The style sheet that all pages share, and after it the package's own `page.css`."""
+    files = resources.files("tritower.pages").joinpath("base.css"), resources.files(package).joinpath("page.css")
+    return Markup("".join(file.read_text(encoding="utf-8") for file in files))  # noqa: S704 - our own files
 
 
 def spoken(name: str) -> str:

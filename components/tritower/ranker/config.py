@@ -128,7 +128,8 @@ class TrainingConfig:
     """Validations without a better figure before training stops, >= 1."""
 
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """bf16 = autocast; auto = bf16 where the device multiplies it in hardware."""
+    """bf16 = autocast; auto = what is faster: bf16 on a CPU that multiplies it in hardware, float32 with tf32 products on a
+    GPU."""
 
     seed: int = 17
     """Seed of weights and order, >= 0."""
@@ -151,6 +152,12 @@ class LaunchConfig:
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto = cuda where there is one."""
+
+    loop: Literal["auto", "eager", "tables", "graph", "compiled"] = "auto"
+    """How steps are taken: eager = one by one, the reference; tables = batches, rates and texts from tables on the device;
+    graph = these as a CUDA graph; compiled = with the loss compiled. auto = eager on a CPU, graph on a GPU, compiled where a
+    member has so many steps that the time to compile is won back (`loops.COMPILE_PAYS`). They differ in the order of sums only
+    (docs/decisions/0033)."""
 
     checkpoints: str = ""
     """Folder or URI (`s3://`, `minio://`, `gs://`) for checkpoints, from which an interrupted training goes on; empty = beside

@@ -46,27 +46,35 @@ class FlatAdamW:
             group["params"] = [whole]
         self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
-    def step(self, share: float) -> float:
-        """One step at a `share` of the peak learning rates, from the parameters' gradients, which are dropped.
+    def step(self, share: float) -> None:
+        """One step at a `share` of the peak learning rates, from the parameters' gradients, which are dropped."""
+        self.collect()
+        self.all_reduce_mean(self.gradient_P)
+        self.apply(share)
 
-        Returns:
-            The learning rate of the matrices.
-        """
+    def collect(self) -> None:
+        """Put the parameters' gradients into `gradient_P`, and drop them."""
         # A parameter that took no part has no gradient.
         parts = [p.grad.reshape(-1) if p.grad is not None else p.new_zeros(p.numel()) for p in self.parameters]
         torch.cat(parts, out=self.gradient_P)
-        self.all_reduce_mean(self.gradient_P)
+        for p in self.parameters:
+            p.grad = None
+
+    def apply(self, share: float | Tensor) -> None:
+        """One step from `gradient_P`; a share on the device is not read."""
         if self.config.clip_norm:
             norm = self.gradient_P.norm()
             self.gradient_P.mul_((self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         for group in self.adamw.param_groups:
             group["lr"] = group["peak"] * share
+            group["capturable"] = self.weight_P.is_cuda and torch.cuda.is_current_stream_capturing()
         self.adamw.step()
-        for p in self.parameters:
-            p.grad = None
         if self.ema_P is not None:
             self.ema_P.lerp_(self.weight_P, 1 - self.config.ema_decay)
-        return float(self.adamw.param_groups[0]["lr"])
+
+    def rate(self, share: float) -> float:
+        """The learning rate of the matrices at a share of the peak."""
+        return float(self.adamw.param_groups[0]["peak"] * share)
 
     def kept(self) -> Tensor:
         """The weights to validate and keep: the moving average where there is one. A view, not a copy."""
@@ -80,6 +88,15 @@ class FlatAdamW:
         for number, entries in self.adamw.state_dict()["state"].items():
             tensors |= {f"moments/{number}/{name}": value for name, value in entries.items()}
         return tensors
+
+    def saved(self) -> dict[str, Tensor]:
+        """A copy of `state`."""
+        return {name: value.clone() for name, value in self.state().items()}
+
+    def put_back(self, saved: dict[str, Tensor]) -> None:
+        """Go on from what `saved` gave, in the tensors that there are: a CUDA graph knows no others."""
+        for name, value in self.state().items():
+            value.copy_(saved[name]) if name in saved else value.zero_()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Go on from what `state` gave."""

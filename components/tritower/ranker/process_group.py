@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from tritower import gpus, processes
 from tritower.processes import Node
+from tritower.ranker.device import set_up
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ def joined(device: str) -> Iterator[ProcessGroup]:
     check_gpus(device, Node.here().local_world)
     node = processes.met(rendezvous, dist.DistError, "cuda" if use_cuda else "cpu")
     own = torch.device("cuda", node.local_rank) if use_cuda else torch.device("cpu")
-    if use_cuda:
-        torch.cuda.set_device(own)
+    set_up(own)
     if node.world > 1:
         more: dict[str, Any] = {"device_id": own} if use_cuda else {}
         backend = "nccl" if use_cuda else "gloo"
@@ -95,10 +95,3 @@ def check_gpus(device: str, processes: int) -> None:
 
 # torch 2.13 gave the function another name, and warns at every call of the old one.
 _gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether the device has bf16 matrix instructions; without them autocast is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

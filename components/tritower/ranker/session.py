@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from tritower.errors import DataError
 from tritower.metrics import examination
 from tritower.ranker import artifact, checkpoint, measure, preparation, rows
 from tritower.ranker.artifact import Artifact
+from tritower.ranker.batches import Source
 from tritower.ranker.config import NetworkConfig, RankerConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.preparation import Prepared
@@ -67,9 +67,10 @@ def train(
     if not 0 < share < 1:
         raise DataError(f"a share of {share} of the rows is clicked", where="train", remedy="Give a log with both kinds.")
     start, cpu_start = time.perf_counter(), time.process_time()
+    source = Source(train_rows, matrix_TD, group.device)
     ensemble = EnsembleTrainer(
-        train=train_rows, validation=validation, matrix_TD=matrix_TD, features=len(names), group=group, failures=failures,
-        share=share, slope=_position_slope(train_rows) if config.network.position != "none" else None,
+        train=source, validation=source.of(validation), features=len(names), group=group, failures=failures, share=share,
+        slope=_position_slope(train_rows) if config.network.position != "none" else None,
         checkpoints=(config.launch.checkpoints or checkpoints).rstrip("/"),
         data=_digest_of_data(names, train_rows, validation, rows.encoder_hash(encoder)),
     )  # fmt: skip
@@ -106,7 +107,7 @@ def together(trainers: list[Trainer]) -> dict[str, float]:
     validation = trainers[0].validation
     sides = [trainer.predict(validation) for trainer in trainers]
     click_N, skip_N = (np.log(np.mean(np.exp(np.stack(side)), axis=0)) for side in zip(*sides, strict=True))
-    clicked_N = np.asarray(validation.clicked)
+    clicked_N = np.asarray(validation.rows.clicked)
     return {f"validation_{name}": value for name, value in measure.figures(click_N, skip_N, clicked_N).items()}
 
 
@@ -135,9 +136,8 @@ class EnsembleTrainer:
     `checkpoints` gets a folder for each network, named by a digest of its data and knobs; empty keeps none.
     """
 
-    train: Rows
-    validation: Rows
-    matrix_TD: NDArray[Any]
+    train: Source
+    validation: Source
     features: int
     group: ProcessGroup
     failures: str
@@ -167,16 +167,16 @@ class EnsembleTrainer:
     ) -> Trainer:
         """Train one network, on clicks or also on what `teachers` say of them."""
         torch.manual_seed(config.training.seed)
-        network = ClickModel(config.network, dim=self.matrix_TD.shape[1], features=self.features)
+        network = ClickModel(config.network, dim=self.train.matrix_TD.shape[1], features=self.features)
         torch.nn.init.constant_(network.relevance.logit.bias, float(np.log(self.share / (1 - self.share))))
         if network.bias is not None and self.slope is not None:
             network.bias.start_at(self.slope)
         knobs = {group: values for group, values in to_dict(config).items() if group != "launch"}
         text = json.dumps([self.data, knobs, bool(teachers)], sort_keys=True)
         identity = hashlib.sha256(text.encode()).hexdigest()[:16]
-        learned_from = replace(self.train, clicked=_taught(teachers, self.train)) if teachers else self.train
+        learned_from = self.train.learning(_taught(teachers, self.train)) if teachers else self.train
         trainer = Trainer(
-            network, train=learned_from, validation=self.validation, matrix_TD=self.matrix_TD, config=config, group=self.group,
+            network, train=learned_from, validation=self.validation, config=config, group=self.group,
             checkpoints=f"{self.checkpoints}/{identity}" if self.checkpoints else "",
             metrics_file=metrics_file, failures=self.failures,
         )  # fmt: skip
@@ -185,10 +185,10 @@ class EnsembleTrainer:
         return trainer
 
 
-def _taught(teachers: Sequence[Trainer], train_rows: Rows) -> NDArray[np.float32]:
+def _taught(teachers: Sequence[Trainer], train: Source) -> NDArray[np.float32]:
     """The mean of each click and the teachers' mean probability of it as shown."""
-    said_N = np.mean([np.exp(teacher.predict(train_rows)[0]) for teacher in teachers], axis=0)
-    return np.asarray(0.5 * (np.asarray(train_rows.clicked, np.float32) + said_N), np.float32)
+    said_N = np.mean([np.exp(teacher.predict(train)[0]) for teacher in teachers], axis=0)
+    return np.asarray(0.5 * (np.asarray(train.rows.clicked, np.float32) + said_N), np.float32)
 
 
 def _position_slope(train_rows: Rows) -> float | None:
@@ -215,7 +215,7 @@ def _metrics(trainers: list[Trainer], seconds: float, cpu_seconds: float) -> dic
         "epochs_of_first_network": first.progress.step / first.per_epoch,
         "networks": float(len(trainers)),
         "steps_of_all_networks": float(sum(trainer.progress.step for trainer in trainers)),
-        "train_rows": float(len(first.rows)),
+        "train_rows": float(len(first.train)),
         "train_seconds": seconds,
         "train_cpu_seconds": cpu_seconds,
         "rows_per_second": rows_seen / seconds,

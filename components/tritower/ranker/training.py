@@ -6,24 +6,23 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 
 from tritower import storage
 from tritower.errors import DataError, NonFiniteLossError, StepError
-from tritower.ranker import batches, checkpoint, measure
-from tritower.ranker.batches import Batch
+from tritower.ranker import checkpoint, loops, measure
+from tritower.ranker.batches import Batch, Shares, Source
 from tritower.ranker.config import RankerConfig
-from tritower.ranker.network import ClickLogProbs, ClickModel
+from tritower.ranker.device import multiplies_bf16
+from tritower.ranker.loops import Steps
+from tritower.ranker.network import ClickModel
 from tritower.ranker.optimiser import FlatAdamW, lr_factor
-from tritower.ranker.process_group import ProcessGroup, multiplies_bf16
-from tritower.ranker.rows import Rows
+from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.scalars import Scalars
 from tritower.storage import staging
 
@@ -48,9 +47,8 @@ class Trainer:
 
     Args:
         model: fresh, the same in every process.
-        train: rows to learn from.
+        train: rows to learn from, with their embeddings.
         validation: rows for early stopping.
-        matrix_TD: text embeddings, row number = text.
         config: the knobs.
         group: this process among the others.
         checkpoints: folder or URI of this very training's checkpoints; empty = none.
@@ -65,9 +63,8 @@ class Trainer:
         self,
         model: ClickModel,
         *,
-        train: Rows,
-        validation: Rows,
-        matrix_TD: NDArray[Any],
+        train: Source,
+        validation: Source,
         config: RankerConfig,
         group: ProcessGroup,
         checkpoints: str,
@@ -80,29 +77,36 @@ class Trainer:
                 f"{len(train)} rows to train on, {len(validation)} to validate",
                 remedy="Give a longer log, or move the split times.",
             )
-        self.train, self.validation = batches.Source(train, matrix_TD, group.device), validation
-        self.rows, self.matrix_TD = train, matrix_TD
+        self.train, self.validation = train, validation
         self.config, self.group, self.checkpoints, self.failures = config, group, checkpoints, failures
         self.model = model.to(group.device)
         self.optimiser = FlatAdamW(self.model, config.optimiser, all_reduce_mean=group.all_reduce_mean)
-        self.per_epoch = batches.steps_per_epoch(len(train), self.batch_size)
+        self.shares = Shares(
+            train.rows, seed=config.training.seed, batch_size=self.batch_size, rank=group.rank, world=group.world_size
+        )
+        self.per_epoch = self.shares.per_epoch
         self.steps = self.per_epoch * config.training.epochs
-        self.progress = Progress()
+        self.progress, self.told = Progress(), 0
         self.saved_at, self.save_s = time.monotonic(), 0.0
         self.best_P = self.optimiser.weight_P.clone()
         board, file = (config.launch.tensorboard, metrics_file) if group.rank == 0 else ("", None)
         self.scalars = Scalars(config.launch.log_every_s, board, file)
         precision = config.training.precision
-        use_bf16 = precision == "bf16" or (precision == "auto" and multiplies_bf16(group.device))
-        self.autocast = torch.autocast(group.device.type, dtype=torch.bfloat16, enabled=use_bf16)
+        self.bf16 = precision == "bf16" or (precision == "auto" and multiplies_bf16(group.device))
+        if group.device.type == "cuda":
+            torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
 
     def run(self) -> Progress:
         """Train to the end or to early stopping, from the newest checkpoint if there is one."""
         self._resume()
         gc.freeze()  # walking all modules' objects took a twentieth of a step
+        steps = loops.chosen(
+            self.config, self.model, self.optimiser, self.train, self.shares, steps=self.steps, group=self.group, bf16=self.bf16
+        )  # fmt: skip
         try:
-            self._train()
+            self._train(steps)
         finally:
+            steps.close()
             gc.unfreeze()
         self.scalars.close()
         if self.checkpoints and self.group.rank == 0:
@@ -110,40 +114,30 @@ class Trainer:
         self.optimiser.weight_P.copy_(self.best_P)
         return self.progress
 
-    def _train(self) -> None:
+    def _train(self, steps: Steps) -> None:
         marks = _evaluation_steps(self.per_epoch, self.config.training.evaluations_per_epoch)
-        order_N, epoch = np.empty(0, np.int32), -1
         while self.progress.step < self.steps and self.progress.stale < self.config.training.patience:
             step = self.progress.step
-            if step // self.per_epoch != epoch:
-                epoch = step // self.per_epoch
-                order_N = batches.epoch_order(self.rows, seed=self.config.training.seed, epoch=epoch)
-            loss = self._backward(order_N, step)
-            rate_now = self.optimiser.step(lr_factor(step, self.steps, self.config.optimiser.warmup_ratio))
+            steps.take(step)
             self.progress.step = step + 1
-            self.scalars.step(step + 1, self.steps, rows=self.batch_size, loss=loss, rate=rate_now)
-            if (step + 1) % self.per_epoch in marks:
+            evaluate = (step + 1) % self.per_epoch in marks
+            if evaluate or step + 1 == self.steps or step + 1 - self.told >= steps.every:
+                self._tell(steps)
+            if evaluate:
                 self._evaluate()
             if self._checkpoint_due():
+                self._tell(steps)
                 self._save()
 
-    def _backward(self, order_N: NDArray[np.int32], step: int) -> float:
-        """Gradients of one step; the loss."""
-        group = self.group
-        index_B = batches.shard(
-            order_N, step % self.per_epoch, batch_size=self.batch_size, rank=group.rank, world=group.world_size
-        )
-        batch = self.train(index_B)
-        with self.autocast:
-            said: ClickLogProbs = self.model(*batch.inputs())
-        loss = click_loss(said.click_B, said.skip_B, batch.clicked_B)
-        if said.query_QC is not None and said.document_JC is not None:
-            loss = loss + self.config.training.occupation_weight * class_loss(said.query_QC, said.document_JC, batch)
-        value = loss.item()
-        if not math.isfinite(value):
-            self._stop_non_finite(batch, step)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return value
+    def _tell(self, steps: Steps) -> None:
+        """Pass on the losses since the last time; nothing is kept of weights that a loss which is not finite has changed."""
+        losses = steps.losses(self.told, self.progress.step)
+        for step, loss in enumerate(losses, self.told):
+            if not math.isfinite(loss):
+                self._stop_non_finite(self.train(self.shares(step)), step)
+            rate = self.optimiser.rate(lr_factor(step, self.steps, self.config.optimiser.warmup_ratio))
+            self.scalars.step(step + 1, self.steps, rows=self.batch_size, loss=loss, rate=rate)
+        self.told = self.progress.step
 
     def _stop_non_finite(self, batch: Batch, step: int) -> None:
         where = f"{self.failures.rstrip('/')}/batch-{step}-rank-{self.group.rank}.safetensors"
@@ -162,7 +156,7 @@ class Trainer:
         self.optimiser.weight_P.copy_(kept_P)
         click_N, skip_N = self.predict(self.validation)
         self.optimiser.weight_P.copy_(current_P)
-        clicked_N = np.asarray(self.validation.clicked)
+        clicked_N = np.asarray(self.validation.rows.clicked)
         figures = measure.figures(click_N, skip_N, clicked_N)
         progress, monitor = self.progress, self.config.training.monitor
         sign = -1.0 if monitor == "log_loss" else 1.0
@@ -178,20 +172,19 @@ class Trainer:
             progress.step, figures["log_loss"], figures["auc"], "" if better else f" ({progress.stale} without a gain)",
         )  # fmt: skip
 
-    def predict(self, rows: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def predict(self, source: Source) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Log probability of a click and of no click as shown, for every row, computed by all processes together."""
-        share = -(-len(rows) // self.group.world_size)
-        index_N = np.minimum(np.arange(self.group.rank * share, (self.group.rank + 1) * share), len(rows) - 1)
+        share = -(-len(source) // self.group.world_size)
+        index_N = np.minimum(np.arange(self.group.rank * share, (self.group.rank + 1) * share), len(source) - 1)
         parts: list[tuple[Tensor, Tensor]] = []
-        gather = batches.Source(rows, self.matrix_TD)
         self.model.eval()
-        with torch.inference_mode(), self.autocast:
+        with torch.inference_mode(), torch.autocast(self.group.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             for start in range(0, share, _EVALUATION_BATCH):
-                batch = gather(index_N[start : start + _EVALUATION_BATCH])
-                parts.append(self.model(*batch.to(self.group.device).inputs())[:2])
+                batch = source(index_N[start : start + _EVALUATION_BATCH])
+                parts.append(self.model(*batch.inputs())[:2])
         self.model.train()
         click_N, skip_N = (self.group.all_gather(torch.cat(side).float().cpu().numpy()) for side in zip(*parts, strict=True))
-        return click_N[: len(rows)], skip_N[: len(rows)]
+        return click_N[: len(source)], skip_N[: len(source)]
 
     def _checkpoint_due(self) -> bool:
         launch = self.config.launch
@@ -216,6 +209,7 @@ class Trainer:
             self.optimiser.load(tensors)
             self.best_P.copy_(tensors["best"])
             self.progress = Progress(**state["progress"])
+            self.told = self.progress.step
             logger.info("resumed at step %d of %d", self.progress.step, self.steps)
         steps = self.group.all_gather(np.array([self.progress.step], np.float32))
         if len(set(steps)) > 1:
@@ -224,25 +218,6 @@ class Trainer:
                 where=self.checkpoints,
                 remedy="Not all of them could read the newest checkpoint. Run the step again.",
             )
-
-
-def click_loss(click_B: Tensor, skip_B: Tensor, clicked_B: Tensor) -> Tensor:
-    """Binary cross-entropy, mean over the batch, from log probabilities of a click and of no click."""
-    return -(clicked_B * click_B + (1 - clicked_B) * skip_B).mean()
-
-
-def class_loss(query_QC: Tensor, document_JC: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy of the documents' own classes plus that of the classes of the jobs clicked after each query.
-
-    Each is a mean over what is known; a part without any adds 0.
-    """
-    # Half: what a distilled network learns from is the mean of a click and a probability.
-    clicked = torch.nonzero((batch.clicked_B >= 0.5) & (batch.class_B >= 0)).squeeze(1)
-    wanted_RC = query_QC.index_select(0, batch.query_B[clicked])
-    wanted = functional.nll_loss(wanted_RC, batch.class_B[clicked], reduction="sum") / max(1, len(clicked))
-    known = (batch.class_J >= 0).sum().clamp(min=1)
-    offered = functional.nll_loss(document_JC, batch.class_J, ignore_index=-1, reduction="sum") / known
-    return wanted + offered
 
 
 def _evaluation_steps(per_epoch: int, evaluations: int) -> set[int]:

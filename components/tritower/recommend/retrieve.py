@@ -1,187 +1,236 @@
-"""Retrieval: the jobs worth scoring for each search, from every job that was active when it was made.
+"""Retrieval: the jobs worth scoring for a search, from every job that is open when it is made.
 
-These lists are made per search and fused by rank:
-    query       cosine of the query's embedding with the job's document embedding, exact
+These lists are made and fused by rank:
+    query       cosine of the query's embedding with the job's document embedding
     city        the same, among jobs in the city searched in (its region where the job or the search has no city)
     region      the same, among jobs in the region searched in
     profile     cosine of the mean embedding of the user's wanted and past titles
     history     cosine of the mean embedding of the documents the user clicked before
     near        the same, among jobs in the region searched in; the query where the user clicked nothing yet
-    lexical     cosine of TF-IDF character n-grams of query and document: exact words, names and abbreviations that an
-                embedding blurs
+    lexical     TF-IDF of character n-grams of query and document: exact words, names and abbreviations that an embedding blurs
     clicked     jobs that were clicked after similar queries (clicks.py)
-A search without query, profile and history gets the newest jobs, those in its place first.
+A search without query, profile and history gets the newest jobs, those in its place first. Where a search has no query, the
+profile stands for it in `city` and `region`, and the history where there is no profile.
+
+Every list is exact, with filters as without: the scan in bytes (scan.py) only leaves out what cannot be in it. The batch and
+the server call the same function on the same index, and so give the same list.
 
 Fusion is reciprocal rank fusion (Cormack, Clarke, Buettcher, SIGIR 2009, constant 60): it needs no common scale.
 
-Legend: S searches, J jobs, B jobs in a block, T texts, D embedding size, V n-grams, K list length. A missing entry of a
-list is job -1.
+Legend: J jobs, R jobs that are open and pass the filters, P places among those, X texts, D embedding size, K list length.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
+
+from tritower.numba_cache import njit
+from tritower.recommend import scan, words
+from tritower.recommend.clicks import Clicks, centroid
+from tritower.recommend.index import Index
 
 FUSION_CONSTANT = 60
-SEARCH_BLOCK, JOB_BLOCK = 256, 16_384
-"""Searches and jobs compared at a time, so that memory is bounded: one list's float32 similarities are then 16 MiB."""
-_DENSE = ("query", "city", "region", "profile", "history", "near", "lexical", "newest")
+LISTS = ("query", "city", "region", "profile", "history", "near", "lexical", "newest", "clicked")
+"""In the order in which their weights are added up: rounding settles some ties."""
+_DAY = 86_400_000_000
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jobs:
-    """What retrieval knows of the jobs; row number = job.
+class Conditions:
+    """What a job must fulfil to be found; an absent one lets every job through.
 
-    `matrix_TD` is the embedding matrix of all texts (memory-mapped float16 is fine), `text_J` each job's row in it.
-    `posted_us_J` and `expires_us_J` are microseconds since 1970 (the smallest and the largest int64 where unknown);
-    `place_J2` holds a city and a region number, -1 where unknown.
+    Attributes:
+        city, region, country: the job's place must equal these, letter case and outer white space aside.
+        posted_since: microseconds since 1970, UTC; older adverts, and those without a date, are left out.
+        without_companies: employers to leave out, letter case and outer white space aside.
+        allowed_J: any other condition, job by job.
     """
 
-    matrix_TD: NDArray[np.floating]
-    text_J: Ints
-    lexical_JV: sp.csr_matrix
-    posted_us_J: Ints
-    expires_us_J: Ints
-    place_J2: Ints
+    city: str | None = None
+    region: str | None = None
+    country: str | None = None
+    posted_since: int | None = None
+    without_companies: tuple[str, ...] = ()
+    allowed_J: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searches:
-    """The searches to answer, in order. A row of zeros in an embedding means there is none.
+class Search:
+    """A search to retrieve jobs for.
 
-    `clicked_S` holds, best first, the jobs clicked after similar queries, active or not.
+    Attributes:
+        ts_us: its time in microseconds since 1970, UTC.
+        query: what was typed; may be empty.
+        query_D: its embedding; None = none. Rounded to halves, as the encoder's matrix is.
+        profile_XD: embeddings of the user's wanted and past titles.
+        user_id: whose clicks count; empty = nobody's.
+        clicked: numbers of the jobs that the user has clicked; where given, in place of what is known of `user_id`.
+        city, region: where; None = unknown.
+        conditions: filters.
     """
 
-    query_SD: Floats
-    profile_SD: Floats
-    history_SD: Floats
-    lexical_SV: sp.csr_matrix
-    ts_us_S: Ints
-    place_S2: Ints
-    clicked_S: list[Ints]
-
-    def part(self, start: int, stop: int) -> "Searches":
-        """Searches from `start` up to `stop`."""
-        return Searches(
-            query_SD=self.query_SD[start:stop],
-            profile_SD=self.profile_SD[start:stop],
-            history_SD=self.history_SD[start:stop],
-            lexical_SV=self.lexical_SV[start:stop],
-            ts_us_S=self.ts_us_S[start:stop],
-            place_S2=self.place_S2[start:stop],
-            clicked_S=self.clicked_S[start:stop],
-        )
+    ts_us: int
+    query: str = ""
+    query_D: NDArray[np.floating] | None = None
+    profile_XD: NDArray[np.floating] | None = None
+    user_id: str = ""
+    clicked: Ints | None = None
+    city: str | None = None
+    region: str | None = None
+    conditions: Conditions = field(default_factory=Conditions)
 
 
-def retrieve(searches: Searches, jobs: Jobs, *, limit: int) -> Iterator[list[Ints]]:
-    """The jobs of each search, best first, in blocks of searches.
+def retrieve(search: Search, index: Index, clicks: Clicks | None = None, *, limit: int) -> Ints:
+    """The numbers of at most `limit` distinct jobs, best first; equal ranks in the order of job ids."""
+    found = fuse(list(lists(search, index, clicks, limit).values()), limit)
+    return index.by_order[found]
 
-    Args:
-        limit: at most this many jobs per search.
 
-    Yields:
-        For each block, one array of distinct job numbers per search.
-    """
-    for start in range(0, len(searches.ts_us_S), SEARCH_BLOCK):
-        block = searches.part(start, start + SEARCH_BLOCK)
-        lists = _lists(block, jobs, limit)
-        yield [fuse([jobs_SK[i] for jobs_SK in lists], limit) for i in range(len(block.ts_us_S))]
+def lists(search: Search, index: Index, clicks: Clicks | None, limit: int) -> dict[str, Ints]:
+    """The lists by name, best first: places in the order of job ids (`Index.order_J`), at most `limit` each."""
+    row_R = _open_jobs(search, index)
+    city_P, region_P = _places(search, index, row_R)
+    query_D = _halves(search.query_D, index)
+    profile_D = _profile(search.profile_XD, index)
+    history_D = _history(search, index, clicks)
+    found: dict[str, Ints] = {}
+    if query_D is None and profile_D is None and history_D is None:
+        found["newest"] = _newest(index, row_R, city_P, limit)
+    else:
+        found |= _dense(index, row_R, city_P, region_P, query_D, profile_D, history_D, limit)
+    if search.query:
+        found["lexical"] = _lexical(search.query, index, row_R, limit)
+    if clicks is not None and query_D is not None:
+        is_open_J = np.zeros(len(index), np.bool_)
+        is_open_J[row_R] = True
+        voted = clicks.voted(query_D, search.ts_us, index.order_J)
+        found["clicked"] = index.order_J[voted[is_open_J[voted]][:limit]].astype(np.int64)
+    return {name: found[name] for name in LISTS if name in found}
 
 
 def fuse(ranked: list[Ints], limit: int) -> Ints:
-    """Reciprocal rank fusion of lists of job numbers; ties go to the lower number.
+    """Reciprocal rank fusion of lists of numbers; ties go to the lower number.
 
-    >>> fuse([np.array([4, 2]), np.array([2, -1])], limit=3).tolist()
+    >>> fuse([np.array([4, 2]), np.array([2])], limit=3).tolist()
     [2, 4]
     """
-    job = np.concatenate(ranked)
-    weight = np.concatenate([1.0 / (FUSION_CONSTANT + 1 + np.arange(len(one))) for one in ranked])
-    distinct, inverse = np.unique(job[job >= 0], return_inverse=True)
-    total = np.bincount(inverse, weights=weight[job >= 0], minlength=len(distinct))
+    job = np.concatenate([*ranked, np.empty(0, np.int64)])
+    weight = np.concatenate([np.empty(0), *(1.0 / (FUSION_CONSTANT + 1 + np.arange(len(one))) for one in ranked)])
+    distinct, inverse = np.unique(job, return_inverse=True)
+    total = np.bincount(inverse, weights=weight, minlength=len(distinct))
     best: Ints = distinct[np.lexsort((distinct, -total))][:limit]
     return best
 
 
-def lexical_vectors(documents: list[str], queries: list[str]) -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """TF-IDF vectors of character 3- to 5-grams within words, L2-normalised; fitted on the documents.
-
-    Character n-grams survive typos and inflection. Queries without a known n-gram get a zero vector.
-    """
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float32, min_df=1)
-    return vectorizer.fit_transform(documents), vectorizer.transform(queries)
-
-
-def _lists(searches: Searches, jobs: Jobs, limit: int) -> list[Ints]:
-    count = len(searches.ts_us_S)
-    best = {name: _empty(count, limit) for name in _DENSE}
-    ts = searches.ts_us_S[:, None]
-    for start in range(0, len(jobs.posted_us_J), JOB_BLOCK):
-        part = slice(start, start + JOB_BLOCK)
-        is_active = (jobs.posted_us_J[part] <= ts) & (ts < jobs.expires_us_J[part])
-        for name, score, mask in _scored(searches, jobs, part):
-            best[name] = _merge(best[name], np.where(is_active & mask, score, -np.inf), start, limit)
-    clicked = [_active(found, jobs, when)[:limit] for found, when in zip(searches.clicked_S, searches.ts_us_S, strict=True)]
-    return [*(np.where(np.isfinite(score), job, -1) for score, job in best.values()), _padded(clicked, limit)]
-
-
-def _scored(searches: Searches, jobs: Jobs, part: slice) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
-    """Each dense list's name, its scores of a block of jobs, and which jobs belong to it."""
-    vectors = (searches.query_SD, searches.profile_SD, searches.history_SD)
-    has_query, has_profile, has_history = (np.any(one_SD, axis=1, keepdims=True) for one_SD in vectors)
-    embedding_DB = jobs.matrix_TD[jobs.text_J[part]].astype(np.float32).T
-    query, profile, history = (one_SD @ embedding_DB for one_SD in vectors)
-    in_city, in_region = _places(searches.place_S2, jobs.place_J2[part])
-    anything = has_query | has_profile | has_history
-    wanted = np.where(has_query, query, np.where(has_profile, profile, history))
-    lexical = (searches.lexical_SV @ jobs.lexical_JV[part].T).toarray()
-    # Newest first among near jobs, then among the others: days, which float32 holds exactly.
-    days = (jobs.posted_us_J[part] // 86_400_000_000).clip(-1_000_000, 1_000_000).astype(np.float32)
-    yield "query", query, has_query
-    yield "city", wanted, in_city & anything
-    yield "region", wanted, in_region & anything
-    yield "profile", profile, has_profile
-    yield "history", history, has_history
-    yield "near", np.where(has_history, history, wanted), in_region & anything
-    yield "lexical", lexical, lexical > 0
-    yield "newest", days + 4_000_000 * in_city, ~anything
+def _dense(
+    index: Index, row_R: Ints, city_P: Ints, region_P: Ints, query_D: Floats | None, profile_D: Floats | None,
+    history_D: Floats | None, limit: int,
+) -> dict[str, Ints]:  # fmt: skip
+    """The lists by cosine. Each vector is compared with all jobs once, and its lists are cut from that."""
+    wanted_D = next(one for one in (query_D, profile_D, history_D) if one is not None)
+    asked: list[tuple[Floats, list[tuple[str, Ints]]]] = []
+    everywhere = np.arange(len(row_R))
+    for name, vector_D in (("query", query_D), ("profile", profile_D), ("history", history_D)):
+        if vector_D is not None:
+            own = [(name, everywhere)]
+            own += [("city", city_P), ("region", region_P)] if vector_D is wanted_D else []
+            own += [("near", region_P)] if vector_D is (wanted_D if history_D is None else history_D) else []
+            asked.append((vector_D, own))
+    found: dict[str, Ints] = {}
+    about_R = np.empty(len(row_R), np.float32)
+    for vector_D, own in asked:
+        one = scan.vector(vector_D)
+        scan.products(index.codes, one, row_R, about_R)
+        for name, at_P in own:
+            key_K = scan.nearest(index.codes, index.half_TD, index.text_J, index.order_J, one, row_R, about_R, at_P, limit)
+            found[name] = scan.ordered(key_K, limit)
+    return found
 
 
-def _active(found: Ints, jobs: Jobs, ts: np.int64) -> Ints:
-    return found[(jobs.posted_us_J[found] <= ts) & (ts < jobs.expires_us_J[found])]
+def _lexical(query: str, index: Index, row_R: Ints, limit: int) -> Ints:
+    similarity_R = words.similarities(index.words, query)[row_R]
+    some = np.flatnonzero(similarity_R > 0)
+    return scan.ordered(scan.largest(similarity_R[some], index.order_J[row_R[some]], limit), limit)
 
 
-def _padded(lists: list[Ints], limit: int) -> Ints:
-    out = np.full((len(lists), limit), -1, dtype=np.int64)
-    for row, one in enumerate(lists):
-        out[row, : len(one)] = one
-    return out
+def _newest(index: Index, row_R: Ints, city_P: Ints, limit: int) -> Ints:
+    """Newest first among near jobs, then among the others; by days."""
+    days_R = (index.posted_J[row_R] // _DAY).clip(-1_000_000, 1_000_000).astype(np.float32)
+    days_R[city_P] += 4_000_000  # float32 holds these whole numbers exactly
+    return scan.ordered(scan.largest(days_R, index.order_J[row_R], limit), limit)
 
 
-def _empty(count: int, limit: int) -> tuple[Floats, Ints]:
-    return np.full((count, limit), -np.inf, dtype=np.float32), np.full((count, limit), -1, dtype=np.int64)
+def _open_jobs(search: Search, index: Index) -> Ints:
+    """The jobs that are open at the time of the search and pass its filters, ascending."""
+    wanted = search.conditions
+    since = np.iinfo(np.int64).min if wanted.posted_since is None else wanted.posted_since
+    is_open_J = _is_open(index.posted_J, index.expires_J, search.ts_us, since)
+    for name, number_J in ((wanted.city, index.city_J), (wanted.region, index.region_J), (wanted.country, index.country_J)):
+        if name is not None:
+            number = index.number(name)
+            is_open_J &= (number_J == number) & (number >= 0)
+    if wanted.without_companies:
+        is_open_J &= ~np.isin(index.company_J, [index.number(name) for name in wanted.without_companies if name.strip()])
+    if wanted.allowed_J is not None:
+        is_open_J &= wanted.allowed_J
+    return np.flatnonzero(is_open_J)
 
 
-def _merge(best: tuple[Floats, Ints], score_SB: Floats, start: int, limit: int) -> tuple[Floats, Ints]:
-    """The best `limit` of a running list and one block of jobs, ordered by (score descending, job)."""
-    count, width = score_SB.shape
-    score = np.concatenate([best[0], score_SB.astype(np.float32)], axis=1)
-    job = np.concatenate([best[1], np.broadcast_to(np.arange(start, start + width), (count, width))], axis=1)
-    if score.shape[1] > limit:
-        keep = np.argpartition(-score, limit - 1, axis=1)[:, :limit]
-        score, job = np.take_along_axis(score, keep, axis=1), np.take_along_axis(job, keep, axis=1)
-    order = np.lexsort((job, -score), axis=1)
-    return np.take_along_axis(score, order, axis=1), np.take_along_axis(job, order, axis=1)
+@njit(cache=True, nogil=True)
+def _is_open(posted_J, expires_J, ts_us, since_us):  # type: ignore[no-untyped-def]
+    out_J = np.empty(len(posted_J), np.bool_)
+    for j in range(len(posted_J)):
+        out_J[j] = since_us <= posted_J[j] <= ts_us < expires_J[j]
+    return out_J
 
 
-def _places(search_S2: Ints, job_B2: Ints) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Same city (same region where one of the two has no city), and same region."""
-    same = (search_S2[:, None, :] == job_B2[None, :, :]) & (search_S2[:, None, :] >= 0)
-    city_unknown = (search_S2[:, None, 0] < 0) | (job_B2[None, :, 0] < 0)
-    return np.where(city_unknown, same[:, :, 1], same[:, :, 0]), same[:, :, 1]
+def _places(search: Search, index: Index, row_R: Ints) -> tuple[Ints, Ints]:
+    """Which of the jobs lie in the same city (same region where one of the two has no city), and in the same region."""
+    city, region = index.number(search.city), index.number(search.region)
+    is_known = (search.city or "").strip() != ""
+    return _in_places(index.city_J, index.region_J, row_R, city, region, is_known)  # type: ignore[no-any-return]
+
+
+@njit(cache=True, nogil=True)
+def _in_places(city_J, region_J, row_R, city, region, has_city):  # type: ignore[no-untyped-def]
+    city_P, region_P = np.empty(len(row_R), np.int64), np.empty(len(row_R), np.int64)
+    cities = regions = 0
+    for r in range(len(row_R)):
+        in_region = region >= 0 and region_J[row_R[r]] == region
+        own = city_J[row_R[r]]
+        if (own == city and city >= 0) if has_city and own >= 0 else in_region:
+            city_P[cities] = r
+            cities += 1
+        if in_region:
+            region_P[regions] = r
+            regions += 1
+    return city_P[:cities].copy(), region_P[:regions].copy()
+
+
+def _halves(vector_D: NDArray[np.floating] | None, index: Index) -> Floats | None:
+    """The vector in halves; None for zeros, which is how no text is embedded."""
+    if vector_D is None:
+        return None
+    assert len(vector_D) == index.half_TD.shape[1], (len(vector_D), index.half_TD.shape)
+    half_D = np.asarray(vector_D, np.float16).astype(np.float32)
+    return half_D if half_D.any() else None
+
+
+def _profile(profile_XD: NDArray[np.floating] | None, index: Index) -> Floats | None:
+    if profile_XD is None or not len(profile_XD):
+        return None
+    half_XD = scan.bits(np.asarray(profile_XD, np.float16))
+    return _halves(centroid(np.arange(len(half_XD)), half_XD, np.arange(len(half_XD))), index)
+
+
+def _history(search: Search, index: Index, clicks: Clicks | None) -> Floats | None:
+    jobs = search.clicked
+    if jobs is None and clicks is not None and search.user_id:
+        jobs = clicks.of_user(search.user_id, search.ts_us)
+    if jobs is None or not len(jobs):
+        return None
+    return _halves(centroid(jobs, index.half_TD, index.text_J), index)

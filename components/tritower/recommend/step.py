@@ -1,5 +1,6 @@
 """The steps `candidates` and `recommend`: files in, files out."""
 
+import itertools
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,25 +10,23 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tritower import logs, storage, threads
 from tritower.engines.duckdb import read_parquet
 from tritower.errors import DataError
-from tritower.recommend import clicks as past
+from tritower.recommend import inputs, retrieve, sample
 from tritower.recommend import report as pages
-from tritower.recommend import retrieve, sample
+from tritower.recommend.clicks import Clicks
 from tritower.recommend.config import CandidatesConfig, RecommendConfig
-from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS, SPLITS
+from tritower.recommend.index import NEVER, Index
+from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS
 from tritower.storage import manifest
 
 logger = logging.getLogger(__name__)
 
-_VOTED = 2_000  # jobs clicked after similar queries, before those no longer open are left out
-
-_NEVER = np.iinfo(np.int64).max
+_BLOCK = 256  # searches whose candidates are written at a time
 
 Ints = NDArray[np.int64]
 
@@ -57,16 +56,17 @@ def candidates(
     with logs.phase(logger, "retrieve") as counts, storage.atomic_directory(candidates) as folder:
         pq.write_table(requests, folder / "requests.parquet")
         (folder / "candidates").mkdir()
-        searches, jobs = _inputs(source, Path(embeddings), requests)
+        index, clicks = inputs.index(source, Path(embeddings)), inputs.clicks(source, Path(embeddings))
+        searches = _searches(source, inputs.matrix(Path(embeddings)), requests)
         with pq.ParquetWriter(folder / "candidates" / "part-00000.parquet", DATASET_IMPRESSIONS.arrow()) as writer:
             rows = answered = 0
-            for table in _candidate_rows(requests, searches, jobs, config):
+            for table in _candidate_rows(requests, searches, index, clicks, config.candidates_per_search):
                 writer.write_table(table)
                 rows += table.num_rows
                 answered += len(table["request"].unique())
         counts["candidates"] = rows
     if answered < requests.num_rows:
-        _warn_unanswered(requests.num_rows - answered, searches, jobs)
+        _warn_unanswered(requests.num_rows - answered, requests, index)
     return {
         "searches": requests.num_rows,
         "searches_without_candidates": requests.num_rows - answered,
@@ -75,15 +75,16 @@ def candidates(
     }
 
 
-def _warn_unanswered(count: int, searches: retrieve.Searches, jobs: retrieve.Jobs) -> None:
+def _warn_unanswered(count: int, requests: pa.Table, jobs: Index) -> None:
     """Say that searches get no jobs, and why where no advert is open at all."""
-    first, last = int(searches.ts_us_S.min()), int(searches.ts_us_S.max())
-    known = jobs.expires_us_J[jobs.expires_us_J != _NEVER]
+    ts_us = _int64(requests["ts"])
+    first, last = int(ts_us.min()), int(ts_us.max())
+    known = jobs.expires_J[jobs.expires_J != NEVER]
     reason = "no advert in them is open at the search's time"
-    if not ((jobs.posted_us_J <= last) & (jobs.expires_us_J > first)).any():
+    if not ((jobs.posted_J <= last) & (jobs.expires_J > first)).any():
         reason = f"no advert is open at {logs.moment(last)}"
         reason += f"; the last expired {logs.moment(int(known.max()))}" if len(known) else "; all are posted later"
-    logger.warning("%d of %d searches get no recommendation: %s", count, len(searches.ts_us_S), reason)
+    logger.warning("%d of %d searches get no recommendation: %s", count, requests.num_rows, reason)
 
 
 def run(
@@ -220,48 +221,38 @@ def _chosen_requests(dataset: Path, config: CandidatesConfig) -> pa.Table:
     return taken
 
 
-def _inputs(dataset: Path, embeddings: Path, requests: pa.Table) -> tuple[retrieve.Searches, retrieve.Jobs]:
-    matrix_TD = np.load(embeddings / "matrix.npy", mmap_mode="r")
+def _searches(dataset: Path, matrix_TD: NDArray[np.float16], requests: pa.Table) -> Iterator[retrieve.Search]:
     text = pq.read_table(dataset / "texts.parquet", columns=["value"])["value"]
-    jobs = pq.read_table(dataset / "jobs.parquet", columns=["document_text", "posted_at", "expires_at", "city", "region"])
-    users = pq.read_table(dataset / "users.parquet", columns=["interest_texts", "past_title_texts"])
-    user = users.take(requests["user"])
+    users = pq.read_table(dataset / "users.parquet", columns=["user_id", "interest_texts", "past_title_texts"])
     query_text = _int64(requests["query_text"])
-    is_empty = pc.equal(text.take(pa.array(query_text)), "").to_numpy()
-    query_SD = matrix_TD[query_text].astype(np.float32)
-    query_SD[is_empty] = 0
-
-    lexical_JV, lexical_SV = retrieve.lexical_vectors(
-        text.take(jobs["document_text"]).to_pylist(), text.take(pa.array(query_text)).to_pylist()
+    columns = (
+        query_text,
+        text.take(pa.array(query_text)).to_pylist(),
+        _int64(requests["ts"]),
+        users.take(requests["user"]).to_pylist(),
+        requests["city"].to_pylist(),
+        requests["region"].to_pylist(),
     )
-    clicks = _clicks(dataset)
-    ts_us, text_J = _int64(requests["ts"]), _int64(jobs["document_text"])
-    place = {name: _place_numbers(jobs[name], requests[name]) for name in ("city", "region")}
-    return retrieve.Searches(
-        query_SD=query_SD,
-        profile_SD=_profile(matrix_TD, user["interest_texts"].to_pylist(), user["past_title_texts"].to_pylist()),
-        history_SD=past.centroids(clicks, _int64(requests["user"]), ts_us, matrix_TD, text_J),
-        lexical_SV=lexical_SV,
-        ts_us_S=ts_us,
-        place_S2=np.stack([place["city"][1], place["region"][1]], axis=1),
-        clicked_S=past.voted(clicks, query_SD, ts_us, matrix_TD, limit=_VOTED),
-    ), retrieve.Jobs(
-        matrix_TD=matrix_TD,
-        text_J=text_J,
-        lexical_JV=lexical_JV,
-        posted_us_J=_int64(jobs["posted_at"], missing=np.iinfo(np.int64).min),
-        expires_us_J=_int64(jobs["expires_at"], missing=_NEVER),
-        place_J2=np.stack([place["city"][0], place["region"][0]], axis=1),
-    )
+    for number, query, ts_us, user, city, region in zip(*columns, strict=True):
+        yield retrieve.Search(
+            ts_us=ts_us,
+            query=query,
+            query_D=matrix_TD[number] if query else None,
+            profile_XD=matrix_TD[[*(user["interest_texts"] or ()), *(user["past_title_texts"] or ())]],
+            user_id=user["user_id"],
+            city=city,
+            region=region,
+        )
 
 
 def _candidate_rows(
-    requests: pa.Table, searches: retrieve.Searches, jobs: retrieve.Jobs, config: CandidatesConfig
+    requests: pa.Table, searches: Iterator[retrieve.Search], index: Index, clicks: Clicks, limit: int
 ) -> Iterator[pa.Table]:
-    found = retrieve.retrieve(searches, jobs, limit=config.candidates_per_search)
     row = search = 0
-    for block in logs.progress(found, name="retrieve", unit="blocks"):
+    for asked in logs.progress(_blocks(searches), name="retrieve", unit="blocks"):
+        block = [retrieve.retrieve(one, index, clicks, limit=limit) for one in asked]
         count = [len(one) for one in block]
+        part = requests.take(pa.array(np.repeat(np.arange(search, search + len(block)), count)))
         job = np.concatenate(block)
         part = requests.take(pa.array(np.repeat(np.arange(search, search + len(block)), count)))
         rows = len(job)
@@ -272,7 +263,7 @@ def _candidate_rows(
             "user": part["user"],
             "job": job.astype(np.int32),
             "query_text": part["query_text"],
-            "document_text": jobs.text_J[job].astype(np.int32),
+            "document_text": index.text_J[job].astype(np.int32),
             "position": pa.nulls(rows, pa.int16()),
             "clicked": np.zeros(rows, dtype=bool),
             "clicked_at": pa.nulls(rows, pa.timestamp("us", tz="UTC")),
@@ -282,40 +273,9 @@ def _candidate_rows(
         row, search = row + rows, search + len(block)
 
 
-def _clicks(dataset: Path) -> past.Clicks:
-    """Every click of the dataset in the order in which they were made."""
-    parts = [str(part) for split in SPLITS for part in sorted((dataset / "impressions" / split).glob("*.parquet"))]
-    columns = ["user", "job", "query_text", "ts", "clicked_at"]
-    found = ds.dataset(parts, schema=DATASET_IMPRESSIONS.arrow(), partitioning=None)
-    table = found.to_table(columns=columns, filter=pc.field("clicked"))
-    made = pc.coalesce(table["clicked_at"], table["ts"])
-    table = table.append_column("made", made).sort_by("made")
-    return past.Clicks(
-        user_E=_int64(table["user"]),
-        job_E=_int64(table["job"]),
-        query_text_E=_int64(table["query_text"]),
-        clicked_us_E=_int64(table["made"]),
-    )
-
-
-def _profile(matrix_TD: NDArray[np.float16], *text_lists: list[list[int]]) -> NDArray[np.float32]:
-    """The mean embedding of each user's titles, L2-normalised; zeros where there are none."""
-    profile_SD = np.zeros((len(text_lists[0]), matrix_TD.shape[1]), dtype=np.float32)
-    for search, lists in enumerate(zip(*text_lists, strict=True)):
-        texts = [text for one in lists for text in one]
-        if texts:
-            mean = matrix_TD[texts].astype(np.float32).mean(axis=0)
-            profile_SD[search] = mean / max(float(np.linalg.norm(mean)), 1e-9)
-    return profile_SD
-
-
-def _place_numbers(of_jobs: pa.ChunkedArray, of_requests: pa.ChunkedArray) -> tuple[Ints, Ints]:
-    """Equal numbers for equal places, letter case and outer white space apart; -1 where unknown."""
-    both = pa.chunked_array([*of_jobs.chunks, *of_requests.chunks], type=pa.string())
-    folded = pc.utf8_lower(pc.utf8_trim_whitespace(both))
-    folded = pc.if_else(pc.equal(folded, ""), None, folded)
-    number = _int64(pa.chunked_array([pc.dictionary_encode(folded).combine_chunks().indices]), missing=-1)
-    return number[: len(of_jobs)], number[len(of_jobs) :]
+def _blocks(searches: Iterator[retrieve.Search]) -> Iterator[list[retrieve.Search]]:
+    while block := list(itertools.islice(searches, _BLOCK)):
+        yield block
 
 
 def _int64(column: pa.ChunkedArray, missing: int = -1) -> Ints:

@@ -12,6 +12,7 @@ import datetime as dt
 import time
 import uuid
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from tritower.serving import bundle
 from tritower.serving.bundle import Bundle
 from tritower.serving.catalogue import Catalogue, Ints, same_advert
 from tritower.serving.encoding import TextEncoder
+from tritower.serving.guide import Guide
 from tritower.serving.messages import Answer, Question, RankedJob, Versions
 
 Floats = npt.NDArray[np.float32]
@@ -82,6 +84,11 @@ class Ranking:
             catalogue=claimed("dataset"),
             state="" if last is None else (_EPOCH + dt.timedelta(microseconds=last)).isoformat(),
         )  # fmt: skip
+
+    @cached_property
+    def guide(self) -> Guide:
+        """What the page says beside the ranking."""
+        return Guide(self._jobs.documents.row_by_job, self._jobs.shown, self._features)
 
     def answer(self, question: Question) -> Answer:
         """Rank the candidates of a search: the probability of a click at the top position, best first.

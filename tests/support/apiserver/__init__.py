@@ -14,12 +14,16 @@ An Experiment's Trials are PyTorchJobs; their metrics are read from the file tha
 volume), or from what the container prints. Values are drawn at random whatever the algorithm. A TrainJob needs its
 TrainingRuntime.
 
+A Deployment's pods are rolled, and an InferenceService becomes one; what listens on 0.0.0.0 in a pod listens on the pod's own
+address of the loopback, readiness probes ask it there, and so does a request to `services/NAME:PORT/proxy/...`. Server-side
+apply knows the owners of fields.
+
 What goes wrong:
 
 * `cluster.faults.answer(429, path="pytorchjobs", times=3, retry_after_s=1)`, `.slow(seconds)`, `.gone(seconds)` (connections
   are reset), `.cut("log", 100)` (the next log stream breaks off after 100 bytes; "watch" alike); `.seen` are all requests.
 * `cluster.images["example/none:1"] = "missing"` (or "denied", "unreachable").
-* `cluster.down.add("training-operator")` (or "katib", "trainer"): webhook and controller are away until discarded;
+* `cluster.down.add("training-operator")` (or "katib", "trainer", "kserve"): webhook and controller are away until discarded;
   "training-controller" leaves the webhook. `cluster.set_clock(ahead_s)` sets the clocks of server and nodes.
 * `cluster.kill(pod)`, `.kill(pod, oom=True)`, `.evict(pod)`, `.drain(pod)`; pods may be deleted and evicted by the API.
 * `cluster.store.compact()`: watches from before are told 410.

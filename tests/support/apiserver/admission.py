@@ -4,7 +4,7 @@ import base64
 import re
 from typing import TYPE_CHECKING, Any
 
-from tests.support.apiserver import answers, katib_rules, kinds, quantities, trials
+from tests.support.apiserver import answers, katib_rules, kinds, kserve, quantities, trials
 from tests.support.apiserver.kinds import Kind
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ _DNS_LABEL_RULE = (
 def check(cluster: "Cluster", kind: Kind, namespace: str, item: Object, old: Object | None = None) -> None:
     """Raises: Refused: 403, 400, 422, 500 as the real ones."""
     if kind is kinds.POD and old is None:
+        kserve.check_pod(cluster, item)
         check_pod(cluster, namespace, item)
+    if kind is kinds.INFERENCE:
+        kserve.check(cluster, item)
+    if kind is kinds.DEPLOYMENT:
+        _check_deployment(item, old)
     if kind is kinds.PYTORCHJOB:
         if "training-operator" in cluster.down:
             raise answers.webhook_down(PYTORCHJOB_WEBHOOK, "training-operator", "validate-kubeflow-org-v1-pytorchjob")
@@ -34,6 +39,17 @@ def check(cluster: "Cluster", kind: Kind, namespace: str, item: Object, old: Obj
         _check_trainjob(cluster, namespace, item)
     if kind is kinds.EXPERIMENT:
         katib_rules.check(cluster, namespace, item, old)
+
+
+def _check_deployment(item: Object, old: Object | None) -> None:
+    name, selector = item["metadata"]["name"], item["spec"]["selector"]
+    if old and old["spec"]["selector"] != selector:
+        cause = ("spec.selector", "FieldValueInvalid", f"Invalid value: {selector}: field is immutable")
+        raise answers.invalid("Deployment", "apps", name, [cause])
+    labels = item["spec"]["template"].get("metadata", {}).get("labels") or {}
+    if not selector.get("matchLabels", {}).items() <= labels.items():
+        cause = ("spec.template.metadata.labels", "FieldValueInvalid", f"Invalid value: {labels}: `selector` does not match")
+        raise answers.invalid("Deployment", "apps", name, [cause])
 
 
 def _check_trainjob(cluster: "Cluster", namespace: str, job: Object) -> None:
@@ -150,6 +166,8 @@ def with_defaults(cluster: "Cluster", kind: Kind, namespace: str, item: Object) 
     """What the server and the webhooks fill in."""
     if kind is kinds.EXPERIMENT:
         return katib_rules.defaulted(item)
+    if kind is kinds.INFERENCE:
+        return kserve.defaulted(item)
     if kind is kinds.POD:
         if "katib" not in cluster.down:
             item = trials.injected(cluster, namespace, item)

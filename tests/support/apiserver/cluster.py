@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.apiserver import collector, katib, kinds, resources, schema, trainer, training
+from tests.support.apiserver import collector, deployments, katib, kinds, kserve, resources, schema, trainer, training
 from tests.support.apiserver.environment import Network
 from tests.support.apiserver.faults import Faults
 from tests.support.apiserver.kinds import Kind
@@ -50,8 +50,11 @@ class Cluster:
         self.speed, self.environment, self.bookmark_s = speed, dict(environment or {}), bookmark_s
         self.images: dict[str, str] = {}
         """Images that cannot be pulled: 'missing', 'denied' or 'unreachable' by name. All others are there."""
+        self.programs: dict[str, list[str]] = {}
+        """What an image has in place of `python3 -m MODULE`: the same words follow it."""
         self.down: set[str] = set()
-        """Operators that are down: 'training-operator', 'katib', 'trainer'; 'training-controller' without its webhook."""
+        """Operators that are down: 'training-operator', 'katib', 'trainer', 'kserve'; 'training-controller' without
+        its webhook."""
         self.algorithms = {"random", "grid", "tpe", "multivariate-tpe", "cmaes", "sobol", "bayesianoptimization", "hyperband"}
         """Those that Katib has a suggestion service for; whichever is asked for, values are drawn at random."""
         self.early_stopping = {"medianstop"}
@@ -137,7 +140,7 @@ class Cluster:
 @contextlib.contextmanager
 def served(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with its server and its operators. At the end all of its processes have ended."""
-    parts = (training.Operator(cluster), katib.Operator(cluster), trainer.Operator(cluster))
+    parts = [part.Operator(cluster) for part in (training, katib, trainer, deployments, kserve)]
     operators = [cluster.kubelet.step, *(part.step for part in parts), lambda: collector.step(cluster)]
     is_over = threading.Event()
 

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.apiserver import environment, processes, quantities
+from tests.support.apiserver import environment, probes, processes, quantities
 from tests.support.apiserver.processes import Attempt
 from tests.support.apiserver.store import now, record
 
@@ -51,6 +51,9 @@ class Container:
         self._round = 0
         """The operators' round from which it may start again: on a busy machine, too, each has seen its end by then."""
         self._tries = 0
+        self.is_ready = "readinessProbe" not in spec
+        """As its probe found it; without one it is ready while it runs."""
+        self._probed, self._misses = 0.0, 0
 
     @property
     def has_ended(self) -> bool:
@@ -77,9 +80,27 @@ class Container:
     def status(self) -> Object:
         """Its entry in containerStatuses."""
         is_up = "running" in self.state
-        found = {"name": self.name, "state": self.state, "ready": is_up, "restartCount": self.restarts, "started": is_up}
+        found = {
+            "name": self.name,
+            "state": self.state,
+            "ready": is_up and self.is_ready,
+            "restartCount": self.restarts,
+            "started": is_up,
+        }
         found |= {"image": self.spec["image"], "imageID": "", "lastState": self.last}
         return found | ({"containerID": f"containerd://{self.id}"} if self.attempts else {})
+
+    def probe(self, address: str) -> None:
+        """Ask its readiness probe when it is time to."""
+        asked, now_s = self.spec.get("readinessProbe"), time.monotonic()
+        if not asked:
+            return
+        if "running" not in self.state:
+            self.is_ready, self._misses = False, 0
+        elif now_s - self._probed >= asked.get("periodSeconds", 10) / self._cluster.speed:
+            self._probed, well = now_s, probes.answers(asked, address)
+            self._misses = 0 if well else self._misses + 1
+            self.is_ready = well or (self.is_ready and self._misses < asked.get("failureThreshold", 3))
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM, `grace_s` of this machine's seconds, SIGKILL. Then it is ended whatever its state was."""

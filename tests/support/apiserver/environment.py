@@ -63,7 +63,13 @@ def started(cluster: "Cluster", pod: Object, container: Object, folder: Path) ->
     }
     places = _volumes(cluster, pod, container, folder) | termination_message(container, folder)
     words = [*container.get("command", []), *container.get("args", [])]
+    if container["image"] in cluster.programs:
+        words = [*cluster.programs[container["image"]], *words[3:]]
     whole = base | cluster.environment | values
+    # Every pod has an address of its own on the loopback: what listens everywhere listens there.
+    address = (newest or pod).get("status", {}).get("podIP", "0.0.0.0")
+    words = [address if word == "0.0.0.0" else word for word in words]
+    whole = {key: address if value == "0.0.0.0" else value for key, value in whole.items()}
     words = [re.sub(r"\$\((\w+)\)", lambda found: whole.get(found[1], found[0]), word) for word in words]
     return [_placed(word, places) for word in words], {key: _placed(value, places) for key, value in whole.items()}
 

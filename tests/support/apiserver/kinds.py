@@ -6,7 +6,8 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Kind:
-    """A resource. Args: schema: the name of a CRD's file in tests/data/crds without its ending; none is checked without."""
+    """A resource. Args: schema: the name of a CRD's file in tests/data/crds without its ending, or `models:` and that
+    of one of the official client's models; none is checked without."""
 
     group: str
     version: str
@@ -65,6 +66,24 @@ SPARK = Kind(
 )
 JOBSET = Kind("jobset.x-k8s.io", "v1alpha2", "jobsets", "JobSet")
 WORKFLOW = Kind("argoproj.io", "v1alpha1", "workflows", "Workflow")
+DEPLOYMENT = Kind("apps", "v1", "deployments", "Deployment", schema="models:V1Deployment")
+REPLICA_SET = Kind("apps", "v1", "replicasets", "ReplicaSet", schema="models:V1ReplicaSet")
+SCALER = Kind(
+    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", schema="models:V2HorizontalPodAutoscaler"
+)
+BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", schema="models:V1PodDisruptionBudget")
+INFERENCE = Kind(
+    "serving.kserve.io",
+    "v1beta1",
+    "inferenceservices",
+    "InferenceService",
+    schema="serving.kserve.io_inferenceservices.v0.20.0",
+)
+ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+"""Its weights are kept, and no gateway reads them."""
 
-BUILT_IN = (POD, SERVICE, EVENT, SECRET, ACCOUNT, CONFIG_MAP, CLAIM, QUOTA, NODE, NAMESPACE, CRD)
-CUSTOM = (PYTORCHJOB, EXPERIMENT, TRIAL, SUGGESTION, TRAINJOB, RUNTIME, JOBSET, SPARK, WORKFLOW)
+BUILT_IN = (
+    POD, SERVICE, EVENT, SECRET, ACCOUNT, CONFIG_MAP, CLAIM, QUOTA, NODE, NAMESPACE, CRD, DEPLOYMENT, REPLICA_SET,
+    SCALER, BUDGET,
+)  # fmt: skip
+CUSTOM = (PYTORCHJOB, EXPERIMENT, TRIAL, SUGGESTION, TRAINJOB, RUNTIME, JOBSET, SPARK, WORKFLOW, INFERENCE, ROUTE)

@@ -172,6 +172,7 @@ class Runner(threading.Thread):
             self._look()
             for container in self.containers:
                 container.step(self._policy)
+                container.probe(str(self._base["podIP"]))
             never_ran = any(not one.attempts and "waiting" in one.state for one in self.containers)
             all_lost = all(not one.attempts for one in self.containers)
             self._tell("Pending" if never_ran or all_lost else "Running")
@@ -191,6 +192,7 @@ class Runner(threading.Thread):
         running = [one for one in [*self.inits, *self.containers] if "running" in one.state]
         for container in running:
             self._event("Killing", f"Stopping container {container.name}")
+            grace_s = self._before_stop(container, grace_s)
             container.stop(grace_s / self._cluster.speed)
         for container in self.containers:
             container.lose("ContainerStatusUnknown", "The container could not be located when the pod was terminated")
@@ -201,6 +203,15 @@ class Runner(threading.Thread):
             time.sleep(0.5 / self._cluster.speed)
         self._store.remove(kinds.POD, self.pod)
         shutil.rmtree(self.home, ignore_errors=True)
+
+    def _before_stop(self, container: Container, grace_s: float) -> float:
+        """Its preStop sleep; what is left of the grace."""
+        hook = (container.spec.get("lifecycle") or {}).get("preStop") or {}
+        pause_s = min(float((hook.get("sleep") or {}).get("seconds", 0)), grace_s)
+        end = time.monotonic() + pause_s / self._cluster.speed
+        while time.monotonic() < end and not self._cluster.kubelet.is_closing:
+            time.sleep(_LOOK_S)
+        return grace_s - pause_s
 
     def _wait(self, condition: Any, end: float | None = None) -> bool:
         """Until the condition holds or `end` (monotonic) has come; never without both."""
@@ -230,7 +241,14 @@ class Runner(threading.Thread):
     def _tell(self, phase: str, *, last: bool = False) -> None:
         if not last and not self.evicted:
             self._look()
-        self._change(None, {"phase": phase} | self._base | self._statuses())
+        self._change(None, {"phase": phase} | self._base | self._statuses() | self._readiness(phase))
+
+    def _readiness(self, phase: str) -> Object:
+        """The condition Ready, of pods that serve."""
+        if not any(one["kind"] == "ReplicaSet" for one in self.pod["metadata"].get("ownerReferences") or []):
+            return {}
+        is_ready = phase == "Running" and all(one.status()["ready"] for one in self.containers)
+        return {"conditions": [{"type": "Ready", "status": "True" if is_ready else "False"}]}
 
     def _statuses(self) -> Object:
         found: Object = {"containerStatuses": [container.status() for container in self.containers]}

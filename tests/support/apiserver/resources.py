@@ -143,6 +143,9 @@ def _create(cluster: "Cluster", request: Request) -> tuple[int, Object, list[str
     meta = item.setdefault("metadata", {})
     if meta.get("namespace", request.namespace) != request.namespace:
         raise answers.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    if request.content_type == patches.APPLY:
+        meta.setdefault("name", request.name)
+        item = patches.applied(item, item, request.query.get("fieldManager", ""), force=True)
     if request.kind.namespaced and cluster.store.get(kinds.NAMESPACE, "", request.namespace) is None:
         raise answers.not_found("namespaces", request.namespace)
     item, warnings = _decoded(request, item)
@@ -166,11 +169,17 @@ def _change(cluster: "Cluster", request: Request) -> tuple[int, Object, list[str
     with cluster.store.changed:
         old = cluster.store.get(request.kind, request.namespace, request.name)
         if old is None and request.content_type == patches.APPLY and not request.part:
+            rights.require(request.account, "create", request.kind.group, request.kind.plural, request.namespace, request.name)
             return _create(cluster, request)
         old = _there(cluster, request)
         if request.method == "PATCH":
             body = json.loads(request.body)
-            new = patches.patched(old, body, request.content_type)
+            manager = request.query.get("fieldManager", "")
+            if request.content_type == patches.APPLY:
+                new = patches.applied(old, body, manager, force=request.query.get("force") == "true")
+            else:
+                new = patches.patched(old, body, request.content_type)
+                new = patches.noted(old, new, manager) if manager else new
             if (
                 isinstance(body, dict)
                 and (body.get("metadata") or {}).get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]
@@ -187,6 +196,8 @@ def _change(cluster: "Cluster", request: Request) -> tuple[int, Object, list[str
         schema.check(request.kind, new)
         if not request.part:
             admission.check(cluster, request.kind, request.namespace, new, old)
+            if request.kind is kinds.INFERENCE:
+                new = admission.with_defaults(cluster, request.kind, request.namespace, new)
         return 200, cluster.store.update(request.kind, new, dry_run=request.is_dry), warnings
 
 

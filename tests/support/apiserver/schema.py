@@ -16,6 +16,7 @@ Cause = tuple[str, str, str]
 CRDS = Path(__file__).parents[2] / "data" / "crds"
 KATIB = "katib-openapi-v0.19.0"
 KUBERNETES = "kubernetes-openapi-v1.34.9"
+_MODELS = "models:"
 _LABEL = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 _LABEL_RULE = (
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with "
@@ -36,6 +37,8 @@ def of(kind: Kind) -> Object:
     """The schema of a kind, with every reference in it resolved; an empty one allows all."""
     if not kind.schema:
         return {}
+    if kind.schema.startswith(_MODELS):
+        return _of_model(kind.schema.removeprefix(_MODELS))
     text = json.loads((CRDS / f"{kind.schema}.json").read_text(encoding="utf-8"))
     if kind.schema in (KATIB, KUBERNETES):
         parts = text["components"]["schemas"]
@@ -107,6 +110,24 @@ def problems(manifest: Object) -> list[str]:
     except answers.Refused as refused:
         return [*(f'unknown field "{path}"' for path in unknown), str(refused)]
     return [f'unknown field "{path}"' for path in unknown]
+
+
+def _of_model(type_: str, depth: int = 0) -> Object:
+    """The fields and types of a model of the official client; deep inside anything goes."""
+    from kubernetes import client
+
+    plain = {"str": "string", "int": "integer", "bool": "boolean", "float": "number", "datetime": "string"}
+    if found := re.fullmatch(r"list\[(.*)\]", type_):
+        return {"type": "array", "items": _of_model(found[1], depth)}
+    if found := re.fullmatch(r"dict\(str, (.*)\)", type_):
+        return {"type": "object", "additionalProperties": _of_model(found[1], depth)}
+    if type_ in plain:
+        return {"type": plain[type_]}
+    if type_ in ("object", "V1ObjectMeta") or depth > 20:
+        return {}
+    model = getattr(client, type_)
+    fields = {model.attribute_map[name]: _of_model(one, depth + 1) for name, one in model.openapi_types.items()}
+    return {"type": "object", "properties": fields}
 
 
 def _resolved(schema: Any, parts: Object, depth: int = 0) -> Any:

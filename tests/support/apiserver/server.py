@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from tests.support.apiserver import answers, logs, resources, rights, watches
+from tests.support.apiserver import answers, logs, proxy, resources, rights, watches
 from tests.support.apiserver.answers import Refused
 from tests.support.apiserver.store import CLOCK
 
@@ -114,6 +114,9 @@ class Handler(BaseHTTPRequestHandler):
         if found := re.match(r"^/(?:api/(v1)|apis/([^/]+)/([^/]+))/?$", path):
             return self._answer(200, self._resources(found[2] or "", found[1] or found[3]))
         query = {key: value.lower() if value in ("True", "False") else value for key, value in urllib.parse.parse_qsl(text)}
+        if through := proxy.request(self.command, path, text):
+            code, answer, type_ = through.answer(self.server.cluster, account, body, dict(self.headers.items()))
+            return self._send(code, answer, type_, [])
         request = self._request(path, query, account, body).allowed()
         if request.part == "log":
             code, lines = logs.read(self.server.cluster, request)

@@ -122,11 +122,7 @@ def test_two_pods_embed_what_this_process_does_to_the_bit(cluster: Cluster, run:
     assert not storage.names(storage.beside(there.uri))
 
 
-def test_a_killed_worker_comes_back_and_what_was_embedded_stays(
-    cluster: Cluster, run: str, texts_at: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A pod that is back before the others have noticed joins their old rendezvous, and waits this long for nobody.
-    monkeypatch.setitem(ELSEWHERE["cluster"], "environment", {"TRITOWER_START_TIMEOUT_S": "30"})
+def test_a_killed_worker_comes_back_and_what_was_embedded_stays(cluster: Cluster, run: str, texts_at: str) -> None:
     place = storage.beside(f"{run}/embeddings")
     thread = kills_a_worker(cluster, lambda: any(name.endswith(".arrow") for name in storage.names(place)))
     there = embedded(texts_at, run, {}, f"{run}/base", **ELSEWHERE)

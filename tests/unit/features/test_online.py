@@ -378,3 +378,35 @@ def test_memory_is_flat_over_reads(whole: Path, reads: int, limit: float) -> Non
             at.append(number)
             used.append(resident())
     assert np.polyfit(at, used, 1)[0] < limit
+
+
+def test_a_users_past_is_what_was_observed(whole: Path) -> None:
+    """Against a plain count over the log: newest first, as many as the rings hold, and how many there were in all."""
+    online = opened(whole, whole / "earlier" / "features")
+    events = raw_events(whole)
+    events = events.slice(int(np.searchsorted(expected(whole)["request"].to_numpy(), FIRST)))
+    online.observe(events)
+    rows = raw_events(whole).to_pylist()
+    users = sorted({row["user_id"] for row in rows})
+    counts = {}
+    for user in users:
+        clicks = sorted([(r["clicked_at"], r["job_id"]) for r in rows if r["user_id"] == user and r["clicked"]], reverse=True)
+        searched = {r["request_id"]: (r["ts"], r["query"]) for r in rows if r["user_id"] == user and r["query"]}
+        past = online.past(user)
+        counts[user] = past.clicked
+        assert past.clicked == len(clicks) and past.searched == len(searched), user
+        held = {(micros(ts), job) for ts, job in clicks}
+        assert len(past.clicks) >= min(CONFIG.history_clicks, len(clicks))
+        assert {(ts, job) for job, ts in past.clicks} <= held
+        times = [ts for _, ts in past.clicks]
+        assert times == sorted(times, reverse=True) and times[:1] == [micros(ts) for ts, _ in clicks[:1]]
+        assert {text for text, _ in past.searches} <= {text for _, text in searched.values()}
+    assert online.past("nobody").clicked == 0 == len(online.past("nobody").clicks)
+    most = online.busiest(3)
+    # Clicks of the last instant wait to be counted, so the order may differ by one.
+    assert sorted(counts[user] for user in most) == sorted(counts.values())[-3:]
+
+
+def micros(time: Any) -> int:
+    """Microseconds since 1970 of a time of the log."""
+    return int(pa.scalar(time).cast(pa.int64()).as_py())

@@ -101,5 +101,5 @@ def test_a_cache_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
 def test_the_sources_of_a_kernel_are_its_file_and_all_that_it_imports() -> None:
     rooms = Path(tritower.__file__).parent
     found = {str(path.relative_to(rooms)) for path in numba_cache.sources(rooms / "features/history.py")}
-    assert {"features/history.py", "features/rings.py", "features/half.py", "features/timeline.py"} <= found
+    assert {"features/history.py", "features/rings.py", "half.py", "features/timeline.py"} <= found
     assert not any(name.startswith(("ranker/", "entities/")) for name in found)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritower.ranker import batches
 from tritower.ranker.config import NetworkConfig
+from tritower.ranker.losses import class_loss, click_loss
 from tritower.ranker.network import ClickModel
 from tritower.ranker.rows import Rows
-from tritower.ranker.training import class_loss, click_loss
 
 
 def make(lengths: list[int], seed: int = 0, described: int = 0) -> Rows:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tritower.errors import DataError
-from tritower.ranker import normaliser, preparation, rows, training
+from tritower.ranker import losses, normaliser, preparation, rows
+from tritower.ranker.batches import Source
 from tritower.ranker.config import LaunchConfig, NetworkConfig, OptimiserConfig, RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.process_group import ProcessGroup
@@ -20,7 +21,7 @@ from tritower.ranker.training import Trainer
 
 def test_click_loss_by_hand():
     click_B, skip_B = torch.log(torch.tensor([0.5, 0.25])), torch.log(torch.tensor([0.5, 0.75]))
-    loss = training.click_loss(click_B, skip_B, torch.tensor([1.0, 0.0]))
+    loss = losses.click_loss(click_B, skip_B, torch.tensor([1.0, 0.0]))
     assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.75)) / 2)
 
 
@@ -31,10 +32,10 @@ def test_class_loss_by_hand():
         clicked_B=torch.tensor([0.0, 1.0, 1.0]), class_B=torch.tensor([1, 0, -1]), query_B=torch.tensor([0, 1, 0]),
         class_J=torch.tensor([0, 1, -1]),
     )  # fmt: skip
-    loss = training.class_loss(query_QC, document_JC, batch)
+    loss = losses.class_loss(query_QC, document_JC, batch)
     assert loss.item() == pytest.approx(-math.log(0.75) - (math.log(0.25) + math.log(0.75)) / 2)
     nothing = SimpleNamespace(**{**vars(batch), "class_B": torch.tensor([-1] * 3), "class_J": torch.tensor([-1] * 3)})
-    assert training.class_loss(query_QC, document_JC, nothing).item() == 0.0
+    assert losses.class_loss(query_QC, document_JC, nothing).item() == 0.0
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def trainer(parts: tuple[Rows, Rows, np.ndarray, list[str]], config: RankerConfi
     torch.manual_seed(0)
     model = ClickModel(config.network, dim=matrix_TD.shape[1], features=len(names))
     return Trainer(
-        model, train=train, validation=validation, matrix_TD=matrix_TD, config=config, group=ProcessGroup(), checkpoints="",
-        failures="never",
+        model, train=Source(train, matrix_TD), validation=Source(validation, matrix_TD), config=config, group=ProcessGroup(),
+        checkpoints="", failures="never",
     )  # fmt: skip
 
 
@@ -69,11 +70,11 @@ def test_early_stopping_keeps_the_best_weights(parts: Any):
     train, *others = parts
     run = trainer((train.take(np.arange(640)), *others), config)
     progress = run.run()
-    losses = [entry["log_loss"] for entry in progress.history]
-    assert len(losses) < 40 and losses.index(min(losses)) == len(losses) - 1 - 3
+    seen = [entry["log_loss"] for entry in progress.history]
+    assert len(seen) < 40 and seen.index(min(seen)) == len(seen) - 1 - 3
     click_N, skip_N = run.predict(run.validation)
-    again = -np.where(run.validation.clicked, click_N, skip_N).mean(dtype=np.float64)
-    assert again == pytest.approx(min(losses), rel=1e-6)
+    again = -np.where(run.validation.rows.clicked, click_N, skip_N).mean(dtype=np.float64)
+    assert again == pytest.approx(min(seen), rel=1e-6)
 
 
 def test_scalars_are_written_for_tensorboard(parts: Any, tmp_path: Path):

@@ -1,9 +1,19 @@
-"""Fusion and running lists against brute force."""
+"""Fusion, every list, filters and updates against brute force."""
+
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tritower.errors import ArtifactError
 from tritower.recommend import retrieve, sample
+from tritower.recommend.clicks import Clicks
+from tritower.recommend.index import Index
+from tritower.recommend.retrieve import Conditions
+
+from tests.support import catalogue
 
 
 @given(st.lists(st.lists(st.integers(0, 30), unique=True, max_size=12), min_size=1, max_size=5), st.integers(1, 40))
@@ -12,27 +22,116 @@ def test_fusion_equals_the_definition(lists: list[list[int]], limit: int) -> Non
     for one in lists:
         for rank, job in enumerate(one, start=1):
             total[job] = total.get(job, 0.0) + 1 / (60 + rank)
-    fused = retrieve.fuse([np.array([*one, -1], dtype=np.int64) for one in lists], limit)
+    fused = retrieve.fuse([np.array(one, dtype=np.int64) for one in lists], limit)
     assert len(fused) == min(limit, len(total)) == len(set(fused.tolist()))
     np.testing.assert_allclose([total[job] for job in fused], sorted(total.values(), reverse=True)[:limit], rtol=1e-12)
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 20), st.integers(1, 10))
-def test_running_list_equals_a_full_sort(scores: list[int], limit: int, block: int) -> None:
-    score = np.array([scores], dtype=np.float32)
-    best = retrieve._empty(1, limit)
-    for start in range(0, len(scores), block):
-        best = retrieve._merge(best, score[:, start : start + block], start, limit)
-    kept = best[1][0][np.isfinite(best[0][0])]
-    assert score[0][kept].tolist() == sorted(scores, reverse=True)[:limit]
-    assert len(set(kept.tolist())) == len(kept)
+@pytest.mark.parametrize("limit", [7, 500])
+def test_every_list_equals_brute_force(limit: int) -> None:
+    board = catalogue.board(1)
+    index, clicks, seen = board.index(), board.log(), set()
+    for search in catalogue.searches(board, 2, 80):
+        wanted = catalogue.lists(board, search, limit)
+        found = {name: one.tolist() for name, one in retrieve.lists(search, index, clicks, limit).items()}
+        assert found == wanted
+        seen |= {name for name, one in found.items() if one}
+    assert seen == set(retrieve.LISTS)
 
 
-def test_lexical_vectors_forgive_a_typo() -> None:
-    jobs, queries = retrieve.lexical_vectors(["Registered Nurse, Mercy", "Truck Driver, Haul Co"], ["regstered nurse", "zz"])
-    similarity = (queries @ jobs.T).toarray()
-    assert similarity[0, 0] > 0.4 > similarity[0, 1]
-    assert not similarity[1].any()
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        Conditions(city=" AUSTIN"),
+        Conditions(region="tx", country="us"),
+        Conditions(posted_since=catalogue.us(catalogue.NOW) - 20 * 86_400_000_000),
+        Conditions(without_companies=("acme", "Nobody", "")),
+        Conditions(city="Atlantis"),
+        Conditions(allowed_J=np.arange(120) % 10 == 3),
+    ],
+    ids=["city", "region and country", "posted since", "company excluded", "unknown place", "any other"],
+)
+def test_filters_are_exact(conditions: Conditions) -> None:
+    board = catalogue.board(3)
+    index, clicks, total = board.index(), board.log(), 0
+    for search in catalogue.searches(board, 4, 25, conditions=conditions):
+        wanted = catalogue.lists(board, search, 9)
+        assert {name: one.tolist() for name, one in retrieve.lists(search, index, clicks, 9).items()} == wanted
+        total += sum(map(len, wanted.values()))
+    assert total == 0 if conditions.city == "Atlantis" else total > 200
+
+
+def test_jobs_come_as_numbers_in_the_fused_order() -> None:
+    board = catalogue.board(5)
+    index, clicks = board.index(), board.log()
+    ids = sorted(board.jobs["job_id"].to_pylist())
+    for search in catalogue.searches(board, 6, 20):
+        places = retrieve.fuse(list(retrieve.lists(search, index, clicks, 10).values()), 10)
+        assert index.ids(retrieve.retrieve(search, index, clicks, limit=10)) == [ids[place] for place in places]
+
+
+def test_clicks_named_in_the_search_take_the_place_of_the_users() -> None:
+    board = catalogue.board(5)
+    index, clicks = board.index(), board.log()
+    search = catalogue.searches(board, 6, 1)[0]
+    past = clicks.of_user("user-3", search.ts_us)
+    assert len(past)
+    named, known = (
+        retrieve.retrieve(retrieve.Search(ts_us=search.ts_us, **who), index, clicks, limit=20)
+        for who in ({"user_id": "user-9", "clicked": past}, {"user_id": "user-3"})
+    )
+    assert named.tolist() == known.tolist()
+
+
+def test_a_saved_index_gives_the_same_lists(tmp_path: Path) -> None:
+    board = catalogue.board(7)
+    index, clicks = board.index(), board.log()
+    index.save(tmp_path / "index")
+    (tmp_path / "clicks").mkdir()
+    clicks.save(tmp_path / "clicks")
+    again, clicks_again = Index.open(tmp_path / "index"), Clicks.open(tmp_path / "clicks")
+    for search in catalogue.searches(board, 8, 20):
+        one = retrieve.retrieve(search, index, clicks, limit=30)
+        assert one.tolist() == retrieve.retrieve(search, again, clicks_again, limit=30).tolist()
+
+
+def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
+    catalogue.board(7).index().save(tmp_path / "index")
+    file = tmp_path / "index" / "codes_code_JD.npy"
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(ArtifactError, match="codes_code_JD"):
+        Index.open(tmp_path / "index")
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_an_updated_index_is_as_one_built_anew(tmp_path: Path, parts: int) -> None:
+    """Half of the catalogue, then the rest and changes of what was there, in one or more deltas."""
+    whole, before = catalogue.board(9), catalogue.board(10)
+    changed = before.jobs.set_column(0, "job_id", whole.jobs["job_id"])  # the first 60 jobs were other adverts once
+    start = catalogue.Board(
+        changed.slice(0, 60), before.documents[:60], before.text_J[:60], before.matrix_TD, before.texts, 0, []
+    ).index()
+    start.save(tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    for part in np.array_split(np.random.default_rng(1).permutation(len(whole.documents)), parts):
+        documents, vectors = [whole.documents[job] for job in part], whole.matrix_TD[whole.text_J[part]]
+        index = index.updated(whole.jobs.take(pa.array(part)), documents, vectors)
+    anew = whole.index()
+    for search in catalogue.searches(whole, 11, 40):
+        one, two = (retrieve.lists(search, one, None, 15) for one in (index, anew))
+        assert {name: places.tolist() for name, places in one.items()} == {
+            name: places.tolist() for name, places in two.items()
+        }
+    assert sorted(index.job_ids.to_pylist()) == sorted(anew.job_ids.to_pylist())
+
+
+def test_ids_and_numbers() -> None:
+    index = catalogue.board(9).index()
+    ids = index.job_ids.to_pylist()
+    assert index.find([ids[5], "job-9999", ids[0], ""]).tolist() == [5, -1, 0, -1]
+    assert index.ids(np.array([3, 1])) == [ids[3], ids[1]]
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30))

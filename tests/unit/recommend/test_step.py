@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tritower.errors import ConfigError, DataError
-from tritower.recommend import retrieve, step
+from tritower.recommend import step
 from tritower.recommend.config import CandidatesConfig, RecommendConfig
 from tritower.schema import DATASET_IMPRESSIONS, RECOMMENDATIONS, SCORES
 
@@ -55,14 +55,12 @@ def test_rows_follow_the_schema(dataset: Path, embeddings: Path, tmp_path: Path)
     assert table["document_text"].to_pylist() == [documents[job] for job in table["job"].to_pylist()]
 
 
-@pytest.mark.parametrize("blocks", [(1, 1), (2, 4)])
 def test_blocks_do_not_change_the_result(
-    dataset: Path, embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: tuple[int, int]
+    dataset: Path, embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     knobs = {"recent_share": 1.0, "candidates_per_search": 3}
     whole = found(dataset, embeddings, tmp_path / "a", **knobs)
-    monkeypatch.setattr(retrieve, "SEARCH_BLOCK", blocks[0])
-    monkeypatch.setattr(retrieve, "JOB_BLOCK", blocks[1])
+    monkeypatch.setattr(step, "_BLOCK", 1)
     assert found(dataset, embeddings, tmp_path / "b", **knobs) == whole
 
 

@@ -74,3 +74,12 @@ def widen(matrix_TD: Array, row: Any, out_HD: Array, h: Any) -> None:
     """Write a row of halves (uint16 bits) into row `h` of a float32 matrix."""
     for d in range(matrix_TD.shape[1]):
         out_HD[h, d] = half_to_float(matrix_TD[row, d])
+
+
+@njit(cache=True, fastmath=True, forceinline=True)
+def dot(matrix_TD: Array, row: Any, vector_D: Array) -> Any:
+    """Scalar product of a row of halves (uint16 bits) and a vector of halves that was widened; the exact sum as float32."""
+    total = float64(0.0)
+    for d in range(matrix_TD.shape[1]):
+        total += float64(half_to_float(matrix_TD[row, d])) * float64(vector_D[d])
+    return float32(total)

@@ -1,0 +1,269 @@
+"""A version comes to serve and goes, on the tests' API server: real pods, real answers, and KServe's part as it was seen."""
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from tritower.cluster.api import MERGE, Api
+from tritower.config import from_dict
+from tritower.deploy.config import DeployConfig
+from tritower.deploy.release import Release
+from tritower.deploy.rollout import Rollout
+from tritower.errors import JobFailed, LaunchError
+
+from tests.support.apiserver import Cluster, kinds, proxy
+from tests.unit.deploy.conftest import IMAGE
+
+QUICK = {
+    "image": IMAGE, "replicas": 1, "poll_s": 0.05, "patience_s": 1, "start_timeout_s": 15, "answer_timeout_s": 5,
+    "restarts": 1, "cpu": "10m", "memory": "64Mi", "api_patience_s": 10, "token_secret": "",
+}  # fmt: skip
+
+
+def rollout(**settings: Any) -> Rollout:
+    return Rollout(from_dict(DeployConfig, QUICK | settings))
+
+
+def deploy(version: str, behaviour: str = "", **settings: Any) -> str:
+    """Deploy a version whose server calls itself so."""
+    environment = {"VERSION": version, "BEHAVIOUR": behaviour}
+    release = Release(bundle=f"s3://bucket/{version}", version=version)
+    return rollout(environment=environment, **settings).deploy(release, gate="pass", by="me")
+
+
+def serving(cluster: Cluster, times: int = 20) -> set[str]:
+    """The versions that answer through the Service."""
+    import http.client
+    import json
+
+    found = set()
+    for _ in range(times):
+        host, port = proxy.endpoint(cluster, "team", "tritower")
+        connection = http.client.HTTPConnection(host, port, timeout=5)
+        connection.request("GET", "/v2/models/tritower")
+        found.add(json.loads(connection.getresponse().read())["versions"][0])
+        connection.close()
+    return found
+
+
+def sets(cluster: Cluster) -> set[str]:
+    """Names of the sets that there are."""
+    kind = kinds.INFERENCE if cluster.store.all(kinds.INFERENCE) else kinds.DEPLOYMENT
+    return {one["metadata"]["name"] for one in cluster.store.all(kind) if "deletionTimestamp" not in one["metadata"]}
+
+
+def test_a_first_version_serves_and_the_same_once_more_changes_nothing(cluster: Cluster, kind: str) -> None:
+    said = deploy("one")
+    assert "(bundle one) has all requests; 1 pod(s)" in said
+    assert serving(cluster) == {"one"} and len(sets(cluster)) == 1
+    version = cluster.store.version
+    assert deploy("one") == f"nothing to do: {sets(cluster).pop()} (bundle one) has all requests already"
+    assert cluster.store.version == version or not [
+        change for change in cluster.store.history if change.version > version and change.kind is not kinds.POD
+    ]
+    (deployment,) = cluster.store.all(kinds.DEPLOYMENT)
+    assert deployment["spec"]["template"]["metadata"]["labels"]["tritower.dev/version"] == "one"
+    assert bool(cluster.store.all(kinds.INFERENCE)) == (kind == "kserve")
+    assert [one["metadata"]["name"] for one in cluster.store.all(kinds.BUDGET)] == ["tritower"]
+
+
+def test_an_update_starts_beside_what_serves_and_then_takes_its_place(cluster: Cluster) -> None:
+    deploy("one")
+    (before,) = sets(cluster)
+    said = deploy("two")
+    assert "(bundle two) has all requests" in said and serving(cluster) == {"two"}
+    assert sets(cluster).isdisjoint({before})
+    known = rollout().record()
+    assert known.previous == before and [line["what"] for line in known.history] == ["deploy", "deploy"]
+    assert known.history[-1] | {"at": "", "set": ""} == {
+        "at": "", "set": "", "version": "two", "what": "deploy", "gate": "pass", "by": "me",
+    }  # fmt: skip
+
+
+def test_another_number_of_pods_is_no_other_version(cluster: Cluster) -> None:
+    deploy("one")
+    (before,) = sets(cluster)
+    pods = {one["metadata"]["name"] for one in cluster.store.all(kinds.POD)}
+    assert "2 pod(s)" in deploy("one", replicas=2)
+    assert sets(cluster) == {before}
+    now = {one["metadata"]["name"] for one in cluster.store.all(kinds.POD)}
+    assert pods < now and len(now) == 2
+
+
+def test_an_updates_requests_all_get_an_answer(cluster: Cluster) -> None:
+    """Twenty requests a second with a new connection each, through one update."""
+    deploy("one")
+    lost, seen, is_over = [], [], threading.Event()
+
+    def ask() -> None:
+        while not is_over.wait(0.05):
+            try:
+                seen.extend(serving(cluster, 1))
+            except Exception as error:
+                lost.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        deploy("two")
+    finally:
+        time.sleep(1)
+        is_over.set()
+        asking.join()
+    assert not lost and seen.index("two") > 5 and "one" not in seen[seen.index("two") :]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "why"),
+    [
+        ("other", "version two does not answer within 1 s: version 0ther does"),
+        ("nan", "question 1 of 1 has scores that are no probabilities: [nan, 0.25]"),
+        ("none", "question 1 of 1 found no job"),
+    ],
+)
+def test_a_bad_answer_before_there_are_requests(cluster: Cluster, behaviour: str, why: str) -> None:
+    deploy("one")
+    (before,) = sets(cluster)
+    pods = [one["metadata"]["uid"] for one in cluster.store.all(kinds.POD)]
+    with pytest.raises(JobFailed) as caught:
+        deploy("two", behaviour, answer_timeout_s=1)
+    assert f"(bundle two) was not let in: {why}" in str(caught.value)
+    assert caught.value.remedy == f"Its pods are deleted; {before} serves on, as before."
+    assert sets(cluster) == {before} and serving(cluster) == {"one"}
+    assert pods[0] in [one["metadata"]["uid"] for one in cluster.store.all(kinds.POD)]
+    known = rollout().record()
+    assert known.stable == before and why in known.history[-1]["failed"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "settings", "why"),
+    [
+        ("unready", {"start_timeout_s": 2}, "0 of 1 pods are ready after 2 s; its log ends: serves"),
+        ("crash", {}, "it failed 2 time(s): exit code 3; its log ends: the bundle is damaged: ranker/join.json"),
+        ("", {"image": "example/none:1"}, "the image cannot be pulled: "),
+        (
+            "",
+            {"memory": "900Gi", "start_timeout_s": 2},
+            "no node takes the pod: 0/1 nodes are available: 1 Insufficient memory",
+        ),
+    ],
+)
+def test_a_version_that_never_gets_ready(cluster: Cluster, behaviour: str, settings: dict[str, Any], why: str) -> None:
+    """A clock of our own: KServe says Ready all along, and shows nothing for 600 s."""
+    cluster.images["example/none:1"] = "missing"
+    deploy("one")
+    (before,) = sets(cluster)
+    with pytest.raises(JobFailed) as caught:
+        deploy("two", behaviour, **settings)
+    assert f"(bundle two) was not let in: {why}" in str(caught.value), str(caught.value)
+    assert f"Its pods are deleted; {before} serves on, as before." in caught.value.remedy
+    assert sets(cluster) == {before} and serving(cluster) == {"one"} and rollout().record().stable == before
+
+
+def test_a_canary_by_numbers_of_pods_is_promoted(cluster: Cluster) -> None:
+    deploy("one", replicas=3)
+    said = deploy("two", replicas=3, canary_percent=20)
+    assert "1 of 4 pods, 25 % of the requests where 20 % were asked for; promote it, or roll back" in said
+    assert serving(cluster, 40) == {"one", "two"} and len(sets(cluster)) == 2
+    assert "nothing to do: " in deploy("two", replicas=3, canary_percent=20)
+    assert "has all requests; 3 pod(s)" in rollout().promote(by="you")
+    assert serving(cluster) == {"two"} and len(sets(cluster)) == 1
+    with pytest.raises(LaunchError, match="no canary to promote"):
+        rollout().promote()
+
+
+def test_a_canary_is_taken_back(cluster: Cluster) -> None:
+    deploy("one")
+    (before,) = sets(cluster)
+    deploy("two", canary_percent=50)
+    assert f"{before} has all" in rollout().rollback(by="you", why="slow")
+    assert serving(cluster) == {"one"} and sets(cluster) == {before}
+    assert rollout().record().history[-1]["why"] == "slow"
+
+
+def test_the_version_before_comes_back_to_the_byte(cluster: Cluster) -> None:
+    def template() -> Any:
+        (one,) = [one for one in cluster.store.all(kinds.DEPLOYMENT) if "deletionTimestamp" not in one["metadata"]]
+        return one["metadata"]["name"], one["spec"]["template"]
+
+    deploy("one")
+    before = template()
+    deploy("two")
+    assert template() != before
+    assert "(bundle one) has all requests" in rollout().rollback(by="you", why="fewer clicks")
+    assert template() == before and serving(cluster) == {"one"}
+    assert "(bundle two) has all requests" in rollout().rollback()  # and back again
+
+
+def test_there_is_nothing_to_go_back_to(cluster: Cluster) -> None:
+    with pytest.raises(LaunchError, match="no version to go back to"):
+        rollout().rollback()
+    assert rollout().status() == ["nothing has been deployed"]
+
+
+def test_what_was_deleted_by_hand_is_made_anew(cluster: Cluster, kind: str) -> None:
+    deploy("one")
+    (name,) = sets(cluster)
+    held = kinds.INFERENCE if kind == "kserve" else kinds.DEPLOYMENT
+    cluster.store.delete(held, "team", name, {})
+    until(lambda: not [one for one in cluster.store.all(kinds.POD) if "deletionTimestamp" not in one["metadata"]])
+    cluster.store.delete(kinds.SERVICE, "team", "tritower", {})
+    assert "has all requests" in deploy("one")
+    assert sets(cluster) == {name} and serving(cluster) == {"one"}
+
+
+def test_a_set_that_is_deleted_while_it_starts(cluster: Cluster, kind: str) -> None:
+    deploy("one")
+    (before,) = sets(cluster)
+
+    def meddle() -> None:
+        until(lambda: len([one for one in cluster.store.all(kinds.DEPLOYMENT) if before not in one["metadata"]["name"]]) == 1)
+        time.sleep(0.3)
+        (name,) = sets(cluster) - {before}
+        cluster.store.delete(kinds.INFERENCE if kind == "kserve" else kinds.DEPLOYMENT, "team", name, {})
+
+    meddling = threading.Thread(target=meddle)
+    meddling.start()
+    with pytest.raises(JobFailed, match="the set was deleted while it started"):
+        deploy("two", "slow")
+    meddling.join()
+    assert serving(cluster) == {"one"}
+
+
+def test_a_field_that_somebody_else_has_set(cluster: Cluster) -> None:
+    deploy("one")
+    server = Api()
+    body = {"spec": {"selector": {"tritower.dev/set": "mine"}}}
+    query = {"fieldManager": "kubectl-edit"}
+    server.call("PATCH", "/api/v1/namespaces/team/services/tritower", query=query, body=body, content_type=MERGE)
+    with pytest.raises(LaunchError) as caught:
+        deploy("two")
+    assert 'conflict with "kubectl-edit" using v1: .spec.selector.tritower.dev/set' in caught.value.problem
+    assert "take_over" in caught.value.remedy and caught.value.where == "Service tritower"
+    assert "(bundle two) has all requests" in deploy("two", take_over=True)
+
+
+def test_of_two_that_deploy_at_one_time_one_stops_before_a_request_moves(cluster: Cluster) -> None:
+    deploy("one")
+    first = rollout(environment={"VERSION": "two"})
+    known = first.record()
+    deploy("three")
+    with pytest.raises(LaunchError, match=r"somebody else deployed meanwhile.*status"):
+        first._write(known.told(what="late"))
+    assert serving(cluster) == {"three"}
+
+
+def test_kserve_that_is_down_is_named(cluster: Cluster, kind: str) -> None:
+    if kind != "kserve":
+        return
+    cluster.down.add("kserve")
+    with pytest.raises(LaunchError, match="failed calling webhook"):
+        deploy("one", api_patience_s=1)
+
+
+def until(true: Any, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -1,0 +1,204 @@
+"""The three doors, and everything that is refused at them: a real server, a ranking that takes no time."""
+
+import json
+import struct
+
+import httpx
+import pytest
+
+from tests.support import serving_process, tiny_server
+
+JOBS = ("nurse-1", "nurse-2", "cook-1")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("doors")
+    bundle = tiny_server.write(folder / "bundle", version="v1", jobs=JOBS)
+    config = {"max_body_bytes": 200_000, "max_candidates": 100, "max_query_chars": 50, "max_k": 20, "max_searches": 3}
+    with serving_process.served(tiny_server.command(bundle, **config), folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with server.client() as one:
+        yield one
+
+
+def test_the_typed_door_ranks(client):
+    """`cook` shares three letters with cook-1 and none with the nurses, which come in the order of their ids."""
+    answer = client.post("/rank", json={"query": "cook", "k": 2, "user_id": "u1"})
+    assert answer.status_code == 200
+    assert [(job["rank"], job["job_id"]) for job in answer.json()["jobs"]] == [(1, "cook-1"), (2, "nurse-1")]
+    assert answer.json()["versions"]["bundle"] == "v1"
+
+
+def test_candidates_are_ranked_and_unknown_ones_named(client):
+    answer = client.post("/rank", json={"query": "nurse", "candidates": ["cook-1", "gone", "nurse-2"]}).json()
+    assert [job["job_id"] for job in answer["jobs"]] == ["nurse-2", "cook-1"]
+    assert answer["unknown"] == ["gone"]
+
+
+def test_a_request_id_comes_back_in_body_and_header(client):
+    made = client.post("/rank", json={})
+    assert made.json()["request_id"] == made.headers["x-request-id"] != ""
+    sent = client.post("/rank", json={}, headers={"X-Request-Id": "abc-1"})
+    assert sent.json()["request_id"] == sent.headers["x-request-id"] == "abc-1"
+    assert client.post("/rank", json={"request_id": "mine"}).json()["request_id"] == "mine"
+    refused = client.post("/rank", json=[], headers={"X-Request-Id": "abc-2"})
+    assert refused.json()["request_id"] == refused.headers["x-request-id"] == "abc-2"
+    assert client.get("/v2", headers={"X-Request-Id": "no good: a blank"}).headers["x-request-id"] != "no good: a blank"
+
+
+def test_kserve_v1(client):
+    assert client.get("/v1/models").json() == {"models": ["tritower"]}
+    assert client.get("/v1/models/tritower").json() == {"name": "tritower", "ready": True}
+    given = {"instances": [{"query": "cook", "k": 1}, {"query": "nurse", "k": 1}]}
+    answer = client.post("/v1/models/tritower:predict", json=given)
+    assert [one["jobs"][0]["job_id"] for one in answer.json()["predictions"]] == ["cook-1", "nurse-1"]
+    assert len({one["request_id"] for one in answer.json()["predictions"]}) == 2
+    assert client.post("/v1/models/other:predict", json=given).status_code == 404
+
+
+def test_open_inference_protocol_v2(client):
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").json() == {"ready": True, "trouble": ""}
+    assert client.get("/v2/models/tritower/ready").json() == {"name": "tritower", "ready": True}
+    about = client.get("/v2/models/tritower").json()
+    assert about["versions"] == ["v1"]
+    assert {"name": "query", "datatype": "BYTES", "shape": [-1]} in about["inputs"]
+    inputs = [
+        {"name": "query", "shape": [2], "datatype": "BYTES", "data": ["cook", "nurse"]},
+        {"name": "candidates", "shape": [2, 2], "datatype": "BYTES", "data": ["cook-1", "nurse-1", "nurse-2", ""]},
+    ]
+    answer = client.post("/v2/models/tritower/infer", json={"id": "i1", "parameters": {"k": 2}, "inputs": inputs}).json()
+    outputs = {one["name"]: one for one in answer["outputs"]}
+    assert (answer["id"], answer["model_name"], answer["model_version"]) == ("i1", "tritower", "v1")
+    assert outputs["job_id"]["shape"] == outputs["score"]["shape"] == [2, 2]
+    assert outputs["job_id"]["data"] == ["cook-1", "nurse-1", "nurse-2", ""]
+    assert outputs["score"]["data"] == [1 / 2, 1 / 3, 1 / 2, 0.0]
+    assert outputs["count"]["data"] == [2, 1]
+    assert json.loads(outputs["answer"]["data"][1])["request_id"] == "i1-1"
+
+
+def test_v2_takes_binary_values_and_whole_requests(client):
+    values = b"".join(struct.pack("<I", len(one)) + one for one in (b"cook", b"nurse"))
+    tensor = {"name": "query", "shape": [2], "datatype": "BYTES", "parameters": {"binary_data_size": len(values)}}
+    head = json.dumps({"inputs": [tensor], "outputs": [{"name": "job_id"}], "parameters": {"k": 1}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    answer = client.post("/v2/models/tritower/infer", content=head + values, headers=headers).json()
+    assert [(one["name"], one["data"]) for one in answer["outputs"]] == [("job_id", ["cook-1", "nurse-1"])]
+    whole = {"name": "request", "shape": [1], "datatype": "BYTES", "data": [json.dumps({"query": "cook", "k": 1})]}
+    answer = client.post("/v2/models/tritower/infer", json={"inputs": [whole]}).json()
+    assert answer["outputs"][0]["data"] == ["cook-1"]
+
+
+def _query(*data, **more):
+    return {"inputs": [{"name": "query", "shape": [len(data)], "datatype": "BYTES", "data": list(data)} | more]}
+
+
+BAD = {
+    "malformed JSON": ("/rank", b'{"query": ', 400, "body", "not JSON"),
+    "no UTF-8": ("/rank", b'{"query": "\xff"}', 400, "body", ""),
+    "a JSON list": ("/rank", b"[1]", 422, "body", "does not fit"),
+    "nothing": ("/rank", b"", 400, "body", ""),
+    "null": ("/rank", b"null", 422, "body", ""),
+    "nested too deep": ("/rank", b"[" * 90_000, 400, "body", ""),
+    "a number of 5,000 digits": ("/rank", b'{"k": ' + b"1" * 5_000 + b"}", 400, "body", "out of range"),
+    "NaN": ("/rank", b'{"filters": {"radius_km": NaN}}', 422, "filters.radius_km", ""),
+    "half a character": ("/rank", b'{"query": "\\ud800"}', 400, "body", "hex escape"),
+    "text for a number": ("/rank", {"k": "5"}, 422, "k", "'5'"),
+    "a float for a number": ("/rank", {"k": 1.5}, 422, "k", ""),
+    "a number for text": ("/rank", {"query": 5}, 422, "query", "5"),
+    "a text for a list": ("/rank", {"candidates": "nurse-1"}, 422, "candidates", ""),
+    "an unknown field": ("/rank", {"qeury": "nurse"}, 422, "qeury", "Did you mean 'query'?"),
+    "an unknown field inside": ("/rank", {"filters": {"town": "x"}}, 422, "filters.town", "unknown field"),
+    "k of 0": ("/rank", {"k": 0}, 422, "k", ""),
+    "k over the limit": ("/rank", {"k": 21}, 422, "k", "20 at most"),
+    "101 candidates": ("/rank", {"candidates": ["j"] * 101}, 422, "candidates", "100 at most"),
+    "a query of 51 characters": ("/rank", {"query": "x" * 51}, 422, "query", "50 at most"),
+    "a time before 1970": ("/rank", {"ts": -1}, 422, "ts", ""),
+    "a query of 1 MB": ("/rank", {"query": "x" * 1_000_000}, 413, "max_body_bytes is 200,000", "too long"),
+    "10,000 candidates": ("/rank", {"candidates": [f"job-{n:08}" for n in range(10_000)]}, 422, "candidates", "100 at most"),
+    "what the ranking refuses": ("/rank", {"filters": {"radius_km": 5.0}}, 422, "filters.radius_km", "no coordinates"),
+    "no instances": ("/v1/models/tritower:predict", {"instances": []}, 422, "instances", ""),
+    "a V1 list": ("/v1/models/tritower:predict", [1, 2], 422, "body", ""),
+    "a bad instance": ("/v1/models/tritower:predict", {"instances": [{}, {"k": "x"}]}, 422, "instances.1.k", ""),
+    "four instances": ("/v1/models/tritower:predict", {"instances": [{}] * 4}, 422, "instances", "3 at most"),
+    "an instance over a limit": ("/v1/models/tritower:predict", {"instances": [{"k": 21}]}, 422, "instances.0.k", "20 at most"),
+    "V2 that is no JSON": ("/v2/models/tritower/infer", b"{", 400, "body", "not JSON"),
+    "V2 of another type": ("/v2/models/tritower/infer", _query("x", datatype="FP32"), 422, "inputs.0.datatype", ""),
+    "a shape that lies": ("/v2/models/tritower/infer", _query("x", shape=[2]), 422, "inputs.query", "do not fill"),
+    "a shape of nothing": ("/v2/models/tritower/infer", _query(shape=[0]), 422, "inputs.query", ""),
+    "a negative shape": ("/v2/models/tritower/infer", _query("x", shape=[-1, -1]), 422, "inputs.query", ""),
+    "an unknown output": ("/v2/models/tritower/infer", _query("x") | {"outputs": [{"name": "y"}]}, 422, "outputs", "job_id"),
+    "k as text in V2": ("/v2/models/tritower/infer", _query("x") | {"parameters": {"k": "1"}}, 422, "inputs.0.k", ""),
+    "binary that is not there": (
+        "/v2/models/tritower/infer",
+        {"inputs": [{"name": "query", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": 9}}]},
+        422,
+        "inputs.query",
+        "binary_data_size",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_the_callers_fault_is_named(client, case):
+    path, content, status, where, said = BAD[case]
+    content = content if isinstance(content, bytes) else json.dumps(content).encode()
+    answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    told = answer.json()
+    assert told["where"] == where
+    assert told["what"] and told["remedy"] and told["request_id"]
+    assert said in told["error"]
+
+
+def test_a_fault_of_the_servers_is_told_without_its_insides(client, server):
+    answer = client.post("/rank", json={"query": "fault"}, headers={"X-Request-Id": "f-1"})
+    assert answer.status_code == 500
+    assert answer.json()["what"] == "the server failed"
+    assert "fault of ours" not in answer.text
+    assert "request f-1 failed" in server.said()
+    assert "RuntimeError: a fault of ours" in server.said()
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "status"), [("/nowhere", "GET", 404), ("/rank", "DELETE", 405), ("/rank/", "GET", 404)]
+)
+def test_other_paths_and_methods(client, path, method, status):
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["remedy"] == "The paths are described in /openapi.json."
+
+
+def test_the_content_must_be_said_to_be_json(client):
+    answer = client.post("/rank", content=b'{"query": "x"}', headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 415
+    assert "Content-Type: application/json" in answer.json()["remedy"]
+
+
+def test_figures_count_every_request(server, client):
+    before = server.figure('tritower_requests_total{route="/rank",status="200"}')
+    for _ in range(3):
+        client.post("/rank", json={})
+    assert server.figure('tritower_requests_total{route="/rank",status="200"}') == before + 3
+    assert server.figure('tritower_requests_total{route="/rank",status="422"}') > 0
+    assert server.figure("tritower_in_flight") == 1  # the one that asks
+    assert server.figure("tritower_ready") == 1
+    assert server.figure('tritower_bundle{bundle="v1",name="main"}') == 1
+
+
+def test_the_limits_are_in_the_description(client):
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert schemas["Search"]["properties"]["query"]["maxLength"] == 50
+    assert schemas["Search"]["properties"]["candidates"]["anyOf"][0]["maxItems"] == 100
+    assert "InferRequest" in schemas
+
+
+def test_no_search_is_in_the_log(client, server):
+    client.post("/rank", json={"query": "a private matter", "user_id": "somebody"})
+    httpx.get(f"{server.address}/?query=another-private-matter")
+    assert "private" not in server.said()
