@@ -85,10 +85,13 @@ def describe(guest: Guest, live: LiveTables, describe_texts: Describe) -> Descri
     """Describe what the tables lack."""
     given = [*guest.wanted_titles, *guest.past_titles, *(text for text, _ in guest.searches)]
     texts = [text for text in dict.fromkeys(map(clean, given)) if text and live.text(text) < 0]
-    return Described({text: -2 - x for x, text in enumerate(texts)}, *describe_texts(texts))
+    vector_XD, rows = describe_texts(texts)
+    return Described(number={text: -2 - x for x, text in enumerate(texts)}, vector_XD=vector_XD, rows=rows)
 
 
-def number(guest: Guest, described: Described, live: LiveTables, now: int, plain_query: str, sizes: tuple[int, int]) -> Numbered:
+def number(
+    guest: Guest, described: Described, live: LiveTables, now: int, plain_query: str, sizes: tuple[int, int]
+) -> Numbered:
     """In numbers. What has got a number since it was described keeps its description, which is the same.
 
     Args:

@@ -21,11 +21,12 @@ from tritower import schema, storage
 from tritower.config import from_dict
 from tritower.errors import ConfigError, DataError, SchemaError
 from tritower.features import entities as found_entities
+from tritower.features import guest as guests
 from tritower.features import state as saved_state
 from tritower.features.config import FeaturesConfig
 from tritower.features.excerpt import Excerpt, Query
 from tritower.features.feature_state import FeatureState
-from tritower.features.guest import Described, Guest, describe, number
+from tritower.features.guest import Described, Guest
 from tritower.features.live import LiveTables, clean
 from tritower.features.past import Past, busiest, of_user
 from tritower.features.places import speaks_of_remote
@@ -152,7 +153,7 @@ class OnlineFeatures:
         """
         text = clean(request.query)
         described = self._describe([text]) if text and self._live.text(text) < 0 else None
-        told = describe(request.guest, self._live, self._describe) if request.guest else None
+        told = guests.describe(request.guest, self._live, self._describe) if request.guest else None
         with self._lock:
             query = self._query(request, text, described)
             if request.guest and told:
@@ -249,7 +250,7 @@ class OnlineFeatures:
         now = max(query.ts, int(self._state.timeline.last_ts))
         sizes = self._state.history.rings.item_SH.shape[1], self._state.searches.rings.item_SH.shape[1]
         new_plain = query.plain_text if query.plain == UNNUMBERED else ""
-        numbered = number(guest, described, self._live, now, new_plain, sizes)
+        numbered = guests.number(guest, described, self._live, now, new_plain, sizes)
         return dataclasses.replace(query, user=-1, guest=numbered)
 
     def _describe(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint16], pa.Table | None]:
