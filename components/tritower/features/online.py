@@ -27,7 +27,7 @@ from tritower.features.config import FeaturesConfig
 from tritower.features.excerpt import Excerpt, Query
 from tritower.features.feature_state import FeatureState
 from tritower.features.guest import Described, Guest
-from tritower.features.live import LiveTables, clean
+from tritower.features.live import LiveTables, clean, user_lists
 from tritower.features.past import Past, busiest, of_user
 from tritower.features.places import speaks_of_remote
 from tritower.features.strings import UNNUMBERED, normalised
@@ -161,6 +161,13 @@ class OnlineFeatures:
             excerpt = Excerpt(self._state, self._live, query, self._live.jobs.find_all(job_ids))
         return excerpt.columns()
 
+    def profile(self, user_id: str) -> npt.NDArray[np.float16] | None:
+        """The unit vectors (X, D) of a user's wanted and past titles; None where there are none."""
+        with self._lock:
+            tables, user = self._live.tables, self._live.users.find(user_id)
+            titles = np.concatenate([user_lists(tables.wanted, user), user_lists(tables.past, user)])
+            return tables.vectors(titles).view(np.float16) if len(titles) else None
+
     def past(self, user_id: str) -> Past:
         """What the features know of a user, in names; of somebody never met, nothing."""
         with self._lock:
@@ -183,7 +190,7 @@ class OnlineFeatures:
         Raises:
             SchemaError: a column is missing or of another type.
         """
-        events = _conform(events, EVENTS)
+        events = conform_events(events)
         queries = [clean(text) for text in events.column("query").to_pylist()]
         fresh = [text for text in dict.fromkeys(queries) if text and self._live.text(text) < 0]
         described = self._describe(fresh)
@@ -211,7 +218,7 @@ class OnlineFeatures:
         Raises:
             SchemaError: a column is missing or of another type.
         """
-        jobs = _conform(jobs, schema.RAW_JOBS)
+        jobs = conform_jobs(jobs)
         titles, companies = ([clean(text) for text in jobs.column(name).to_pylist()] for name in ("title", "company"))
         documents = [schema.document_text(*pair) for pair in zip(titles, companies, strict=True)]
         fresh = [text for text in dict.fromkeys([*titles, *documents]) if text and self._live.text(text) < 0]
@@ -298,6 +305,20 @@ class OnlineFeatures:
         """Make the state as large as the tables."""
         if self._live.outgrown() or self._live.tables is not self._state.tables:
             self._state.grow(self._live.tables, self._live.sizes)
+
+
+def conform_events(events: pa.Table) -> pa.Table:
+    """As rows of `EVENTS`; what a source may leave out is null.
+
+    Raises:
+        SchemaError: a column is missing or does not convert.
+    """
+    return _conform(events, EVENTS)
+
+
+def conform_jobs(jobs: pa.Table) -> pa.Table:
+    """As rows of `schema.RAW_JOBS`; see `conform_events`."""
+    return _conform(jobs, schema.RAW_JOBS)
 
 
 def _conform(table: pa.Table, wanted: schema.Table) -> pa.Table:

@@ -1,19 +1,23 @@
 """A search in, ranked jobs out: one bundle, loaded.
 
     ranking = Ranking.open(folder)
-    answer = ranking.answer(Question(query="nurse", candidates=("j1", "j2")))
+    ranking.warm()
+    answer = ranking.answer(Question(query="night nurse", city="Austin", k=10))
 
-Any number of threads may ask at once. Matrices are multiplied by the BLAS of scipy: a server sets OPENBLAS_NUM_THREADS=1.
+Any number of threads may ask, observe and update at once. Matrices are multiplied by the BLAS of scipy: a server sets
+OPENBLAS_NUM_THREADS=1.
 
-Legend: N candidates, D dimension of an embedding, F features.
+Legend: N candidates, D dimension of an embedding, X titles of a profile, F features.
 """
 
+import dataclasses
 import datetime as dt
+import threading
 import time
 import uuid
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,137 +27,273 @@ import pyarrow.parquet as pq
 from tritower import storage
 from tritower.config import from_dict
 from tritower.entities.config import EntitiesConfig
-from tritower.errors import ArtifactError
-from tritower.features.online import OnlineFeatures, Recognise, Request
+from tritower.errors import ArtifactError, DataError
+from tritower.features.guest import Guest
+from tritower.features.live import clean
+from tritower.features.online import OnlineFeatures, Recognise, Request, conform_events, conform_jobs
 from tritower.ranker import documents
 from tritower.ranker.online import OnlineRanker
-from tritower.serving import bundle
+from tritower.recommend import retrieve
+from tritower.recommend.clicks import Clicks
+from tritower.recommend.config import CandidatesConfig
+from tritower.recommend.index import Index
+from tritower.serving import bundle, explain, updating
 from tritower.serving.bundle import Bundle
-from tritower.serving.catalogue import Catalogue, Ints, same_advert
+from tritower.serving.catalogue import Catalogue, Floats, Ints, same_advert
 from tritower.serving.encoding import TextEncoder
+from tritower.serving.gate import Gate
 from tritower.serving.guide import Guide
-from tritower.serving.messages import Answer, Question, RankedJob, Versions
+from tritower.serving.messages import Answer, Filters, Question, RankedJob, Reason, Versions, Visitor
 
-Floats = npt.NDArray[np.float32]
+CANDIDATES = CandidatesConfig().candidates_per_search
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LONGEST = 1_000  # characters of a query that count, as ingest cuts it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What `open` loads."""
+
+    bundle: Bundle
+    ranker: OnlineRanker
+    encoder: TextEncoder
+    features: OnlineFeatures
+    clicks: Clicks
+    described: updating.Described
 
 
 class Ranking:
     """A bundle that answers; `open` makes one."""
 
-    def __init__(
-        self, parts: Bundle, name: str, ranker: OnlineRanker, encoder: TextEncoder, features: OnlineFeatures, jobs: Catalogue
-    ) -> None:
+    def __init__(self, parts: _Parts, jobs: Catalogue, name: str, candidates: int) -> None:
         """For `open`."""
-        self._bundle, self._name = parts, name
-        self._ranker, self._encoder, self._features, self._jobs = ranker, encoder, features, jobs
+        self._parts, self._jobs, self._name, self._candidates = parts, jobs, name, candidates
+        self._features, self._ranker = parts.features, parts.ranker
+        self._gate, self._updating = Gate(), threading.Lock()
+        self._guide: Guide | None = None
 
     @staticmethod
-    def open(folder: str | Path, name: str = "main", *, streams: int = 0) -> "Ranking":
+    def open(folder: str | Path, name: str = "main", *, streams: int = 0, candidates: int = CANDIDATES) -> "Ranking":
         """Load a bundle, after every byte of it was checked.
 
         Args:
             folder: of the bundle.
             name: of this bundle in the server.
             streams: queries encoded at once; 0 = as many as this process has cores.
+            candidates: jobs retrieved and scored for a search that names none; the default is that of the step `candidates`.
 
         Raises:
             StorageError: there is no bundle.
             ArtifactError: a part is damaged, missing or not made with the others.
         """
-        parts = bundle.read(Path(folder))
-        ranker = OnlineRanker.load(parts.needed("ranker"))
-        encoder = TextEncoder(parts.needed("encoder"), streams)
-        dataset, entities = parts.needed("dataset"), parts.path("entities")
+        found = bundle.read(Path(folder))
+        ranker = OnlineRanker.load(found.needed("ranker"))
+        encoder = TextEncoder(found.needed("encoder"), streams)
+        dataset, entities, index = found.needed("dataset"), found.path("entities"), found.needed("index")
         features = OnlineFeatures.open(
-            parts.needed("state"), dataset, parts.needed("embeddings"), entities,
+            found.needed("state"), dataset, found.needed("embeddings"), entities,
             embed=encoder, recognise=_recogniser(entities, dataset) if entities else None,
         )  # fmt: skip
         if missing := sorted(set(ranker.names) - set(features.names)):
             problem = f"the model reads features that the bundle cannot compute: {', '.join(missing)}"
             raise ArtifactError(problem, where=str(folder), remedy="Make the bundle with the entities.")
-        jobs = Catalogue.read(dataset, documents.load(parts.needed("documents"), ranker))
-        return Ranking(parts, name, ranker, encoder, features, jobs)
+        towers = documents.load(found.needed("documents"), ranker, is_checked=True)
+        jobs = Catalogue.read(dataset, towers, Index.open(index / "jobs"))
+        parts = _Parts(
+            bundle=found, ranker=ranker, encoder=encoder, features=features, clicks=Clicks.open(index / "clicks"),
+            described=updating.Described.read(dataset, found.needed("embeddings")),
+        )  # fmt: skip
+        return Ranking(parts, jobs, name, candidates)
 
     @property
     def versions(self) -> Versions:
         """What answers now."""
-        claimed = self._bundle.claimed
+        claimed = self._parts.bundle.claimed
         last = self._features.last_ts
         return Versions(
-            bundle=self._bundle.sha256, name=self._name, model=claimed("model"), encoder=claimed("encoder"),
+            bundle=self._parts.bundle.sha256, name=self._name, model=claimed("model"), encoder=claimed("encoder"),
             catalogue=claimed("dataset"),
             state="" if last is None else (_EPOCH + dt.timedelta(microseconds=last)).isoformat(),
         )  # fmt: skip
 
-    @cached_property
+    @property
+    def folder(self) -> Path:
+        """Where the bundle lies."""
+        return self._parts.bundle.folder
+
+    @property
     def guide(self) -> Guide:
-        """What the page says beside the ranking."""
-        return Guide(self._jobs.documents.row_by_job, self._jobs.shown, self._features)
+        """What a page says beside the ranking."""
+        jobs, guide = self._jobs, self._guide
+        if guide is None:
+            self._guide = guide = Guide(jobs.row_by_job, jobs.by_row(), self._features)
+        return guide
 
     def answer(self, question: Question) -> Answer:
-        """Rank the candidates of a search: the probability of a click at the top position, best first.
+        """Rank jobs for a search: the probability of a click at the top position, best first.
 
-        Equal scores are ordered by job id; of several adverts with the same title and company only the best is given, as the
-        step `recommend` does. Candidates that the catalogue lacks are named in `unknown`. Open or expired makes no difference.
+        Without candidates these are retrieved, by the function that the step `candidates` calls. Candidates that are given
+        are ranked whether their adverts are open or not, if they pass the filters; those that the catalogue lacks are named in
+        `unknown`. Equal scores are ordered by job id, and of several adverts with the same title and company only the best is
+        given, as the step `recommend` does.
+
+        Raises:
+            DataError: a filter cannot be applied.
         """
-        ts = time.time_ns() // 1000 if question.ts is None else question.ts
-        asked = tuple(dict.fromkeys(question.candidates or ()))
-        row_N = self._jobs.find(asked)
-        known = [job_id for job_id, row in zip(asked, row_N, strict=True) if row >= 0]
-        row_N = row_N[row_N >= 0]
-        request = Request(
-            ts=ts, user_id=question.user_id, query=question.query, city=question.city, region=question.region,
-            country=question.country,
-        )  # fmt: skip
-        score_N = self._scores(request, known, row_N) if known else np.empty(0, np.float32)
-        return Answer(
-            request_id=question.request_id or uuid.uuid4().hex,
-            ts=ts,
-            jobs=self._best(known, row_N, score_N, question.k),
-            versions=self.versions,
-            unknown=tuple(job_id for job_id in asked if job_id not in self._jobs.documents.row_by_job),
-        )
+        with self._gate.reading():
+            return self._answer(question)
+
+    def rival(self, question: Question) -> Answer | None:
+        """The order of the baseline for the same search; None where the bundle has none."""
+        return None
 
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""
-        self._encoder.warm()
-        some = tuple(list(self._jobs.documents.row_by_job)[:2])
-        self.answer(Question(query="warm", candidates=some))
+        self._parts.encoder.warm()
+        some = tuple(list(self._jobs.row_by_job)[:2])
+        visitor = Visitor(interests=("warm",))
+        for candidates in (some, None):
+            for query in ("warm", ""):
+                self.answer(Question(query=query, candidates=candidates, explain=True))
+                self.answer(Question(query=query, candidates=candidates, visitor=visitor))
 
     def observe(self, events: pa.Table) -> None:
-        """Count what has happened (`features.online.EVENTS`)."""
+        """Count what has happened: rows of `features.online.EVENTS`.
+
+        Raises:
+            SchemaError: a column is missing or of another type.
+        """
+        events = conform_events(events)
         self._features.observe(events)
+        clicked = events.filter(events["clicked"])
+        at_us = clicked["clicked_at"].cast(pa.int64()).to_pylist()
+        shown_us = clicked["ts"].cast(pa.int64()).to_pylist()
+        columns = (clicked[name].to_pylist() for name in ("user_id", "job_id", "query"))
+        for user_id, job_id, text, at, shown in zip(*columns, at_us, shown_us, strict=True):
+            row = self._jobs.row_by_job.get(job_id)
+            if row is not None:
+                query = clean(text)
+                vector_D = self._features.vector(query) if query else None
+                self._parts.clicks.add(user_id, row, query, vector_D, shown if at is None else at)
+
+    def update(self, jobs: pa.Table) -> None:
+        """Take in new and changed adverts, as a whole: an answer knows all of them or none. An advert that has expired is one
+        whose `expires_at` has changed.
+
+        Args:
+            jobs: rows of `schema.RAW_JOBS`; of one job the last row counts.
+
+        Raises:
+            SchemaError: a column is missing or of another type.
+        """
+        jobs = updating.last_of_each(conform_jobs(jobs))
+        if not len(jobs):
+            return
+        with self._updating:
+            text, vector_ND, tower_NT = updating.describe(jobs, self._ranker, self._parts.encoder, self._parts.described)
+            index = self._jobs.index.updated(jobs, text, vector_ND)
+            with self._gate.writing():
+                self._features.update(jobs)
+                self._jobs, self._guide = self._jobs.updated(jobs, index, tower_NT), None
 
     def close(self) -> None:
-        """Nothing to do yet: files stay mapped until the last answer is given."""
+        """Nothing to do: files stay mapped until the last answer that needs them is given."""
 
-    def _scores(self, request: Request, job_ids: Sequence[str], row_N: Ints) -> Floats:
-        query = self._ranker.query(self._features.vector(request.query))
+    def _answer(self, question: Question) -> Answer:
+        ts = time.time_ns() // 1000 if question.ts is None else question.ts
+        question = dataclasses.replace(question, query=clean(question.query[: 4 * _LONGEST])[:_LONGEST])
+        guest = _guest(question.visitor)
+        vector_D = self._features.vector(question.query)
+        unknown: tuple[str, ...] = ()
+        if question.candidates is None:
+            row_N = retrieve.retrieve(self._search(question, ts, vector_D), self._jobs.index, self._parts.clicks,
+                                      limit=self._candidates)  # fmt: skip
+        else:
+            asked = tuple(dict.fromkeys(question.candidates))
+            row_N = self._jobs.find(asked)
+            unknown = tuple(job_id for job_id, row in zip(asked, row_N, strict=True) if row < 0)
+            row_N = row_N[row_N >= 0]
+            row_N = row_N[retrieve.fulfilling(_conditions(question.filters), self._jobs.index, row_N)]
+        request = Request(
+            ts=ts, user_id=question.user_id, query=question.query, city=question.city, region=question.region,
+            country=question.country, guest=guest,
+        )  # fmt: skip
+        ranked = self._ranked(request, vector_D, row_N, question) if len(row_N) else ()
+        return Answer(
+            request_id=question.request_id or uuid.uuid4().hex, ts=ts, jobs=ranked, versions=self.versions, unknown=unknown,
+        )  # fmt: skip
+
+    def _search(self, question: Question, ts: int, vector_D: npt.NDArray[np.float16]) -> retrieve.Search:
+        visitor, clicked = question.visitor, None
+        if visitor:
+            titles = [title for title in (*visitor.interests, *visitor.past_titles) if clean(title)]
+            profile_XD = np.stack([self._features.vector(title) for title in titles]) if titles else None
+            clicked = self._jobs.find([click.job_id for click in visitor.clicks if click.ts < ts])
+            clicked = clicked[clicked >= 0]
+        else:
+            profile_XD = self._features.profile(question.user_id)
+        return retrieve.Search(
+            ts_us=ts, query=question.query, query_D=vector_D if question.query else None, profile_XD=profile_XD,
+            user_id=question.user_id, clicked=clicked, city=question.city, region=question.region,
+            conditions=_conditions(question.filters),
+        )  # fmt: skip
+
+    def _ranked(
+        self, request: Request, vector_D: npt.NDArray[np.float16], row_N: Ints, question: Question
+    ) -> tuple[RankedJob, ...]:
+        job_ids = self._jobs.index.ids(row_N)
+        query = self._ranker.query(vector_D)
         columns = self._features.read(request, job_ids)
         feature_NF = np.stack([columns[name] for name in self._ranker.names]).T
-        return self._ranker.score(query, self._jobs.documents.table_JT, row_N, feature_NF)
+        table_JT, at_N = self._jobs.towers(row_N)
+        score_N = self._ranker.score(query, table_JT, at_N, feature_NF)
+        best = self._best(row_N, score_N, question.k)
+        reasons: Sequence[tuple[Reason, ...] | None] = [None] * len(best)
+        if question.explain:
+            reasons = explain.explain(self._ranker, query, table_JT, at_N, feature_NF, score_N, best)
+        return tuple(
+            self._told(job_ids[n], rank, score_N[n], self._jobs.job(int(row_N[n])), why)
+            for rank, (n, why) in enumerate(zip(best, reasons, strict=True), start=1)
+        )
 
-    def _best(self, job_ids: Sequence[str], row_N: Ints, score_N: Floats, k: int) -> tuple[RankedJob, ...]:
-        """The best k, each advert once."""
-        order = sorted(range(len(job_ids)), key=lambda i: (-score_N[i], job_ids[i]))
-        found: list[RankedJob] = []
+    def _best(self, row_N: Ints, score_N: Floats, k: int) -> list[int]:
+        """Places of the best k among the N, each advert once."""
+        found: list[int] = []
         seen: set[tuple[str, str]] = set()
-        for i in order:
-            job = {name: self._jobs.shown[name][int(row_N[i])] for name in self._jobs.shown.column_names}
-            title, company = job["title"].as_py(), job["company"].as_py()
-            if same_advert(title, company) in seen:
-                continue
-            seen.add(same_advert(title, company))
-            found.append(RankedJob(
-                job_id=job_ids[i], rank=len(found) + 1, score=float(score_N[i]), title=title, company=company,
-                city=job["city"].as_py(), region=job["region"].as_py(), posted_at=job["posted_at"].value,
-            ))  # fmt: skip
+        for n in np.lexsort((self._jobs.index.order_J[row_N], -score_N)).tolist():
             if len(found) == k:
                 break
-        return tuple(found)
+            title, company = self._jobs.named(int(row_N[n]))
+            advert = same_advert(title, company)
+            if advert not in seen:
+                seen.add(advert)
+                found.append(n)
+        return found
+
+    def _told(self, job_id: str, rank: int, score: Any, job: dict[str, pa.Scalar], why: tuple[Reason, ...] | None) -> RankedJob:
+        words = {name: job[name].as_py() for name in ("title", "company", "city", "region")}
+        return RankedJob(job_id=job_id, rank=rank, score=float(score), posted_at=job["posted_at"].value, reasons=why, **words)
 
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+def _guest(visitor: Visitor | None) -> Guest | None:
+    if visitor is None:
+        return None
+    return Guest(
+        wanted_titles=visitor.interests,
+        past_titles=visitor.past_titles,
+        clicks=tuple((click.job_id, click.ts) for click in visitor.clicks),
+        searches=tuple((search.query, search.ts) for search in visitor.searches),
+    )
+
+
+def _conditions(filters: Filters) -> retrieve.Conditions:
+    if filters.radius_km is not None:
+        remedy = "Filter by city, region or country."
+        raise DataError("the catalogue's places have no coordinates", where="filters.radius_km", remedy=remedy)
+    return retrieve.Conditions(
+        city=filters.city, region=filters.region, country=filters.country, posted_since=filters.posted_since,
+        without_companies=filters.without_companies,
+    )  # fmt: skip
 
 
 def _recogniser(entities: Path, dataset: Path) -> Recognise:

@@ -362,7 +362,7 @@ def test_a_guest_is_read_as_a_user_of_the_same_past(tmp_path: Path, query: str) 
     folders = [tiny_dataset.build(tmp_path / name, requests=40, tie_share=0.4) for name in ("user", "guest")]
     ts = tiny_dataset.START + 10**12
     searches = [("nurse", ts - 50), ("bake bread", ts - 40), ("", ts - 30), ("bread baker", ts - 30), ("nurse", ts - 20)]
-    clicks = [(f"j{number}", ts - 45 + number) for number in (3, 1, 3, 7, 2)]
+    clicks = [(f"j{number}", ts - 47 + 3 * n) for n, number in enumerate((3, 1, 3, 7, 2))]
     read = []
     for folder, name in zip(folders, ("u9", "somebody"), strict=True):
         if name == "u9":
@@ -370,10 +370,10 @@ def test_a_guest_is_read_as_a_user_of_the_same_past(tmp_path: Path, query: str) 
         describe(folder)
         compute(folder, folder / "features")
         online = opened(folder, folder / "features")
-        for number, (text, when) in enumerate(searches):
-            online.observe(event(ts=when, query=text, user_id=name, request_id=f"s{number}", job_id="j5"))
-        for job_id, when in sorted(clicks, key=lambda click: click[1]):
-            online.observe(event(ts=when, user_id=name, request_id=f"c{when}", job_id=job_id, query="", clicked=True))
+        happened = [(when, {"query": text, "job_id": "j5", "request_id": f"s{text}{when}"}) for text, when in searches]
+        happened += [(when, {"query": "", "job_id": job, "request_id": f"c{when}", "clicked": True}) for job, when in clicks]
+        for when, what in sorted(happened, key=lambda one: one[0]):
+            online.observe(event(ts=when, user_id=name, **what))
         read.append(online)
     guest = Guest(
         wanted_titles=tuple(KNOWN["interests"]), past_titles=tuple(KNOWN["past_titles"]),
