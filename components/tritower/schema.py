@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Type = Literal["string", "int16", "int32", "int64", "float32", "float64", "bool", "timestamp", "list<string>", "list<int32>"]
+Type = Literal[
+    "string",
+    "int16",
+    "int32",
+    "int64",
+    "float32",
+    "float64",
+    "bool",
+    "timestamp",
+    "list<string>",
+    "list<int32>",
+    "list<float32>",
+]
 SPLITS = ("train", "validation", "test")
 
 
@@ -79,6 +91,7 @@ def arrow_type(name: Type) -> "pa.DataType":
         "timestamp": pa.timestamp("us", tz="UTC"),
         "list<string>": pa.list_(pa.string()),
         "list<int32>": pa.list_(pa.int32()),
+        "list<float32>": pa.list_(pa.float32()),
     }
     return types[name]
 
@@ -361,4 +374,46 @@ RECOMMENDATIONS = Table(
         _c("region", "string", "State or province of the job."),
         _need("score", "float32", "Probability of a click.", low=0, high=1),
     ),
+)
+
+# -------------------------------------------------------------------------------------------- what a server showed (serving)
+
+EXPOSURE = (
+    _need("model_rank", "int16", "Rank by the model, 1 is the best; `position` differs where the list was shuffled.", low=1),
+    _need("score", "float32", "Probability of a click at the top position.", low=0, high=1),
+    _need(
+        "propensity",
+        "float32",
+        "Probability with which it came to its position; 1 where nothing was shuffled.",
+        low=0,
+        high=1,
+    ),
+    _need("shuffled", "bool", "The first positions of this list were shuffled."),
+    _need("experiment", "string", "Experiment; empty where none runs."),
+    _need("salt", "string", "What decided the arm."),
+    _need("unit", "string", "Whom the arm was given to."),
+    _need("arm", "string", "The unit's arm; empty where it has none."),
+    _need("why", "string", "`arm`, or why there is none (`assignment.Assignment`)."),
+    _need("bundle_name", "string", "Name of the bundle that answered."),
+    _need("bundle", "string", "Its hash."),
+    _need("model", "string", "Hash of the model."),
+    _need("encoder", "string", "Hash of the encoder."),
+    _need("catalogue", "string", "Hash of the catalogue."),
+    _need("state", "string", "Time of the last event counted, ISO 8601."),
+    _c("features", "list<float32>", "Features as they were read, in the order of the file's `features`; NaN = missing."),
+)
+"""By whom and how a job was put where it was shown: what an analysis of an experiment and off-policy estimates read."""
+
+SERVED = Table(
+    name="served",
+    doc="One row per job of an answer, as the server writes it.",
+    key=("request_id", "job_id"),
+    columns=(*(c for c in RAW_IMPRESSIONS.columns if c.name not in ("clicked", "clicked_at")), *EXPOSURE),
+)
+
+SHOWN = Table(
+    name="shown",
+    doc="The raw impressions of what was served, with its clicks: ingest reads it as it is.",
+    key=("request_id", "job_id"),
+    columns=(*RAW_IMPRESSIONS.columns, *(Column(name=c.name, type=c.type, doc=c.doc) for c in EXPOSURE)),
 )

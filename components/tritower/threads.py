@@ -6,7 +6,14 @@ threads; these use up the quota at the start of each scheduling period and then 
 
 import math
 import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 def available(*, proc: Path = Path("/proc/self"), cores: int | None = None) -> int:
@@ -45,6 +52,26 @@ def cap_libraries() -> None:
         threadpoolctl.threadpool_limits(limits=pools)
     if pa.cpu_count() > most:
         pa.set_cpu_count(most)
+
+
+def ahead(make: Callable[[K], T], keys: Iterable[K], prepare: Callable[[], object] | None = None) -> Generator[T]:
+    """What `make` gives for each key, in order; while one is used, a thread makes the next, and no more than that.
+
+    An error of `make` is raised in the place of its item. Close the generator, or use it up: that ends the thread.
+
+    Args:
+        make: called by one thread, one key at a time.
+        keys: asked for in the caller's thread.
+        prepare: called first in that thread; a thread has a GPU of its own choice otherwise.
+    """
+    running: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(1, "ahead", prepare) as pool:
+        for key in keys:
+            running.append(pool.submit(make, key))
+            if len(running) > 1:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
 
 
 def quota(proc: Path = Path("/proc/self")) -> float | None:

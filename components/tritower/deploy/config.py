@@ -4,9 +4,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from tritower.cluster.quantities import value
 from tritower.config import check
 
-_NAME = re.compile(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?")
+KINDS = ("kserve", "deployment")
+LAUNCHERS = ("none", "auto", *KINDS)
+SERVERLESS = "serverless"
+"""Written as YAML only: Knative's revisions are followed by nobody here."""
+_NAME = re.compile(r"[a-z]([a-z0-9-]{0,25}[a-z0-9])?")
 _QUANTITY = re.compile(r"(\d+(\.\d+)?)(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
 
 
@@ -14,8 +19,12 @@ _QUANTITY = re.compile(r"(\d+(\.\d+)?)(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
 class DeployConfig:
     """Pods of the model server, how requests come to them, and how long they are waited for."""
 
+    launcher: str = "none"
+    """What makes the pods: `kserve` (an InferenceService in the mode Standard), `deployment`, `auto` (kserve where it is), or
+    `none`: nothing is deployed, as in runs on this machine."""
+
     name: str = "tritower"
-    """Name of the Service that clients ask, and the beginning of all other names; 30 characters at most."""
+    """Name of the Service that clients ask, and the beginning of all other names; 27 characters at most."""
 
     namespace: str = ""
     """Namespace; empty = that of the step or of the kubeconfig."""
@@ -36,7 +45,10 @@ class DeployConfig:
     """Share of the requested cores at which the autoscaler adds pods; KServe's own default."""
 
     cpu: str = "1"
-    """Requested cores of a pod; no limit, for a throttled server answers late."""
+    """Requested cores of a pod."""
+
+    cpu_limit: str = "4"
+    """Most cores of a pod, by which its server counts threads. KServe writes 1 where none is named, whatever is asked for."""
 
     memory: str = "2Gi"
     """Memory of a pod, requested and as its limit. A second set needs as much once more while a version is rolled out."""
@@ -119,14 +131,18 @@ class DeployConfig:
     """Set fields that somebody else has set by hand."""
 
     def __post_init__(self) -> None:
-        check(bool(_NAME.fullmatch(self.name)), "name", self.name, "of up to 30 lower case letters, digits and `-`")
+        words = ", ".join(LAUNCHERS)
+        check(self.launcher in (*LAUNCHERS, SERVERLESS), "launcher", self.launcher, f"that is one of {words}")
+        check(bool(_NAME.fullmatch(self.name)), "name", self.name, "of up to 27 lower case letters, digits and `-`")
         check(1 <= self.replicas <= 100, "replicas", self.replicas, "between 1 and 100")
         most = self.max_replicas
         check(not most or self.replicas <= most <= 1000, "max_replicas", most, "of 0, or of at least `replicas`")
         check(1 <= self.target_cpu_percent <= 100, "target_cpu_percent", self.target_cpu_percent, "between 1 and 100")
-        for name in ("cpu", "memory", "disk"):
+        for name in ("cpu", "cpu_limit", "memory", "disk"):
             text = getattr(self, name)
             check(bool(_QUANTITY.fullmatch(text)), name, text, "of Kubernetes', such as 500m or 16Gi")
+        enough = value(self.cpu) <= value(self.cpu_limit)
+        check(enough, "cpu_limit", self.cpu_limit, "of at least `cpu`")
         check(0 <= self.canary_percent <= 99, "canary_percent", self.canary_percent, "between 0 and 99")
         check(self.reach in ("", "service", "proxy"), "reach", self.reach, "that is service, proxy or empty")
         check(self.restarts >= 0, "restarts", self.restarts, "of at least 0")

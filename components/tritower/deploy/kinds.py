@@ -6,12 +6,9 @@ from tritower.cluster import preflight
 from tritower.cluster.api import Api, Refused, core, custom
 from tritower.cluster.config import ClusterConfig
 from tritower.cluster.kind import Right
-from tritower.deploy.config import DeployConfig
+from tritower.deploy.config import KINDS, DeployConfig
 from tritower.errors import ConfigError
 
-KINDS = ("kserve", "deployment")
-LAUNCHERS = ("none", "auto", *KINDS)
-"""`none` does nothing: a run on this machine has no cluster."""
 KSERVE, GATEWAY = "serving.kserve.io", "gateway.networking.k8s.io"
 _PLACES = {
     "Deployment": ("apps", "v1", "deployments"),
@@ -34,7 +31,7 @@ def path(kind: str, namespace: str, name: str = "") -> str:
 def rights(kind: str, config: DeployConfig, *, by_proxy: bool) -> Iterator[Right]:
     """What the deployer's service account may do; `manifests/components/deploy` grants it."""
     yield "", "configmaps", ("get", "create", "patch")
-    yield "", "services", ("get", "create", "patch", "delete")
+    yield "", "services", ("get", "create", "patch", *(("delete",) if kind == "deployment" else ()))
     yield "policy", "poddisruptionbudgets", ("get", "create", "patch")
     yield "", "pods", ("get", "list")
     yield "", "pods/log", ("get",)
@@ -51,14 +48,16 @@ def rights(kind: str, config: DeployConfig, *, by_proxy: bool) -> Iterator[Right
         yield "", "services/proxy", ("get", "create")
 
 
-def find(server: Api, config: DeployConfig, launcher: str) -> str:
+def find(server: Api, config: DeployConfig) -> str:
     """`kserve` or `deployment`, as the launcher says or the cluster has it.
 
     Raises:
-        ConfigError: the launcher has another name, or KServe's fetching is asked for without KServe.
+        ConfigError: the launcher makes no pods, or KServe's fetching is asked for without KServe.
     """
-    if launcher not in LAUNCHERS[1:]:
-        raise ConfigError(f"there is no launcher {launcher!r}", where="launcher", remedy=f"Use {', '.join(LAUNCHERS)}.")
+    launcher = config.launcher
+    if launcher not in ("auto", *KINDS):
+        problem, remedy = f"nothing can be deployed with the launcher {launcher}", f"Use auto, {', '.join(KINDS)}."
+        raise ConfigError(problem, where="launcher", remedy=remedy)
     kind = launcher if launcher != "auto" else "kserve" if _knows(server, config, "InferenceService") else "deployment"
     if config.storage_initializer and kind != "kserve":
         raise ConfigError("only KServe has a storage initializer", where="storage_initializer",

@@ -142,7 +142,6 @@ def _pods(release: Release, config: DeployConfig) -> Object:
         env.append({"name": "STORAGE_URI", "value": release.bundle})
     env += [_secret(config.store_secret, key, name) for key, name in STORE_KEYS.items() if config.store_secret]
     env += [_secret(config.token_secret, "token", TOKEN, optional=False)] if config.token_secret else []
-    ready, live = ({"httpGet": {"path": f"/v2/health/{word}", "port": PORT}} for word in ("ready", "live"))
     container = {
         "name": CONTAINER,
         "image": config.image,
@@ -151,11 +150,14 @@ def _pods(release: Release, config: DeployConfig) -> Object:
         "env": env,
         "ports": [{"name": "http1", "containerPort": PORT, "protocol": "TCP"}],
         # Nothing listens before the bundle is whole and warm, however long that takes: the deployer keeps the time.
-        "readinessProbe": {**ready, "periodSeconds": 2, "timeoutSeconds": 2},
-        "startupProbe": {**live, "periodSeconds": 5, "failureThreshold": 1 + int(config.start_timeout_s / 5)},
-        "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+        "readinessProbe": {**_asked("ready"), "periodSeconds": 2, "timeoutSeconds": 2},
+        "startupProbe": {**_asked("live"), "periodSeconds": 5, "failureThreshold": 1 + int(config.start_timeout_s / 5)},
+        "livenessProbe": {**_asked("live"), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
         "lifecycle": {"preStop": {"sleep": {"seconds": config.pre_stop_s}}},
-        "resources": {"requests": {"cpu": config.cpu, "memory": config.memory}, "limits": {"memory": config.memory}},
+        "resources": {
+            "requests": {"cpu": config.cpu, "memory": config.memory},
+            "limits": {"cpu": config.cpu_limit, "memory": config.memory},
+        },
         "securityContext": {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         },
@@ -178,6 +180,10 @@ def _pods(release: Release, config: DeployConfig) -> Object:
         "imagePullSecrets": [{"name": name} for name in config.image_pull_secrets],
     }
     return spec | {key: value for key, value in optional.items() if value}
+
+
+def _asked(word: str) -> Object:
+    return {"httpGet": {"path": f"/v2/health/{word}", "port": PORT}}
 
 
 def _secret(name: str, key: str, variable: str, *, optional: bool = True) -> Object:

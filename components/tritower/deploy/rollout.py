@@ -50,19 +50,18 @@ class Rollout:
 
     Args:
         config: where and how.
-        launcher: `auto`, `kserve` or `deployment`.
         needs_image: whether pods of a new version are to be made.
 
     Raises:
         LaunchError: something that it needs is missing; all of it is told at once.
     """
 
-    def __init__(self, config: DeployConfig, launcher: str = "auto", *, needs_image: bool = True) -> None:
+    def __init__(self, config: DeployConfig, *, needs_image: bool = True) -> None:
         self._server = Api(config.api_patience_s)
         place = here.find(self._server)
         self.config = filled(config if needs_image else replace(config, image=config.image or "none"), place)
         self._by_proxy = (config.reach or ("service" if os.environ.get("KUBERNETES_SERVICE_HOST") else "proxy")) == "proxy"
-        self.kind = kinds.find(self._server, self.config, launcher)
+        self.kind = kinds.find(self._server, self.config)
         kinds.check(self._server, self.config, self.kind, account=place.account, by_proxy=self._by_proxy)
 
     def deploy(self, release: Release, **told: Any) -> str:

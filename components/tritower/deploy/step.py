@@ -6,9 +6,9 @@ from pathlib import Path
 import yaml
 
 from tritower import storage
-from tritower.deploy import kinds, manifests
+from tritower.deploy import manifests
 from tritower.deploy import release as releases
-from tritower.deploy.config import DeployConfig
+from tritower.deploy.config import KINDS, SERVERLESS, DeployConfig
 from tritower.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ def run(
     bundle: str,
     gate: str,
     config: DeployConfig,
-    launcher: str = "none",
     force: bool = False,
     by: str = "",
     why: str = "",
@@ -52,8 +51,7 @@ def run(
     Args:
         bundle: its location.
         gate: the evaluation's verdict, `pass` or `hold`.
-        config: where and how.
-        launcher: one of `kinds.LAUNCHERS`; `none` does nothing, and says so.
+        config: where and how; with the launcher `none` nothing is done, and that is said.
         force, by, why: see `check_gate`.
         run: id of the pipeline's run, for the record.
 
@@ -62,10 +60,8 @@ def run(
         StorageError: the bundle cannot be read.
         LaunchError: something is missing on the cluster, or the new version is not fit to serve.
     """
-    if launcher == "none":
+    if config.launcher == "none":
         return _said("nothing is deployed: the launcher is none")
-    if launcher not in kinds.LAUNCHERS:
-        raise ConfigError(f"there is no launcher {launcher!r}", where="launcher", remedy=f"Use {', '.join(kinds.LAUNCHERS)}.")
     if gate == "hold" and not force:
         # A run whose gate holds has done its work: the step says so, and what serves serves on.
         return _said("the gate holds: what serves serves on")
@@ -73,31 +69,32 @@ def run(
     from tritower.deploy.rollout import Rollout
 
     known = releases.read(bundle, config.questions)
-    return _said(Rollout(config, launcher).deploy(known, gate=gate, by=by, why=why, run=run))
+    return _said(Rollout(config).deploy(known, gate=gate, by=by, why=why, run=run))
 
 
-def write(bundle: str, config: DeployConfig, folder: Path, *, launcher: str) -> list[Path]:
+def write(bundle: str, config: DeployConfig, folder: Path) -> list[Path]:
     """Write what would be applied as YAML, for GitOps; the paths. No cluster is asked.
 
     Args:
         bundle: its location.
-        config: with namespace and image.
+        config: with namespace and image; the launcher is kserve, deployment, or serverless (KServe with Knative, where a
+            canary is a field).
         folder: gets a file for each object.
-        launcher: `kserve`, `deployment`, or `serverless` (KServe with Knative, whose canary is a field).
     """
     known = releases.read(bundle, config.questions)
     for knob in ("namespace", "image"):
         if not getattr(config, knob):
             raise ConfigError(f"no {knob} is named", where=knob, remedy="Name one: no cluster is asked for it.")
-    if launcher == "serverless":
+    if config.launcher == SERVERLESS:
         items = [manifests.serverless(known, config)]
-    elif launcher in kinds.KINDS:
-        one = manifests.of(known, config, launcher)
+    elif config.launcher in KINDS:
+        one = manifests.of(known, config, config.launcher)
         items = [*one.objects, *manifests.shared(config), manifests.service(config, one.name)]
         items += [manifests.route(config, {one.deployment: 100})] if config.gateway else []
     else:
-        words = ", ".join((*kinds.KINDS, "serverless"))
-        raise ConfigError(f"no manifests are written for {launcher!r}", where="launcher", remedy=f"Use {words}.")
+        words = ", ".join((*KINDS, SERVERLESS))
+        problem = f"no manifests are written with the launcher {config.launcher}"
+        raise ConfigError(problem, where="launcher", remedy=f"Use {words}.")
     paths = []
     folder.mkdir(parents=True, exist_ok=True)
     for item in items:

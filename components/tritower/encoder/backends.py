@@ -6,7 +6,7 @@ Legend: T texts, B texts in a batch, L tokens per text, D dimension of a vector.
 import importlib.util
 import warnings
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,34 +16,43 @@ import openvino
 import torch
 from sentence_transformers import SentenceTransformer
 
-from tritower.encoder.buckets import Indices, exact_length_batches
+from tritower.encoder.buckets import Indices, Ragged, Tokens, exact_length_batches
 from tritower.encoder.fidelity import compare
-from tritower.encoder.models import dimension, transformer_of
+from tritower.encoder.models import dimension
+from tritower.encoder.unpadded import HalfWeights, Unpadded
 from tritower.errors import ConfigError
 from tritower.storage import write_json
 from tritower.threads import chosen
 
 Vectors = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int32]
+_UNDER_WAY = 2  # batches that a GPU has been given and nobody has asked for yet: one that runs, one that waits
 
 
 class Backend(Protocol):
-    """Something that encodes batches of equally long texts; `name` identifies its arithmetic."""
+    """Something that encodes batches of equally long texts.
+
+    `name` identifies its arithmetic, `token_budget` is the tokens per batch that it takes; `apart` says that it computes
+    elsewhere than on the CPU, which is then free to tokenise.
+    """
 
     name: str
     token_budget: int
+    apart: bool
 
-    def encode_batches(self, tokens: Sequence[Tokens], batches: Sequence[Indices], out_TD: Any) -> None:
-        """Write the L2-normalised vectors of each batch's texts to their rows of `out_TD`."""
+    def vectors(self, tokens: Ragged, batches: Sequence[Indices]) -> Iterator[Vectors]:
+        """The L2-normalised vectors (B, D) of each batch's texts, in the order of the batches.
+
+        Later batches may be under way already while one is looked at.
+        """
 
 
-def tokenise(model: SentenceTransformer, texts: Sequence[str]) -> tuple[list[Tokens], int]:
+def tokenise(model: SentenceTransformer, texts: Sequence[str]) -> tuple[Ragged, int]:
     """Token ids of each text with special tokens, cut at the model's maximal length, and how many texts were cut.
 
     An empty text has its special tokens only.
     """
     if not len(texts):
-        return [], 0
+        return Ragged.of([]), 0
     tokenizer = model.tokenizer
     prompt = model.prompts.get(model.default_prompt_name or "", "")
     encodings = tokenizer(
@@ -54,14 +63,15 @@ def tokenise(model: SentenceTransformer, texts: Sequence[str]) -> tuple[list[Tok
         return_token_type_ids=False,
     )
     cut = sum(1 for encoding in encodings.encodings if encoding.overflowing)
-    return [np.asarray(ids, np.int32) for ids in encodings["input_ids"]], cut
+    return Ragged.of(encodings["input_ids"]), cut
 
 
-def encode_all(backend: Backend, tokens: Sequence[Tokens], dim: int) -> Vectors:
+def encode_all(backend: Backend, tokens: Ragged, dim: int) -> Vectors:
     """Vectors (T, D) of many texts, in the order given."""
     vector_TD: Vectors = np.empty((len(tokens), dim), np.float32)
-    lengths = np.fromiter(map(len, tokens), np.int32, len(tokens))
-    backend.encode_batches(tokens, exact_length_batches(lengths, backend.token_budget), vector_TD)
+    batches = exact_length_batches(tokens.length_T, backend.token_budget)
+    for batch, vector_BD in zip(batches, backend.vectors(tokens, batches), strict=True):
+        vector_TD[batch] = vector_BD
     return vector_TD
 
 
@@ -71,35 +81,77 @@ def encode_texts(model: SentenceTransformer, texts: Sequence[str], precision: st
 
 
 def native_precision(device: torch.device) -> str:
-    """bf16 where the hardware multiplies it natively, else fp32."""
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return "bf16" if native else "fp32"
+    """bf16 where the hardware multiplies it natively, else fp32.
+
+    A GPU does from compute capability 8.0 on; on older ones PyTorch says that bf16 is supported, and emulates it.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
 class TorchBackend:
-    """A sentence-transformers model run by PyTorch, in fp32 or under bf16 autocast.
+    """A sentence-transformers model run by PyTorch.
 
     Args:
         model: in evaluation mode, on its device.
         precision: `fp32` or `bf16`.
         token_budget: tokens per batch.
+        half_weights: in bf16, compute with a copy of the weights in bf16, as on a GPU, or under autocast, as on a CPU.
     """
 
-    def __init__(self, model: SentenceTransformer, precision: str = "fp32", token_budget: int = 0) -> None:
-        self.model = model
-        self.precision = precision
-        self.token_budget = token_budget or (1024 if model.device.type == "cpu" else 65536)
-        self.name = f"torch-{precision}"
+    def __init__(
+        self, model: SentenceTransformer, precision: str = "fp32", token_budget: int = 0, half_weights: bool | None = None
+    ) -> None:
+        self.apart = model.device.type != "cpu"
+        self.token_budget = token_budget or (65536 if self.apart else 1024)
+        halves = precision == "bf16" and (self.apart if half_weights is None else half_weights)
+        self.name = f"torch-{precision}" + ("-weights" if halves else "")
+        self._device, self._autocast = model.device, precision == "bf16" and not halves
+        self._encode: Callable[[torch.Tensor], torch.Tensor] = HalfWeights(model).eval() if halves else _masked(model)
+
+    def vectors(self, tokens: Ragged, batches: Sequence[Indices]) -> Iterator[Vectors]:
+        """See `Backend`."""
+        under_way: deque[Callable[[], Vectors]] = deque()
+        for batch in batches:
+            under_way.append(self._started(tokens.stack(batch)))
+            if not self.apart or len(under_way) > _UNDER_WAY:
+                yield under_way.popleft()()
+        while under_way:
+            yield under_way.popleft()()
 
     @torch.inference_mode()
-    def encode_batches(self, tokens: Sequence[Tokens], batches: Sequence[Indices], out_TD: Any) -> None:
-        """See `Backend`."""
-        device = self.model.device
-        for batch in batches:
-            ids_BL = torch.from_numpy(np.stack([tokens[i] for i in batch])).long().to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                vector_BD = self.model({"input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)})["sentence_embedding"]
-            out_TD[batch] = torch.nn.functional.normalize(vector_BD.float(), dim=-1).cpu().numpy()
+    def _started(self, ids: Tokens) -> Callable[[], Vectors]:
+        """Encode a batch; on a GPU, only give it the work. The result waits for the end."""
+        ids_BL, on_gpu = torch.from_numpy(ids), self._device.type == "cuda"
+        if on_gpu:
+            ids_BL = ids_BL.pin_memory()
+        ids_BL = ids_BL.to(self._device, non_blocking=True).long()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+            vector_BD = self._encode(ids_BL)
+        vector_BD = torch.nn.functional.normalize(vector_BD.float(), dim=-1)
+        if not on_gpu:
+            return vector_BD.cpu().numpy
+        here_BD = torch.empty(vector_BD.shape, dtype=vector_BD.dtype, pin_memory=True)
+        here_BD.copy_(vector_BD, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+
+        def result() -> Vectors:
+            copied.synchronize()
+            return here_BD.numpy()
+
+        return result
+
+
+def _masked(model: SentenceTransformer) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The model as it is, with a mask that hides nothing."""
+
+    def encode(ids_BL: torch.Tensor) -> torch.Tensor:
+        vector_BD: torch.Tensor = model({"input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)})["sentence_embedding"]
+        return vector_BD
+
+    return encode
 
 
 class OpenVinoBackend:
@@ -110,6 +162,8 @@ class OpenVinoBackend:
         precision: `fp32`, `bf16` or `int8`; int8 graphs carry their arithmetic in themselves.
         token_budget: tokens per batch.
     """
+
+    apart = False
 
     def __init__(self, graph: openvino.Model, precision: str = "fp32", token_budget: int = 0) -> None:
         self.name = f"openvino-{precision}"
@@ -123,17 +177,22 @@ class OpenVinoBackend:
         self._compiled = openvino.Core().compile_model(graph, "CPU", settings)
         self._streams = streams
 
-    def encode_batches(self, tokens: Sequence[Tokens], batches: Sequence[Indices], out_TD: Any) -> None:
+    def vectors(self, tokens: Ragged, batches: Sequence[Indices]) -> Iterator[Vectors]:
         """See `Backend`."""
         # Requests are collected by this thread: the callbacks of AsyncInferQueue can deadlock on the interpreter's lock when
         # the queue is destroyed.
-        running: deque[tuple[openvino.InferRequest, Indices]] = deque()
+        running: deque[openvino.InferRequest] = deque()
+        idle: list[openvino.InferRequest] = []
         for batch in batches:
-            request = _collect(running, out_TD) if len(running) == self._streams else self._compiled.create_infer_request()
-            request.start_async({0: np.stack([tokens[i] for i in batch]).astype(np.int64)})
-            running.append((request, batch))
+            if len(running) == self._streams:
+                request = running.popleft()
+                yield _result(request)
+                idle.append(request)
+            request = idle.pop() if idle else self._compiled.create_infer_request()
+            request.start_async({0: tokens.stack(batch).astype(np.int64)})
+            running.append(request)
         while running:
-            _collect(running, out_TD)
+            yield _result(running.popleft())
 
 
 def to_graph(model: SentenceTransformer) -> openvino.Model:
@@ -144,11 +203,11 @@ def to_graph(model: SentenceTransformer) -> openvino.Model:
     ids_BL = torch.ones(2, 8, dtype=torch.long)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's notes on branches that depend on padding, of which there is none
-        graph = openvino.convert_model(_Unmasked(model).eval(), example_input={"input_ids": ids_BL})
+        graph = openvino.convert_model(Unpadded(model).eval(), example_input={"input_ids": ids_BL})
     return graph
 
 
-def quantise(graph: openvino.Model, tokens: Sequence[Tokens]) -> openvino.Model:
+def quantise(graph: openvino.Model, tokens: Ragged) -> openvino.Model:
     """`graph` in int8, with ranges calibrated on `tokens` (a few hundred texts).
 
     Raises:
@@ -208,24 +267,8 @@ def read_graph(path: Path) -> openvino.Model:
     return openvino.Core().read_model(path)
 
 
-def _collect(running: "deque[tuple[openvino.InferRequest, Indices]]", out_TD: Any) -> openvino.InferRequest:
-    request, batch = running.popleft()
+def _result(request: openvino.InferRequest) -> Vectors:
+    """What a request has computed; a copy, as the request is used again."""
     request.wait()
-    out_TD[batch] = request.get_output_tensor(0).data
-    return request
-
-
-class _Unmasked(torch.nn.Module):
-    def __init__(self, model: SentenceTransformer) -> None:
-        super().__init__()
-        self.transformer = transformer_of(model)
-        self.rest = torch.nn.ModuleList(list(model.children())[1:])
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        features = {
-            "token_embeddings": self.transformer(input_ids=input_ids)[0],
-            "attention_mask": torch.ones_like(input_ids),
-        }
-        for module in self.rest:
-            features = module(features)
-        return torch.nn.functional.normalize(features["sentence_embedding"], dim=-1)
+    vector_BD: Vectors = request.get_output_tensor(0).data.copy()
+    return vector_BD

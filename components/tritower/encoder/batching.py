@@ -64,26 +64,38 @@ class Collator:
     """Rows of text numbers in, token tensors of the distinct texts and the indices into them out.
 
     Queries and documents make one padded tensor each, as their lengths differ. `label` is (C, 2 + K): the row of the query
-    among the queries, of the positive and of the negatives among the documents.
+    among the queries, of the positive and of the negatives among the documents. Where both together have up to `together`
+    tokens, padding included, they make one tensor, queries first, and `label` has its rows.
+
+    Args:
+        tokens: the token ids of each text.
+        pad: the padding token's id.
+        together: tokens; 0 for never.
     """
 
     valid_label_columns: Sequence[str] = ()
 
-    def __init__(self, tokens: dict[int, npt.NDArray[np.int32]], pad: int) -> None:
-        self.tokens, self.pad = tokens, pad
+    def __init__(self, tokens: dict[int, npt.NDArray[np.int32]], pad: int, together: int = 0) -> None:
+        self.tokens, self.pad, self.together = tokens, pad, together
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         anchors, anchor_C = np.unique([row["anchor"] for row in rows], return_inverse=True)
         documents, document_CK = np.unique([[row["positive"], *row["negatives"]] for row in rows], return_inverse=True)
+        document_CK = document_CK.reshape(len(rows), -1)
+        parts = {"anchor": self._rows(anchors), "document": self._rows(documents)}
+        both = [row for part in parts.values() for row in part]
+        if len(both) * max(map(len, both)) <= self.together:
+            parts, document_CK = {"text": both}, document_CK + len(anchors)
         batch: dict[str, torch.Tensor] = {}
-        for name, texts in (("anchor", anchors), ("document", documents)):
-            ids_UL, mask_UL = self._padded(texts)
-            batch[f"{name}_input_ids"], batch[f"{name}_attention_mask"] = ids_UL, mask_UL
-        batch["label"] = torch.from_numpy(np.column_stack([anchor_C, document_CK.reshape(len(rows), -1)]).astype(np.int64))
+        for name, part in parts.items():
+            batch[f"{name}_input_ids"], batch[f"{name}_attention_mask"] = self._padded(part)
+        batch["label"] = torch.from_numpy(np.column_stack([anchor_C, document_CK]).astype(np.int64))
         return batch
 
-    def _padded(self, texts: Ints) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = [self.tokens[int(text)] for text in texts]
+    def _rows(self, texts: Ints) -> list[npt.NDArray[np.int32]]:
+        return [self.tokens[int(text)] for text in texts]
+
+    def _padded(self, rows: list[npt.NDArray[np.int32]]) -> tuple[torch.Tensor, torch.Tensor]:
         ids_UL = np.full((len(rows), max(map(len, rows))), self.pad, np.int64)
         mask_UL = np.zeros_like(ids_UL)
         for i, row in enumerate(rows):

@@ -5,6 +5,7 @@ the same state without them. A checkpoint counts only when its last file, comple
 """
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -66,20 +67,51 @@ class SafeTrainer(SentenceTransformerTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: model cards are not written, and collecting them encodes examples and may ask the hub."""
 
+    read_every = 1
+    """Steps between two looks at the losses; see `habits.Habits`."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._unread: list[tuple[int, Tensor, dict[str, Any]]] = []
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The loss; raises NonFiniteLossError with the batch saved beside the checkpoints."""
+        """The loss; raises NonFiniteLossError, up to `read_every` steps later, with the batch saved beside the checkpoints."""
         loss = super().compute_loss(model, dict(inputs), *args, **kwargs)
         value = loss[0] if isinstance(loss, tuple) else loss
-        if not torch.isfinite(value):
-            where = f"{self.store or self.args.output_dir}/not-finite-{self.state.global_step}.safetensors"
-            with staging.sent(where) as file:
-                save_file({name: tensor.contiguous().cpu() for name, tensor in inputs.items()}, file)
-            raise NonFiniteLossError(
-                f"the loss is {value.item()} at step {self.state.global_step}",
-                where=where,
-                remedy="Lower `learning_rate`, or use precision fp32.",
-            )
+        self._unread.append((self.state.global_step, value.detach(), inputs))
+        if len(self._unread) >= self.read_every:
+            self._read()
         return loss
+
+    def _read(self) -> None:
+        """Look at the losses since the last look. The Trainer notes every one itself where it looks at each step."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        loss_S = torch.stack([value for _, value, _ in unread])
+        for (step, _, inputs), value in zip(unread, loss_S.tolist(), strict=True):
+            if not math.isfinite(value):
+                self._refuse(step, value, inputs)
+        if self.read_every > 1:
+            mean_S = self.accelerator.reduce(loss_S, "mean").tolist()  # over the processes, as the Trainer's
+            self.state.log_history += [
+                {"loss": value, "step": step + 1} for (step, _, _), value in zip(unread, mean_S, strict=True)
+            ]
+
+    def _refuse(self, step: int, value: float, inputs: dict[str, Any]) -> None:
+        where = f"{self.store or self.args.output_dir}/not-finite-{step}.safetensors"
+        with staging.sent(where) as file:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in inputs.items()}, file)
+        raise NonFiniteLossError(
+            f"the loss is {value} at step {step}", where=where, remedy="Lower `learning_rate`, or use precision fp32."
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Note figures; the loss among them is that of the step, not the mean since the last note."""
+        self._read()
+        if self.read_every > 1 and "loss" in logs:
+            logs |= {"loss": self.state.log_history.pop()["loss"]}
+        super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir or "")
@@ -92,6 +124,7 @@ class SafeTrainer(SentenceTransformerTrainer):
         self.model.load_state_dict(load_file(Path(checkpoint_path) / "weights.safetensors"))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._read()  # weights after a loss that is not finite are no state to go on from
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         location = f"{self.store.rstrip('/')}/{folder.name}" if self.store else ""

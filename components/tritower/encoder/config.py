@@ -43,7 +43,8 @@ class EmbedConfig:
     has ended well."""
 
     segment_texts: int = 8192
-    """Texts per file of the cache, at least 1: what a killed run loses at most in each process."""
+    """Texts per file of the cache, at least 1: a killed run loses at most two files' texts in each process, the one that is
+    written and the one that is computed."""
 
     processes: int = 1
     """Processes that the step starts on its machine when it is not under torchrun already, 1 to 64."""

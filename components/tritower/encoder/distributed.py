@@ -50,6 +50,16 @@ def wait() -> None:
         dist.barrier()
 
 
+def total(value: int) -> int:
+    """The sum over all processes."""
+    if not dist.is_initialized():
+        return value
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    summed = torch.tensor(value, device=device)
+    dist.all_reduce(summed)
+    return int(summed)
+
+
 def leave() -> None:
     """Leave the group, where one was joined."""
     if dist.is_initialized():

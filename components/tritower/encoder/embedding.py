@@ -3,15 +3,18 @@
 Legend: T texts, D dimension.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from sentence_transformers import SentenceTransformer
 
-from tritower import storage
+from tritower import storage, threads
 from tritower.encoder import backends, buckets, distributed, fidelity, models
 from tritower.encoder.backends import Backend, OpenVinoBackend, TorchBackend
 from tritower.encoder.cache import VectorCache, keys_of
@@ -22,6 +25,8 @@ from tritower.logs import progress
 LOG = logging.getLogger(__name__)
 GRAPH = Path("export") / "graph.xml"
 _CHECKED_ROWS = 65_536
+_CHUNK = 64
+"""Characters of a chunk for each token of a batch: some 16 batches, at four characters a token."""
 
 
 def choose(
@@ -60,9 +65,10 @@ def fill(
     *,
     segment_texts: int,
 ) -> tuple[int, int]:
-    """Encode the texts that `cache` lacks; under torchrun with W processes, each takes every W-th batch.
+    """Encode the texts that `cache` lacks; under torchrun, each process takes its share.
 
-    The batches are planned over all missing texts, so they, and with them the vectors, do not depend on W.
+    A GPU gets them in chunks, so that the next chunk is tokenised while it computes, and segments are written meanwhile. The
+    batches are planned over whole chunks, so they, and with them the vectors, do not depend on the number of processes.
 
     Returns:
         The texts that were missing, over all processes, and how many of them were longer than the model reads.
@@ -70,19 +76,76 @@ def fill(
     keys = keys_of(texts)
     missing = cache.missing(keys)
     distributed.wait()  # nobody may add what another process still has to find missing
-    tokens, cut = backends.tokenise(model, [texts[i] for i in missing])
-    lengths = np.fromiter(map(len, tokens), np.int32, len(tokens))
-    batches = buckets.exact_length_batches(lengths, backend.token_budget)[distributed.rank() :: distributed.world()]
-    groups = list(_groups(batches, segment_texts))
-    for group in progress(groups, name="embed", unit="segments"):
-        inside = np.concatenate(group)
-        row_of = np.empty(len(tokens), np.int64)
-        row_of[inside] = np.arange(len(inside))
-        vector_UD = np.empty((len(inside), cache.dim), np.float16)
-        backend.encode_batches([tokens[i] for i in inside], [row_of[batch] for batch in group], vector_UD)
+    length_M = np.fromiter((len(texts[i]) for i in missing), np.int64, len(missing))
+    chunks, own = _share(chunks_of(length_M, _CHUNK * backend.token_budget if backend.apart else 0))
+
+    def tokenised(chunk: buckets.Indices) -> tuple[buckets.Ragged, int]:
+        return backends.tokenise(model, [texts[i] for i in missing[chunk]])
+
+    def keep(number_U: buckets.Indices, vector_UD: npt.NDArray[np.float16]) -> None:
         check_finite(vector_UD, cache.uri)
-        cache.add(keys.take(missing[inside]), vector_UD)
-    return len(missing), cut
+        cache.add(keys.take(pa.array(number_U)), vector_UD)
+
+    def segments() -> Iterator[tuple[buckets.Indices, npt.NDArray[np.float16]]]:
+        with contextlib.closing(threads.ahead(tokenised, chunks)) as made:
+            for chunk, (tokens, cut) in zip(chunks, made, strict=True):
+                cuts.append(cut)
+                batches = buckets.exact_length_batches(tokens.length_T, backend.token_budget)[own]
+                for inside, vector_UD in _segments(backend, tokens, batches, segment_texts, cache.dim):
+                    yield missing[chunk[inside]], vector_UD
+
+    cuts: list[int] = []
+    written: Future[None] | None = None
+    expected = -(-len(missing) // (segment_texts * distributed.world()))
+    with ThreadPoolExecutor(1, "segments") as pool:
+        for number_U, vector_UD in progress(segments(), name="embed", total=expected, unit="segments"):
+            if written:
+                written.result()
+            written = pool.submit(keep, number_U, vector_UD)
+        if written:
+            written.result()
+    return len(missing), sum(cuts) if own.step else distributed.total(sum(cuts))
+
+
+def chunks_of(length_M: npt.NDArray[np.int64], most: int) -> list[buckets.Indices]:
+    """Split texts into chunks of some `most` characters, longest texts first, so that those of a chunk are of like length.
+
+    Args:
+        length_M: characters of each text.
+        most: 0 for one chunk of all, in the order given.
+    """
+    if not most:
+        return [np.arange(len(length_M))]
+    order_M = np.argsort(-length_M, kind="stable")
+    chunk_M = np.cumsum(length_M[order_M]) // most
+    return np.split(order_M, np.flatnonzero(np.diff(chunk_M)) + 1)
+
+
+def _share(chunks: list[buckets.Indices]) -> tuple[list[buckets.Indices], slice]:
+    """This process's chunks, and which of their batches are its own.
+
+    Whole chunks where there are enough for all processes, so that each tokenises its own only; else every W-th batch of all,
+    and the slice has a step.
+    """
+    rank, world = distributed.rank(), distributed.world()
+    if len(chunks) >= world > 1:
+        return chunks[rank::world], slice(None)
+    return chunks, slice(rank, None, world)
+
+
+def _segments(
+    backend: Backend, tokens: buckets.Ragged, batches: list[buckets.Indices], texts: int, dim: int
+) -> Iterator[tuple[buckets.Indices, npt.NDArray[np.float16]]]:
+    """The numbers and vectors (U, D) of some `texts` texts at a time, whole batches."""
+    vectors = backend.vectors(tokens, batches)
+    for group in _groups(batches, texts):
+        inside = np.concatenate(group)
+        vector_UD = np.empty((len(inside), dim), np.float16)
+        end = 0
+        for batch in group:
+            start, end = end, end + len(batch)
+            vector_UD[start:end] = next(vectors)
+        yield inside, vector_UD
 
 
 def check_finite(vector_TD: npt.NDArray[np.float16], where: str) -> None:
@@ -114,9 +177,7 @@ def _groups(batches: Sequence[buckets.Indices], texts: int) -> Iterator[list[buc
         yield group
 
 
-def _agreement(
-    model: SentenceTransformer, backend: Backend, tokens: Sequence[backends.Tokens], memory: Path | None
-) -> dict[str, float]:
+def _agreement(model: SentenceTransformer, backend: Backend, tokens: buckets.Ragged, memory: Path | None) -> dict[str, float]:
     known = memory / f"{backend.name}.json" if memory else None
     if known and known.exists():
         figures: dict[str, float] = storage.read_json(known)
@@ -133,7 +194,7 @@ def _build(
     model: SentenceTransformer,
     folder: Path,
     precision: str,
-    tokens: Sequence[backends.Tokens],
+    tokens: buckets.Ragged,
     config: EmbedConfig,
     memory: Path | None,
 ) -> Backend:

@@ -38,8 +38,9 @@ class ClickLoss(nn.Module):
         self.ranking = MultipleNegativesRankingLoss(model, scale=scale, gather_across_devices=across)
 
     def forward(self, features: Iterable[dict[str, Tensor]], label: Tensor) -> Tensor:
-        """Mean loss of the batch; `features` are queries and documents, `label` is the Collator's."""
-        query_UD, document_UD = (self.model(dict(part))["sentence_embedding"].float() for part in features)
+        """Mean loss of the batch; `features` are queries and documents, or both in one, `label` is the Collator's."""
+        vectors = [self.model(dict(part))["sentence_embedding"].float() for part in features]
+        query_UD, document_UD = vectors[0], vectors[-1]
         anchor_CD, positive_CD = query_UD[label[:, 0]], document_UD[label[:, 1]]
         negatives = [document_UD[label[:, k]] for k in range(2, label.shape[1])]
         loss: Tensor = anchor_CD.new_zeros(())

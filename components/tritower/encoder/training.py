@@ -19,7 +19,10 @@ from transformers import PrinterCallback, TrainerCallback
 from tritower import config as knobs
 from tritower import storage
 from tritower.encoder import backends, batching, checkpoint, models
+from tritower.encoder.buckets import Ragged
 from tritower.encoder.config import FinetuneConfig
+from tritower.encoder.habits import Habits, attend
+from tritower.encoder.habits import of as habits_of
 from tritower.encoder.losses import ClickLoss
 from tritower.encoder.small_vocabulary import SmallVocabulary
 from tritower.encoder.triplets import Clicks
@@ -30,7 +33,13 @@ _ASK_EVERY = 10
 
 
 def train(
-    model: SentenceTransformer, clicks: Clicks, texts: Sequence[str], config: FinetuneConfig, folder: Path, store: str = ""
+    model: SentenceTransformer,
+    clicks: Clicks,
+    texts: Sequence[str],
+    config: FinetuneConfig,
+    folder: Path,
+    store: str = "",
+    habits: Habits | None = None,
 ) -> dict[str, Any]:
     """Train `model` in place; under torchrun, every process calls this with the same arguments.
 
@@ -39,6 +48,7 @@ def train(
         texts: the text of each number.
         folder: where checkpoints go; a whole one that is there is resumed.
         store: location that they are also sent to, for nodes whose folders do not outlive them; empty for none.
+        habits: how the device is fed; None for what suits it.
 
     Returns:
         loss (mean over the last tenth of the steps), losses (one per step), steps, triplets, resumed_at (step).
@@ -47,6 +57,7 @@ def train(
         DataError: fewer clicks than a batch holds.
         ConfigError: `batch_size` cannot be split over the processes.
     """
+    habits = habits or habits_of(model.device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if config.batch_size % world:
         raise ConfigError(
@@ -61,9 +72,9 @@ def train(
     numbers = np.unique(np.r_[clicks.anchor_C, clicks.positive_C, clicks.negative_CK.ravel()])
     rows, _ = backends.tokenise(model, [texts[i] for i in numbers])
     before = {name: value.detach().clone() for name, value in model.named_parameters()} if config.blend < 1 else {}
-    with _prepared(model, rows, config) as small:
+    with _prepared(model, rows, config, habits) as small:
         tokens = {int(number): small.translate(row) for number, row in zip(numbers, rows, strict=True)}
-        trainer = _trainer(model, clicks, tokens, small.pad, config, folder, world)
+        trainer = _trainer(model, clicks, tokens, small.pad, config, folder, world, habits)
         trainer.store = store
         resumed = checkpoint.latest(folder)
         if resumed and storage.read_json(resumed / "complete.json")["fingerprint"] != trainer.fingerprint:
@@ -84,15 +95,13 @@ def train(
 
 
 @contextlib.contextmanager
-def _prepared(model: SentenceTransformer, rows: Sequence[backends.Tokens], config: FinetuneConfig) -> Iterator[SmallVocabulary]:
+def _prepared(model: SentenceTransformer, rows: Ragged, config: FinetuneConfig, habits: Habits) -> Iterator[SmallVocabulary]:
     """The model as it trains fastest, with the vocabulary of `rows`; as it was, and in evaluation mode, when the block ends."""
     small = SmallVocabulary(model, rows, int(model.tokenizer.pad_token_id))
     _set_dropout(model, config.dropout)
     transformer = models.transformer_of(model)
     attention = transformer.config._attn_implementation
-    if model.device.type == "cpu":
-        # PyTorch's fused CPU attention has a slow backward pass for short texts; see docs/experiments.md.
-        transformer.set_attn_implementation("eager")
+    attend(transformer, habits)
     if config.gradient_checkpointing:
         transformer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[no-untyped-call]
     _freeze_unused(model, small.pad)
@@ -114,6 +123,7 @@ def _trainer(
     config: FinetuneConfig,
     folder: Path,
     world: int,
+    habits: Habits,
 ) -> checkpoint.SafeTrainer:
     length_C2 = np.column_stack([
         [len(tokens[int(a)]) for a in clicks.anchor_C],
@@ -134,12 +144,13 @@ def _trainer(
     loss = ClickLoss(model, kind=config.loss, margin=config.margin, scale=config.scale, across=ranking and world > 1)
     trainer = checkpoint.SafeTrainer(
         model=model,
-        args=_arguments(config, folder, model.device, len(clicks), sampler, world),
+        args=_arguments(config, folder, model.device, len(clicks), sampler, world, habits),
         train_dataset=Dataset.from_dict(table),
         loss=loss,
-        data_collator=batching.Collator(tokens, pad),  # type: ignore[arg-type]
+        data_collator=batching.Collator(tokens, pad, habits.together),
     )
     content = [len(clicks), int(clicks.anchor_C.sum()), int(clicks.positive_C.sum()), int(clicks.negative_CK.sum()), world]
+    trainer.read_every = habits.read_every
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_LogTenths())
     trainer.add_callback(_SaveByTime(config.checkpoint_every_s))
@@ -149,12 +160,13 @@ def _trainer(
 
 
 def _arguments(
-    config: FinetuneConfig, folder: Path, device: torch.device, clicks: int, sampler: Any, world: int
+    config: FinetuneConfig, folder: Path, device: torch.device, clicks: int, sampler: Any, world: int, habits: Habits
 ) -> SentenceTransformerTrainingArguments:
     """The Trainer's settings; `clicks` is the number of examples, `sampler` makes the batch sampler."""
+    on_gpu, each = device.type == "cuda", habits.read_every == 1
     precision = backends.native_precision(device) if config.precision == "auto" else config.precision
     steps = config.epochs * (clicks // config.batch_size)
-    return SentenceTransformerTrainingArguments(
+    arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size // world,
@@ -168,14 +180,19 @@ def _arguments(
         save_strategy="steps" if config.checkpoint_steps else "no",
         save_steps=config.checkpoint_steps or 500,
         save_total_limit=2,
-        logging_steps=1,
+        logging_steps=1 if each else max(1, steps // 10),
+        logging_nan_inf_filter=each,  # it looks at the loss; SafeTrainer does, now and then
         report_to="none",
         disable_tqdm=not sys.stderr.isatty(),
-        dataloader_pin_memory=device.type == "cuda",
+        dataloader_pin_memory=on_gpu,
+        accelerator_config={"non_blocking": on_gpu},
         ddp_backend="gloo" if device.type == "cpu" and world > 1 else None,
         ddp_find_unused_parameters=False,
         seed=config.seed,
     )
+    if on_gpu:
+        arguments._n_gpu = 1  # the Trainer alone would spread each batch over all GPUs of the machine, in threads
+    return arguments
 
 
 class _LogTenths(TrainerCallback):

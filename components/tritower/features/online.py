@@ -27,7 +27,7 @@ from tritower.features.config import FeaturesConfig
 from tritower.features.excerpt import Excerpt, Query
 from tritower.features.feature_state import FeatureState
 from tritower.features.guest import Described, Guest
-from tritower.features.live import LiveTables, clean, user_lists
+from tritower.features.live import LiveTables, clean
 from tritower.features.past import Past, busiest, of_user
 from tritower.features.places import speaks_of_remote
 from tritower.features.strings import UNNUMBERED, normalised
@@ -160,13 +160,6 @@ class OnlineFeatures:
                 query = self._with_guest(query, request.guest, told)
             excerpt = Excerpt(self._state, self._live, query, self._live.jobs.find_all(job_ids))
         return excerpt.columns()
-
-    def profile(self, user_id: str) -> npt.NDArray[np.float16] | None:
-        """The unit vectors (X, D) of a user's wanted and past titles; None where there are none."""
-        with self._lock:
-            tables, user = self._live.tables, self._live.users.find(user_id)
-            titles = np.concatenate([user_lists(tables.wanted, user), user_lists(tables.past, user)])
-            return tables.vectors(titles).view(np.float16) if len(titles) else None
 
     def past(self, user_id: str) -> Past:
         """What the features know of a user, in names; of somebody never met, nothing."""

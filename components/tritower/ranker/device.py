@@ -4,6 +4,8 @@ import os
 
 import torch
 
+from tritower import gpus
+
 
 def may_take(device: torch.device) -> int:
     """Bytes of a GPU that this process may still take.
@@ -33,8 +35,9 @@ def set_up(device: torch.device) -> None:
     """
     if device.type != "cuda":
         return
+    for name, value in gpus.REPEATABLE.items():
+        os.environ.setdefault(name, value)
     torch.cuda.set_device(device)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS chooses by chance without a workspace of its own
     torch.use_deterministic_algorithms(True)
     # Otherwise each new tensor is filled first; nothing here reads what it has not written.
     torch._C._set_deterministic_fill_uninitialized_memory(False)

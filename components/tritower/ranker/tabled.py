@@ -47,6 +47,7 @@ class TabledSteps:
         graph: whether to replay a graph; without a GPU nothing is.
         compiled: whether torch compiles the loss.
         window_rows: rows of a window, about.
+        apart: whether gradients and update are two graphs, also where there is one process only.
     """
 
     every = 256
@@ -65,8 +66,10 @@ class TabledSteps:
         graph: bool = True,
         compiled: bool = False,
         window_rows: int = _WINDOW_ROWS,
+        apart: bool = False,
     ) -> None:
         assert source.embedded
+        self.apart = apart or group.world_size > 1
         self.model, self.optimiser, self.source, self.shares = model, optimiser, source, shares
         self.config, self.steps, self.group = config, steps, group
         # Without a cache: a graph would keep the casts that it was recorded with.
@@ -84,7 +87,7 @@ class TabledSteps:
         self.tables: Tables | None = None
         self.sizes: tuple[int, int] | None = None
         self.end = -1
-        self.loss: Callable[..., Tensor] = self._loss
+        self.compiled: Callable[..., Tensor] | None = None
         self.run: list[Callable[[], None]] = []
         self.windows: Generator[_Host] | None = None
         self.rows: Generator[dict[str, Tensor]] | None = None
@@ -112,7 +115,7 @@ class TabledSteps:
         for running in (self.rows, self.windows):
             if running is not None:
                 running.close()
-        self.run, self.tables, self.end = [], None, -1
+        self.run, self.compiled, self.tables, self.end = [], None, None, -1
 
     def _open(self, step: int) -> None:
         """Go to the window of a step: the next one, or any at the start."""
@@ -171,8 +174,7 @@ class TabledSteps:
     def _prepare(self, step: int, slot: int) -> None:
         """Make the list of functions that is a step: graphs where they can be, else the parts themselves."""
         self.run = []  # the memory of the last ones is free before it is needed again
-        self.loss = self._loss
-        parts = [self._gradients, self._apply] if self.group.world_size > 1 else [self._both]
+        parts = [self._gradients, self._apply] if self.apart else [self._both]
         kept, loss_R = self.optimiser.saved(), self.loss_R.clone()
 
         def again() -> None:
@@ -181,7 +183,7 @@ class TabledSteps:
         while self.ways:
             graph, compiled = self.ways[0]
             try:
-                self.loss = torch.compile(self._loss, dynamic=False) if compiled else self._loss
+                self.compiled = torch.compile(self._loss, dynamic=False) if compiled else None
                 graphs.warm_up([again, *parts], self.source.device)
                 replayed = graphs.record(parts) if graph else parts
             except RuntimeError as error:
@@ -189,7 +191,7 @@ class TabledSteps:
                 del self.ways[0]
                 goes_on = "one by one" if not self.ways else "as a graph that is not compiled" if graph else "uncompiled"
                 logger.info("steps go on %s: %s", goes_on, told)
-                self.loss = self._loss
+                self.compiled = None
             else:
                 self.run = replayed
                 break
@@ -204,6 +206,13 @@ class TabledSteps:
         self._apply()
 
     def _gradients(self) -> None:
+        loss = self.forward()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.keep(loss)
+        self.optimiser.collect()
+
+    def forward(self) -> Tensor:
+        """The loss of the step that the counters show."""
         assert self.tables is not None
         if self.source.resident:
             row_B = self.row_WB.index_select(0, self.slot_1).squeeze(0)
@@ -211,10 +220,11 @@ class TabledSteps:
         else:
             taken = self.static
         batch = tables.batch(self.tables, self.slot_1, taken, self.source.matrix_TD)
-        loss = self.loss(*vars(batch).values())
-        loss.backward()  # type: ignore[no-untyped-call]
+        return (self.compiled or self._loss)(*vars(batch).values())
+
+    def keep(self, loss: Tensor) -> None:
+        """Put a loss where `losses` reads it."""
         self.loss_R.copy_(torch.where(self.number_R == self.step_1 % self.every, loss.detach(), self.loss_R))
-        self.optimiser.collect()
 
     def _apply(self) -> None:
         self.optimiser.apply(self.rate_T.index_select(0, self.step_1).squeeze(0))

@@ -8,7 +8,7 @@ Legend: E clicks, T texts, D embedding size, N names, Q queries that were clicke
 
 import bisect
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tritower import storage
+from tritower.errors import ArtifactError
 from tritower.recommend import scan
 from tritower.recommend.arrays import opened, read_strings, written
+from tritower.storage import manifest
 
+VERSION = 1
 NEIGHBOURS = 50
 _POWER = 4  # a vote counts cosine ** 4: nearly equal searches outweigh many vaguely similar ones
 
@@ -65,22 +69,33 @@ class Clicks:
         row_Q = text_U[pc.index_in(by_query.names, value_set=words_U).to_numpy(zero_copy_only=False).astype(np.int64)]
         return Clicks(_Log.build(user_E, job_E, clicked_us_E), by_query, np.asarray(matrix_TD[row_Q], np.float16))
 
-    def save(self, folder: Path) -> None:
-        """Write all of it, new clicks among them, as files that `open` maps."""
+    def save(self, folder: Path, made_of: Mapping[str, str] | None = None) -> None:
+        """Write all of it, new clicks among them, as a folder of files that `open` maps.
+
+        Args:
+            made_of: hashes of what it was made of, such as `dataset`; kept in clicks.json.
+        """
         with self._lock:
             by_user, by_query = self._by_user.merged(), self._by_query.merged()
             half_QD = np.empty((len(by_query.names), self._half_QD.shape[1]), np.float16)
             for row, name in enumerate(by_query.names.to_pylist()):
                 known = self._by_query.find(name)
                 half_QD[row] = self._half_QD[known] if known >= 0 else self._fresh.half(self._fresh_number[name])
-        by_user.save(folder, "user")
-        by_query.save(folder, "query")
-        written(folder, "query_vectors", half_QD)
+        with storage.atomic_directory(folder) as new:
+            by_user.save(new, "user")
+            by_query.save(new, "query")
+            written(new, "query_vectors", half_QD)
+            storage.write_json(new / "clicks.json", {"version": VERSION, **(made_of or {})})
 
     @staticmethod
     def open(folder: Path) -> "Clicks":
-        """What `save` wrote."""
-        return Clicks(_Log.open(folder, "user"), _Log.open(folder, "query"), opened(folder, "query_vectors"))
+        """Map what `save` wrote.
+
+        Raises:
+            StorageError: a file is missing or may not be read.
+            ArtifactError: the folder was changed, or is of another version.
+        """
+        return manifest.whole(folder, _open)
 
     def add(self, user_id: str, job: int, query: str, vector_D: NDArray[np.floating[Any]] | None, clicked_us: int) -> None:
         """Take in a click.
@@ -152,6 +167,14 @@ def _most_voted(job_E: Ints, weight_E: NDArray[np.float64], order_J: NDArray[np.
     distinct, inverse = np.unique(job_E, return_inverse=True)
     votes = np.bincount(inverse, weights=weight_E, minlength=len(distinct))
     return distinct[np.lexsort((order_J[distinct], -votes))]
+
+
+def _open(folder: Path) -> Clicks:
+    found = storage.read_json(folder / "clicks.json").get("version")
+    if found != VERSION:
+        problem = f"the clicks have version {found}, this tritower reads version {VERSION}"
+        raise ArtifactError(problem, where=str(folder), remedy="Make them again from their dataset and embeddings.")
+    return Clicks(_Log.open(folder, "user"), _Log.open(folder, "query"), opened(folder, "query_vectors"))
 
 
 class _Log:

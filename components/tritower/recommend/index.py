@@ -7,7 +7,7 @@
 A job's number is its row in the table that the index was built from; jobs that are new to an update are numbered on. An advert
 that has expired is one whose `expires_at` has changed.
 
-index.json          {"version", "jobs", "dim"}
+index.json          {"version", "jobs", "dim", "longest"} and hashes of what it was made of
 posted, expires     (J,) int64, microseconds since 1970; the smallest and the largest where unknown
 city, region, country, company   (J,) int32 numbers of `names.arrow` (letter case and outer white space apart); -1 = unknown
 order               (J,) int32, a job's place in the order of ids, which settles ties
@@ -22,7 +22,7 @@ Legend: J jobs, N jobs of an update, X documents, T texts, D embedding size.
 import bisect
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +143,12 @@ class Index:
         """The number of a place or a company, -1 where no job has it."""
         return self.names.get(folded([name])[0] or "", -1)
 
-    def save(self, folder: Path) -> None:
-        """Write it as a folder of files that `open` maps."""
+    def save(self, folder: Path, made_of: Mapping[str, str] | None = None) -> None:
+        """Write it as a folder of files that `open` maps.
+
+        Args:
+            made_of: hashes of what it was made of, such as `dataset`; kept in index.json.
+        """
         with storage.atomic_directory(folder) as new:
             for name in _COLUMNS:
                 written(new, name.removesuffix("_J"), getattr(self, name))
@@ -156,8 +160,8 @@ class Index:
             for kind, arrays in (("codes", self.codes.arrays), ("words", self.words)):
                 for name, array in zip(type(getattr(self, kind))._fields, arrays, strict=False):
                     written(new, f"{kind}_{name}", array)
-            facts = {"version": VERSION, "jobs": len(self), "dim": self.half_TD.shape[1], "longest": float(self.codes.longest)}
-            storage.write_json(new / "index.json", facts)
+            facts = {"jobs": len(self), "dim": self.half_TD.shape[1], "longest": float(self.codes.longest)}
+            storage.write_json(new / "index.json", {"version": VERSION, **facts, **(made_of or {})})
 
     @staticmethod
     def open(folder: Path) -> "Index":

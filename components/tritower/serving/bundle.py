@@ -8,7 +8,8 @@ dataset/      the catalogue: jobs, users and texts as ingest numbers them, witho
 embeddings/   the vectors of these texts
 entities/     the entities of these texts; absent where the model has no entity features
 state/        the features' state after the last event
-index/        what retrieval asks of every job (jobs/), and who clicked what after which search (clicks/)
+index/        the index that jobs are retrieved from (`recommend.index`)
+clicks/       who clicked what after which query (`recommend.clicks`)
 baseline/     a rival whose order can be shown beside the model's; optional
 
 A claim is what a part's own files say of what it was made with: `model`, `encoder` and `dataset` are hashes. Two parts that
@@ -30,7 +31,7 @@ FORMAT = 1
 READS = (FORMAT,)
 """Formats that this version loads: its own and the one before."""
 MANIFEST = "bundle.json"
-NEEDED = ("ranker", "documents", "encoder", "dataset", "embeddings", "state", "index")
+NEEDED = ("ranker", "documents", "encoder", "dataset", "embeddings", "index", "clicks", "state")
 _AGAIN = "Make the bundle again (python -m tritower.serving bundle), or copy it again."
 
 
@@ -45,7 +46,8 @@ _CLAIMS: dict[str, tuple[str, Callable[[Mapping[str, Any]], dict[str, str]]]] = 
     "dataset": ("dataset.json", lambda facts: {"dataset": str(facts["fingerprint"])}),
     "embeddings": ("encoder.json", lambda facts: {"encoder": str(facts["hash"]), "dataset": str(facts["dataset"])}),
     "entities": ("entities.json", lambda facts: {"dataset": str(facts["dataset"])}),
-    "index": ("made_of.json", lambda facts: {"encoder": str(facts["encoder"]), "dataset": str(facts["dataset"])}),
+    "index": ("index.json", lambda facts: {"dataset": str(facts["dataset"]), "encoder": str(facts["encoder"])}),
+    "clicks": ("clicks.json", lambda facts: {"dataset": str(facts["dataset"]), "encoder": str(facts["encoder"])}),
     "state": ("state.json", lambda facts: {"encoder": str(facts["encoder"])}),
 }
 """Part -> the file that tells its claims, and how to read them from it."""

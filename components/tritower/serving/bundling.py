@@ -19,9 +19,9 @@ from tritower.errors import ArtifactError
 from tritower.logs import phase
 from tritower.ranker import documents, export
 from tritower.ranker.online import OnlineRanker
-from tritower.recommend import inputs
 from tritower.serving import bundle, encoding, slimming
 from tritower.serving.bundle import Bundle
+from tritower.serving.retrieval import Retrieval
 from tritower.storage import manifest
 
 LOG = logging.getLogger(__name__)
@@ -73,21 +73,12 @@ def write(sources: Sources, out: Path) -> Bundle:
             )
         with phase(LOG, "catalogue") as counts:
             counts.update(slimming.write(sources.dataset, sources.embeddings, sources.entities, folder, facts))
-        with phase(LOG, "index"):
-            _index(sources, folder / "index", str(facts["hash"]))
+        with phase(LOG, "retrieval index") as counts:
+            counts.update(Retrieval.write(sources.dataset, sources.embeddings, folder))
         with phase(LOG, "export the encoder"):
             _encoder(sources, folder / "encoder", str(facts["hash"]))
         _state(sources.state or sources.features, folder / "state")
         return bundle.write(folder)
-
-
-def _index(sources: Sources, out: Path, encoder: str) -> None:
-    out.mkdir()
-    inputs.index(sources.dataset, sources.embeddings).save(out / "jobs")
-    (out / "clicks").mkdir()
-    inputs.clicks(sources.dataset, sources.embeddings).save(out / "clicks")
-    identity = str(storage.read_json(sources.dataset / "dataset.json")["fingerprint"])
-    storage.write_json(out / "made_of.json", {"dataset": identity, "encoder": encoder})
 
 
 def _encoder(sources: Sources, out: Path, identity: str) -> None:

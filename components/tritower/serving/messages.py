@@ -80,6 +80,7 @@ class Question:
         filters: hard conditions.
         explain: say why each job is there.
         request_id: the caller's; empty = one is made.
+        with_features: give the features of each job as well, for the log.
     """
 
     query: str = ""
@@ -94,6 +95,7 @@ class Question:
     filters: Filters = field(default_factory=Filters)
     explain: bool = False
     request_id: str = ""
+    with_features: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,7 @@ class RankedJob:
         posted_at: microseconds since 1970, UTC; None = unknown.
         propensity: probability with which this job came to this rank; 1 unless the list was shuffled.
         reasons: exact Shapley values, largest magnitude first; None unless asked for.
+        features: as the model read them, in the order of the answer's `features`, NaN = missing; None unless asked for.
     """
 
     job_id: str
@@ -126,6 +129,7 @@ class RankedJob:
     posted_at: int | None = None
     propensity: float = 1.0
     reasons: tuple[Reason, ...] | None = None
+    features: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +158,9 @@ class Answer:
     Attributes:
         unknown: candidates that the catalogue does not have, as asked for.
         randomised: the list was shuffled, so that later tests can learn from it.
+        features: names of the features of each job; empty unless asked for.
+        median_score: score of the candidates' median job; a job's reasons add up to the logit of its score less that of this.
+            None unless asked to explain.
     """
 
     request_id: str
@@ -162,3 +169,5 @@ class Answer:
     versions: Versions
     unknown: tuple[str, ...] = ()
     randomised: bool = False
+    features: tuple[str, ...] = ()
+    median_score: float | None = None

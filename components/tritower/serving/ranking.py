@@ -7,7 +7,7 @@
 Any number of threads may ask, observe and update at once. Matrices are multiplied by the BLAS of scipy: a server sets
 OPENBLAS_NUM_THREADS=1.
 
-Legend: N candidates, D dimension of an embedding, X titles of a profile, F features.
+Legend: N candidates, F features, J documents, T width of a document's row.
 """
 
 import dataclasses
@@ -17,7 +17,6 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,25 +26,22 @@ import pyarrow.parquet as pq
 from tritower import storage
 from tritower.config import from_dict
 from tritower.entities.config import EntitiesConfig
-from tritower.errors import ArtifactError, DataError
+from tritower.errors import ArtifactError
 from tritower.features.guest import Guest
 from tritower.features.live import clean
 from tritower.features.online import OnlineFeatures, Recognise, Request, conform_events, conform_jobs
 from tritower.ranker import documents
-from tritower.ranker.online import OnlineRanker
-from tritower.recommend import retrieve
-from tritower.recommend.clicks import Clicks
-from tritower.recommend.config import CandidatesConfig
-from tritower.recommend.index import Index
+from tritower.ranker.online import OnlineRanker, Query
+from tritower.recommend.retrieve import fulfilling
 from tritower.serving import bundle, explain, updating
 from tritower.serving.bundle import Bundle
 from tritower.serving.catalogue import Catalogue, Floats, Ints, same_advert
 from tritower.serving.encoding import TextEncoder
 from tritower.serving.gate import Gate
 from tritower.serving.guide import Guide
-from tritower.serving.messages import Answer, Filters, Question, RankedJob, Reason, Versions, Visitor
+from tritower.serving.messages import Answer, Question, RankedJob, Versions, Visitor
+from tritower.serving.retrieval import Retrieval, conditions
 
-CANDIDATES = CandidatesConfig().candidates_per_search
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LONGEST = 1_000  # characters of a query that count, as ingest cuts it
 
@@ -58,29 +54,41 @@ class _Parts:
     ranker: OnlineRanker
     encoder: TextEncoder
     features: OnlineFeatures
-    clicks: Clicks
+    retrieval: Retrieval
     described: updating.Described
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """Candidates as the model saw them, and what it said. `at_N` are their rows of `table_JT`."""
+
+    job_ids: list[str]
+    row_N: Ints
+    query: Query
+    table_JT: Floats
+    at_N: Ints
+    feature_NF: Floats
+    score_N: Floats
 
 
 class Ranking:
     """A bundle that answers; `open` makes one."""
 
-    def __init__(self, parts: _Parts, jobs: Catalogue, name: str, candidates: int) -> None:
+    def __init__(self, parts: _Parts, jobs: Catalogue, name: str) -> None:
         """For `open`."""
-        self._parts, self._jobs, self._name, self._candidates = parts, jobs, name, candidates
-        self._features, self._ranker = parts.features, parts.ranker
+        self._parts, self._jobs, self._name = parts, jobs, name
+        self._features, self._ranker, self._retrieval = parts.features, parts.ranker, parts.retrieval
         self._gate, self._updating = Gate(), threading.Lock()
         self._guide: Guide | None = None
 
     @staticmethod
-    def open(folder: str | Path, name: str = "main", *, streams: int = 0, candidates: int = CANDIDATES) -> "Ranking":
+    def open(folder: str | Path, name: str = "main", *, streams: int = 0) -> "Ranking":
         """Load a bundle, after every byte of it was checked.
 
         Args:
             folder: of the bundle.
             name: of this bundle in the server.
             streams: queries encoded at once; 0 = as many as this process has cores.
-            candidates: jobs retrieved and scored for a search that names none; the default is that of the step `candidates`.
 
         Raises:
             StorageError: there is no bundle.
@@ -89,7 +97,7 @@ class Ranking:
         found = bundle.read(Path(folder))
         ranker = OnlineRanker.load(found.needed("ranker"))
         encoder = TextEncoder(found.needed("encoder"), streams)
-        dataset, entities, index = found.needed("dataset"), found.path("entities"), found.needed("index")
+        dataset, entities = found.needed("dataset"), found.path("entities")
         features = OnlineFeatures.open(
             found.needed("state"), dataset, found.needed("embeddings"), entities,
             embed=encoder, recognise=_recogniser(entities, dataset) if entities else None,
@@ -98,12 +106,13 @@ class Ranking:
             problem = f"the model reads features that the bundle cannot compute: {', '.join(missing)}"
             raise ArtifactError(problem, where=str(folder), remedy="Make the bundle with the entities.")
         towers = documents.load(found.needed("documents"), ranker, is_checked=True)
-        jobs = Catalogue.read(dataset, towers, Index.open(index / "jobs"))
+        retrieval = Retrieval.open(found.needed("index"), found.needed("clicks"))
+        jobs = Catalogue.read(dataset, towers, retrieval.index)
         parts = _Parts(
-            bundle=found, ranker=ranker, encoder=encoder, features=features, clicks=Clicks.open(index / "clicks"),
+            bundle=found, ranker=ranker, encoder=encoder, features=features, retrieval=retrieval,
             described=updating.Described.read(dataset, found.needed("embeddings")),
         )  # fmt: skip
-        return Ranking(parts, jobs, name, candidates)
+        return Ranking(parts, jobs, name)
 
     @property
     def versions(self) -> Versions:
@@ -138,7 +147,7 @@ class Ranking:
         given, as the step `recommend` does.
 
         Raises:
-            DataError: a filter cannot be applied.
+            ConfigError: a filter cannot be applied.
         """
         with self._gate.reading():
             return self._answer(question)
@@ -165,16 +174,7 @@ class Ranking:
         """
         events = conform_events(events)
         self._features.observe(events)
-        clicked = events.filter(events["clicked"])
-        at_us = clicked["clicked_at"].cast(pa.int64()).to_pylist()
-        shown_us = clicked["ts"].cast(pa.int64()).to_pylist()
-        columns = (clicked[name].to_pylist() for name in ("user_id", "job_id", "query"))
-        for user_id, job_id, text, at, shown in zip(*columns, at_us, shown_us, strict=True):
-            row = self._jobs.row_by_job.get(job_id)
-            if row is not None:
-                query = clean(text)
-                vector_D = self._features.vector(query) if query else None
-                self._parts.clicks.add(user_id, row, query, vector_D, shown if at is None else at)
+        self._retrieval.observe(events, self._vectors)
 
     def update(self, jobs: pa.Table) -> None:
         """Take in new and changed adverts, as a whole: an answer knows all of them or none. An advert that has expired is one
@@ -194,6 +194,7 @@ class Ranking:
             index = self._jobs.index.updated(jobs, text, vector_ND)
             with self._gate.writing():
                 self._features.update(jobs)
+                self._retrieval.take(index)
                 self._jobs, self._guide = self._jobs.updated(jobs, index, tower_NT), None
 
     def close(self) -> None:
@@ -202,59 +203,62 @@ class Ranking:
     def _answer(self, question: Question) -> Answer:
         ts = time.time_ns() // 1000 if question.ts is None else question.ts
         question = dataclasses.replace(question, query=clean(question.query[: 4 * _LONGEST])[:_LONGEST])
-        guest = _guest(question.visitor)
-        vector_D = self._features.vector(question.query)
-        unknown: tuple[str, ...] = ()
-        if question.candidates is None:
-            row_N = retrieve.retrieve(self._search(question, ts, vector_D), self._jobs.index, self._parts.clicks,
-                                      limit=self._candidates)  # fmt: skip
-        else:
-            asked = tuple(dict.fromkeys(question.candidates))
-            row_N = self._jobs.find(asked)
-            unknown = tuple(job_id for job_id, row in zip(asked, row_N, strict=True) if row < 0)
-            row_N = row_N[row_N >= 0]
-            row_N = row_N[retrieve.fulfilling(_conditions(question.filters), self._jobs.index, row_N)]
+        given = self._found(question, ts) if question.candidates is None else question.candidates
+        asked = tuple(dict.fromkeys(given))
+        row_N = self._jobs.find(asked)
+        unknown = tuple(job_id for job_id, row in zip(asked, row_N, strict=True) if row < 0)
+        row_N = row_N[row_N >= 0]
+        row_N = row_N[fulfilling(conditions(question.filters), self._jobs.index, row_N)]
+        scored = self._scored(question, ts, row_N) if len(row_N) else None
+        return Answer(
+            request_id=question.request_id or uuid.uuid4().hex,
+            ts=ts,
+            jobs=self._ranked(question, scored) if scored else (),
+            versions=self.versions,
+            unknown=unknown,
+            features=tuple(self._ranker.names) if question.with_features else (),
+            median_score=float(scored.score_N[explain.median(scored.score_N)]) if question.explain and scored else None,
+        )
+
+    def _found(self, question: Question, ts: int) -> list[str]:
+        visitor, past = question.visitor, None if question.visitor else self._features.past(question.user_id)
+        titles = (*visitor.interests, *visitor.past_titles) if visitor else ()
+        titles = (*past.wanted_titles, *past.past_titles) if past else titles
+        return self._retrieval.search(question, ts, self._vectors, titles)
+
+    def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float16]:
+        return np.stack([self._features.vector(text) for text in texts])
+
+    def _scored(self, question: Question, ts: int, row_N: Ints) -> _Scored:
+        job_ids = self._jobs.index.ids(row_N)
         request = Request(
             ts=ts, user_id=question.user_id, query=question.query, city=question.city, region=question.region,
-            country=question.country, guest=guest,
+            country=question.country, guest=_guest(question.visitor),
         )  # fmt: skip
-        ranked = self._ranked(request, vector_D, row_N, question) if len(row_N) else ()
-        return Answer(
-            request_id=question.request_id or uuid.uuid4().hex, ts=ts, jobs=ranked, versions=self.versions, unknown=unknown,
-        )  # fmt: skip
-
-    def _search(self, question: Question, ts: int, vector_D: npt.NDArray[np.float16]) -> retrieve.Search:
-        visitor, clicked = question.visitor, None
-        if visitor:
-            titles = [title for title in (*visitor.interests, *visitor.past_titles) if clean(title)]
-            profile_XD = np.stack([self._features.vector(title) for title in titles]) if titles else None
-            clicked = self._jobs.find([click.job_id for click in visitor.clicks if click.ts < ts])
-            clicked = clicked[clicked >= 0]
-        else:
-            profile_XD = self._features.profile(question.user_id)
-        return retrieve.Search(
-            ts_us=ts, query=question.query, query_D=vector_D if question.query else None, profile_XD=profile_XD,
-            user_id=question.user_id, clicked=clicked, city=question.city, region=question.region,
-            conditions=_conditions(question.filters),
-        )  # fmt: skip
-
-    def _ranked(
-        self, request: Request, vector_D: npt.NDArray[np.float16], row_N: Ints, question: Question
-    ) -> tuple[RankedJob, ...]:
-        job_ids = self._jobs.index.ids(row_N)
-        query = self._ranker.query(vector_D)
+        query = self._ranker.query(self._features.vector(question.query))
         columns = self._features.read(request, job_ids)
         feature_NF = np.stack([columns[name] for name in self._ranker.names]).T
         table_JT, at_N = self._jobs.towers(row_N)
         score_N = self._ranker.score(query, table_JT, at_N, feature_NF)
-        best = self._best(row_N, score_N, question.k)
-        reasons: Sequence[tuple[Reason, ...] | None] = [None] * len(best)
+        return _Scored(job_ids, row_N, query, table_JT, at_N, feature_NF, score_N)
+
+    def _ranked(self, question: Question, scored: _Scored) -> tuple[RankedJob, ...]:
+        best = self._best(scored.row_N, scored.score_N, question.k)
+        found = []
+        for rank, n in enumerate(best, start=1):
+            job = self._jobs.job(int(scored.row_N[n]))
+            words = {name: job[name].as_py() for name in ("title", "company", "city", "region")}
+            features = tuple(scored.feature_NF[n].tolist()) if question.with_features else None
+            found.append(RankedJob(
+                job_id=scored.job_ids[n], rank=rank, score=float(scored.score_N[n]), posted_at=job["posted_at"].value,
+                features=features, **words,
+            ))  # fmt: skip
         if question.explain:
-            reasons = explain.explain(self._ranker, query, table_JT, at_N, feature_NF, score_N, best)
-        return tuple(
-            self._told(job_ids[n], rank, score_N[n], self._jobs.job(int(row_N[n])), why)
-            for rank, (n, why) in enumerate(zip(best, reasons, strict=True), start=1)
-        )
+            reasons = explain.explain(
+                self._ranker, scored.query, scored.table_JT, scored.at_N, scored.feature_NF, scored.score_N, best
+            )  # fmt: skip
+            found = [dataclasses.replace(job, reasons=why) for job, why in zip(found, reasons, strict=True)]
+        return tuple(found)
 
     def _best(self, row_N: Ints, score_N: Floats, k: int) -> list[int]:
         """Places of the best k among the N, each advert once."""
@@ -270,10 +274,6 @@ class Ranking:
                 found.append(n)
         return found
 
-    def _told(self, job_id: str, rank: int, score: Any, job: dict[str, pa.Scalar], why: tuple[Reason, ...] | None) -> RankedJob:
-        words = {name: job[name].as_py() for name in ("title", "company", "city", "region")}
-        return RankedJob(job_id=job_id, rank=rank, score=float(score), posted_at=job["posted_at"].value, reasons=why, **words)
-
 
 def _guest(visitor: Visitor | None) -> Guest | None:
     if visitor is None:
@@ -284,16 +284,6 @@ def _guest(visitor: Visitor | None) -> Guest | None:
         clicks=tuple((click.job_id, click.ts) for click in visitor.clicks),
         searches=tuple((search.query, search.ts) for search in visitor.searches),
     )
-
-
-def _conditions(filters: Filters) -> retrieve.Conditions:
-    if filters.radius_km is not None:
-        remedy = "Filter by city, region or country."
-        raise DataError("the catalogue's places have no coordinates", where="filters.radius_km", remedy=remedy)
-    return retrieve.Conditions(
-        city=filters.city, region=filters.region, country=filters.country, posted_since=filters.posted_since,
-        without_companies=filters.without_companies,
-    )  # fmt: skip
 
 
 def _recogniser(entities: Path, dataset: Path) -> Recognise:

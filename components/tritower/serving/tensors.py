@@ -54,6 +54,8 @@ class InferRequest(BaseModel):
     """A request of the protocol."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    model_name: str | None = Field(None, description="KServe's client repeats it here")
+    model_version: str | None = None
     id: str = Field("", max_length=LONGEST_ID, pattern=r"^[\w.:-]*$")
     parameters: dict[str, bool | int | float | str] = {}
     inputs: list[InputTensor] = Field(min_length=1, max_length=len(_NAMES))

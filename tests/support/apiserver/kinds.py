@@ -29,7 +29,7 @@ class Kind:
 
 
 POD = Kind("", "v1", "pods", "Pod", fields=("status.phase", "spec.nodeName"))
-SERVICE = Kind("", "v1", "services", "Service")
+SERVICE = Kind("", "v1", "services", "Service", schema="models:V1Service")
 EVENT = Kind(
     "",
     "v1",

@@ -17,7 +17,7 @@ from tests.unit.deploy.conftest import IMAGE
 
 QUICK = {
     "image": IMAGE, "replicas": 1, "poll_s": 0.05, "patience_s": 1, "start_timeout_s": 15, "answer_timeout_s": 5,
-    "restarts": 1, "cpu": "10m", "memory": "64Mi", "api_patience_s": 10, "token_secret": "",
+    "restarts": 1, "cpu": "10m", "memory": "64Mi", "api_patience_s": 10, "token_secret": "", "launcher": "auto",
 }  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_an_updates_requests_all_get_an_answer(cluster: Cluster) -> None:
         time.sleep(1)
         is_over.set()
         asking.join()
-    assert not lost and seen.index("two") > 5 and "one" not in seen[seen.index("two") :]
+    assert not lost and seen[0] == "one" and "one" not in seen[seen.index("two") :]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +194,26 @@ def test_the_version_before_comes_back_to_the_byte(cluster: Cluster) -> None:
     assert "(bundle one) has all requests" in rollout().rollback(by="you", why="fewer clicks")
     assert template() == before and serving(cluster) == {"one"}
     assert "(bundle two) has all requests" in rollout().rollback()  # and back again
+
+
+def test_shares_are_weights_where_there_is_a_gateway(cluster: Cluster, kind: str) -> None:
+    if kind != "kserve":  # where the Gateway API is, too
+        return
+
+    def weights() -> dict[str, int]:
+        (route,) = cluster.store.all(kinds.ROUTE)
+        return {one["name"].removesuffix("-predictor"): one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]}
+
+    deploy("one", gateway="ingress/entrance")
+    (before,) = sets(cluster)
+    assert weights() == {before: 100}
+    assert "10 % of the requests, by the weights of the HTTPRoute" in deploy(
+        "two", gateway="ingress/entrance", canary_percent=10
+    )
+    (after,) = sets(cluster) - {before}
+    assert weights() == {before: 90, after: 10} and serving(cluster) == {"one"}
+    rollout(gateway="ingress/entrance").promote()
+    assert weights() == {after: 100} and serving(cluster) == {"two"}
 
 
 def test_there_is_nothing_to_go_back_to(cluster: Cluster) -> None:

@@ -20,6 +20,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from tritower.config import to_dict
 from tritower.errors import NonFiniteLossError
 from tritower.ranker import loops, losses, session, tables
@@ -28,6 +31,7 @@ from tritower.ranker.batches import COLUMNS, Shares, Source
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.device import left
 from tritower.ranker.eager import EagerSteps
+from tritower.ranker.optimiser import FlatAdamW
 from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.tabled import TabledSteps
 from tritower.ranker.training import Trainer
@@ -179,6 +183,61 @@ def test_the_class_loss_of_fixed_shape_is_the_other_one():
         gradients = [torch.autograd.grad(value, told) for value in values]
         for one, other in zip(*gradients, strict=True):
             torch.testing.assert_close(one, other)
+
+
+class Asked(TorchDispatchMode):
+    """The operations whose result's shape or value has to come back from a device, and so cannot be recorded."""
+
+    WAITS = ("local_scalar_dense", "nonzero", "unique", "masked_select", "bincount", "repeat_interleave.Tensor", "is_nonzero")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.waits = set[str](), set[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        self.seen.add(name)
+        by_mask = "index" in name and any(
+            isinstance(leaf, torch.Tensor) and leaf.dtype == torch.bool for leaf in tree_leaves(args[1:2])
+        )
+        if by_mask or any(word in name for word in self.WAITS):
+            self.waits.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_asks_the_device_for_nothing(precision: Any):
+    """Forward, backward and update of the whole step; the eager one does ask."""
+    config = with_network(descriptions=True)
+    config = replace(config, training=replace(config.training, precision=precision))
+    eager, other = pair(config, tabled.log(described=True))
+    other.take(1)
+    with Asked() as asked:
+        other.steps.take(1)
+    assert {"aten.nll_loss_backward.default", "aten._fused_adamw_.tensor_lr", "aten.lerp_.Scalar"} <= asked.seen
+    assert not asked.waits
+    with Asked() as asked:
+        eager.take(1)
+    assert {"aten.nonzero.default", "aten._unique2.default", "aten._local_scalar_dense.default"} <= asked.waits
+
+
+def test_all_of_a_step_is_on_the_device():
+    """On a pretended GPU's tensors torch refuses to mix devices, and to tell a value. Backward and AdamW need a real one."""
+    config, (rows, matrix_TD), place = with_network(descriptions=True), tabled.log(described=True), torch.device("cuda:0")
+    with FakeTensorMode():
+        with place:
+            model = tabled.ClickModel(config.network, dim=tabled.DIM, features=tabled.FEATURES)
+        optimiser = FlatAdamW(model, config.optimiser)
+        source = Source(rows, matrix_TD, place, room=1 << 40)
+        group = ProcessGroup(device=place)
+        shares = Shares(rows, seed=0, batch_size=64)
+        steps = TabledSteps(model, optimiser, source, shares, config=config, steps=60, bf16=False, group=group)
+        table = torch.zeros(steps.window, 64, dtype=torch.int64, device=place)
+        steps.tables = tables.Tables(*[table] * 5)
+        loss = steps.forward()
+        steps.keep(loss)
+        steps.optimiser.collect()
+        assert loss.device == steps.loss_R.device == optimiser.weight_P.device == place
 
 
 def test_ahead_gives_what_is_made_in_order_and_one_item_early():
@@ -365,4 +424,4 @@ def test_the_compiled_loss_is_the_eager_one():
     compiled = Training(config, data, tabled=True, graph=False, compiled=True, window_rows=6 * 64)
     assert compiled.steps.ways == [(False, True)]
     alike(Training(config, data, tabled=False), compiled)
-    assert compiled.steps.ways and compiled.steps.loss is not compiled.steps._loss
+    assert compiled.steps.ways == [(False, True)] and compiled.steps.compiled is None

@@ -87,9 +87,9 @@ def test_added_clicks_are_as_built_ones(events: Events, more: Events) -> None:
 
 def test_what_was_added_is_saved(tmp_path: Path) -> None:
     events = [(n % 3, n % 4, n % 6, n % 10) for n in range(24)]
-    add(table(events[:9]), events[9:]).save(tmp_path)
-    assert answers(Clicks.open(tmp_path)) == answers(table(events))
-    again = add(Clicks.open(tmp_path), events)
+    add(table(events[:9]), events[9:]).save(tmp_path / "clicks")
+    assert answers(Clicks.open(tmp_path / "clicks")) == answers(table(events))
+    again = add(Clicks.open(tmp_path / "clicks"), events)
     assert answers(again) == answers(table(events + events))
 
 
@@ -98,8 +98,8 @@ def test_forgotten_users_have_no_past(tmp_path: Path) -> None:
     log = add(table(events[:9]), events[9:])
     votes = [log.voted(MATRIX_TD[text], 10, ORDER_J).tolist() for text in range(1, 6)]
     assert log.forget("u1") == 8 and log.forget("u1") == 0 and log.forget("nobody") == 0
-    log.save(tmp_path)
-    for one in (log, Clicks.open(tmp_path)):
+    log.save(tmp_path / "clicks")
+    for one in (log, Clicks.open(tmp_path / "clicks")):
         assert not len(one.of_user("u1", 10)) and len(one.of_user("u2", 10))
         assert [one.voted(MATRIX_TD[text], 10, ORDER_J).tolist() for text in range(1, 6)] == votes
     log.add("u1", 2, "", None, 3)

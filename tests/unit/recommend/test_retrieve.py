@@ -87,7 +87,6 @@ def test_a_saved_index_gives_the_same_lists(tmp_path: Path) -> None:
     board = catalogue.board(7)
     index, clicks = board.index(), board.log()
     index.save(tmp_path / "index")
-    (tmp_path / "clicks").mkdir()
     clicks.save(tmp_path / "clicks")
     again, clicks_again = Index.open(tmp_path / "index"), Clicks.open(tmp_path / "clicks")
     for search in catalogue.searches(board, 8, 20):

@@ -24,7 +24,17 @@ def copy(bundle_folder: Path, tmp_path: Path) -> Path:
 
 def test_a_bundle_says_what_it_is_made_of(bundle_folder: Path, run: Run) -> None:
     found = bundle.read(bundle_folder)
-    assert set(found.parts) == {"ranker", "documents", "encoder", "dataset", "embeddings", "entities", "state", "index"}
+    assert set(found.parts) == {
+        "ranker",
+        "documents",
+        "encoder",
+        "dataset",
+        "embeddings",
+        "entities",
+        "index",
+        "clicks",
+        "state",
+    }
     dataset, encoder = (storage.read_json(path) for path in (
         run.sources.dataset / "dataset.json", run.sources.embeddings / "encoder.json"
     ))  # fmt: skip
@@ -33,7 +43,9 @@ def test_a_bundle_says_what_it_is_made_of(bundle_folder: Path, run: Run) -> None
     assert found.claimed("mood") == ""
 
 
-@pytest.mark.parametrize("part", ["ranker", "documents", "encoder", "dataset", "embeddings", "entities", "state", "index"])
+@pytest.mark.parametrize(
+    "part", ["ranker", "documents", "encoder", "dataset", "embeddings", "entities", "index", "clicks", "state"]
+)
 def test_a_damaged_part_is_refused_by_name(copy: Path, part: str) -> None:
     largest = max((path for path in (copy / part).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())

@@ -1,0 +1,102 @@
+"""Command line of online tests: `python -m tritower.experiment plan | assign | analyse | simulate`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tritower import logs
+from tritower.assignment import Experiment
+from tritower.config import from_dict
+from tritower.errors import TritowerError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; 0 on success, 2 on an error."""
+    parser = argparse.ArgumentParser(prog="python -m tritower.experiment", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    plan = verbs.add_parser("plan", help="users and days that a test needs, from a log of impressions")
+    plan.add_argument("--log", required=True, help="raw impressions: a file or a folder")
+    assign = verbs.add_parser("assign", help="the arms of units, one unit a line on standard input")
+    assign.add_argument("--name", required=True, help="the experiment's name")
+    assign.add_argument("--arm", action="append", required=True, metavar="NAME=SHARE", help="an arm and its share; two or more")
+    analyse = verbs.add_parser("analyse", help="what a test says, and whether one may stop")
+    analyse.add_argument("--shown", required=True, help="exposures: a file or a folder")
+    analyse.add_argument("--events", default="", help="events for the guardrails")
+    analyse.add_argument("--past", default="", help="impressions from before the test")
+    analyse.add_argument("--report", default="", help="HTML file to write")
+    analyse.add_argument("--figures", default="", help="JSON file to write")
+    simulate = verbs.add_parser("simulate", help="write the tables of a test that never was")
+    simulate.add_argument("--out", type=Path, required=True, help="folder to write")
+    simulate.add_argument("--users", type=int, default=20_000)
+    simulate.add_argument("--days", type=int, default=42)
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--faults", default="{}", help="what is wrong with it, as JSON")
+    for verb in (plan, assign, analyse, simulate):
+        verb.add_argument("--config", default="{}", help="knobs as JSON")
+    given: dict[str, Any] = vars(parser.parse_args(arguments))
+    logs.setup()
+    try:
+        by_name: dict[str, Callable[..., int]] = {"plan": _plan, "assign": _assign, "analyse": _analyse, "simulate": _simulate}
+        return by_name[given.pop("verb")](**given)
+    except TritowerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _plan(*, log: str, config: str) -> int:
+    from tritower.experiment import step
+    from tritower.experiment.config import PlanConfig
+
+    knobs = from_dict(PlanConfig, config)
+    found = step.plan(log=log, config=knobs)
+    print(f"to find {knobs.effect:+.1%} with a power of {knobs.power:.0%}, {knobs.looks} looks:")
+    for name, suffix in (
+        ("as it is", ""),
+        (f"with CUPED, which takes away {found['cuped_saved']:.0%} of the variance", "_cuped"),
+    ):
+        days = f"{found[f'days{suffix}']} days" if found[f"days{suffix}"] else "more days than the log has"
+        print(f"  {found[f'users{suffix}']:,} users, {days} ({name})")
+    print("smallest uplift that all users of the log would show, day by day:")
+    print("  " + " ".join(f"{value:.1%}" for value in found["found_by_day"]))
+    return 0
+
+
+def _assign(*, name: str, arm: list[str], config: str) -> int:
+    arms = [dict(zip(("name", "share"), one.partition("=")[::2], strict=True)) for one in arm]
+    knobs = json.loads(config) | {
+        "name": name,
+        "arms": [{"name": one["name"], "share": float(one["share"] or 0)} for one in arms],
+    }
+    experiment = from_dict(Experiment, knobs)
+    for line in sys.stdin:
+        unit = line.rstrip("\n")
+        given = experiment.assign(unit)
+        print(f"{unit}\t{given.arm or '-'}\t{given.why}")
+    return 0
+
+
+def _analyse(*, config: str, **places: str) -> int:
+    from tritower.experiment import step
+    from tritower.experiment.config import AnalysisConfig
+
+    found = step.analyse(**places, config=from_dict(AnalysisConfig, config))
+    print(found.pop("sentence"))
+    print(", ".join(f"{name} {value:g}" if not isinstance(value, str) else f"{name} {value}" for name, value in found.items()))
+    return 0
+
+
+def _simulate(*, out: Path, users: int, days: int, seed: int, faults: str, config: str) -> int:
+    from tritower.experiment import simulated_log
+    from tritower.experiment.simulation import Habits
+
+    knobs, wrong = from_dict(Habits, config), from_dict(simulated_log.Faults, faults)
+    simulated_log.write(out, users=users, days=days, seed=seed, habits=knobs, faults=wrong)
+    print(f"wrote shown.parquet, past.parquet and events.parquet to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The room's work on files: analyse a test, plan one."""
+
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tritower import logs, storage
+from tritower.errors import DataError
+from tritower.experiment import analysis, planning
+from tritower.experiment import report as pages
+from tritower.experiment.config import AnalysisConfig, PlanConfig
+from tritower.experiment.tables import Tables, history
+
+logger = logging.getLogger(__name__)
+
+
+def analyse(
+    *,
+    shown: str | Path,
+    config: AnalysisConfig,
+    events: str | Path = "",
+    past: str | Path = "",
+    report: str | Path = "",
+    figures: str | Path = "",
+) -> dict[str, Any]:
+    """Read a test.
+
+    Args:
+        shown: location of the exposures: a Parquet or CSV file, or a folder of them; columns as `Tables.open` says.
+        events: location of further events, for the guardrails.
+        past: location of impressions from before the test; the exposures' own rows from then where empty.
+        report: HTML file to write, if any.
+        figures: JSON file to write, if any: everything that the report shows.
+
+    Returns:
+        The headline figures (`analysis.figures`) and `sentence`.
+
+    Raises:
+        SchemaError: a column is missing.
+        DataError: no file, no such arm, no unit left.
+    """
+    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as scratch, logs.phase(logger, "analyse") as counts:
+        given = {
+            name: _files(place, Path(scratch) / name) for name, place in (("events", events), ("past", past)) if str(place)
+        }
+        with Tables.open(_files(shown, Path(scratch) / "shown"), config, **given) as tables:
+            found, result = analysis.analyse(tables, config)
+        counts["units"], counts["days"] = sum(found.units.values()), found.days
+    logger.info("%s", result.sentence)
+    if str(report):
+        storage.write_text(report, pages.html(found, result, config))
+    headline = dict(analysis.figures(found, result)) | {"sentence": result.sentence}
+    if str(figures):
+        storage.write_json(figures, headline | {"result": _plain(dataclasses.asdict(result)), "left_out": found.left_out})
+    return headline
+
+
+def plan(*, log: str | Path, config: PlanConfig) -> dict[str, Any]:
+    """How long a test must run, from what users did in a log.
+
+    Args:
+        log: location of raw impressions, Parquet or CSV: `ts`, the unit's column, `clicked`.
+        config: what the test is to find.
+
+    Returns:
+        `users` in both arms, `days` (None where the log is too short), `found_by_day`: after each day of the log the smallest
+        uplift that a test of all its users would find; with CUPED `users_cuped`, `days_cuped`, `cuped_saved`; `inflation` of
+        the looks.
+
+    Raises:
+        SchemaError: a column is missing.
+        DataError: the log has no click.
+    """
+    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as scratch, logs.phase(logger, "plan") as counts:
+        by_day, saved = history(_files(log, Path(scratch) / "log"), config)
+        counts["days"] = len(by_day)
+    found = planning.plan(
+        by_day, config.effect, alpha=config.alpha, power=config.power, looks=config.looks, share=config.traffic
+    )
+    drift = planning.drift(config.alpha, config.power, config.looks)
+    known = [user for user in by_day if user.users > 1 and user.mean_V[0] > 0]
+    better = planning.plan(
+        by_day, config.effect, alpha=config.alpha, power=config.power, looks=config.looks, share=config.traffic, saved=saved
+    )
+    return {
+        "users": found.users,
+        "days": found.days,
+        "users_cuped": better.users,
+        "days_cuped": better.days,
+        "cuped_saved": saved,
+        "inflation": found.inflation,
+        "found_by_day": [planning.found_with(user, max(2, int(user.users * config.traffic)), drift=drift) for user in known],
+    }
+
+
+def _files(place: str | Path, scratch: Path) -> Sequence[str]:
+    """The files of a location, on this machine."""
+    local = storage.local_path(place) if storage.is_local(place) else storage.fetch(place, scratch)
+    if local.is_dir():
+        files = sorted(path for path in local.rglob("*") if path.suffix.lower() in (".parquet", ".csv", ".tsv", ".gz"))
+        files = [path for path in files if not any(part.startswith((".", "_")) for part in path.relative_to(local).parts)]
+    else:
+        files = [local] if local.is_file() else []
+    if not files:
+        raise DataError("there is no Parquet or CSV file", where=str(place), remedy="Give a file, or a folder that holds some.")
+    return [str(path) for path in files]
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: no infinity, no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
