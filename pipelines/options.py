@@ -81,7 +81,7 @@ def add_data(command: argparse.ArgumentParser) -> None:
     text = "where finetune, embed, tune and the ranker work: in their own pods, or in jobs on the backend's cluster (local)"
     command.add_argument("--launcher", choices=get_args(LauncherName), default="local", help=text)
     add_parts(command)
-    add(command, "--preset", "knobs: demo, quick, or a TOML file", "", "NAME")
+    add(command, "--preset", "knobs: demo, quick, gpu, or a TOML file", "", "NAME")
     command.add_argument("--set", action="append", default=[], metavar="STEP.KNOB=VALUE", help="one knob; may be repeated")
 
 

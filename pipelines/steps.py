@@ -30,6 +30,9 @@ class Part:
     locations: tuple[str, ...] = ()
     """Parameters of the pipeline that are its alone: locations."""
 
+    needs: tuple[str, ...] = ()
+    """Parts that it works with, and that come with it."""
+
 
 PARTS = {
     part.name: part
@@ -41,6 +44,13 @@ PARTS = {
             about="the model in use, scored on the same rows; the gate then compares with it",
             is_default=False,
             locations=("model_ranker", "model_encoder"),
+        ),
+        Part(name="bundle", about="what a model server loads, made of the run's outputs", is_default=False),
+        Part(
+            name="deploy",
+            about="the bundle comes to serve on the cluster if the gate passes (`deploy.launcher`)",
+            is_default=False,
+            needs=("bundle",),
         ),
     )
 }
@@ -235,6 +245,11 @@ STEPS = {
             name="evaluation", room="evaluation", component="evaluation", config="EvaluationConfig", opens_store=True,
             shown=("auc", "map_at_3", "map_at_3_lift_pct_vs_xgboost", "map_at_3_lift_pct_vs_champion"),
         ),
+        Step(name="bundle", room="serving", component="bundle", part="bundle", is_heavy=True, shown=("bytes",)),
+        Step(
+            name="deploy", room="deploy", component="deploy", part="deploy", config="DeployConfig", opens_store=True,
+            looks_anew=True,
+        ),
         Step(name="record", room="champion", component="record", pipelines=_BOTH, opens_store=True, looks_anew=True),
     )
 }  # fmt: skip
@@ -266,6 +281,7 @@ def parts(pipeline: str, having: Iterable[str] = (), lacking: Iterable[str] = ()
     """
     known = parts_of(pipeline)
     having, lacking = set(having), set(lacking)
+    having |= {needed for part in having & known for needed in PARTS[part].needs}
     for part in sorted((having | lacking) - known):
         remedy = f"Its parts: {', '.join(sorted(known))}." if known else "It has no parts to choose."
         raise ConfigError(f"the pipeline {pipeline} has no part {part!r}", where=f"the pipeline {pipeline}", remedy=remedy)

@@ -104,6 +104,7 @@ def training(
     }
     about = {"gate": judged.outputs["gate"], "data_version": data_version, "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
     wiring.add("record", champion=model_champion, **left, **about, **compared).after(best)
+    _served(wiring, {"dataset": dataset, "entities": found, "encoder": encoder, **rows}, trained, judged)
     return Outputs(
         ranker_model=trained.outputs["ranker_model"],
         encoder=encoder,
@@ -114,6 +115,16 @@ def training(
         gate=judged.outputs["gate"],
         gate_reason=judged.outputs["gate_reason"],
     )
+
+
+def _served(wiring: Wiring, inputs: dict[str, Any], trained: Any, judged: Any) -> None:
+    """What a model server loads, and, if the gate passes, a server on the cluster that has loaded it."""
+    if "bundle" not in wiring.parts:
+        return
+    made = wiring.add("bundle", ranker_model=trained.outputs["ranker_model"], **inputs).after(judged)
+    if "deploy" in wiring.parts:
+        about = {"gate": judged.outputs["gate"], "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+        wiring.add("deploy", bundle=made.outputs["bundle_at"], **about)
 
 
 def _tuned(wiring: Wiring, rows_at: dict[str, Any], launcher: Any) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def test_wrong_settings(setting: str, message: str) -> None:
 
 
 def test_wrong_presets(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Known presets: demo, quick"):
+    with pytest.raises(ConfigError, match="Known presets: demo, gpu, quick"):
         knobs.gather("fast")
     (tmp_path / "bad.toml").write_text("[ingest\n")
     with pytest.raises(ConfigError, match="not TOML"):

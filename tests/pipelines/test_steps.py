@@ -17,7 +17,7 @@ from pipelines import compiling, graph, knobs, names, running, steps
 ALL = frozenset(steps.PARTS)
 VARIANTS = {
     "training": steps.parts("training"),
-    "training-champion-tune": ALL,
+    "training-bundle-champion-deploy-tune": ALL,
     "training-without-baselines": steps.parts("training", lacking=["baselines"]),
     "batch": steps.parts("batch"),
 }
@@ -158,13 +158,25 @@ def test_entries_agree_with_each_other() -> None:
     ("pipeline", "having", "lacking", "message"),
     [
         ("batch", ["tune"], [], "the pipeline batch has no part 'tune'"),
-        ("training", ["rivals"], [], "Its parts: baselines, champion, tune"),
+        ("training", ["rivals"], [], "Its parts: baselines, bundle, champion, deploy, tune"),
         ("training", ["baselines"], ["baselines"], "asked for and left out"),
     ],
 )
 def test_parts_that_are_not_there(pipeline: str, having: list[str], lacking: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         steps.parts(pipeline, having, lacking)
+
+
+def test_a_part_comes_with_what_it_needs(tmp_path: Path) -> None:
+    parts = steps.parts("training", having=["deploy"])
+    assert parts == {"baselines", "bundle", "deploy"}
+    document = graph.document(compiling.prepared("training", tmp_path, parts=parts))
+    tasks = document["root"]["dag"]["tasks"]
+    given = tasks["deploy"]["inputs"]["parameters"]
+    assert given["gate"]["taskOutputParameter"] == {"outputParameterKey": "gate", "producerTask": "evaluation"}
+    assert given["bundle"]["taskOutputParameter"] == {"outputParameterKey": "bundle_at", "producerTask": "bundle"}
+    assert "evaluation" in tasks["bundle"]["dependentTasks"] and not tasks["deploy"]["cachingOptions"]
+    assert "bundle" not in graph.document(compiling.yaml_path("training"))["root"]["dag"]["tasks"]
 
 
 def test_knobs_of_a_part_need_the_part() -> None:

@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if TOKEN and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if TOKEN and self.headers.get("X-Tritower-Token") != TOKEN:
             return self.answer({"problem": "no token"}, 401)
         scores = [] if BEHAVIOUR == "none" else [float("nan") if BEHAVIOUR == "nan" else 0.5, 0.25]
         jobs = [{"job_id": f"j{rank}", "rank": rank, "score": score} for rank, score in enumerate(scores, 1)]

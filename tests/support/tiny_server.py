@@ -78,7 +78,8 @@ def main(arguments: list[str]) -> int:
         if config.workers > 1 and "--worker" not in arguments:
             workers.serve(processes.module("tests.support.tiny_server", location, text, "--worker"), config)
         else:
-            server.run(TinyHolder(location), location, config, seen=watching.tag(location))
+            seen = watching.tag(location)
+            server.run(TinyHolder(location), {"main": (location, seen)}, config)
     except TritowerError as error:
         print(*logs.lines(error), sep="\n", file=sys.stderr, flush=True)
         child.report(error)

@@ -130,6 +130,7 @@ class Api:
         query: Mapping[str, Any] | None = None,
         body: Any = None,
         content_type: str = JSON,
+        more: Mapping[str, str] | None = None,
         timeout_s: tuple[float, float] = _TIMEOUT_S,
     ) -> Any:
         """One request; urllib3's response, whose body is read from it.
@@ -140,13 +141,14 @@ class Api:
             query: parameters; None and False are left out.
             body: goes as JSON.
             content_type: how it is meant.
+            more: further headers.
             timeout_s: to connect, and between two bytes.
         """
         import urllib3
 
         # Asked for at each request: a pod's token is renewed within the hour.
         bearer = self._settings.auth_settings().get("BearerToken")
-        headers = {"Accept": "application/json, */*"} | ({"Authorization": bearer["value"]} if bearer else {})
+        headers = {"Accept": "application/json, */*", **(more or {})} | ({"Authorization": bearer["value"]} if bearer else {})
         if body is not None:
             headers["Content-Type"] = content_type
         given = {key: _text(value) for key, value in (query or {}).items() if value not in (None, False)}

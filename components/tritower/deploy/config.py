@@ -59,8 +59,9 @@ class DeployConfig:
     storage_initializer: bool = False
     """KServe fetches the bundle (s3://, gs://) to /mnt/models before the server starts; else the server does."""
 
-    arguments: tuple[str, ...] = ()
-    """Further words of the server's command line."""
+    serve: dict[str, Any] = field(default_factory=dict)
+    """Knobs of ServeConfig beside the address. `poll_s` is 0 unless named: a bundle that is written over would else come to
+    serve unasked."""
 
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of the pods. No secrets."""
@@ -100,7 +101,7 @@ class DeployConfig:
     """Searches, as POST /rank takes them, that a new version must answer; empty = those in the bundle, else an empty query."""
 
     reach: str = ""
-    """How it is asked: `service` (from a pod of the cluster) or `proxy` (through the API server, which passes no token on);
+    """How it is asked: `service` (from a pod of the cluster) or `proxy` (through the API server);
     empty = by where this process runs."""
 
     answer_timeout_s: float = 30.0

@@ -6,6 +6,7 @@ writing one would start them anew. Which set gets requests is said by what stand
 """
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -136,6 +137,7 @@ def serverless(release: Release, config: DeployConfig) -> Object:
 
 def _pods(release: Release, config: DeployConfig) -> Object:
     """The specification of the pods, without labels."""
+    knobs = json.dumps({"poll_s": 0, **config.serve}, sort_keys=True)
     place = _MODELS if config.storage_initializer else release.bundle
     env = [{"name": key, "value": value} for key, value in {"TMPDIR": "/tmp", **config.environment}.items()]  # noqa: S108
     if config.storage_initializer:
@@ -146,7 +148,7 @@ def _pods(release: Release, config: DeployConfig) -> Object:
         "name": CONTAINER,
         "image": config.image,
         "command": ["python3", "-m", "tritower.serving", "serve"],
-        "args": [f"--bundle={place}", "--host", "0.0.0.0", "--port", str(PORT), *config.arguments],  # noqa: S104
+        "args": [f"--bundle={place}", "--host", "0.0.0.0", "--port", str(PORT), "--config", knobs],  # noqa: S104
         "env": env,
         "ports": [{"name": "http1", "containerPort": PORT, "protocol": "TCP"}],
         # Nothing listens before the bundle is whole and warm, however long that takes: the deployer keeps the time.

@@ -302,12 +302,12 @@ class Rollout:
 
     def _endpoint(self, service: str) -> Endpoint:
         if self._by_proxy:
-            return Proxied(self._server, self.config.namespace, service)
+            return Proxied(self._server, self.config.namespace, service, token=self._token())
         address = f"http://{service}.{self.config.namespace}.svc"
         return Direct(address, token=self._token(), timeout_s=self.config.answer_timeout_s)
 
     def _token(self) -> str:
-        if own := asking.own_token():
+        if (own := asking.own_token()) or not self.config.token_secret:
             return own
         import base64
 

@@ -8,7 +8,7 @@ Legend: E clicks, T texts, D embedding size, N names, Q queries that were clicke
 
 import bisect
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class Clicks:
     def of_user(self, user_id: str, ts_us: int) -> Ints:
         """The jobs that somebody clicked before a time."""
         with self._lock:
-            return self._by_user.before(user_id, ts_us)
+            return self._by_user.before(user_id, ts_us, self._by_user.find(user_id))
 
     def voted(self, query_D: Floats, ts_us: int, order_J: NDArray[np.integer[Any]]) -> Ints:
         """The jobs most clicked after the searches most like this one, best first.
@@ -135,16 +135,19 @@ class Clicks:
             query_D: the query's embedding; zeros = none, which gets no jobs.
             order_J: settles ties.
         """
-        asking = scan.vector(query_D)
-        if not asking.exact_D.any():
+        asking = scan.vectors([query_D])
+        if not asking.exact_VD.any():
             return np.empty(0, np.int64)
         with self._lock:
-            found = [(-float(value), str(self._by_query.names[row])) for row, value in self._known.nearest(asking, ts_us)]
-            texts = list(self._fresh_number)
-            found += [(-float(value), texts[row]) for row, value in self._fresh.nearest(asking, ts_us)]
-            nearest = [(-value, name) for value, name in sorted(found)[:NEIGHBOURS] if value < 0]
-            jobs = [self._by_query.before(name, ts_us) for _, name in nearest]
-        weight = np.repeat([value**_POWER for value, _ in nearest], [len(one) for one in jobs])
+            row_K, value_K = self._known.nearest(asking, ts_us)
+            names = self._by_query.names.take(pa.array(row_K)).to_pylist()
+            found = [(-value, name, row) for value, name, row in zip(value_K.tolist(), names, row_K.tolist(), strict=True)]
+            row_K, value_K = self._fresh.nearest(asking, ts_us)
+            texts = list(self._fresh_number) if len(row_K) else []
+            found += [(-value, texts[row], -1) for value, row in zip(value_K.tolist(), row_K.tolist(), strict=True)]
+            nearest = [(-value, name, row) for value, name, row in sorted(found)[:NEIGHBOURS] if value < 0]
+            jobs = [self._by_query.before(name, ts_us, row) for _, name, row in nearest]
+        weight = np.repeat([value**_POWER for value, *_ in nearest], [len(one) for one in jobs])
         return _most_voted(np.concatenate([*jobs, np.empty(0, np.int64)]), weight, order_J)
 
 
@@ -214,9 +217,9 @@ class _Log:
             count += int(self._offset_N[row + 1] - self._offset_N[row])
         return count
 
-    def before(self, name: str, ts: int) -> Ints:
-        """The jobs clicked before a time; those that came since stand behind."""
-        row, since = -1 if name in self._gone else self.find(name), self._since.get(name, ())
+    def before(self, name: str, ts: int, row: int) -> Ints:
+        """The jobs clicked before a time, by name and its row in the table; those that came since stand behind."""
+        row, since = -1 if name in self._gone else row, self._since.get(name, ())
         start, stop = (self._offset_N[row], self._offset_N[row + 1]) if row >= 0 else (0, 0)
         stop = start + np.searchsorted(self._ts_E[start:stop], ts, side="left")
         return np.concatenate([self._job_E[start:stop], np.array([job for when, job in since if when < ts], np.int64)])
@@ -281,19 +284,22 @@ class _Queries:
         self._count += 1
         return row
 
-    def nearest(self, asking: scan.Vector, ts_us: int) -> Iterable[tuple[int, np.float32]]:
+    def nearest(self, asking: scan.Vectors, ts_us: int) -> tuple[Ints, Floats]:
         """The rows clicked before a time, the nearest `NEIGHBOURS` with what ties with the last, and their cosines."""
         count = self._count
         codes = scan.frozen(scan.of_arrays((array[:count] for array in self._codes.arrays), self._codes.longest))
         row_R = np.flatnonzero(self.first_Q[:count] < ts_us)
-        about_R, own = np.empty(len(row_R), np.float32), np.arange(count)
-        scan.products(codes, asking, row_R, about_R)
+        own = np.arange(count)
+        low_VR, high_VR = np.empty((2, 1, len(row_R)), np.float32)
+        scan.bounds(codes, asking, row_R, low_VR, high_VR)
         bits_QD = scan.bits(self._bits_QD[:count].view(np.float16))
-        key_K = scan.nearest(codes, bits_QD, own, own, asking, row_R, about_R, np.arange(len(row_R)), NEIGHBOURS)
+        found = asking.exact_VD[0], row_R, low_VR[0], high_VR[0], np.arange(len(row_R))
+        key_K = scan.nearest(bits_QD, own, own, *found, NEIGHBOURS)
         row_K, value_K = scan.decoded(np.sort(key_K))
         if len(row_K) > NEIGHBOURS:
-            row_K = row_K[value_K >= value_K[NEIGHBOURS - 1]]
-        return zip(row_K.tolist(), value_K, strict=False)
+            ties = value_K >= value_K[NEIGHBOURS - 1]
+            row_K, value_K = row_K[ties], value_K[ties]
+        return row_K, value_K
 
 
 def _longer(array: NDArray[Any], more: int) -> NDArray[Any]:

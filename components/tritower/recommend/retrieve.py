@@ -141,20 +141,30 @@ def _dense(
             own += [("near", region_P)] if vector_D is (wanted_D if history_D is None else history_D) else []
             asked.append((vector_D, own))
     found: dict[str, Ints] = {}
-    about_R = np.empty(len(row_R), np.float32)
-    for vector_D, own in asked:
-        one = scan.vector(vector_D)
-        scan.products(index.codes, one, row_R, about_R)
+    vectors = scan.vectors([vector_D for vector_D, _ in asked])
+    low_VR, high_VR = np.empty((2, len(asked), len(row_R)), np.float32)
+    scan.bounds(index.codes, vectors, row_R, low_VR, high_VR)
+    for exact_D, low_R, high_R, (_, own) in zip(vectors.exact_VD, low_VR, high_VR, asked, strict=True):
         for name, at_P in own:
-            key_K = scan.nearest(index.codes, index.half_TD, index.text_J, index.order_J, one, row_R, about_R, at_P, limit)
+            key_K = scan.nearest(index.half_TD, index.text_J, index.order_J, exact_D, row_R, low_R, high_R, at_P, limit)
             found[name] = scan.ordered(key_K, limit)
     return found
 
 
 def _lexical(query: str, index: Index, row_R: Ints, limit: int) -> Ints:
-    similarity_R = words.similarities(index.words, query)[row_R]
-    some = np.flatnonzero(similarity_R > 0)
-    return scan.ordered(scan.largest(similarity_R[some], index.order_J[row_R[some]], limit), limit)
+    value_P, order_P = _above_zero(words.similarities(index.words, query), row_R, index.order_J)
+    return scan.ordered(scan.largest(value_P, order_P, limit), limit)
+
+
+@njit(cache=True, nogil=True)
+def _above_zero(value_J, row_R, order_J):  # type: ignore[no-untyped-def]
+    value_P, order_P = np.empty(len(row_R), np.float32), np.empty(len(row_R), np.int32)
+    found = 0
+    for r in range(len(row_R)):
+        if value_J[row_R[r]] > 0:
+            value_P[found], order_P[found] = value_J[row_R[r]], order_J[row_R[r]]
+            found += 1
+    return value_P[:found], order_P[:found]
 
 
 def _newest(index: Index, row_R: Ints, city_P: Ints, limit: int) -> Ints:

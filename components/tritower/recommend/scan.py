@@ -7,10 +7,10 @@ lower bound cannot be among the best K; the few others are multiplied again. Not
 
 Ties go to the row that stands first in `order`.
 
-Legend: J rows, R rows that may be found, P places among those R, T texts, D embedding size, K list length.
+Legend: J rows, V vectors that ask, R rows that may be found, P places among those R, T texts, D embedding size, K list length.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from tritower.numba_cache import njit
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 _BINS = 4096
+_BLOCK = 1024  # rows of 384 bytes that stay in the cache while each vector is multiplied with them
 _ROUNDING = 1e-6  # of float32 sums and scales, relative to the vectors' lengths: three roundings are 2e-7
 
 
@@ -42,14 +43,14 @@ class Codes(NamedTuple):
         return self.code_JD, self.scale_J, self.off_J
 
 
-class Vector(NamedTuple):
-    """A vector that asks: `exact_D` float32 values that are halves, `code_D` int16 with its scale, the two lengths."""
+class Vectors(NamedTuple):
+    """Vectors that ask: `exact_VD` float32 values that are halves, `code_VD` int16 with its scale, the two lengths."""
 
-    exact_D: Floats
-    code_D: NDArray[np.int16]
-    scale: np.float32
-    length: np.float32
-    off: np.float32
+    exact_VD: Floats
+    code_VD: NDArray[np.int16]
+    scale_V: Floats
+    length_V: Floats
+    off_V: Floats
 
 
 def bits(matrix_TD: NDArray[np.float16]) -> NDArray[np.uint16]:
@@ -80,16 +81,16 @@ def frozen(codes: Codes) -> Codes:
     return codes
 
 
-def vector(value_D: NDArray[np.floating[Any]]) -> Vector:
-    """A vector, rounded to halves, as a scan takes it."""
-    exact_D = np.asarray(value_D, np.float16).astype(np.float32)
-    wide_D = exact_D.astype(np.float64)
-    # Sums of products stay below 2^31 however large the vector is.
-    most = min(32_767, (1 << 31) // (128 * len(exact_D)) - 1)
-    scale = max(float(np.abs(wide_D).max(initial=0)), 1e-30) / most
-    code_D = np.rint(wide_D / scale).astype(np.int16)
-    off = float(np.linalg.norm(wide_D - code_D * scale))
-    return Vector(exact_D, code_D, np.float32(scale), np.float32(np.linalg.norm(wide_D)), np.float32(off))
+def vectors(value_VD: Sequence[NDArray[np.floating[Any]]]) -> Vectors:
+    """Vectors, rounded to halves, as a scan takes them."""
+    exact_VD = np.asarray(value_VD, np.float16).astype(np.float32)
+    wide_VD = exact_VD.astype(np.float64)
+    # Sums of products stay below 2^31 however large the vectors are.
+    most = min(32_767, (1 << 31) // (128 * wide_VD.shape[1]) - 1)
+    scale_V1 = np.maximum(np.abs(wide_VD).max(axis=1, keepdims=True), 1e-30) / most
+    code_VD = np.rint(wide_VD / scale_V1).astype(np.int16)
+    length_V, off_V = (np.sqrt((one**2).sum(axis=1)) for one in (wide_VD, wide_VD - code_VD * scale_V1))
+    return Vectors(exact_VD, code_VD, *(one.astype(np.float32) for one in (scale_V1[:, 0], length_V, off_V)))
 
 
 def ordered(key_K: Ints, limit: int) -> Ints:
@@ -127,81 +128,72 @@ def _code_rows(bits_TD, row_J, code_JD, scale_J, off_J):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def products(codes, one, row_R, out_R):  # type: ignore[no-untyped-def]
-    """Write about what the products of the rows with a vector are."""
-    scale = one.scale
-    for r in range(len(row_R)):
-        row, total = row_R[r], np.int32(0)
-        for d in range(codes.code_JD.shape[1]):
-            total += np.int32(codes.code_JD[row, d]) * np.int32(one.code_D[d])
-        out_R[r] = np.float32(total) * (codes.scale_J[row] * scale)
+def bounds(codes, asked, row_R, low_VR, high_VR):  # type: ignore[no-untyped-def]
+    """Write between which numbers the products of rows with vectors are. Rows are read once for all vectors."""
+    for start in range(0, len(row_R), _BLOCK):
+        for v in range(len(asked.scale_V)):
+            length = asked.length_V[v]
+            margin = (asked.off_V[v] + np.float32(_ROUNDING) * length) * codes.longest
+            for r in range(start, min(start + _BLOCK, len(row_R))):
+                row, total = row_R[r], np.int32(0)
+                for d in range(codes.code_JD.shape[1]):
+                    total += np.int32(codes.code_JD[row, d]) * np.int32(asked.code_VD[v, d])
+                # Cut to 32 bits, in which the sum is: only then does the compiler use the instruction made for it.
+                about = np.float32(np.int32(total)) * (codes.scale_J[row] * asked.scale_V[v])
+                off = length * codes.off_J[row] + margin
+                low_VR[v, r], high_VR[v, r] = about - off, about + off
 
 
 @njit(cache=True, nogil=True)
-def nearest(codes, bits_TD, text_J, order_J, one, row_R, about_R, at_P, limit):  # type: ignore[no-untyped-def]
+def nearest(bits_TD, text_J, order_J, exact_D, row_R, low_R, high_R, at_P, limit):  # type: ignore[no-untyped-def]
     """Keys of rows among which the `limit` with the largest products are, and not many more.
 
     Args:
-        codes, bits_TD, text_J: the rows' bytes, all halves, and where each row's halves are.
+        bits_TD, text_J: all halves, and where each row's are.
         order_J: what settles ties, each number once.
-        one: the `Vector`.
-        row_R, about_R: rows that may be found, and what `products` wrote of them.
+        exact_D: the vector.
+        row_R, low_R, high_R: rows that may be found, and what `bounds` wrote of them.
         at_P: which of the R belong to this list.
         limit: K.
     """
-    margin = one.off * codes.longest + np.float32(_ROUNDING) * one.length * codes.longest
-    low_P, high_P = np.empty(len(at_P), np.float32), np.empty(len(at_P), np.float32)
-    for p in range(len(at_P)):
-        about, off = about_R[at_P[p]], one.length * codes.off_J[row_R[at_P[p]]] + margin
-        low_P[p], high_P[p] = about - off, about + off
-    least = threshold(low_P, limit)
+    low_P = low_R[at_P]
+    least, found = threshold(low_P, limit, low_P.min(), low_P.max()) if len(at_P) > limit else np.float32(-np.inf), 0
     key_P, value_1 = np.empty(len(at_P), np.int64), np.empty(1, np.float32)
-    found = 0
     for p in range(len(at_P)):
-        if high_P[p] >= least:
+        if high_R[at_P[p]] >= least:
             row = row_R[at_P[p]]
-            value_1[0] = dot(bits_TD, text_J[row], one.exact_D)
+            value_1[0] = dot(bits_TD, text_J[row], exact_D)
             key_P[found] = _key(value_1, order_J[row])
             found += 1
-    return key_P[:found]
+    return key_P[:found].copy()
 
 
 @njit(cache=True, nogil=True)
 def largest(value_P, order_P, limit):  # type: ignore[no-untyped-def]
     """Keys of values among which the `limit` largest are, and not many more; as `nearest`, of values that are exact."""
-    least = threshold(value_P, limit)
+    least, found = threshold(value_P, limit, value_P.min(), value_P.max()) if len(value_P) > limit else np.float32(-np.inf), 0
     key_P, value_1 = np.empty(len(value_P), np.int64), np.empty(1, np.float32)
-    found = 0
     for p in range(len(value_P)):
         if value_P[p] >= least:
             value_1[0] = value_P[p]
             key_P[found] = _key(value_1, order_P[p])
             found += 1
-    return key_P[:found]
+    return key_P[:found].copy()
 
 
 @njit(cache=True, nogil=True)
-def threshold(value_P, limit):  # type: ignore[no-untyped-def]
-    """A number that at least `limit` values reach and not many more; one that all reach where there are no more."""
-    if len(value_P) <= limit:
-        return np.float32(-np.inf)
-    low, high = value_P[0], value_P[0]
-    for p in range(len(value_P)):
-        low, high = min(low, value_P[p]), max(high, value_P[p])
-    if low == high:
+def threshold(value_P, limit, low, high):  # type: ignore[no-untyped-def]
+    """A number that at least `limit` values reach, of more than `limit` between `low` and `high`, and not many more do."""
+    if not low < high:
         return low
     count_B, per = np.zeros(_BINS, np.int64), np.float32(_BINS - 1) / (high - low)
     for p in range(len(value_P)):
-        count_B[int((value_P[p] - low) * per)] += 1
+        count_B[np.int32((value_P[p] - low) * per)] += 1
     above, b = 0, _BINS
     while above < limit:
         b -= 1
         above += count_B[b]
-    least = high
-    for p in range(len(value_P)):  # the least value itself: the edge of a bin would be rounded
-        if int((value_P[p] - low) * per) >= b:
-            least = min(least, value_P[p])
-    return least
+    return low + (np.float32(b) - np.float32(0.25)) / per  # an edge of a bin, rounded to the safe side
 
 
 @njit(cache=True, nogil=True, forceinline=True)

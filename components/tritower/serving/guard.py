@@ -1,5 +1,7 @@
 """Stands before all doors: who may come in, how often, how much, how slowly. Plain ASGI, since a body must not be read first.
 
+A proxy that takes Authorization for itself, as Kubernetes' API server does, lets `X-Tritower-Token: TOKEN` through.
+
 Open to all are health, figures and descriptions of the model. For the rest a token (`Authorization: Bearer`, or as the
 password of `Basic`, which browsers can ask for) or a client's certificate is needed; without either, the server listens on
 loopback only.
@@ -193,7 +195,8 @@ class Guard:
             return
         if not (self._tokens.needed or self._config.tls_client_ca):
             return
-        if self._tokens.needed and self._tokens.good(_token(headers.get("authorization", b""))):
+        own = headers.get("x-tritower-token", b"")
+        if self._tokens.needed and self._tokens.good(own or _token(headers.get("authorization", b""))):
             return
         metrics.refused.labels("token").inc()
         what = "the token is not known" if "authorization" in headers else "a token or a client's certificate is needed"

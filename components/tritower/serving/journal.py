@@ -281,15 +281,15 @@ class Journal:
             answer.set_exception(StorageError(self._broken, where=str(self.location), remedy="Start again."))
 
 
-def sealed(location: storage.LocationLike, name: str) -> list[Framed]:
-    """The records of a segment that is followed by another one.
+def sealed(location: storage.LocationLike, name: str, *, is_last: bool = False) -> list[Framed]:
+    """The records of a segment that is followed by another one, or is the last: that may end in a record that a crash has cut.
 
     Raises:
         ArtifactError: it is damaged.
     """
     data = place.read_from(location, name) or b""
     found = records.frames(data)
-    if len(data) > (found[-1].stop if found else len(MAGIC)):
+    if not is_last and len(data) > (found[-1].stop if found else len(MAGIC)):
         where, after = f"{location}/{name}", found[-1].number if found else "the start"
         remedy = "Restore the segment, or remove it: its events are then missing."
         raise ArtifactError(f"the segment is damaged after record {after}", where=where, remedy=remedy)

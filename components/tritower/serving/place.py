@@ -5,12 +5,14 @@ a store        has no append: the last segment is put again, whole, with what ca
                written), so segments are small. The writer holds a lease, which it renews.
 """
 
+import contextlib
 import json
 import logging
 import os
 import socket
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -62,6 +64,47 @@ def opened(location: storage.LocationLike, *, lease_s: float, sync_s: float) -> 
     if storage.is_local(location):
         return _Folder(storage.local_path(location), sync_s)
     return _Objects(storage.Location.parse(location), lease_s)
+
+
+@contextlib.contextmanager
+def held(location: storage.LocationLike) -> Iterator[None]:
+    """Be the one that may write a journal while the block runs.
+
+    Raises:
+        StorageError: another process writes it.
+    """
+    writer = opened(location, lease_s=15.0, sync_s=0.0)
+    try:
+        yield
+    finally:
+        writer.close()
+
+
+def replace(location: storage.LocationLike, name: str, content: bytes) -> None:
+    """Write a segment anew, as a whole. Whoever calls this is the writer.
+
+    Raises:
+        StorageError: it cannot be written, or somebody else has written it.
+    """
+    at = f"{str(location).rstrip('/')}/{name}"
+    found = storage.read_small(at)
+    if not storage.swap_small(at, content, tag=found[1] if found else ""):
+        raise StorageError("another process has written it meanwhile", where=at, remedy="Try again.")
+
+
+def remove(location: storage.LocationLike, name: str) -> None:
+    """Remove a segment."""
+    if storage.is_local(location):
+        (storage.local_path(location) / name).unlink(missing_ok=True)
+    else:
+        storage.remove(f"{str(location).rstrip('/')}/{name}")
+
+
+def remove_cut(location: storage.LocationLike) -> None:
+    """Remove what crashes have cut."""
+    if storage.is_local(location):
+        for path in storage.local_path(location).glob("cut-*.bin"):
+            path.unlink()
 
 
 def segments(location: storage.LocationLike) -> list[str]:
@@ -219,14 +262,15 @@ class _Objects:
 
     def _patiently(self) -> str:
         """Take the lease, waiting for that of a dead writer to end; return its tag."""
-        end = time.monotonic() + self._lease_s + 1
+        end, first = time.monotonic() + self._lease_s + 1, 0.0
         while True:
             found = storage.read_small(self._at(_LEASE))
             held = json.loads(found[0]) if found else {}
             left_s = held.get("until", 0) - time.time()
             if left_s <= 0 and storage.swap_small(self._at(_LEASE), self._lease(), tag=found[1] if found else ""):
                 return (storage.read_small(self._at(_LEASE)) or (b"", ""))[1]
-            if time.monotonic() > end or left_s > self._lease_s + 1:
+            first = first or held.get("until", 0)
+            if time.monotonic() > end or held.get("until", 0) > first:  # it was renewed: its owner lives
                 problem = f"another process is at work on it ({_PURPOSE}): {held.get('owner')}"
                 remedy = "Let one process take the events; the others follow its journal."
                 raise StorageError(problem, where=str(self._location), remedy=remedy)

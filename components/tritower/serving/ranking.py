@@ -153,7 +153,7 @@ class Ranking:
             return self._answer(question)
 
     def rival(self, question: Question) -> Answer | None:
-        """The order of the baseline for the same search; None where the bundle has none."""
+        """The same jobs in the order of the bundle's baseline; None where it has none."""
         return None
 
     def warm(self) -> None:

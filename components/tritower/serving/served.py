@@ -213,6 +213,17 @@ def files(location: storage.LocationLike) -> list[str]:
         raise
 
 
+def remove(name: str) -> None:
+    """Remove a file of the log, and its hour's folder where that is left empty."""
+    if not storage.is_local(name):
+        storage.remove(name)
+        return
+    path = storage.local_path(name)
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it holds other files
+        path.parent.rmdir()
+
+
 def hour_of(name: str) -> int | None:
     """The hour whose rows a file of the log holds, in microseconds since 1970; None where the name does not say."""
     found = re.search(r"hour=(\d{4}-\d{2}-\d{2}T\d{2})/", name)

@@ -6,8 +6,9 @@ A worker is such a process too; `workers.py` gives it a socket, and a folder whe
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tritower import __version__
 from tritower.errors import ConfigError, of_system
@@ -15,21 +16,23 @@ from tritower.serving import connections, watching
 from tritower.serving.app import Mount, create_app
 from tritower.serving.config import ServeConfig
 from tritower.serving.metrics import FOLDER, Metrics
-from tritower.serving.service import Holds, Service
+from tritower.serving.service import Service
+
+if TYPE_CHECKING:
+    from tritower.serving.holder import Holder
 
 SOCKET = "TRITOWER_SERVING_SOCKET"
 """The listening socket's number, where another process opened it."""
 _log = logging.getLogger(__name__)
 
 
-def run(holder: Holds, location: str, config: ServeConfig, *, seen: str, mounts: Iterable[Mount] = ()) -> None:
+def run(holder: "Holder", places: Mapping[str, tuple[str, str]], config: ServeConfig, *, mounts: Iterable[Mount] = ()) -> None:
     """Serve what a holder holds until SIGTERM or SIGINT.
 
     Args:
         holder: with a bundle that is whole and warm; nothing listens before.
-        location: where newer bundles are looked for.
+        places: of each bundle, by name: where newer ones are looked for, and what `watching.tag` said before it was read.
         config: the server's.
-        seen: what `watching.tag` said before the bundle was read.
         mounts: more routes.
 
     Raises:
@@ -38,7 +41,7 @@ def run(holder: Holds, location: str, config: ServeConfig, *, seen: str, mounts:
     """
     service = Service(holder, config, Metrics())
     app = create_app(service, mounts=mounts)
-    watcher = watching.Watcher(service, location, seen=seen)
+    watchers = [watching.Watcher(service, place, seen=seen, name=name) for name, (place, seen) in places.items()]
     settings = connections.settings(app, config)
     try:
         settings.load()
@@ -49,9 +52,10 @@ def run(holder: Holds, location: str, config: ServeConfig, *, seen: str, mounts:
     listener = listen(config) if own else socket.socket(fileno=int(os.environ[SOCKET]))
 
     def begun() -> None:
-        service.announce()
         service.metrics.ready.set(1)
-        watcher.start()
+        for watcher in watchers:
+            service.announce(watcher.name)
+            watcher.start()
         if own:
             announce(listener, config)
         else:
@@ -65,7 +69,8 @@ def run(holder: Holds, location: str, config: ServeConfig, *, seen: str, mounts:
     try:
         server.run(sockets=[listener])
     finally:
-        watcher.stop()
+        for watcher in watchers:
+            watcher.stop()
         service.close()
     _log.info("all requests are answered, the server ends")
 

@@ -4,38 +4,16 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from tritower import threads
 from tritower.serving.config import ServeConfig
-from tritower.serving.messages import Answer, Question, Versions
+from tritower.serving.messages import Answer, Question
 from tritower.serving.metrics import Metrics
 from tritower.serving.refusal import Refusal
 
-
-class Ranks(Protocol):
-    """What answers: `ranking.Ranking`."""
-
-    @property
-    def versions(self) -> Versions:
-        """What it is made of."""
-        ...
-
-    def answer(self, question: Question) -> Answer:
-        """The ranked jobs. Called from several threads at one time."""
-        ...
-
-
-class Holds(Protocol):
-    """What holds it, and takes another in its place: `holder.Holder`."""
-
-    def get(self, name: str | None = None) -> Ranks:
-        """The one to use for a request from begin to end."""
-        ...
-
-    def swap(self, location: Any, name: str = "main") -> Any:
-        """Read a bundle aside, check it, warm it, and put it in the place of the one in use."""
-        ...
+if TYPE_CHECKING:
+    from tritower.serving.holder import Holder
 
 
 class Service:
@@ -49,12 +27,12 @@ class Service:
         trouble: why the newest bundle at the location is not in use; empty where it is.
     """
 
-    def __init__(self, holder: Holds, config: ServeConfig, metrics: Metrics) -> None:
+    def __init__(self, holder: "Holder", config: ServeConfig, metrics: Metrics) -> None:
         self.holder, self.config, self.metrics = holder, config, metrics
         self.arm: Callable[[Question], str | None] = lambda question: None
         self.watchers: list[Callable[[Question, Answer], None]] = []
         self.draining, self.trouble = False, ""
-        self._threads = threads.chosen(config.threads)
+        self._threads = config.threads or threads.available()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="rank")
         self._at_work = 0
 

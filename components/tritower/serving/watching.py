@@ -37,7 +37,7 @@ class Watcher:
     """
 
     def __init__(self, service: Service, location: str, *, seen: str, name: str = "main") -> None:
-        self._service, self._location, self._name = service, location, name
+        self._service, self._location, self.name = service, location, name
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=f"watch-{name}", daemon=True)
         self._tag, self._refused, self._pause_s, self._next = seen, "", 0.0, 0.0
@@ -64,7 +64,7 @@ class Watcher:
             return
         metrics = self._service.metrics
         try:
-            self._service.swap(self._location, self._name)
+            self._service.swap(self._location, self.name)
         except TritowerError as error:
             self._pause_s = min(_LONGEST_S, max(self._service.config.poll_s, 2 * self._pause_s if now == self._refused else 0))
             self._refused, self._next = now, time.monotonic() + self._pause_s

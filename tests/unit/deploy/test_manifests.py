@@ -22,7 +22,7 @@ CONFIGS: list[dict[str, Any]] = [
     {},
     {"replicas": 3, "max_replicas": 12, "target_cpu_percent": 60},
     {"storage_initializer": True, "store_secret": "", "token_secret": ""},
-    {"arguments": ["--config", '{"rate_per_s": 50}'], "environment": {"OMP_NUM_THREADS": "1"}},
+    {"serve": {"rate_per_s": 50}, "environment": {"OMP_NUM_THREADS": "1"}},
     {"node_selector": {"pool": "serving"}, "priority_class": "high", "image_pull_secrets": ["registry"]},
     {"tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}]},
     {"run_as_user": -1, "cpu": "500m", "memory": "1.5Gi", "disk": "20Gi", "pre_stop_s": 2, "grace_s": 30},

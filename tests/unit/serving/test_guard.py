@@ -62,7 +62,7 @@ def test_a_token_opens_the_doors_and_is_written_nowhere(tmp_path):
     bundle = tiny_server.write(tmp_path / "bundle", version="v1")
     tokens = tmp_path / "tokens"
     tokens.write_text("first-secret\n\nsecond-secret\n")
-    command = tiny_server.command(bundle, host="0.0.0.0", token_file=str(tokens), rate_per_s=0.01, rate_burst=12)
+    command = tiny_server.command(bundle, host="0.0.0.0", token_file=str(tokens), rate_per_s=0.01, rate_burst=13)
     with served(command, tmp_path, {"TRITOWER_SERVING_TOKEN": "third-secret"}) as running:
         running.address = running.address.replace("0.0.0.0", "127.0.0.1")
         with running.client() as client:
@@ -75,6 +75,7 @@ def test_a_token_opens_the_doors_and_is_written_nowhere(tmp_path):
             assert [status(f"Bearer {one}-secret") for one in ("first", "second", "third")] == [200, 200, 200]
             assert [status(one) for one in ("Bearer first", "Bearer", "Digest x", "Basic %")] == [401] * 4
             assert client.post("/rank", json={}, auth=("anybody", "second-secret")).status_code == 200
+            assert client.post("/rank", json={}, headers={"X-Tritower-Token": "second-secret"}).status_code == 200
             tokens.write_text("new-secret\n")
             assert (status("Bearer first-secret"), status("Bearer new-secret")) == (401, 200)
             told = client.get("/openapi.json")
@@ -91,7 +92,7 @@ def test_a_token_opens_the_doors_and_is_written_nowhere(tmp_path):
             ):
                 assert client.get(path).status_code == 200, path
             refused = client.post("/rank", json={}, headers={"Authorization": "Bearer new-secret"})
-            assert refused.status_code == 429  # the thirteenth
+            assert refused.status_code == 429  # the fourteenth
             assert refused.json()["where"] == "127.0.0.1"
             assert 90 <= int(refused.headers["retry-after"]) <= 101
             assert client.get("/v2/health/ready").status_code == 200
