@@ -24,15 +24,34 @@ def main() -> int:
     for name in ("host", "port", "workers"):
         serve.add_argument(f"--{name}", help=f"the knob {name}")
     serve.add_argument("--config", default="{}", help="knobs of ServeConfig as JSON")
+    making = commands.add_parser("bundle", help="make what a server loads, of the folders of one training run")
+    for name in ("model", "encoder", "dataset", "embeddings", "features", "out"):
+        making.add_argument(f"--{name}", required=True, help="folder to write" if name == "out" else f"folder of the {name}")
+    making.add_argument("--entities", default="", help="folder of the entities; empty where the features have none")
+    making.add_argument("--state", default="", help="folder of the state after the last event; empty for that of the features")
     values = vars(parser.parse_args())
     logs.setup()
     try:
+        if values.pop("command") == "bundle":
+            return _bundle(values)
         plain = {name: values[name] for name in ("host", "port", "workers") if values[name] is not None}
         _serve(values["bundle"], values["other"], knobs.from_dict(ServeConfig, values["config"], plain=plain))
     except TritowerError as error:
         print(*logs.lines(error), sep="\n", file=sys.stderr, flush=True)
         child.report(error)
         return 1
+    return 0
+
+
+def _bundle(folders: dict[str, str]) -> int:
+    """Make a bundle and print its version."""
+    from pathlib import Path
+
+    from tritower.serving import bundling
+
+    out = Path(folders.pop("out"))
+    made = bundling.write(bundling.Sources(**{name: Path(folder) for name, folder in folders.items() if folder}), out)
+    print(made.sha256, flush=True)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,3 +144,16 @@ def test_embeddings_of_another_dataset_are_refused(run: Run, tmp_path: Path) -> 
     pq.write_table(type(pq.read_table(other / "texts.parquet")).from_pylist(texts), other / "texts.parquet")
     with pytest.raises(ArtifactError, match="the embeddings are of another dataset"):
         slimming.write(other, run.sources.embeddings, None, out, {})
+
+
+def test_the_command_makes_a_bundle_or_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
+    folders = {name: str(folder) for name, folder in vars(run.sources).items() if folder}
+    named = [part for name, folder in folders.items() for part in (f"--{name}", folder)]
+    command = [sys.executable, "-m", "tritower.serving", "bundle", *named, "--out", str(tmp_path / "bundle")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == bundle.read(tmp_path / "bundle").sha256
+    (tmp_path / "strange").mkdir()
+    command[command.index("--encoder") + 1] = str(tmp_path / "strange")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
