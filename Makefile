@@ -15,7 +15,7 @@ export TORCH_INDEX
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow test-docker test-spark e2e wheelhouse base-image images image-spark publish kind audit compile golden bench bench-quality lock format clean
+.PHONY: help setup demo check test test-slow test-docker test-spark e2e wheelhouse base-image images image-spark publish kind audit compile golden bench bench-gpu bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ audit: $(STAMP)  ## Known vulnerabilities of each image's packages, by pip-audit
 
 bench: $(STAMP)  ## Time ours against the naive way and the peer: build/bench/bench.json (BENCH=name for one)
 	$(BIN)/python tests/bench $(BENCH)
+
+bench-gpu: $(STAMP)  ## What one GPU does, side by side, in eight minutes: build/bench/gpu.json
+	$(BIN)/python tests/bench/gpu.py
 
 bench-quality: $(STAMP)  ## Model quality at 1.2M impressions, three seeds: build/bench/quality.json (about an hour)
 	$(BIN)/python tests/bench/quality.py

@@ -75,7 +75,7 @@ def finetuning_row(device: torch.device, size: Size, batch: int) -> dict[str, An
             losses = side()
             waited(device)
             seconds[name].append(time.perf_counter() - start)
-            curves.setdefault(name, [float(np.mean(part)) for part in np.array_split(losses, 10)])
+            curves.setdefault(name, [float(np.mean(part)) for part in np.array_split(losses, min(10, len(losses)))])
             if name == "ours":
                 repeated.append(losses)
     first, last = ({name: taken[at] for name, taken in seconds.items()} for at in (0, -1))
