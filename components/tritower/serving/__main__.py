@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from typing import Any
 
 from tritower import child, logs
 from tritower import config as knobs
@@ -43,15 +44,11 @@ def main() -> int:
     return 0
 
 
-def _bundle(folders: dict[str, str]) -> int:
+def _bundle(folders: dict[str, Any]) -> int:
     """Make a bundle and print its version."""
-    from pathlib import Path
+    from tritower.serving import step
 
-    from tritower.serving import bundling
-
-    out = Path(folders.pop("out"))
-    made = bundling.write(bundling.Sources(**{name: Path(folder) for name, folder in folders.items() if folder}), out)
-    print(made.sha256, flush=True)
+    print(step.bundle(**folders)["version"], flush=True)
     return 0
 
 
