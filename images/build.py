@@ -57,8 +57,8 @@ class Image:
     """What an image is for, which image's packages it shares, and what its smoke check asks for.
 
     `present` must import, `absent` must not even be found, `budget_mb` bounds its size on disk, and `budget_cuda_mb` that
-    with the CUDA build of torch. `program` must run to its end under the image's own user. `kernels` says that its steps
-    have numba kernels, which the build compiles. `entry` is its entry point, which must run any other command as it is.
+    with the CUDA build of torch. `program` must run to its end under the image's own user. `kernels` names programs that run
+    its numba kernels, so that the build compiles them. `entry` is its entry point, which must run any other command as it is.
     """
 
     description: str
@@ -68,7 +68,7 @@ class Image:
     budget_cuda_mb: int = 0
     parent: str = ""
     program: str = ""
-    kernels: bool = False
+    kernels: tuple[str, ...] = ()
     entry: tuple[str, ...] = ()
 
 
@@ -78,7 +78,7 @@ IMAGES = {
         present=("kfp.dsl.executor_main", *STEPS, "tritower.evaluation.step", "xgboost", "spacy"),
         absent=("torch", "sentence_transformers", "transformers", "pyspark"),
         budget_mb=1500,
-        kernels=True,
+        kernels=("warm.py",),
     ),
     "train": Image(
         description="embedding, fine-tuning, training and scoring: torch",
@@ -88,10 +88,11 @@ IMAGES = {
         parent="base",
     ),
     "serve": Image(
-        description="what an online service imports: no kfp, no torch",
-        present=("openvino", "tokenizers", "pyarrow", "tritower.schema"),
-        absent=("kfp", "torch", "kubernetes", "pyspark"),
-        budget_mb=1500,
+        description="the model server: no kfp, no torch",
+        present=("tritower.serving.ranking", "tritower.serving.page", "tritower.entities.recognise", "faiss", "uvicorn"),
+        absent=("kfp", "torch", "sentence_transformers", "transformers", "kubernetes", "pyspark"),
+        budget_mb=1700,
+        kernels=("warm.py", "warm_serve.py"),
     ),
     "spark": Image(
         description="ingest, features and candidates on the Spark engine: PySpark and Java 17",
@@ -99,7 +100,7 @@ IMAGES = {
         absent=("torch", "sentence_transformers", "transformers"),
         budget_mb=2500,
         program=SPARK_QUERY,
-        kernels=True,
+        kernels=("warm.py",),
         entry=("python3", "-m", "tritower.cluster.entry"),
     ),
 }
@@ -253,7 +254,7 @@ def build_layer(
     parent: str,
     hashed: list[str],
     plain: list[str],
-    kernels: bool = False,
+    kernels: tuple[str, ...] = (),
     entry: tuple[str, ...] = (),
 ) -> None:
     """One call of docker build: wheels on top of `parent`."""
@@ -268,8 +269,8 @@ def build_layer(
         (place / "requirements.txt").write_text("".join(f"{line}\n" for line in hashed))
         (place / "requirements-plain.txt").write_text("".join(f"{line}\n" for line in plain))
         (place / "warm").mkdir()
-        if kernels:
-            shutil.copy2(ROOT / "images/warm.py", place / "warm")
+        for program in kernels:
+            shutil.copy2(ROOT / "images" / program, place / "warm")
         dockerfile = place / "Dockerfile"
         # Here and not in the file, after whose text the layers of packages are named: it is the same for every image.
         last = f"ENTRYPOINT {json.dumps(entry)}\n" if entry else ""

@@ -180,7 +180,8 @@ def sq8(wide_JD: np.ndarray, matrix_TD: np.ndarray, searches: list[Search]) -> d
     index = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT)
     index.add(np.rint(wide_JD * scale))
     asked_SD = np.array([one.query_D for one in searches], np.float32)
-    found = index.search(asked_SD, 120)[1]
+    coded_SD = np.rint(asked_SD * scale)  # it multiplies bytes with bytes
+    found = index.search(coded_SD, 120)[1]
     hit = ours = 0
     codes, bits = scan.coded(scan.bits(matrix_TD), np.arange(JOBS)), scan.bits(matrix_TD)
     rows = np.arange(JOBS)
@@ -193,7 +194,7 @@ def sq8(wide_JD: np.ndarray, matrix_TD: np.ndarray, searches: list[Search]) -> d
         scan.bounds(codes, one, rows, low_VJ, high_VJ)
         keys = scan.nearest(bits, rows, rows, one.exact_VD[0], rows, low_VJ[0], high_VJ[0], rows, 100)
         ours += len(np.intersect1d(scan.ordered(keys, 100), wanted))
-    three = milliseconds([lambda n=n: index.search(asked_SD[n : n + 3], 120) for n in range(len(searches) - 3)])
+    three = milliseconds([lambda n=n: index.search(coded_SD[n : n + 3], 120) for n in range(len(searches) - 3)])
     return {"sq8_ms": three, "sq8_recall": hit / (100 * len(searches)), "recall": ours / (100 * len(searches))}
 
 

@@ -22,6 +22,7 @@ from tritower.ranker.online import OnlineRanker
 from tritower.serving import bundle, encoding, slimming
 from tritower.serving.bundle import Bundle
 from tritower.serving.retrieval import Retrieval
+from tritower.serving.rival import Rival
 from tritower.storage import manifest
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Sources:
         features: the rows that the model was trained or tested on.
         entities: of the dataset's texts; None where the features have none.
         state: after the last event; None for that of `features`.
+        baseline: an XGBoost model of the step `baseline`, to show its order beside; None for none.
     """
 
     model: Path
@@ -50,6 +52,7 @@ class Sources:
     features: Path
     entities: Path | None = None
     state: Path | None = None
+    baseline: Path | None = None
 
 
 def write(sources: Sources, out: Path) -> Bundle:
@@ -58,7 +61,10 @@ def write(sources: Sources, out: Path) -> Bundle:
     Raises:
         ArtifactError: the folders are not of one run, or an export differs from torch.
     """
-    given = (sources.model, sources.encoder, sources.dataset, sources.embeddings, sources.features, sources.entities)
+    given = (
+        sources.model, sources.encoder, sources.dataset, sources.embeddings, sources.features, sources.entities,
+        sources.baseline,
+    )  # fmt: skip
     manifest.check(*(folder for folder in given if folder))
     with storage.atomic_directory(out) as folder:
         facts = storage.read_json(sources.embeddings / "encoder.json")
@@ -78,6 +84,9 @@ def write(sources: Sources, out: Path) -> Bundle:
         with phase(LOG, "export the encoder"):
             _encoder(sources, folder / "encoder", str(facts["hash"]))
         _state(sources.state or sources.features, folder / "state")
+        if sources.baseline:
+            Rival.check(sources.baseline)
+            shutil.copytree(sources.baseline, folder / "baseline", ignore=shutil.ignore_patterns(".*"))
         return bundle.write(folder)
 
 

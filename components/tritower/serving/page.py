@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
@@ -26,7 +25,9 @@ from tritower.serving import wording
 from tritower.serving.guide import Example, Guide, Known
 from tritower.serving.messages import Answer, Question, Versions
 from tritower.serving.places import Place
+from tritower.serving.ranking import Ranking
 from tritower.serving.refusal import refusal, unexpected
+from tritower.serving.service import Service
 
 _LOG = logging.getLogger(__name__)
 _PACKAGE = "tritower.serving"
@@ -47,32 +48,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 """Of every answer. A search may name a person: it is neither kept by the browser nor told to another site."""
-
-
-class Ranks(Protocol):
-    """What the page asks of `ranking.Ranking`."""
-
-    @property
-    def versions(self) -> Versions: ...
-    @property
-    def guide(self) -> Guide: ...
-    def answer(self, question: Question) -> Answer: ...
-    def rival(self, question: Question) -> Answer | None: ...
-
-
-class Holds(Protocol):
-    """What the page asks of `holder.Holder`."""
-
-    def get(self, name: str | None = None) -> Ranks: ...
-    def other(self) -> Ranks | None: ...
-
-
-class Serves(Protocol):
-    """What the page asks of `service.Service`."""
-
-    @property
-    def holder(self) -> Holds: ...
-    async def answer(self, question: Question) -> Answer: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +116,7 @@ class View:
     took_ms: int = 0
 
 
-def mount(app: FastAPI, service: Serves) -> None:
+def mount(app: FastAPI, service: Service) -> None:
     """Add the page and its style sheet to a server."""
     template = pages.template(_PACKAGE, "page.html")
     style = str(pages.style(_PACKAGE))
@@ -162,7 +137,7 @@ def mount(app: FastAPI, service: Serves) -> None:
         )
 
 
-async def _view(service: Serves, form: Form) -> tuple[View, int]:
+async def _view(service: Service, form: Form) -> tuple[View, int]:
     """What is shown, and the status of HTTP."""
     request_id = uuid.uuid4().hex
     try:
@@ -176,7 +151,7 @@ async def _view(service: Serves, form: Form) -> tuple[View, int]:
     return View(form=form, alarm=alarm, remedy=failed.remedy, request_id=request_id), failed.status
 
 
-async def _answered(service: Serves, form: Form, request_id: str) -> View:
+async def _answered(service: Service, form: Form, request_id: str) -> View:
     ranking = service.holder.get()
     guide, versions = ranking.guide, ranking.versions
     view = View(form=form, examples=guide.examples(), places=guide.places.named, versions=versions)
@@ -202,7 +177,7 @@ async def _answered(service: Serves, form: Form, request_id: str) -> View:
     )  # fmt: skip
 
 
-async def _rival(service: Serves, ranking: Ranks, question: Question) -> tuple[str, Answer | None]:
+async def _rival(service: Service, ranking: Ranking, question: Question) -> tuple[str, Answer | None]:
     """Another order of jobs for the same search, and what to call it: of the server's other version, else of the baseline."""
     other = service.holder.other()
     if other is not None:

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,9 @@ from tritower.serving.guide import Guide
 from tritower.serving.messages import Answer, Question, RankedJob, Versions, Visitor
 from tritower.serving.retrieval import Retrieval, conditions
 
+if TYPE_CHECKING:
+    from tritower.serving.rival import Rival
+
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LONGEST = 1_000  # characters of a query that count, as ingest cuts it
 
@@ -56,6 +60,7 @@ class _Parts:
     features: OnlineFeatures
     retrieval: Retrieval
     described: updating.Described
+    baseline: "Rival | None"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +116,7 @@ class Ranking:
         parts = _Parts(
             bundle=found, ranker=ranker, encoder=encoder, features=features, retrieval=retrieval,
             described=updating.Described.read(dataset, found.needed("embeddings")),
+            baseline=_rival(found.path("baseline"), features.names),
         )  # fmt: skip
         return Ranking(parts, jobs, name)
 
@@ -153,8 +159,20 @@ class Ranking:
             return self._answer(question)
 
     def rival(self, question: Question) -> Answer | None:
-        """The same jobs in the order of the bundle's baseline; None where it has none."""
-        return None
+        """The order of the bundle's baseline, over the same candidates as `answer`; None where it has none."""
+        baseline = self._parts.baseline
+        if baseline is None:
+            return None
+        with self._gate.reading():
+            question, ts = _timed(question)
+            row_N, unknown = self._candidates(question, ts)
+            ranked: tuple[RankedJob, ...] = ()
+            if len(row_N):
+                job_ids = self._jobs.index.ids(row_N)
+                score_N = baseline.scores(self._features.read(_request(question, ts), job_ids))
+                best = self._best(row_N, score_N, question.k)
+                ranked = tuple(self._told(job_ids[n], rank, row_N[n], score_N[n]) for rank, n in enumerate(best, start=1))
+            return Answer(request_id=question.request_id, ts=ts, jobs=ranked, versions=self.versions, unknown=unknown)
 
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""
@@ -201,14 +219,8 @@ class Ranking:
         """Nothing to do: files stay mapped until the last answer that needs them is given."""
 
     def _answer(self, question: Question) -> Answer:
-        ts = time.time_ns() // 1000 if question.ts is None else question.ts
-        question = dataclasses.replace(question, query=clean(question.query[: 4 * _LONGEST])[:_LONGEST])
-        given = self._found(question, ts) if question.candidates is None else question.candidates
-        asked = tuple(dict.fromkeys(given))
-        row_N = self._jobs.find(asked)
-        unknown = tuple(job_id for job_id, row in zip(asked, row_N, strict=True) if row < 0)
-        row_N = row_N[row_N >= 0]
-        row_N = row_N[fulfilling(conditions(question.filters), self._jobs.index, row_N)]
+        question, ts = _timed(question)
+        row_N, unknown = self._candidates(question, ts)
         scored = self._scored(question, ts, row_N) if len(row_N) else None
         return Answer(
             request_id=question.request_id or uuid.uuid4().hex,
@@ -219,6 +231,15 @@ class Ranking:
             features=tuple(self._ranker.names) if question.with_features else (),
             median_score=float(scored.score_N[explain.median(scored.score_N)]) if question.explain and scored else None,
         )
+
+    def _candidates(self, question: Question, ts: int) -> tuple[Ints, tuple[str, ...]]:
+        """The rows of the jobs to score, and the candidates that the catalogue lacks."""
+        given = self._found(question, ts) if question.candidates is None else question.candidates
+        asked = tuple(dict.fromkeys(given))
+        row_N = self._jobs.find(asked)
+        unknown = tuple(job_id for job_id, row in zip(asked, row_N, strict=True) if row < 0)
+        row_N = row_N[row_N >= 0]
+        return row_N[fulfilling(conditions(question.filters), self._jobs.index, row_N)], unknown
 
     def _found(self, question: Question, ts: int) -> list[str]:
         visitor, past = question.visitor, None if question.visitor else self._features.past(question.user_id)
@@ -231,12 +252,8 @@ class Ranking:
 
     def _scored(self, question: Question, ts: int, row_N: Ints) -> _Scored:
         job_ids = self._jobs.index.ids(row_N)
-        request = Request(
-            ts=ts, user_id=question.user_id, query=question.query, city=question.city, region=question.region,
-            country=question.country, guest=_guest(question.visitor),
-        )  # fmt: skip
         query = self._ranker.query(self._features.vector(question.query))
-        columns = self._features.read(request, job_ids)
+        columns = self._features.read(_request(question, ts), job_ids)
         feature_NF = np.stack([columns[name] for name in self._ranker.names]).T
         table_JT, at_N = self._jobs.towers(row_N)
         score_N = self._ranker.score(query, table_JT, at_N, feature_NF)
@@ -244,21 +261,23 @@ class Ranking:
 
     def _ranked(self, question: Question, scored: _Scored) -> tuple[RankedJob, ...]:
         best = self._best(scored.row_N, scored.score_N, question.k)
-        found = []
-        for rank, n in enumerate(best, start=1):
-            job = self._jobs.job(int(scored.row_N[n]))
-            words = {name: job[name].as_py() for name in ("title", "company", "city", "region")}
-            features = tuple(scored.feature_NF[n].tolist()) if question.with_features else None
-            found.append(RankedJob(
-                job_id=scored.job_ids[n], rank=rank, score=float(scored.score_N[n]), posted_at=job["posted_at"].value,
-                features=features, **words,
-            ))  # fmt: skip
+        told = [self._told(scored.job_ids[n], rank, scored.row_N[n], scored.score_N[n]) for rank, n in enumerate(best, start=1)]
+        if question.with_features:
+            told = [
+                dataclasses.replace(job, features=tuple(scored.feature_NF[n].tolist()))
+                for job, n in zip(told, best, strict=True)
+            ]
         if question.explain:
             reasons = explain.explain(
                 self._ranker, scored.query, scored.table_JT, scored.at_N, scored.feature_NF, scored.score_N, best
             )  # fmt: skip
-            found = [dataclasses.replace(job, reasons=why) for job, why in zip(found, reasons, strict=True)]
-        return tuple(found)
+            told = [dataclasses.replace(job, reasons=why) for job, why in zip(told, reasons, strict=True)]
+        return tuple(told)
+
+    def _told(self, job_id: str, rank: int, row: np.int64, score: np.float32) -> RankedJob:
+        job = self._jobs.job(int(row))
+        words = {name: job[name].as_py() for name in ("title", "company", "city", "region")}
+        return RankedJob(job_id=job_id, rank=rank, score=float(score), posted_at=job["posted_at"].value, **words)
 
     def _best(self, row_N: Ints, score_N: Floats, k: int) -> list[int]:
         """Places of the best k among the N, each advert once."""
@@ -273,6 +292,33 @@ class Ranking:
                 seen.add(advert)
                 found.append(n)
         return found
+
+
+def _timed(question: Question) -> tuple[Question, int]:
+    """The question with its query as ingest would have kept it, and its time."""
+    query = clean(question.query[: 4 * _LONGEST])[:_LONGEST]
+    ts = time.time_ns() // 1000 if question.ts is None else question.ts
+    return dataclasses.replace(question, query=query), ts
+
+
+def _request(question: Question, ts: int) -> Request:
+    return Request(
+        ts=ts, user_id=question.user_id, query=question.query, city=question.city, region=question.region,
+        country=question.country, guest=_guest(question.visitor),
+    )  # fmt: skip
+
+
+def _rival(folder: Path | None, names: Sequence[str]) -> "Rival | None":
+    """The baseline of a bundle; where there is none, XGBoost is not even imported."""
+    if folder is None:
+        return None
+    from tritower.serving.rival import Rival
+
+    found = Rival.load(folder)
+    if missing := sorted(set(found.names) - set(names)):
+        problem = f"the baseline reads features that the bundle cannot compute: {', '.join(missing)}"
+        raise ArtifactError(problem, where=str(folder), remedy="Make the bundle with the entities.")
+    return found
 
 
 def _guest(visitor: Visitor | None) -> Guest | None:
