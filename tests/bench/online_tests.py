@@ -31,18 +31,20 @@ def coverage(tests: int) -> dict[str, Any]:
     """A/A tests of heavy-tailed users: how often the 95 % interval holds the truth, 0."""
     found = {}
     for users in (250, 500, 1_000, 2_000, 5_000):
-        random, hits = np.random.default_rng(users), dict.fromkeys(("naive", "delta", "fieller", "cuped"), 0)
+        random, hits = np.random.default_rng(users), dict.fromkeys(("naive", "delta", "fieller", "cuped", "cuped, delta"), 0)
         for _ in range(tests):
             played = play(Habits(visits=2.0), users=2 * users, days=1, random=random)
             control, treated = played.arms(past=True)
             effect, better = ratio.effect(control, treated), ratio.adjusted(control, treated)[0]
-            sums = [(arm.users * arm.mean_V[0], arm.users * arm.mean_V[1]) for arm in (control, treated)]
-            naive = math.sqrt(sum(ratio.unclustered(*both).log_variance for both in sums))
+            naive = ratio.Effect(
+                *(ratio.unclustered(arm.users * arm.mean_V[0], arm.users * arm.mean_V[1]) for arm in (control, treated))
+            )
             ends = {
-                "naive": ratio.Effect(effect.relative, naive, 0, 0).interval(Z),
-                "delta": effect.interval(Z),
-                "fieller": ratio.fieller(ratio.ratio(control), ratio.ratio(treated), Z),
+                "naive": naive.interval(Z),
+                "delta": effect.log_interval(Z),
+                "fieller": effect.interval(Z),
                 "cuped": better.interval(Z),
+                "cuped, delta": better.log_interval(Z),
             }
             for name, (low, high) in ends.items():
                 hits[name] += low <= 0 <= high

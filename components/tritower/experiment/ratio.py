@@ -5,8 +5,9 @@ variance comes from users by the delta method:
 
     R = x / y,   var(R) = (var(x) - 2 R cov(x, y) + R^2 var(y)) / (U y^2)        (Deng, Knoblich and Lu 2018, section 4.1)
 
-A relative uplift is R_1 / R_0 - 1. Its interval is made on the scale of logarithms, where it is nearly symmetrical:
-log(R_1 / R_0) +- z sqrt(var(R_1) / R_1^2 + var(R_0) / R_0^2). Fieller's (1954), the other usual one, is here to compare with.
+A relative uplift is R_1 / R_0 - 1. Its interval is Fieller's (1954): all q for which R_1 - q R_0 is within z standard errors of
+0. In simulated tests it holds what it promises from fewer users on than the delta method's on the log scale does
+(`tests/bench/online_tests.py`).
 
 CUPED takes away what the users' past foretells (Deng, Xu, Kohavi and Walker 2013): R* = R - b (C - C_all), where C is the same
 ratio before the test, and b = cov(R, C) / var(C) over both arms.
@@ -40,37 +41,64 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Effect:
-    """A difference of two arms.
+    """The treated arm against the control."""
 
-    Attributes:
-        relative: R_1 / R_0 - 1.
-        log_error: standard error of log(R_1 / R_0).
-        absolute, error: R_1 - R_0 and its standard error.
-    """
+    control: Ratio
+    treated: Ratio
 
-    relative: float
-    log_error: float
-    absolute: float
-    error: float
+    @property
+    def relative(self) -> float:
+        """R_1 / R_0 - 1; NaN where nothing is known."""
+        return self.treated.value / self.control.value - 1 if self._known else math.nan
+
+    @property
+    def absolute(self) -> float:
+        """R_1 - R_0."""
+        return self.treated.value - self.control.value
+
+    @property
+    def error(self) -> float:
+        """Standard error of the difference."""
+        return math.sqrt(self.control.variance + self.treated.variance)
+
+    @property
+    def log_error(self) -> float:
+        """Standard error of log(R_1 / R_0); infinite where nothing is known."""
+        return math.sqrt(self.control.log_variance + self.treated.log_variance) if self._known else math.inf
+
+    @property
+    def z(self) -> float:
+        """The test statistic; 0 where nothing is known, such as in an arm without a click."""
+        return self.absolute / self.error if 0 < self.log_error < math.inf else 0.0
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of a test that looks once."""
+        return float(2 * norm.sf(abs(self.z)))
 
     def interval(self, z: float) -> tuple[float, float]:
-        """The relative uplift's interval of `z` standard errors; (-1, infinity) where nothing is known."""
+        """The relative uplift's interval of `z` standard errors, by Fieller; (-1, infinity) where the control may be 0.
+
+        It leaves 0 out where |self.z| > z.
+        """
+        a = self.control.value**2 - z**2 * self.control.variance
+        b = self.control.value * self.treated.value
+        c = self.treated.value**2 - z**2 * self.treated.variance
+        if not (math.isfinite(self.log_error) and a > 0 and b**2 >= a * c):
+            return -1.0, math.inf
+        root = math.sqrt(b**2 - a * c)
+        return max(-1.0, (b - root) / a - 1), (b + root) / a - 1
+
+    def log_interval(self, z: float) -> tuple[float, float]:
+        """The same by the delta method on the log scale, to compare with; (-1, infinity) where nothing is known."""
         if not (math.isfinite(self.log_error) and self.relative > -1):
             return -1.0, math.inf
         middle, reach = math.log1p(self.relative), min(z * self.log_error, 700.0)
         return math.expm1(middle - reach), math.expm1(middle + reach)
 
     @property
-    def z(self) -> float:
-        """The test statistic; 0 where nothing is known."""
-        if not (0 < self.log_error < math.inf and self.relative > -1):
-            return 0.0
-        return math.log1p(self.relative) / self.log_error
-
-    @property
-    def p(self) -> float:
-        """Two-sided p-value of a test that looks once."""
-        return float(2 * norm.sf(abs(self.z)))
+    def _known(self) -> bool:
+        return self.control.value > 0 and math.isfinite(self.treated.value)
 
 
 def ratio(arm: Moments) -> Ratio:
@@ -83,7 +111,7 @@ def ratio(arm: Moments) -> Ratio:
 
 def effect(control: Moments, treated: Moments) -> Effect:
     """The treated arm against the control."""
-    return _effect(ratio(control), ratio(treated))
+    return Effect(ratio(control), ratio(treated))
 
 
 def adjusted(control: Moments, treated: Moments) -> tuple[Effect, float]:
@@ -102,7 +130,7 @@ def adjusted(control: Moments, treated: Moments) -> tuple[Effect, float]:
         gradient_V = np.concatenate([_gradient(x, y), -slope * _gradient(past_x, past_y)])
         return Ratio(x / y - slope * (past_x / past_y - usual), _variance(moments, gradient_V))
 
-    better = _effect(arm(control), arm(treated))
+    better = Effect(arm(control), arm(treated))
     if not 0 < better.log_error < math.inf:
         return plain, 0.0
     return better, max(0.0, 1 - (better.error / plain.error) ** 2)
@@ -113,31 +141,10 @@ def foretold(users: Moments) -> float:
     return _past(users)[1]
 
 
-def fieller(control: Ratio, treated: Ratio, z: float) -> tuple[float, float]:
-    """Fieller's interval of the relative uplift; (-1, infinity) where the control's figure may be 0."""
-    a = control.value**2 - z**2 * control.variance
-    b = control.value * treated.value
-    c = treated.value**2 - z**2 * treated.variance
-    if not (a > 0 and b**2 >= a * c):
-        return -1.0, math.inf
-    root = math.sqrt(b**2 - a * c)
-    return (b - root) / a - 1, (b + root) / a - 1
-
-
 def unclustered(clicks: float, impressions: float) -> Ratio:
     """The figure with the error that it would have if impressions were independent: too small, for comparison only."""
     value = clicks / impressions
     return Ratio(value, value * (1 - value) / impressions)
-
-
-def _effect(control: Ratio, treated: Ratio) -> Effect:
-    known = control.value > 0 and math.isfinite(treated.value)
-    return Effect(
-        relative=treated.value / control.value - 1 if known else math.nan,
-        log_error=math.sqrt(control.log_variance + treated.log_variance) if known else math.inf,
-        absolute=treated.value - control.value,
-        error=math.sqrt(control.variance + treated.variance),
-    )
 
 
 def _past(users: Moments) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from tritower.errors import DataError
 from tritower.experiment import analysis, planning
 from tritower.experiment import report as pages
 from tritower.experiment.config import AnalysisConfig, PlanConfig
+from tritower.experiment.ratio import Effect
 from tritower.experiment.tables import Tables, history
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def analyse(
         storage.write_text(report, pages.html(found, result, config))
     headline = dict(analysis.figures(found, result)) | {"sentence": result.sentence}
     if str(figures):
-        storage.write_json(figures, headline | {"result": _plain(dataclasses.asdict(result)), "left_out": found.left_out})
+        storage.write_json(figures, headline | {"result": _plain(result), "left_out": found.left_out})
     return headline
 
 
@@ -111,6 +112,10 @@ def _files(place: str | Path, scratch: Path) -> Sequence[str]:
 
 def _plain(value: Any) -> Any:
     """For JSON: no infinity, no NaN."""
+    if isinstance(value, Effect):
+        return _plain({name: getattr(value, name) for name in ("relative", "log_error", "absolute", "error", "p")})
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -105,9 +105,13 @@ class Source:
         It reads the host's memory only, unless the rows are resident: a thread may do it ahead.
         """
         index = torch.from_numpy(index_B).to(self.columns["feature"].device)
-        taken = {name: self.columns[name].index_select(0, index) for name in names}
-        if self.device.type == "cuda" and not self.resident:
-            taken = {name: column.pin_memory() for name, column in taken.items()}
+        if self.resident or self.device.type != "cuda":
+            return {name: self.columns[name].index_select(0, index) for name in names}
+        taken = {}
+        for name in names:
+            column = self.columns[name]
+            taken[name] = torch.empty((len(index_B), *column.shape[1:]), dtype=column.dtype, pin_memory=True)
+            torch.index_select(column, 0, index, out=taken[name])
         return taken
 
     def batch(self, taken: Mapping[str, Tensor]) -> Batch:

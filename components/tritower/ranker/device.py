@@ -46,8 +46,7 @@ def set_up(device: torch.device) -> None:
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether autocast to bf16 is faster than float32: on CPUs with matrix instructions for it.
 
-    Not on a GPU: there a product of these sizes takes less time than the casts around it, and float32 goes through the tensor
-    cores as tf32 (docs/decisions/0033).
+    Not on a GPU: float32, whose products go through the tensor cores as tf32, was faster there (docs/decisions/0033).
     """
     if device.type == "cuda":
         return False

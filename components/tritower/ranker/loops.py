@@ -13,8 +13,8 @@ from tritower.ranker.tabled import TabledSteps
 
 logger = logging.getLogger(__name__)
 COMPILE_PAYS = 100_000
-"""Steps of one member from which the compiled loss pays: it saves .47 ms of a graph's step at 2,048 rows and .8 ms at 16,384
-(docs/decisions/0033), and takes up to a minute to compile."""
+"""Steps of one member from which the compiled loss pays: it saves .47 ms of a graph's step at 2,048 rows and .86 ms at 16,384,
+and is taken to need a minute to compile (docs/decisions/0033)."""
 
 
 class Steps(Protocol):

@@ -94,7 +94,9 @@ class FlatAdamW:
         return {name: value.clone() for name, value in self.state().items()}
 
     def put_back(self, saved: dict[str, Tensor]) -> None:
-        """Go on from what `saved` gave, in the tensors that there are: a CUDA graph knows no others."""
+        """Go on from what `saved` gave, in the tensors that there are: a CUDA graph knows no others. Gradients are dropped."""
+        for p in self.parameters:
+            p.grad = None
         for name, value in self.state().items():
             value.copy_(saved[name]) if name in saved else value.zero_()
 

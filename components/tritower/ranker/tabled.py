@@ -27,7 +27,7 @@ from tritower.ranker.process_group import ProcessGroup
 from tritower.ranker.tables import Tables
 
 logger = logging.getLogger(__name__)
-_WINDOW_ROWS = 1 << 22  # tables of 24 bytes a row and, while they are made, five times that
+_WINDOW_ROWS = 1 << 22  # tables of 30 to 40 bytes a row and, while they are made, a few times that
 _KEYS = ("query", "document", "description", "occupation")  # what the tables are made of
 _Host = tuple[NDArray[np.int32], dict[str, Tensor]]
 
@@ -94,7 +94,7 @@ class TabledSteps:
 
     def take(self, step: int) -> None:
         """Take a step; returns before the device has."""
-        if not 0 <= step < self.end:
+        if step >= self.end:
             self._open(step)
         if self.rows is not None:
             for name, column in next(self.rows).items():

@@ -42,6 +42,7 @@ from tritower.serving.gate import Gate
 from tritower.serving.guide import Guide
 from tritower.serving.messages import Answer, Question, RankedJob, Versions, Visitor
 from tritower.serving.retrieval import Retrieval, conditions
+from tritower.serving.tailing import Known
 
 if TYPE_CHECKING:
     from tritower.serving.rival import Rival
@@ -173,6 +174,11 @@ class Ranking:
                 best = self._best(row_N, score_N, question.k)
                 ranked = tuple(self._told(job_ids[n], rank, row_N[n], score_N[n]) for rank, n in enumerate(best, start=1))
             return Answer(request_id=question.request_id, ts=ts, jobs=ranked, versions=self.versions, unknown=unknown)
+
+    def known(self) -> Known:
+        """What the state of its features knows of the events: where a journal goes on from."""
+        found = self._parts.bundle
+        return Known.read(found.needed("state"), found.parts["state"].sha256)
 
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""

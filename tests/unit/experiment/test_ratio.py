@@ -54,7 +54,7 @@ def test_intervals_are_those_of_tea_tasting(seed: int) -> None:
         their = theirs[name]
         assert effect.relative == pytest.approx(their.rel_effect_size, abs=1e-6)
         assert effect.absolute == pytest.approx(their.effect_size, rel=1e-4)
-        low, high = effect.interval(Z)
+        low, high = effect.log_interval(Z)
         assert low == pytest.approx(their.rel_effect_size_ci_lower, abs=1e-4)
         assert high == pytest.approx(their.rel_effect_size_ci_upper, abs=1e-4)
 
@@ -81,9 +81,21 @@ def test_without_a_past_nothing_is_adjusted() -> None:
 
 def test_fieller_and_logarithms_agree_where_much_is_known() -> None:
     control, treated = play(Habits(click_spread=50), users=60_000, days=14, random=np.random.default_rng(1)).arms()
-    low, high = ratio.fieller(ratio.ratio(control), ratio.ratio(treated), Z)
-    assert (low, high) == pytest.approx(ratio.effect(control, treated).interval(Z), abs=1e-3)
-    assert ratio.fieller(ratio.Ratio(0.01, 1.0), ratio.Ratio(0.02, 1.0), Z) == (-1.0, math.inf)
+    effect = ratio.effect(control, treated)
+    assert effect.interval(Z) == pytest.approx(effect.log_interval(Z), abs=1e-3)
+    assert ratio.Effect(ratio.Ratio(0.01, 1.0), ratio.Ratio(0.02, 1.0)).interval(Z) == (-1.0, math.inf)
+
+
+@given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(1e-4, 0.2), st.floats(1e-4, 0.2), st.floats(0.1, 4))
+def test_an_interval_leaves_out_0_where_the_statistic_says_so(a: float, b: float, va: float, vb: float, z: float) -> None:
+    """And q is inside just where R_1 - q R_0 is within z errors of 0."""
+    effect = ratio.Effect(ratio.Ratio(a, (va * a) ** 2), ratio.Ratio(b, (vb * b) ** 2))
+    low, high = effect.interval(z)
+    if high < math.inf:
+        assert (low <= 0 <= high) == (abs(effect.z) <= z) or abs(abs(effect.z) - z) < 1e-6
+        for q in (high, low) if low > -1 else (high,):
+            away = (b - (1 + q) * a) / math.sqrt(effect.treated.variance + (1 + q) ** 2 * effect.control.variance)
+            assert abs(away) == pytest.approx(z, rel=1e-4)
 
 
 @pytest.mark.parametrize("arm", [Moments.of([], []), Moments.of([1], [2]), Moments.of([0, 0, 0], [1, 2, 3])])

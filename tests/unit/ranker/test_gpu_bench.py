@@ -21,5 +21,5 @@ def test_it_measures_every_side():
     assert [one["rows"] for one in found["sizes"]] == [256, 512]
     for one in found["sizes"]:
         assert {"as 7cd567c", "eager", "tables", "plain"} <= set(one["ms"]) and min(one["ms"].values()) > 0
-        assert one["gflop"] > 0 and all(0 < share < 1 for share in one["bandwidth_share"].values())
+        assert one["gflop"] > 0 and min(one["bandwidth_share"].values()) > 0
     assert found["not_resident"]["ratio"] > 0

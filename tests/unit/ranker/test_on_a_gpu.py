@@ -62,7 +62,8 @@ def test_graphs_are_the_eager_steps(caplog: pytest.LogCaptureFixture, knobs: dic
     config, data = with_network(**knobs), tabled.log(described=described)
     eager = on_gpu(config, data, tabled=False)
     graph = on_gpu(config, data, tabled=True, compiled=compiled, window_rows=6 * 64)
-    np.testing.assert_allclose(graph.take(), eager.take(), rtol=1e-5)
+    np.testing.assert_allclose(graph.take(10), eager.take(10), rtol=1e-5)
+    np.testing.assert_allclose(graph.take(), eager.take(), rtol=1e-4)
     torch.testing.assert_close(graph.weights(), eager.weights(), rtol=0, atol=2e-3)
     assert not caplog.records  # nothing fell back
     graph.close()
