@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+from typing import Any
 
 from tritower import child, logs
 from tritower import config as knobs
@@ -27,10 +28,17 @@ def main() -> int:
         serve.add_argument(f"--{name}", help=f"the knob {name}")
     serve.add_argument("--config", default="{}", help="knobs of ServeConfig as JSON")
     serve.add_argument("--feed", default="{}", help="knobs of FeedConfig as JSON: events, experiment, log of what was served")
+    making = commands.add_parser("bundle", help="make what a server loads, of the folders of one training run")
+    for name in ("model", "encoder", "dataset", "embeddings", "features", "out"):
+        making.add_argument(f"--{name}", required=True, help="folder to write" if name == "out" else f"folder of the {name}")
+    making.add_argument("--entities", default="", help="folder of the entities; empty where the features have none")
+    making.add_argument("--state", default="", help="folder of the state after the last event; empty for that of the features")
     keeping.arguments(commands)
     values = vars(parser.parse_args())
     logs.setup()
     try:
+        if values["command"] == "bundle":
+            return _bundle({name: value for name, value in values.items() if name != "command"})
         if values["command"] != "serve":
             return keeping.run(values)
         plain = {name: values[name] for name in ("host", "port", "workers") if values[name] is not None}
@@ -40,6 +48,14 @@ def main() -> int:
         print(*logs.lines(error), sep="\n", file=sys.stderr, flush=True)
         child.report(error)
         return 1
+    return 0
+
+
+def _bundle(folders: dict[str, Any]) -> int:
+    """Make a bundle and print its version."""
+    from tritower.serving import step
+
+    print(step.bundle(**folders)["version"], flush=True)
     return 0
 
 
