@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tritower.features import catalogue, entities, history, rings
 from tritower.features.feature_state import FeatureState, vectors
+from tritower.features.guest import Numbered
 from tritower.features.live import LiveTables, user_lists
 from tritower.features.pairs import PairIndex
 from tritower.features.requests import OneSearch
@@ -43,6 +44,7 @@ class Query:
         found: its entities.
         place_3: codes of city, region and country.
         is_remote: remote work is asked for.
+        guest: who asks, described; `user` is then -1.
     """
 
     ts: int
@@ -54,6 +56,7 @@ class Query:
     found: entities.TextEntities | None
     place_3: Int32
     is_remote: bool
+    guest: Numbered | None = None
 
 
 class Excerpt(FeatureState):
@@ -74,7 +77,9 @@ class Excerpt(FeatureState):
         queue = line.impressions if now > line.last_ts else Rows.empty()
         clicks = line.clicks.take(slice(0, int(np.searchsorted(line.clicks.clicked_at, now))))
         events = Rows.concat([queue, clicks])
+        guest = query.guest
         clicked, searched = (rings.of_user(past.rings, query.user) for past in (whole.history, whole.searches))
+        clicked, searched = (guest.clicked, guest.searched) if guest else (clicked, searched)
         job_J, local = np.unique(np.concatenate([job_N, clicked.item_SH.ravel(), events.job]), return_inverse=True)
         asked, held = len(job_N), clicked.item_SH.size
         self.history, self.searches = copy.copy(whole.history), copy.copy(whole.searches)
@@ -97,7 +102,8 @@ class Excerpt(FeatureState):
         )
         self.rows = _rows(now, local[:asked], len(events))
         self._is_unknown = job_N < 0
-        self._phrases, self._plain_text = (live.plain.phrases, live.companies.phrases), query.plain_text
+        self._phrases = live.plain.phrases, live.companies.phrases
+        self._new_plain = guest.texts.plain if guest else [query.plain_text]
 
     def columns(self) -> dict[str, npt.NDArray[np.float32]]:
         """The features by name."""
@@ -115,12 +121,13 @@ class Excerpt(FeatureState):
     def static(self) -> Static:
         """With the texts of the live tables."""
         # Without `self` in the function there is no circle: an excerpt goes as soon as it is read.
-        (plain, companies), plain_text = self._phrases, self._plain_text
+        (plain, companies), new = self._phrases, self._new_plain
 
         def words(number_R: Int64) -> tuple[Phrases, Int64]:
-            if number_R[0] < UNNUMBERED:
+            if number_R.max() < UNNUMBERED:
                 return plain, number_R
-            return Phrases.of([plain_text]), np.zeros(1, np.int64)  # the query, alone on its side
+            named = [plain.text[n] if n < UNNUMBERED else new[n - UNNUMBERED] for n in number_R.tolist()]
+            return Phrases.of(named), np.arange(len(named))
 
         scorers = Scorers.of(words, lambda number_R: (companies, number_R), cached=False)
         return Static(self.tables, self.entities, scorers)
@@ -176,6 +183,8 @@ class _Texts:
     def __init__(self, live: LiveTables, query: Query, searched: Int32, of_events: Int32, job_J: Int64) -> None:
         whole, user = live.tables, query.user
         wanted, past = user_lists(whole.wanted, user), user_lists(whole.past, user)
+        if query.guest:
+            wanted, past = query.guest.wanted, query.guest.past
         parts = [
             np.array([query.text]),
             searched,
@@ -197,6 +206,10 @@ class _Texts:
         plain_T[0] = query.plain
         if query.vector_D is not None:
             matrix_TD[0] = query.vector_D
+        if query.guest:
+            own = query.guest.texts
+            place, which = own.at(text_T[:titles])
+            matrix_TD[place], plain_T[place] = own.vector_XD[which], own.plain_X[which]
         jobs, number_J = whole.jobs, np.arange(len(job_J), dtype=np.int32)
         self.tables = dataclasses.replace(
             whole,
@@ -223,7 +236,7 @@ def _list(start: int, count: int) -> Lists:
 
 
 def _entities(found: entities.Entities, query: Query, text_T: Int64, job_J: Int64) -> entities.Entities:
-    table, groups = found.table, entities.GROUPS
+    table, groups, asked_T = found.table, entities.GROUPS, text_T
     text_T = np.where(text_T < 0, len(table.level_T) - 1, text_T)
     offset_T8 = table.offset[text_T[:, None] * groups + np.arange(groups + 1)]
     count_T = offset_T8[:, -1] - offset_T8[:, 0]
@@ -234,5 +247,8 @@ def _entities(found: entities.Entities, query: Query, text_T: Int64, job_J: Int6
         own_offset, own_E, own_level = query.found
         offset, value_E = np.concatenate([own_offset[:-1], offset[groups:] + len(own_E)]), np.concatenate([own_E, value_E])
         level_T[0] = own_level[0]
+    if query.guest:
+        place, which = query.guest.texts.at(asked_T)
+        level_T[place] = query.guest.texts.level_X[which]
     small = entities.Table(offset, value_E, level_T, table.company_J[job_J], table.place_3J[:, job_J])
     return dataclasses.replace(found, table=small)

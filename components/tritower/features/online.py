@@ -21,10 +21,12 @@ from tritower import schema, storage
 from tritower.config import from_dict
 from tritower.errors import ConfigError, DataError, SchemaError
 from tritower.features import entities as found_entities
+from tritower.features import guest as guests
 from tritower.features import state as saved_state
 from tritower.features.config import FeaturesConfig
 from tritower.features.excerpt import Excerpt, Query
 from tritower.features.feature_state import FeatureState
+from tritower.features.guest import Described, Guest
 from tritower.features.live import LiveTables, clean
 from tritower.features.past import Past, busiest, of_user
 from tritower.features.places import speaks_of_remote
@@ -56,6 +58,7 @@ class Request:
         user_id: who searches.
         query: what was typed; may be empty.
         city, region, country: where; None = unknown.
+        guest: who searches, described here; takes the place of what is known of `user_id`.
     """
 
     ts: int
@@ -64,6 +67,7 @@ class Request:
     city: str | None = None
     region: str | None = None
     country: str | None = None
+    guest: Guest | None = None
 
 
 class OnlineFeatures:
@@ -149,8 +153,11 @@ class OnlineFeatures:
         """
         text = clean(request.query)
         described = self._describe([text]) if text and self._live.text(text) < 0 else None
+        told = guests.describe(request.guest, self._live, self._describe) if request.guest else None
         with self._lock:
             query = self._query(request, text, described)
+            if request.guest and told:
+                query = self._with_guest(query, request.guest, told)
             excerpt = Excerpt(self._state, self._live, query, self._live.jobs.find_all(job_ids))
         return excerpt.columns()
 
@@ -176,7 +183,7 @@ class OnlineFeatures:
         Raises:
             SchemaError: a column is missing or of another type.
         """
-        events = _conform(events, EVENTS)
+        events = conform_events(events)
         queries = [clean(text) for text in events.column("query").to_pylist()]
         fresh = [text for text in dict.fromkeys(queries) if text and self._live.text(text) < 0]
         described = self._describe(fresh)
@@ -204,7 +211,7 @@ class OnlineFeatures:
         Raises:
             SchemaError: a column is missing or of another type.
         """
-        jobs = _conform(jobs, schema.RAW_JOBS)
+        jobs = conform_jobs(jobs)
         titles, companies = ([clean(text) for text in jobs.column(name).to_pylist()] for name in ("title", "company"))
         documents = [schema.document_text(*pair) for pair in zip(titles, companies, strict=True)]
         fresh = [text for text in dict.fromkeys([*titles, *documents]) if text and self._live.text(text) < 0]
@@ -237,6 +244,14 @@ class OnlineFeatures:
             place_3=place_3,
             is_remote=asks_remote or names_remote,
         )
+
+    def _with_guest(self, query: Query, guest: Guest, described: Described) -> Query:
+        """The query, asked by a guest."""
+        now = max(query.ts, int(self._state.timeline.last_ts))
+        sizes = self._state.history.rings.item_SH.shape[1], self._state.searches.rings.item_SH.shape[1]
+        new_plain = query.plain_text if query.plain == UNNUMBERED else ""
+        numbered = guests.number(guest, described, self._live, now, new_plain, sizes)
+        return dataclasses.replace(query, user=-1, guest=numbered)
 
     def _describe(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint16], pa.Table | None]:
         """Vectors as bits of float16, and entities, of texts that have no number."""
@@ -283,6 +298,20 @@ class OnlineFeatures:
         """Make the state as large as the tables."""
         if self._live.outgrown() or self._live.tables is not self._state.tables:
             self._state.grow(self._live.tables, self._live.sizes)
+
+
+def conform_events(events: pa.Table) -> pa.Table:
+    """As rows of `EVENTS`; what a source may leave out is null.
+
+    Raises:
+        SchemaError: a column is missing or does not convert.
+    """
+    return _conform(events, EVENTS)
+
+
+def conform_jobs(jobs: pa.Table) -> pa.Table:
+    """As rows of `schema.RAW_JOBS`; see `conform_events`."""
+    return _conform(jobs, schema.RAW_JOBS)
 
 
 def _conform(table: pa.Table, wanted: schema.Table) -> pa.Table:

@@ -6,6 +6,7 @@ are widened to float32 once per request (rows of a request follow one another) a
 Legend: U users, S slots, H items remembered, T texts, D dimensions.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,6 +86,16 @@ def of_user(rings: Rings, user: int) -> Rings:
         ts_SH=rings.ts_SH[held].copy(),
         used_1=np.array([int(slot >= 0)]),
     )
+
+
+def given(events: Sequence[tuple[int, int]], items: int) -> Rings:
+    """A ring that took (time, item) pairs in the order of time, as user 0 of two; of no event none."""
+    held = int(bool(events))
+    item_SH, ts_SH = np.zeros((held, items), np.int32), np.zeros((held, items), np.int64)
+    for number, (ts, item) in enumerate(sorted(events, key=lambda event: event[0])):
+        item_SH[0, number % items], ts_SH[0, number % items] = item, ts
+    count_S = np.full(held, len(events), np.int64)
+    return Rings(np.array([held - 1, -1], np.int32), count_S, item_SH, ts_SH, np.array([held]))
 
 
 # The passes take a tuple's arrays apart once: numba counts a reference for each field that is read.

@@ -174,11 +174,25 @@ def _newest(index: Index, row_R: Ints, city_P: Ints, limit: int) -> Ints:
     return scan.ordered(scan.largest(days_R, index.order_J[row_R], limit), limit)
 
 
+def fulfilling(wanted: Conditions, index: Index, job_N: Ints) -> NDArray[np.bool_]:
+    """Which of some jobs, open or not, pass filters."""
+    if wanted == Conditions():
+        return np.ones(len(job_N), np.bool_)
+    return _passing(wanted, index, index.posted_J >= _since(wanted))[job_N]
+
+
 def _open_jobs(search: Search, index: Index) -> Ints:
     """The jobs that are open at the time of the search and pass its filters, ascending."""
     wanted = search.conditions
-    since = np.iinfo(np.int64).min if wanted.posted_since is None else wanted.posted_since
-    is_open_J = _is_open(index.posted_J, index.expires_J, search.ts_us, since)
+    is_open_J = _is_open(index.posted_J, index.expires_J, search.ts_us, _since(wanted))
+    return np.flatnonzero(_passing(wanted, index, is_open_J))
+
+
+def _since(wanted: Conditions) -> int:
+    return int(np.iinfo(np.int64).min) if wanted.posted_since is None else wanted.posted_since
+
+
+def _passing(wanted: Conditions, index: Index, is_open_J: NDArray[np.bool_]) -> NDArray[np.bool_]:
     for name, number_J in ((wanted.city, index.city_J), (wanted.region, index.region_J), (wanted.country, index.country_J)):
         if name is not None:
             number = index.number(name)
@@ -187,7 +201,7 @@ def _open_jobs(search: Search, index: Index) -> Ints:
         is_open_J &= ~np.isin(index.company_J, [index.number(name) for name in wanted.without_companies if name.strip()])
     if wanted.allowed_J is not None:
         is_open_J &= wanted.allowed_J
-    return np.flatnonzero(is_open_J)
+    return is_open_J
 
 
 @njit(cache=True, nogil=True)

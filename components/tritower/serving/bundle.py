@@ -8,8 +8,8 @@ dataset/      the catalogue: jobs, users and texts as ingest numbers them, witho
 embeddings/   the vectors of these texts
 entities/     the entities of these texts; absent where the model has no entity features
 state/        the features' state after the last event
-index/        the index that jobs are retrieved from (`recommend.index`); optional, but then every search brings candidates
-clicks/       who clicked what after which query (`recommend.clicks`), with it
+index/        the index that jobs are retrieved from (`recommend.index`)
+clicks/       who clicked what after which query (`recommend.clicks`)
 baseline/     a rival whose order can be shown beside the model's; optional
 
 A claim is what a part's own files say of what it was made with: `model`, `encoder` and `dataset` are hashes. Two parts that
@@ -31,7 +31,7 @@ FORMAT = 1
 READS = (FORMAT,)
 """Formats that this version loads: its own and the one before."""
 MANIFEST = "bundle.json"
-NEEDED = ("ranker", "documents", "encoder", "dataset", "embeddings", "state")
+NEEDED = ("ranker", "documents", "encoder", "dataset", "embeddings", "index", "clicks", "state")
 _AGAIN = "Make the bundle again (python -m tritower.serving bundle), or copy it again."
 
 

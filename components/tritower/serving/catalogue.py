@@ -1,11 +1,14 @@
-"""The jobs that can be ranked: by id, with what an answer shows of each and the document tower's output.
+"""The jobs that can be ranked: by id, with what an answer shows of each, the document tower's output, and retrieval's index.
 
-Legend: J jobs, N jobs asked for.
+A catalogue is never written to: `updated` gives a new one. The bundle's table of towers stays mapped; what updates bring lies
+behind it.
+
+Legend: J jobs, N jobs asked for, U jobs of updates, T width of a document's row.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +18,100 @@ import pyarrow.parquet as pq
 
 from tritower.errors import ArtifactError
 from tritower.ranker.documents import Documents
+from tritower.recommend.index import Index
 
-_SHOWN = ["title", "company", "city", "region", "country", "posted_at", "expires_at"]
+SHOWN = ["title", "company", "city", "region", "country", "posted_at"]
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """Jobs by row.
+    """Jobs by row: the numbers of the index.
 
     Attributes:
-        documents: their towers.
-        shown: title, company, city, region, country, posted_at, expires_at.
+        row_by_job: job id -> row. It may hold jobs of later updates, too.
+        index: for retrieval and filters.
+        table_JT: towers of the bundle's jobs.
+        extra_UT: towers of the jobs of updates.
+        shown: what answers show: of the bundle's jobs, then of the updates'.
+        at_J: where a row's tower and what is shown of it stand; from the length of `table_JT` on in what updates brought.
     """
 
-    documents: Documents
+    row_by_job: dict[str, int]
+    index: Index
+    table_JT: Floats
+    extra_UT: Floats
     shown: pa.Table
+    at_J: Ints
+
+    def __len__(self) -> int:
+        return len(self.at_J)
 
     @staticmethod
-    def read(dataset: Path, documents: Documents) -> "Catalogue":
+    def read(dataset: Path, documents: Documents, index: Index) -> "Catalogue":
         """Of a bundle's part `dataset`.
 
         Raises:
-            ArtifactError: the towers are of other jobs.
+            ArtifactError: the towers or the index are of other jobs.
         """
-        jobs = pq.read_table(dataset / "jobs.parquet", columns=["job_id", *_SHOWN]).combine_chunks()
-        if jobs["job_id"].to_pylist() != list(documents.row_by_job):
-            raise ArtifactError(
-                "the document towers are of another dataset", where=str(dataset), remedy="Make the bundle again."
-            )
-        return Catalogue(documents=documents, shown=jobs.select(_SHOWN))
+        jobs = pq.read_table(dataset / "jobs.parquet", columns=["job_id", *SHOWN]).combine_chunks()
+        for what, ids in (("document towers", pa.array(list(documents.row_by_job), pa.string())), ("index", index.job_ids)):
+            if not jobs["job_id"].combine_chunks().equals(ids):
+                raise ArtifactError(f"the {what} are of other jobs", where=str(dataset), remedy="Make the bundle again.")
+        table_JT = documents.table_JT
+        return Catalogue(
+            row_by_job=documents.row_by_job, index=index, table_JT=table_JT,
+            extra_UT=np.empty((0, table_JT.shape[1]), np.float32), shown=jobs.select(SHOWN), at_J=np.arange(len(jobs)),
+        )  # fmt: skip
 
     def find(self, job_ids: Sequence[str]) -> Ints:
         """The row of each job, -1 where the catalogue lacks it."""
-        return np.fromiter((self.documents.row_by_job.get(job_id, -1) for job_id in job_ids), np.int64, len(job_ids))
+        found = np.fromiter((self.row_by_job.get(job_id, -1) for job_id in job_ids), np.int64, len(job_ids))
+        found[found >= len(self)] = -1
+        return found
+
+    def towers(self, row_N: Ints) -> tuple[Floats, Ints]:
+        """A table of towers, and the row in it of each job asked for."""
+        at_N, known = self.at_J[row_N], len(self.table_JT)
+        is_new_N = at_N >= known
+        if not is_new_N.any():
+            return self.table_JT, at_N
+        table_NT: Floats = np.empty((len(at_N), self.table_JT.shape[1]), np.float32)
+        table_NT[is_new_N] = self.extra_UT[at_N[is_new_N] - known]
+        table_NT[~is_new_N] = self.table_JT[at_N[~is_new_N]]
+        return table_NT, np.arange(len(at_N))
+
+    def job(self, row: int) -> dict[str, pa.Scalar]:
+        """What an answer shows of a job."""
+        return {name: self.shown[name][int(self.at_J[row])] for name in SHOWN}
+
+    def named(self, row: int) -> tuple[str, str]:
+        """Title and company of a job."""
+        at = int(self.at_J[row])
+        return self.shown["title"][at].as_py(), self.shown["company"][at].as_py()
+
+    def by_row(self) -> pa.Table:
+        """What is shown of all jobs, by row."""
+        return self.shown.take(pa.array(self.at_J))
+
+    def updated(self, jobs: pa.Table, index: Index, tower_UT: Floats) -> "Catalogue":
+        """With new and changed adverts.
+
+        Args:
+            jobs: rows of `schema.RAW_JOBS`, each job once.
+            index: updated with the same jobs.
+            tower_UT: their towers.
+        """
+        at_J = np.full(len(index), -1, np.int64)
+        at_J[: len(self)] = self.at_J
+        for number, job_id in enumerate(jobs["job_id"].to_pylist()):
+            row = self.row_by_job.setdefault(job_id, len(self.row_by_job))
+            at_J[row] = len(self.table_JT) + len(self.extra_UT) + number
+        assert (at_J >= 0).all(), "the index numbers new jobs in another order"
+        shown = pa.concat_tables([self.shown, jobs.select(SHOWN).cast(self.shown.schema)]).combine_chunks()
+        extra_UT = np.concatenate([self.extra_UT, tower_UT])
+        return dataclasses.replace(self, index=index, extra_UT=extra_UT, shown=shown, at_J=at_J)
 
 
 def same_advert(title: str, company: str) -> tuple[str, str]:

@@ -1,19 +1,21 @@
 """A search in, ranked jobs out: one bundle, loaded.
 
     ranking = Ranking.open(folder)
-    answer = ranking.answer(Question(query="nurse", candidates=("j1", "j2")))
+    ranking.warm()
+    answer = ranking.answer(Question(query="night nurse", city="Austin", k=10))
 
-Any number of threads may ask at once. Matrices are multiplied by the BLAS of scipy: a server sets OPENBLAS_NUM_THREADS=1.
+Any number of threads may ask, observe and update at once. Matrices are multiplied by the BLAS of scipy: a server sets
+OPENBLAS_NUM_THREADS=1.
 
-Legend: N candidates, D dimension of an embedding, F features.
+Legend: N candidates, F features, J documents, T width of a document's row.
 """
 
 import dataclasses
 import datetime as dt
+import threading
 import time
 import uuid
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,35 +28,64 @@ from tritower import storage
 from tritower.config import from_dict
 from tritower.entities.config import EntitiesConfig
 from tritower.errors import ArtifactError
-from tritower.features.online import OnlineFeatures, Recognise, Request
+from tritower.features.guest import Guest
+from tritower.features.live import clean
+from tritower.features.online import OnlineFeatures, Recognise, Request, conform_events, conform_jobs
 from tritower.ranker import documents
 from tritower.ranker.online import OnlineRanker, Query
-from tritower.serving import bundle
+from tritower.recommend.retrieve import fulfilling
+from tritower.serving import bundle, explain, updating
 from tritower.serving.bundle import Bundle
-from tritower.serving.catalogue import Catalogue, Ints, same_advert
+from tritower.serving.catalogue import Catalogue, Floats, Ints, same_advert
 from tritower.serving.encoding import TextEncoder
-from tritower.serving.explain import explain, median
+from tritower.serving.gate import Gate
 from tritower.serving.guide import Guide
-from tritower.serving.messages import Answer, Question, RankedJob, Versions
-from tritower.serving.retrieval import Retrieval
+from tritower.serving.messages import Answer, Question, RankedJob, Versions, Visitor
+from tritower.serving.retrieval import Retrieval, conditions
+from tritower.serving.tailing import Known
 
 if TYPE_CHECKING:
     from tritower.serving.rival import Rival
 
-Floats = npt.NDArray[np.float32]
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LONGEST = 1_000  # characters of a query that count, as ingest cuts it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What `open` loads."""
+
+    bundle: Bundle
+    ranker: OnlineRanker
+    encoder: TextEncoder
+    features: OnlineFeatures
+    retrieval: Retrieval
+    described: updating.Described
+    baseline: "Rival | None"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """Candidates as the model saw them, and what it said. `at_N` are their rows of `table_JT`."""
+
+    job_ids: list[str]
+    row_N: Ints
+    query: Query
+    table_JT: Floats
+    at_N: Ints
+    feature_NF: Floats
+    score_N: Floats
 
 
 class Ranking:
     """A bundle that answers; `open` makes one."""
 
-    def __init__(
-        self, parts: Bundle, name: str, ranker: OnlineRanker, encoder: TextEncoder, features: OnlineFeatures, jobs: Catalogue,
-        retrieval: Retrieval | None, baseline: "Rival | None" = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, parts: _Parts, jobs: Catalogue, name: str) -> None:
         """For `open`."""
-        self._bundle, self._name = parts, name
-        self._ranker, self._encoder, self._features, self._jobs = ranker, encoder, features, jobs
-        self._retrieval, self._baseline = retrieval, baseline
+        self._parts, self._jobs, self._name = parts, jobs, name
+        self._features, self._ranker, self._retrieval = parts.features, parts.ranker, parts.retrieval
+        self._gate, self._updating = Gate(), threading.Lock()
+        self._guide: Guide | None = None
 
     @staticmethod
     def open(folder: str | Path, name: str = "main", *, streams: int = 0) -> "Ranking":
@@ -69,166 +100,217 @@ class Ranking:
             StorageError: there is no bundle.
             ArtifactError: a part is damaged, missing or not made with the others.
         """
-        parts = bundle.read(Path(folder))
-        ranker = OnlineRanker.load(parts.needed("ranker"))
-        encoder = TextEncoder(parts.needed("encoder"), streams)
-        dataset, entities = parts.needed("dataset"), parts.path("entities")
+        found = bundle.read(Path(folder))
+        ranker = OnlineRanker.load(found.needed("ranker"))
+        encoder = TextEncoder(found.needed("encoder"), streams)
+        dataset, entities = found.needed("dataset"), found.path("entities")
         features = OnlineFeatures.open(
-            parts.needed("state"), dataset, parts.needed("embeddings"), entities,
+            found.needed("state"), dataset, found.needed("embeddings"), entities,
             embed=encoder, recognise=_recogniser(entities, dataset) if entities else None,
         )  # fmt: skip
         if missing := sorted(set(ranker.names) - set(features.names)):
             problem = f"the model reads features that the bundle cannot compute: {', '.join(missing)}"
             raise ArtifactError(problem, where=str(folder), remedy="Make the bundle with the entities.")
-        jobs = Catalogue.read(dataset, documents.load(parts.needed("documents"), ranker))
-        index, clicks = parts.path("index"), parts.path("clicks")
-        retrieval = Retrieval.open(index, clicks) if index and clicks else None
-        return Ranking(parts, name, ranker, encoder, features, jobs, retrieval, _rival(parts.path("baseline"), features.names))
+        towers = documents.load(found.needed("documents"), ranker, is_checked=True)
+        retrieval = Retrieval.open(found.needed("index"), found.needed("clicks"))
+        jobs = Catalogue.read(dataset, towers, retrieval.index)
+        parts = _Parts(
+            bundle=found, ranker=ranker, encoder=encoder, features=features, retrieval=retrieval,
+            described=updating.Described.read(dataset, found.needed("embeddings")),
+            baseline=_rival(found.path("baseline"), features.names),
+        )  # fmt: skip
+        return Ranking(parts, jobs, name)
 
     @property
     def versions(self) -> Versions:
         """What answers now."""
-        claimed = self._bundle.claimed
+        claimed = self._parts.bundle.claimed
         last = self._features.last_ts
         return Versions(
-            bundle=self._bundle.sha256, name=self._name, model=claimed("model"), encoder=claimed("encoder"),
+            bundle=self._parts.bundle.sha256, name=self._name, model=claimed("model"), encoder=claimed("encoder"),
             catalogue=claimed("dataset"),
             state="" if last is None else (_EPOCH + dt.timedelta(microseconds=last)).isoformat(),
         )  # fmt: skip
 
-    @cached_property
+    @property
+    def folder(self) -> Path:
+        """Where the bundle lies."""
+        return self._parts.bundle.folder
+
+    @property
     def guide(self) -> Guide:
-        """What the page says beside the ranking."""
-        return Guide(self._jobs.documents.row_by_job, self._jobs.shown, self._features)
+        """What a page says beside the ranking."""
+        jobs, guide = self._jobs, self._guide
+        if guide is None:
+            self._guide = guide = Guide(jobs.row_by_job, jobs.by_row(), self._features)
+        return guide
 
     def answer(self, question: Question) -> Answer:
-        """Rank the candidates of a search: the probability of a click at the top position, best first.
+        """Rank jobs for a search: the probability of a click at the top position, best first.
 
-        Without candidates, those are ranked that retrieval finds: open at the time of the search, past its filters.
-        Equal scores are ordered by job id; of several adverts with the same title and company only the best is given, as the
-        step `recommend` does. Candidates that the catalogue lacks are named in `unknown`; given ones need not be open.
+        Without candidates these are retrieved, by the function that the step `candidates` calls. Candidates that are given
+        are ranked whether their adverts are open or not, if they pass the filters; those that the catalogue lacks are named in
+        `unknown`. Equal scores are ordered by job id, and of several adverts with the same title and company only the best is
+        given, as the step `recommend` does.
 
         Raises:
-            ArtifactError: there are no candidates, and the bundle has no index.
+            ConfigError: a filter cannot be applied.
         """
-        ts = time.time_ns() // 1000 if question.ts is None else question.ts
-        asked = self._asked(question, ts)
-        row_N = self._jobs.find(asked)
-        known = [job_id for job_id, row in zip(asked, row_N, strict=True) if row >= 0]
-        row_N = row_N[row_N >= 0]
-        request = _request(question, ts)
-        scored = self._scored(request, known, row_N) if known else None
-        score_N = scored.score_N if scored else np.empty(0, np.float32)
-        best = self._best(known, row_N, score_N, question.k)
-        if question.with_features and scored:
-            best = [(i, dataclasses.replace(job, features=tuple(scored.feature_NF[i].tolist()))) for i, job in best]
-        return Answer(
-            request_id=question.request_id or uuid.uuid4().hex,
-            ts=ts,
-            jobs=self._with_reasons(best, scored) if question.explain and scored else tuple(job for _, job in best),
-            median_score=float(score_N[median(score_N)]) if question.explain and scored else None,
-            versions=self.versions,
-            features=tuple(self._ranker.names) if question.with_features else (),
-            unknown=tuple(job_id for job_id in asked if job_id not in self._jobs.documents.row_by_job),
-        )
+        with self._gate.reading():
+            return self._answer(question)
 
     def rival(self, question: Question) -> Answer | None:
         """The order of the bundle's baseline, over the same candidates as `answer`; None where it has none."""
-        if self._baseline is None:
+        baseline = self._parts.baseline
+        if baseline is None:
             return None
-        ts = time.time_ns() // 1000 if question.ts is None else question.ts
-        known = [job_id for job_id in self._asked(question, ts) if job_id in self._jobs.documents.row_by_job]
-        score_N = (
-            self._baseline.scores(self._features.read(_request(question, ts), known)) if known else np.empty(0, np.float32)
-        )
-        best = self._best(known, self._jobs.find(known), score_N, question.k)
-        jobs = tuple(job for _, job in best)
-        return Answer(request_id=question.request_id, ts=ts, jobs=jobs, versions=self.versions)
+        with self._gate.reading():
+            question, ts = _timed(question)
+            row_N, unknown = self._candidates(question, ts)
+            ranked: tuple[RankedJob, ...] = ()
+            if len(row_N):
+                job_ids = self._jobs.index.ids(row_N)
+                score_N = baseline.scores(self._features.read(_request(question, ts), job_ids))
+                best = self._best(row_N, score_N, question.k)
+                ranked = tuple(self._told(job_ids[n], rank, row_N[n], score_N[n]) for rank, n in enumerate(best, start=1))
+            return Answer(request_id=question.request_id, ts=ts, jobs=ranked, versions=self.versions, unknown=unknown)
+
+    def known(self) -> Known:
+        """What the state of its features knows of the events: where a journal goes on from."""
+        found = self._parts.bundle
+        return Known.read(found.needed("state"), found.parts["state"].sha256)
 
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""
-        self._encoder.warm()
-        some = tuple(list(self._jobs.documents.row_by_job)[:2])
-        self.answer(Question(query="warm", candidates=some))
+        self._parts.encoder.warm()
+        some = tuple(list(self._jobs.row_by_job)[:2])
+        visitor = Visitor(interests=("warm",))
+        for candidates in (some, None):
+            for query in ("warm", ""):
+                self.answer(Question(query=query, candidates=candidates, explain=True))
+                self.answer(Question(query=query, candidates=candidates, visitor=visitor))
 
     def observe(self, events: pa.Table) -> None:
-        """Count what has happened (`features.online.EVENTS`)."""
+        """Count what has happened: rows of `features.online.EVENTS`.
+
+        Raises:
+            SchemaError: a column is missing or of another type.
+        """
+        events = conform_events(events)
         self._features.observe(events)
-        if self._retrieval:
-            self._retrieval.observe(events, self._vectors)
+        self._retrieval.observe(events, self._vectors)
+
+    def update(self, jobs: pa.Table) -> None:
+        """Take in new and changed adverts, as a whole: an answer knows all of them or none. An advert that has expired is one
+        whose `expires_at` has changed.
+
+        Args:
+            jobs: rows of `schema.RAW_JOBS`; of one job the last row counts.
+
+        Raises:
+            SchemaError: a column is missing or of another type.
+        """
+        jobs = updating.last_of_each(conform_jobs(jobs))
+        if not len(jobs):
+            return
+        with self._updating:
+            text, vector_ND, tower_NT = updating.describe(jobs, self._ranker, self._parts.encoder, self._parts.described)
+            index = self._jobs.index.updated(jobs, text, vector_ND)
+            with self._gate.writing():
+                self._features.update(jobs)
+                self._retrieval.take(index)
+                self._jobs, self._guide = self._jobs.updated(jobs, index, tower_NT), None
 
     def close(self) -> None:
-        """Nothing to do yet: files stay mapped until the last answer is given."""
+        """Nothing to do: files stay mapped until the last answer that needs them is given."""
 
-    def _asked(self, question: Question, ts: int) -> tuple[str, ...]:
-        """The candidates, each once."""
-        return tuple(dict.fromkeys(self._found(question, ts) if question.candidates is None else question.candidates))
+    def _answer(self, question: Question) -> Answer:
+        question, ts = _timed(question)
+        row_N, unknown = self._candidates(question, ts)
+        scored = self._scored(question, ts, row_N) if len(row_N) else None
+        return Answer(
+            request_id=question.request_id or uuid.uuid4().hex,
+            ts=ts,
+            jobs=self._ranked(question, scored) if scored else (),
+            versions=self.versions,
+            unknown=unknown,
+            features=tuple(self._ranker.names) if question.with_features else (),
+            median_score=float(scored.score_N[explain.median(scored.score_N)]) if question.explain and scored else None,
+        )
+
+    def _candidates(self, question: Question, ts: int) -> tuple[Ints, tuple[str, ...]]:
+        """The rows of the jobs to score, and the candidates that the catalogue lacks."""
+        given = self._found(question, ts) if question.candidates is None else question.candidates
+        asked = tuple(dict.fromkeys(given))
+        row_N = self._jobs.find(asked)
+        unknown = tuple(job_id for job_id, row in zip(asked, row_N, strict=True) if row < 0)
+        row_N = row_N[row_N >= 0]
+        return row_N[fulfilling(conditions(question.filters), self._jobs.index, row_N)], unknown
 
     def _found(self, question: Question, ts: int) -> list[str]:
-        if self._retrieval is None:
-            remedy = "Give candidates, or make the bundle again (python -m tritower.serving bundle)."
-            raise ArtifactError("the bundle has no index to retrieve jobs from", where="candidates", remedy=remedy)
-        if question.visitor:
-            profile = (*question.visitor.interests, *question.visitor.past_titles)
-        else:
-            past = self._features.past(question.user_id)
-            profile = (*past.wanted_titles, *past.past_titles)
-        return self._retrieval.search(question, ts, self._vectors, profile)
+        visitor, past = question.visitor, None if question.visitor else self._features.past(question.user_id)
+        titles = (*visitor.interests, *visitor.past_titles) if visitor else ()
+        titles = (*past.wanted_titles, *past.past_titles) if past else titles
+        return self._retrieval.search(question, ts, self._vectors, titles)
 
     def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float16]:
         return np.stack([self._features.vector(text) for text in texts])
 
-    def _scored(self, request: Request, job_ids: Sequence[str], row_N: Ints) -> "_Scored":
-        query = self._ranker.query(self._features.vector(request.query))
-        columns = self._features.read(request, job_ids)
+    def _scored(self, question: Question, ts: int, row_N: Ints) -> _Scored:
+        job_ids = self._jobs.index.ids(row_N)
+        query = self._ranker.query(self._features.vector(question.query))
+        columns = self._features.read(_request(question, ts), job_ids)
         feature_NF = np.stack([columns[name] for name in self._ranker.names]).T
-        score_N = self._ranker.score(query, self._jobs.documents.table_JT, row_N, feature_NF)
-        return _Scored(query, row_N, feature_NF, score_N)
+        table_JT, at_N = self._jobs.towers(row_N)
+        score_N = self._ranker.score(query, table_JT, at_N, feature_NF)
+        return _Scored(job_ids, row_N, query, table_JT, at_N, feature_NF, score_N)
 
-    def _with_reasons(self, best: Sequence[tuple[int, RankedJob]], scored: "_Scored") -> tuple[RankedJob, ...]:
-        table_JT, explained = self._jobs.documents.table_JT, [position for position, _ in best]
-        reasons = explain(
-            self._ranker, scored.query, table_JT, scored.row_N, scored.feature_NF, scored.score_N, explained
-        )  # fmt: skip
-        return tuple(dataclasses.replace(job, reasons=why) for (_, job), why in zip(best, reasons, strict=True))
+    def _ranked(self, question: Question, scored: _Scored) -> tuple[RankedJob, ...]:
+        best = self._best(scored.row_N, scored.score_N, question.k)
+        told = [self._told(scored.job_ids[n], rank, scored.row_N[n], scored.score_N[n]) for rank, n in enumerate(best, start=1)]
+        if question.with_features:
+            told = [
+                dataclasses.replace(job, features=tuple(scored.feature_NF[n].tolist()))
+                for job, n in zip(told, best, strict=True)
+            ]
+        if question.explain:
+            reasons = explain.explain(
+                self._ranker, scored.query, scored.table_JT, scored.at_N, scored.feature_NF, scored.score_N, best
+            )  # fmt: skip
+            told = [dataclasses.replace(job, reasons=why) for job, why in zip(told, reasons, strict=True)]
+        return tuple(told)
 
-    def _best(self, job_ids: Sequence[str], row_N: Ints, score_N: Floats, k: int) -> list[tuple[int, RankedJob]]:
-        """The best k, each advert once, and where each stands among the candidates."""
-        order = sorted(range(len(job_ids)), key=lambda i: (-score_N[i], job_ids[i]))
-        found: list[tuple[int, RankedJob]] = []
+    def _told(self, job_id: str, rank: int, row: np.int64, score: np.float32) -> RankedJob:
+        job = self._jobs.job(int(row))
+        words = {name: job[name].as_py() for name in ("title", "company", "city", "region")}
+        return RankedJob(job_id=job_id, rank=rank, score=float(score), posted_at=job["posted_at"].value, **words)
+
+    def _best(self, row_N: Ints, score_N: Floats, k: int) -> list[int]:
+        """Places of the best k among the N, each advert once."""
+        found: list[int] = []
         seen: set[tuple[str, str]] = set()
-        for i in order:
-            job = {name: self._jobs.shown[name][int(row_N[i])] for name in self._jobs.shown.column_names}
-            title, company = job["title"].as_py(), job["company"].as_py()
-            if same_advert(title, company) in seen:
-                continue
-            seen.add(same_advert(title, company))
-            found.append((i, RankedJob(
-                job_id=job_ids[i], rank=len(found) + 1, score=float(score_N[i]), title=title, company=company,
-                city=job["city"].as_py(), region=job["region"].as_py(), posted_at=job["posted_at"].value,
-            )))  # fmt: skip
+        for n in np.lexsort((self._jobs.index.order_J[row_N], -score_N)).tolist():
             if len(found) == k:
                 break
+            title, company = self._jobs.named(int(row_N[n]))
+            advert = same_advert(title, company)
+            if advert not in seen:
+                seen.add(advert)
+                found.append(n)
         return found
 
 
-@dataclasses.dataclass(frozen=True)
-class _Scored:
-    """Candidates as the model saw them, and what it said."""
-
-    query: Query
-    row_N: Ints
-    feature_NF: Floats
-    score_N: Floats
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+def _timed(question: Question) -> tuple[Question, int]:
+    """The question with its query as ingest would have kept it, and its time."""
+    query = clean(question.query[: 4 * _LONGEST])[:_LONGEST]
+    ts = time.time_ns() // 1000 if question.ts is None else question.ts
+    return dataclasses.replace(question, query=query), ts
 
 
 def _request(question: Question, ts: int) -> Request:
     return Request(
         ts=ts, user_id=question.user_id, query=question.query, city=question.city, region=question.region,
-        country=question.country,
+        country=question.country, guest=_guest(question.visitor),
     )  # fmt: skip
 
 
@@ -243,6 +325,17 @@ def _rival(folder: Path | None, names: Sequence[str]) -> "Rival | None":
         problem = f"the baseline reads features that the bundle cannot compute: {', '.join(missing)}"
         raise ArtifactError(problem, where=str(folder), remedy="Make the bundle with the entities.")
     return found
+
+
+def _guest(visitor: Visitor | None) -> Guest | None:
+    if visitor is None:
+        return None
+    return Guest(
+        wanted_titles=visitor.interests,
+        past_titles=visitor.past_titles,
+        clicks=tuple((click.job_id, click.ts) for click in visitor.clicks),
+        searches=tuple((search.query, search.ts) for search in visitor.searches),
+    )
 
 
 def _recogniser(entities: Path, dataset: Path) -> Recognise:

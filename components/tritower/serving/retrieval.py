@@ -65,6 +65,15 @@ class Retrieval:
         """
         return Retrieval(Index.open(index), Clicks.open(clicks))
 
+    @property
+    def index(self) -> Index:
+        """The jobs as retrieval sees them now."""
+        return self._index
+
+    def take(self, index: Index) -> None:
+        """Go on with another index, whose jobs have the numbers of the one before."""
+        self._index = index
+
     def search(self, question: Question, ts: int, embed: Embed, profile: Sequence[str]) -> list[str]:
         """The ids of the jobs to score, open at the time and past the filters, those first that most lists agree on.
 
@@ -89,7 +98,7 @@ class Retrieval:
             clicked=None if clicked is None else clicked[clicked >= 0],
             city=question.city,
             region=question.region,
-            conditions=_conditions(question.filters),
+            conditions=conditions(question.filters),
         )
         return index.ids(retrieve(search, index, self._clicks, limit=max(CANDIDATES, question.k)))
 
@@ -128,7 +137,12 @@ def _made(clicks: pa.Table) -> pa.ChunkedArray:
     return pc.coalesce(clicks.column("clicked_at"), clicks.column("ts"))
 
 
-def _conditions(filters: Filters) -> Conditions:
+def conditions(filters: Filters) -> Conditions:
+    """Filters as retrieval takes them.
+
+    Raises:
+        ConfigError: one that no catalogue can answer.
+    """
     if filters.radius_km is not None:
         problem, remedy = "the catalogue has no coordinates of places", "Filter by city or by region."
         raise ConfigError(problem, where="filters.radius_km", remedy=remedy)

@@ -22,6 +22,7 @@ class Service:
     Attributes:
         holder: gives the ranking of a request.
         arm: names the bundle for a question; all are `main` unless an experiment says otherwise.
+        ask, finish: what the ranking is asked for a question, and what is sent for its answer (`feed.py`).
         watchers: called with each question and its answer, in the thread that made it, before the caller has it.
         draining: SIGTERM came.
         trouble: why the newest bundle at the location is not in use; empty where it is.
@@ -30,6 +31,8 @@ class Service:
     def __init__(self, holder: "Holder", config: ServeConfig, metrics: Metrics) -> None:
         self.holder, self.config, self.metrics = holder, config, metrics
         self.arm: Callable[[Question], str | None] = lambda question: None
+        self.ask: Callable[[Question], Question] = lambda question: question
+        self.finish: Callable[[Question, Answer], Answer] = lambda question, answer: answer
         self.watchers: list[Callable[[Question, Answer], None]] = []
         self.draining, self.trouble = False, ""
         self._threads = config.threads or threads.available()
@@ -70,7 +73,7 @@ class Service:
         found = []
         for question, name in zip(questions, arms, strict=True):
             start = time.perf_counter()
-            answer = ranks[name].answer(question)
+            answer = self.finish(question, ranks[name].answer(self.ask(question)))
             self.metrics.rank_seconds.observe(time.perf_counter() - start)
             for watcher in self.watchers:
                 watcher(question, answer)

@@ -41,12 +41,15 @@ def write(dataset: Path, embeddings: Path, entities: Path | None, out: Path, fac
     Raises:
         ArtifactError: embeddings or entities are of another dataset.
     """
-    identity = str(storage.read_json(dataset / "dataset.json")["fingerprint"])
+    about = storage.read_json(dataset / "dataset.json")
+    identity, words = str(about["fingerprint"]), int(about.get("config", {}).get("description_words", 64))
     flags = pq.read_table(dataset / "texts.parquet", columns=list(_KINDS))
     kept_T = np.logical_or.reduce([flags[name].to_numpy() for name in _KINDS])
     number_T = np.where(kept_T, np.cumsum(kept_T) - 1, -1).astype(np.int32)
     counts = _tables(dataset, out / "dataset", kept_T, number_T)
-    storage.write_json(out / "dataset" / "dataset.json", {"fingerprint": identity, "counts": counts})
+    storage.write_json(
+        out / "dataset" / "dataset.json", {"fingerprint": identity, "counts": counts, "description_words": words}
+    )
     _embeddings(dataset, embeddings, out / "embeddings", kept_T, {**facts, "dataset": identity})
     if entities:
         _entities(entities, out / "entities", kept_T, number_T, identity)

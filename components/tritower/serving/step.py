@@ -15,9 +15,9 @@ def bundle(
     dataset: str | Path,
     embeddings: str | Path,
     features: str | Path,
-    state: str | Path,
     out: str | Path,
     entities: str | Path = "",
+    state: str | Path = "",
 ) -> dict[str, str | int]:
     """Write a bundle; its version, and its bytes.
 
@@ -26,10 +26,10 @@ def bundle(
         encoder: folder of the text encoder, as finetune wrote it.
         dataset: folder that ingest wrote.
         embeddings: folder of the vectors of its texts.
-        features: folder of the features that the model was trained on.
-        state: folder of their counters and histories after the last event.
+        features: folder of the features that the model was trained on, with the state after the last event.
         out: folder to write.
         entities: folder of the texts' entities; empty where the features have none.
+        state: folder of the state after the last event; empty for that of `features`.
 
     Raises:
         ArtifactError: the folders are not of one run, or an export differs from torch.
@@ -38,7 +38,7 @@ def bundle(
 
     sources = bundling.Sources(
         model=Path(model), encoder=Path(encoder), dataset=Path(dataset), embeddings=Path(embeddings), features=Path(features),
-        state=Path(state), entities=Path(entities) if entities else None,
+        entities=Path(entities) if entities else None, state=Path(state) if state else None,
     )  # fmt: skip
     with phase(logger, "bundle") as counts:
         made = bundling.write(sources, Path(out))

@@ -1,5 +1,6 @@
 """One request, online: equal to the step's rows to the bit, pure, and open to names that nobody has met."""
 
+import dataclasses
 import re
 import shutil
 import threading
@@ -17,6 +18,7 @@ from tritower.entities.config import EntitiesConfig
 from tritower.errors import ConfigError, DataError, SchemaError
 from tritower.features import step
 from tritower.features.config import FeaturesConfig
+from tritower.features.guest import Guest
 from tritower.features.online import OnlineFeatures, Request
 from tritower.ingest import step as ingest
 from tritower.ingest.config import IngestConfig
@@ -344,6 +346,67 @@ def test_threads_read_while_one_observes(whole: Path) -> None:
     assert len(moments) > 20
     assert set().union(*answers) <= moments
     assert len(set().union(*answers)) > 5
+
+
+KNOWN = {"interests": ["Night Baker", "rn", ""], "past_titles": ["Sr. Baker of bread", "Java Developer"]}
+"""Titles of which some are in no table, and one is blank."""
+
+
+@pytest.mark.parametrize("query", ["nurse", "", "bake bread", "Bake  Bread!"])
+def test_a_guest_is_read_as_a_user_of_the_same_past(tmp_path: Path, query: str) -> None:
+    """All features to the bit, of a user whom the tables know, and of a guest whose titles and searches they do not know.
+
+    One log has the user in its tables, and what the user did in its state; in the other one the user's events come from
+    somebody else, so that counters agree.
+    """
+    folders = [tiny_dataset.build(tmp_path / name, requests=40, tie_share=0.4) for name in ("user", "guest")]
+    ts = tiny_dataset.START + 10**12
+    searches = [("nurse", ts - 50), ("bake bread", ts - 40), ("", ts - 30), ("bread baker", ts - 30), ("nurse", ts - 20)]
+    clicks = [(f"j{number}", ts - 47 + 3 * n) for n, number in enumerate((3, 1, 3, 7, 2))]
+    read = []
+    for folder, name in zip(folders, ("u9", "somebody"), strict=True):
+        if name == "u9":
+            _add_user(folder / "dataset", name)
+        describe(folder)
+        compute(folder, folder / "features")
+        online = opened(folder, folder / "features")
+        happened = [(when, {"query": text, "job_id": "j5", "request_id": f"s{text}{when}"}) for text, when in searches]
+        happened += [(when, {"query": "", "job_id": job, "request_id": f"c{when}", "clicked": True}) for job, when in clicks]
+        for when, what in sorted(happened, key=lambda one: one[0]):
+            online.observe(event(ts=when, user_id=name, **what))
+        read.append(online)
+    guest = Guest(
+        wanted_titles=tuple(KNOWN["interests"]), past_titles=tuple(KNOWN["past_titles"]),
+        clicks=(*clicks[::-1], ("no such job", ts - 1), ("j4", ts)), searches=(*searches[::-1], ("late", ts)),
+    )  # fmt: skip
+    asked, jobs = Request(ts=ts, user_id="u9", query=query), [f"j{number}" for number in range(14)]
+    wanted = read[0].read(asked, jobs)
+    got = read[1].read(dataclasses.replace(asked, guest=guest), jobs)
+    assert same(got, pa.table(wanted), list(wanted)) == []
+    assert all(np.isfinite(wanted[name]).any() for name in ("history_cos_max", "searches_cos_last", "wanted_token_set_max"))
+    assert np.isfinite(wanted["seniority_user_distance"]).any()
+    before = read[1].read(asked, jobs)
+    assert same(got, pa.table(before), list(before)) != []
+
+
+def _add_user(dataset: Path, name: str) -> None:
+    """One more user, with a profile and no home."""
+    texts, users = (pq.read_table(dataset / f"{kind}.parquet") for kind in ("texts", "users"))
+    values = texts["value"].to_pylist()
+    fresh = [title for title in dict.fromkeys([*KNOWN["interests"], *KNOWN["past_titles"]]) if title not in values]
+    rows = [
+        {"text": len(values) + i, "value": v, "is_query": False, "is_title": False, "is_document": False, "is_profile": True,
+         "is_description": False} for i, v in enumerate(fresh)
+    ]  # fmt: skip
+    more = pa.Table.from_pylist(rows, schema=texts.schema)
+    pq.write_table(pa.concat_tables([texts, more]), dataset / "texts.parquet")
+    values += fresh
+    one = {
+        "user": len(users), "user_id": name, **KNOWN,
+        "interest_texts": [values.index(title) for title in KNOWN["interests"]],
+        "past_title_texts": [values.index(title) for title in KNOWN["past_titles"]],
+    }  # fmt: skip
+    pq.write_table(pa.concat_tables([users, pa.Table.from_pylist([one], schema=users.schema)]), dataset / "users.parquet")
 
 
 def resident() -> int:

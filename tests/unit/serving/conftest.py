@@ -6,7 +6,7 @@ import pytest
 from tritower.serving import bundling
 from tritower.serving.ranking import Ranking
 
-from tests.support import bundles
+from tests.support import bundles, counted_board
 from tests.support.bundles import Run
 
 
@@ -28,3 +28,9 @@ def bundle_folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ranking(bundle_folder: Path) -> Ranking:
     """The bundle, opened; for tests that change no state."""
     return Ranking.open(bundle_folder, streams=1)
+
+
+@pytest.fixture(scope="session")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small board with a state, for what counts events; not to be changed."""
+    return counted_board.build(tmp_path_factory.mktemp("board"))

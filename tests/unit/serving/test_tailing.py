@@ -9,27 +9,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 from tritower import schema, storage
 from tritower.errors import DataError
-from tritower.features import step
-from tritower.features.config import FeaturesConfig
 from tritower.features.online import OnlineFeatures, Request
 from tritower.serving.events import checked
 from tritower.serving.journal import Journal, JournalConfig
 from tritower.serving.tailing import Follower, Known, begins, table
 
 from tests.support import tiny_dataset
+from tests.support.counted_board import FIRST, JOBS, compute, embed, opened
 
-REQUESTS, FIRST, ROWS = 60, 30, 5
-JOBS = [f"j{number}" for number in range(14)]
 SERVER = """
 import sys
 from pathlib import Path
-from tests.unit.serving.test_tailing import opened
+from tests.support.counted_board import opened
 from tritower.serving.journal import Journal
 from tritower.serving.tailing import Follower, Known
 import json
@@ -41,31 +36,6 @@ for call in calls:
     journal.take(call)
     print(journal.figures.records, flush=True)
 """
-
-
-def embed(texts: Any) -> np.ndarray:
-    """A vector of each text that is always the same."""
-    vectors = np.stack([np.random.default_rng(list(text.encode())).normal(size=16) + 1.0 for text in texts])
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def opened(folder: Path) -> OnlineFeatures:
-    return OnlineFeatures.open(folder / "state", folder / "dataset", folder / "embeddings", embed=embed)
-
-
-def compute(folder: Path, out: Path) -> None:
-    config = FeaturesConfig(history_clicks=3, history_searches=2, ctr_half_life_days=0.02)
-    step.run(dataset=folder / "dataset", embeddings=folder / "embeddings", features=out, config=config)
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset, the state before its request FIRST, and all its rows as events."""
-    folder = tiny_dataset.build(tmp_path_factory.mktemp("board"), requests=REQUESTS, tie_share=0.4)
-    earlier = tiny_dataset.excerpt(folder, folder / "earlier", 0, FIRST, seed=3)
-    compute(earlier, earlier / "features")
-    (folder / "state").symlink_to(earlier / "features" / "state")
-    return folder
 
 
 def calls(folder: Path, first: int) -> list[list[dict[str, Any]]]:

@@ -1,0 +1,98 @@
+"""Bundles are exchanged while they answer: no request fails, none is answered by two, a bad one changes nothing."""
+
+import gc
+import shutil
+import threading
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from tritower.errors import ArtifactError, ConfigError
+from tritower.serving import bundling
+from tritower.serving.holder import Holder
+from tritower.serving.messages import Question
+
+from tests.support import bundles
+from tests.support.bundles import Run
+
+
+@pytest.fixture(scope="module")
+def other_folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of another model of the same log."""
+    folder = tmp_path_factory.mktemp("other")
+    for name in ("features", "embeddings"):
+        (folder / name).symlink_to(getattr(run.sources, name))
+    bundling.write(replace(run.sources, model=bundles.random_ranker(folder, seed=1)), folder / "bundle")
+    return folder / "bundle"
+
+
+def test_two_bundles_are_swapped_under_questions(run: Run, bundle_folder: Path, other_folder: Path) -> None:
+    holder = Holder(streams=1)
+    holder.swap(bundle_folder)
+    jobs = tuple(pq.read_table(run.sources.dataset / "jobs.parquet")["job_id"].to_pylist()[:20])
+    done, seen, failed = threading.Event(), set[tuple[str, str, float]](), list[BaseException]()
+
+    def ask() -> None:
+        try:
+            while not done.is_set():
+                answer = holder.get().answer(Question(query="nurse", candidates=jobs, ts=10**15))
+                seen.add((answer.versions.bundle, answer.versions.model, answer.jobs[0].score))
+        except BaseException as error:
+            failed.append(error)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    for folder in (other_folder, bundle_folder, other_folder):
+        holder.swap(folder)
+    done.set()
+    for thread in asking:
+        thread.join()
+    assert not failed
+    assert len(seen) == len({bundle for bundle, _, _ in seen}) == 2  # one model and one score for each bundle
+
+
+def test_a_bundle_that_is_refused_leaves_the_one_at_work(bundle_folder: Path, other_folder: Path, tmp_path: Path) -> None:
+    prepared: list[str] = []
+    holder = Holder(streams=1, prepare=lambda ranking: prepared.append(ranking.versions.name))
+    first = holder.swap(bundle_folder)
+    damaged = Path(shutil.copytree(other_folder, tmp_path / "damaged"))
+    (damaged / "ranker" / "join.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="the part 'ranker' is damaged"):
+        holder.swap(damaged)
+    mixed = Path(shutil.copytree(other_folder, tmp_path / "mixed"))
+    shutil.rmtree(mixed / "ranker")
+    shutil.copytree(bundle_folder / "ranker", mixed / "ranker")
+    with pytest.raises(ArtifactError, match="the part 'ranker'"):
+        holder.swap(mixed)
+    assert holder.get() is first and holder.other() is None and prepared == ["main"]
+
+
+def test_two_names_at_most(bundle_folder: Path, other_folder: Path) -> None:
+    holder = Holder(streams=1)
+    with pytest.raises(ConfigError, match="no bundle is called 'main'"):
+        holder.get()
+    holder.swap(bundle_folder)
+    holder.swap(other_folder, "challenger")
+    assert holder.get("challenger").versions.name == "challenger" and holder.other() is holder.get("challenger")
+    with pytest.raises(ConfigError, match="2 bundles are at work: main, challenger"):
+        holder.swap(bundle_folder, "third")
+    holder.drop("challenger")
+    assert holder.names() == ["main"]
+
+
+def test_a_fetched_copy_goes_with_its_last_request(bundle_folder: Path, s3: str) -> None:
+    from tritower import storage
+
+    storage.upload_tree(bundle_folder, f"{s3}/bundle")
+    holder = Holder(streams=1)
+    folder = holder.swap(f"{s3}/bundle").folder
+    kept = holder.get()
+    holder.swap(bundle_folder)
+    assert folder.exists() and kept.answer(Question(query="nurse", k=1)).jobs is not None
+    gone = weakref.ref(kept)
+    del kept
+    gc.collect()
+    assert gone() is None and not folder.exists()
