@@ -35,6 +35,7 @@ def test_a_bundle_says_what_it_is_made_of(bundle_folder: Path, run: Run) -> None
         "entities",
         "index",
         "clicks",
+        "questions",
         "state",
     }
     dataset, encoder = (storage.read_json(path) for path in (
