@@ -15,7 +15,7 @@ export TORCH_INDEX
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-slow test-docker test-spark e2e wheelhouse base-image images image-spark publish kind audit compile golden bench bench-gpu bench-quality lock format clean
+.PHONY: help setup demo serve check test test-slow test-docker test-spark e2e wheelhouse base-image images image-spark publish kind audit compile golden bench bench-gpu bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## From nothing to ranked jobs: generate a log, run the compiled pipeline, show the result
 	$(BIN)/python -m pipelines demo
+
+serve: $(STAMP)  ## After `make demo`: its last run as a page and an API on http://127.0.0.1:8080
+	$(BIN)/python -m pipelines serve
 
 check: $(STAMP)  ## Lint, types, import layers, lock, compiled pipelines
 	$(BIN)/ruff check .

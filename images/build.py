@@ -89,9 +89,9 @@ IMAGES = {
     ),
     "serve": Image(
         description="the model server: no kfp, no torch",
-        present=("tritower.serving.ranking", "tritower.serving.page", "tritower.entities.recognise", "faiss", "uvicorn"),
+        present=("tritower.serving.server", "tritower.serving.holder", "tritower.entities.recognise", "faiss"),
         absent=("kfp", "torch", "sentence_transformers", "transformers", "kubernetes", "pyspark"),
-        budget_mb=1700,
+        budget_mb=1800,
         kernels=("warm.py", "warm_serve.py"),
     ),
     "spark": Image(

@@ -96,6 +96,13 @@ def _demo(given: argparse.Namespace) -> int:
     return 0
 
 
+def _serve(given: argparse.Namespace) -> int:
+    from pipelines import serving
+
+    serving.run(given.out, port=given.port)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description="Compile pipelines, run them, show the demo.")
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -124,6 +131,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--no-cache", action="store_true", help="make the log and run every step anew, store none for later")
     command.add_argument("--backend-inputs", action="store_true", help=_BACKEND_INPUTS)
     command.set_defaults(do=_demo)
+
+    command = commands.add_parser("serve", help="serve the last run of a demo on this machine: a page, and an API")
+    options.add(command, "--port", "on loopback; 0 = one that is free (8080)", 8080, "N")
+    options.add(command, "--out", "the demo's folder (build/demo)", Path("build/demo"), "DIR")
+    command.set_defaults(do=_serve)
 
     on_backend.add(commands)
     upkeep.add(commands)

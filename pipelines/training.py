@@ -104,7 +104,8 @@ def training(
     }
     about = {"gate": judged.outputs["gate"], "data_version": data_version, "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
     wiring.add("record", champion=model_champion, **left, **about, **compared).after(best)
-    _served(wiring, {"dataset": dataset, "entities": found, "encoder": encoder, **rows}, trained, judged)
+    sources = {"dataset": dataset, "entities": found, "encoder": encoder, "state": computed.outputs["state"], **rows}
+    _served(wiring, sources, trained, judged)
     return Outputs(
         ranker_model=trained.outputs["ranker_model"],
         encoder=encoder,

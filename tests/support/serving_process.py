@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from tritower import processes
 
-START_S = 90.0
+START_S = 240.0
 """A busy machine takes long to import what a server needs."""
 
 

@@ -19,7 +19,7 @@ from tritower.errors import ArtifactError
 from tritower.logs import phase
 from tritower.ranker import documents, export
 from tritower.ranker.online import OnlineRanker
-from tritower.serving import bundle, encoding, slimming
+from tritower.serving import bundle, encoding, golden, slimming
 from tritower.serving.bundle import Bundle
 from tritower.serving.retrieval import Retrieval
 from tritower.serving.rival import Rival
@@ -84,6 +84,7 @@ def write(sources: Sources, out: Path) -> Bundle:
         with phase(LOG, "export the encoder"):
             _encoder(sources, folder / "encoder", str(facts["hash"]))
         _state(sources.state or sources.features, folder / "state")
+        golden.write(sources.dataset, folder / "questions")
         if sources.baseline:
             Rival.check(sources.baseline)
             shutil.copytree(sources.baseline, folder / "baseline", ignore=shutil.ignore_patterns(".*"))

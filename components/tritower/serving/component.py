@@ -14,6 +14,7 @@ def bundle(
     features: Input[Dataset],
     ranker_model: Input[Model],
     encoder: Input[Model],
+    state: Input[Dataset],
     bundle: Output[Model],
     entities: Input[Dataset] = None,
 ) -> NamedTuple("Bundled", bundle_at=str):  # type: ignore[valid-type]
@@ -22,9 +23,10 @@ def bundle(
     Args:
         dataset: Output of the ingest step.
         embeddings: Embeddings of its texts.
-        features: Features that the model was trained on, with the state after the last event.
+        features: Features that the model was trained on.
         ranker_model: The trained ranker.
         encoder: The text encoder that it was trained with.
+        state: The features' counters and histories after the last event.
         bundle: Model, encoder, catalogue, index and state under one manifest, without torch.
         entities: What was found in the dataset's texts, where the features know of it.
     """
@@ -32,6 +34,7 @@ def bundle(
     from tritower.serving import step
 
     places = {"dataset": dataset.path, "embeddings": embeddings.path, "features": features.path}
-    places |= {"model": ranker_model.path, "encoder": encoder.path, "entities": entities.path if entities else ""}
+    places |= {"model": ranker_model.path, "encoder": encoder.path, "state": state.path}
+    places |= {"entities": entities.path if entities else ""}
     bundle.metadata.update(step.bundle(**places, out=bundle.path))
     return (storage.located(bundle.uri),)

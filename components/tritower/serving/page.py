@@ -239,4 +239,4 @@ def _rivals(answer: Answer, other: Answer | None) -> list[Rival]:
 
 
 def _elsewhere(rank: int | None) -> str:
-    return wording.ordinal(rank) if rank else f"not among the first {SHOWN}"
+    return wording.ordinal(rank) if rank else f"below {wording.ordinal(SHOWN)}"
