@@ -89,7 +89,7 @@ IMAGES = {
     ),
     "serve": Image(
         description="the model server: no kfp, no torch",
-        present=("tritower.serving.server", "tritower.serving.holder", "tritower.entities.recognise", "faiss"),
+        present=("tritower.serving.server", "tritower.serving.holder", "tritower.entities.recognise"),
         absent=("kfp", "torch", "sentence_transformers", "transformers", "kubernetes", "pyspark"),
         budget_mb=1800,
         kernels=("warm.py", "warm_serve.py"),

@@ -27,7 +27,7 @@ def state_before_test(run: Run, folder: Path) -> Path:
     """The state of a dataset that lacks the test split's events."""
     dataset = folder / "dataset"
     (dataset / "impressions" / "test").mkdir(parents=True)
-    for path in run.sources.dataset.glob("*.*"):
+    for path in run.sources.dataset.glob("[!.]*.*"):
         (dataset / path.name).symlink_to(path)
     for split in ("train", "validation"):
         (dataset / "impressions" / split).symlink_to(run.sources.dataset / "impressions" / split)
