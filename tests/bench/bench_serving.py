@@ -53,7 +53,7 @@ def board(folder: Path) -> None:
 
 def compare(folder: Path, name: str, *, members: int) -> dict[str, Any]:
     """Both sides on the same searches in turn."""
-    encoder = TextEncoder(folder / "encoder", streams=1, kept=0)
+    encoder = TextEncoder(folder / "encoder", kept=0)
     encoder.warm(16)
     parts = [folder / part for part in ("features", "dataset", "embeddings", "entities")]
     features = OnlineFeatures.open(*parts, embed=encoder, recognise=recognised)

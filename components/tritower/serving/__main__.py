@@ -78,13 +78,12 @@ def _serve(bundle: str, other: str, config: ServeConfig, feeding: str) -> None:
         command = ["serve", "--bundle", bundle, "--other", other, "--config", json.dumps(one), "--feed", feeding]
         workers.serve(processes.module("tritower.serving", *command), config)
         return
-    from tritower import threads
     from tritower.serving import page, server, watching
     from tritower.serving.feed import Feed
     from tritower.serving.holder import MAIN, Holder
 
     with contextlib.closing(Feed(fed)) as feed:
-        holder = Holder(streams=config.threads or threads.available(), prepare=feed.attach)
+        holder = Holder(prepare=feed.attach)
         places = {}
         for name, location in ((MAIN, bundle), ("other", other)):
             if location:

@@ -24,12 +24,11 @@ class Holder:
     An old ranking goes, with the copy of its bundle, when its last request has ended.
     """
 
-    def __init__(self, *, streams: int = 0, prepare: Prepare | None = None) -> None:
+    def __init__(self, *, prepare: Prepare | None = None) -> None:
         """Args:
-        streams: queries that each bundle encodes at once; 0 = as many as this process has cores.
         prepare: called with a ranking that is warm, before it answers anybody: to count what has happened since its state.
         """
-        self._streams, self._prepare = streams, prepare
+        self._prepare = prepare
         self._rankings: dict[str, Ranking] = {}
         self._swapping = threading.Lock()
 
@@ -80,9 +79,9 @@ class Holder:
 
     def _opened(self, location: str | Path, name: str) -> Ranking:
         if storage.is_local(location):
-            return Ranking.open(storage.local_path(location), name, streams=self._streams)
+            return Ranking.open(storage.local_path(location), name)
         scratch = tempfile.TemporaryDirectory(prefix="tritower-bundle-")
         folder = storage.fetch_tree(location, Path(scratch.name) / "bundle")
-        ranking = Ranking.open(folder, name, streams=self._streams)
+        ranking = Ranking.open(folder, name)
         weakref.finalize(ranking, scratch.cleanup)
         return ranking

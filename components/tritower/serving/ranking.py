@@ -88,13 +88,12 @@ class Ranking:
         self._guide: Guide | None = None
 
     @staticmethod
-    def open(folder: str | Path, name: str = "main", *, streams: int = 0) -> "Ranking":
+    def open(folder: str | Path, name: str = "main") -> "Ranking":
         """Load a bundle, after every byte of it was checked.
 
         Args:
             folder: of the bundle.
             name: of this bundle in the server.
-            streams: queries encoded at once; 0 = as many as this process has cores.
 
         Raises:
             StorageError: there is no bundle.
@@ -102,7 +101,7 @@ class Ranking:
         """
         found = bundle.read(Path(folder))
         ranker = OnlineRanker.load(found.needed("ranker"))
-        encoder = TextEncoder(found.needed("encoder"), streams)
+        encoder = TextEncoder(found.needed("encoder"))
         dataset, entities = found.needed("dataset"), found.path("entities")
         features = OnlineFeatures.open(
             found.needed("state"), dataset, found.needed("embeddings"), entities,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tritower.features import half, similarity
+from tritower import half
+from tritower.features import similarity
 
 _V3 = {
     "NUMBA_CPU_NAME": "x86-64-v3",

@@ -27,7 +27,7 @@ def bundle_folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ranking(bundle_folder: Path) -> Ranking:
     """The bundle, opened; for tests that change no state."""
-    return Ranking.open(bundle_folder, streams=1)
+    return Ranking.open(bundle_folder)
 
 
 @pytest.fixture(scope="session")

@@ -16,15 +16,18 @@ STRANGE = ["", "  ", "night nurse", "Ärztin 日本語 🚚", "x" * 3000, "nurse
 
 
 def test_vectors_are_those_of_torch(bundle_folder: Path, run: Run) -> None:
-    encoder = TextEncoder(bundle_folder / "encoder", streams=1)
+    encoder = TextEncoder(bundle_folder / "encoder")
     texts = [*STRANGE, *pq.read_table(bundle_folder / "dataset" / "texts.parquet")["value"].to_pylist()[:50]]
     expected = backends.encode_texts(models.load(run.sources.encoder), texts)
     np.testing.assert_allclose(encoder(texts), expected, rtol=0, atol=2e-6)
 
 
 def test_threads_get_the_vectors_of_one_after_another(bundle_folder: Path) -> None:
-    encoder = TextEncoder(bundle_folder / "encoder", streams=2, kept=4)
+    encoder = TextEncoder(bundle_folder / "encoder", kept=4)
     encoder.warm(8)
+    cold = TextEncoder(bundle_folder / "encoder")
+    long = " ".join(f"nurse {number}" for number in range(30))
+    np.testing.assert_array_equal(encoder([long]), cold([long]))  # whatever was inferred before
     texts = [f"{word} {number}" for number in range(40) for word in ("nurse", "long haul truck driver", "x")]
     alone = encoder(texts)
     with ThreadPoolExecutor(6) as pool:

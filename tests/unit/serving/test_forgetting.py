@@ -43,7 +43,7 @@ def test_nobody_of_that_name_is_left_in_a_bundle(mine: Path) -> None:
     user = busiest(mine)
     assert holding(mine, user)
     others = [row for row in pq.read_table(mine / "state" / "clicks.parquet").to_pylist() if row["user_id"] != user]
-    before = Ranking.open(mine, streams=1)
+    before = Ranking.open(mine)
     job_ids = tuple(pq.read_table(mine / "dataset" / "jobs.parquet")["job_id"].to_pylist()[:40])
     stranger = Question(query="nurse", user_id="nobody", candidates=job_ids, k=40, ts=START)
     known = Question(query="nurse", user_id=user, candidates=job_ids, k=40, ts=START)
@@ -54,7 +54,7 @@ def test_nobody_of_that_name_is_left_in_a_bundle(mine: Path) -> None:
     assert holding(mine, user) == []
     assert pq.read_table(mine / "state" / "clicks.parquet").to_pylist() == others
     bundle.read(mine)
-    after = Ranking.open(mine, streams=1)
+    after = Ranking.open(mine)
     assert after.versions.bundle != before.versions.bundle
     again = [after.answer(question).jobs for question in (stranger, neighbour, known)]
     assert again[:2] == first[:2], "nobody else is ranked for otherwise"

@@ -29,7 +29,7 @@ def other_folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_bundles_are_swapped_under_questions(run: Run, bundle_folder: Path, other_folder: Path) -> None:
-    holder = Holder(streams=1)
+    holder = Holder()
     holder.swap(bundle_folder)
     jobs = tuple(pq.read_table(run.sources.dataset / "jobs.parquet")["job_id"].to_pylist()[:20])
     done, seen, failed = threading.Event(), set[tuple[str, str, float]](), list[BaseException]()
@@ -56,7 +56,7 @@ def test_two_bundles_are_swapped_under_questions(run: Run, bundle_folder: Path, 
 
 def test_a_bundle_that_is_refused_leaves_the_one_at_work(bundle_folder: Path, other_folder: Path, tmp_path: Path) -> None:
     prepared: list[str] = []
-    holder = Holder(streams=1, prepare=lambda ranking: prepared.append(ranking.versions.name))
+    holder = Holder(prepare=lambda ranking: prepared.append(ranking.versions.name))
     first = holder.swap(bundle_folder)
     damaged = Path(shutil.copytree(other_folder, tmp_path / "damaged"))
     (damaged / "ranker" / "join.json").write_text("{}")
@@ -71,7 +71,7 @@ def test_a_bundle_that_is_refused_leaves_the_one_at_work(bundle_folder: Path, ot
 
 
 def test_two_names_at_most(bundle_folder: Path, other_folder: Path) -> None:
-    holder = Holder(streams=1)
+    holder = Holder()
     with pytest.raises(ConfigError, match="no bundle is called 'main'"):
         holder.get()
     holder.swap(bundle_folder)
@@ -87,7 +87,7 @@ def test_a_fetched_copy_goes_with_its_last_request(bundle_folder: Path, s3: str)
     from tritower import storage
 
     storage.upload_tree(bundle_folder, f"{s3}/bundle")
-    holder = Holder(streams=1)
+    holder = Holder()
     folder = holder.swap(f"{s3}/bundle").folder
     kept = holder.get()
     holder.swap(bundle_folder)

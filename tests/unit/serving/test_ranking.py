@@ -208,7 +208,7 @@ def changed(jobs: pa.Table, **columns: object) -> pa.Table:
 
 
 def test_jobs_that_are_updated_to_what_they_are_change_nothing(run: Run, bundle_folder: Path, job_ids: list[str]) -> None:
-    ranking = Ranking.open(bundle_folder, streams=1)
+    ranking = Ranking.open(bundle_folder)
     asked = [Question(query=query, candidates=some, k=500, ts=(ranking._features.last_ts or 0) + 1)
              for query in ("night nurse", "") for some in (tuple(job_ids), None)]  # fmt: skip
     before = [{job.job_id: job for job in ranking.answer(one).jobs} for one in asked]
@@ -222,7 +222,7 @@ def test_jobs_that_are_updated_to_what_they_are_change_nothing(run: Run, bundle_
 
 
 def test_new_changed_and_expired_adverts_come_in_while_it_serves(run: Run, bundle_folder: Path, job_ids: list[str]) -> None:
-    ranking = Ranking.open(bundle_folder, streams=1)
+    ranking = Ranking.open(bundle_folder)
     ts = (ranking._features.last_ts or 0) + 1
     asked = Question(query="zookeeper of the night", ts=ts, k=3)
     title = "Zookeeper of the night"
@@ -244,7 +244,7 @@ def test_new_changed_and_expired_adverts_come_in_while_it_serves(run: Run, bundl
 
 
 def test_an_answer_knows_all_of_an_update_or_none(run: Run, bundle_folder: Path, job_ids: list[str]) -> None:
-    ranking = Ranking.open(bundle_folder, streams=2)
+    ranking = Ranking.open(bundle_folder)
     pair = raw_jobs(run).slice(0, 2)
     asked = Question(query="nurse", candidates=tuple(pair["job_id"].to_pylist()), ts=(ranking._features.last_ts or 0) + 1)
     seen: set[tuple[str, ...]] = set()
@@ -269,7 +269,7 @@ def test_an_answer_knows_all_of_an_update_or_none(run: Run, bundle_folder: Path,
 
 
 def test_what_is_observed_counts_for_the_next_answer(run: Run, bundle_folder: Path, job_ids: list[str]) -> None:
-    ranking = Ranking.open(bundle_folder, streams=1)
+    ranking = Ranking.open(bundle_folder)
     last = ranking._features.last_ts or 0
     asked = Question(query="nurse", user_id="new user", candidates=tuple(job_ids[:5]), ts=last + 10_000_000)
     before = ranking.answer(asked)

@@ -38,7 +38,7 @@ def test_its_scores_are_those_of_the_step(run: Run, trained: Path) -> None:
 
 def test_a_bundle_with_a_baseline_tells_its_order_of_the_same_jobs(run: Run, trained: Path, tmp_path: Path) -> None:
     bundling.write(dataclasses.replace(run.sources, baseline=trained / "model"), tmp_path / "bundle")
-    ranking = Ranking.open(tmp_path / "bundle", streams=1)
+    ranking = Ranking.open(tmp_path / "bundle")
     ids = tuple(pq.read_table(run.sources.dataset / "jobs.parquet")["job_id"].to_pylist()[:60])
     question = Question(query="nurse", candidates=ids, k=1_000, ts=(ranking._features.last_ts or 0) + 1)
     answer, other = ranking.answer(question), ranking.rival(question)

@@ -104,6 +104,8 @@ def test_a_new_bundle_comes_in_while_it_serves(tmp_path):
             for number in range(1, 6):
                 tiny_server.write(bundle, version=f"v{number}", jobs=JOBS, pause_s=0.002)
                 until(lambda n=number: running.client().get("/v2/models/tritower").json()["versions"] == [f"v{n}"])
+            seen = len(visitors.asked)
+            until(lambda: len(visitors.asked) > seen + 8)  # those of four visitors who had asked before, and one after
         assert visitors.failed == []
         assert running.figure('tritower_bundle_swaps_total{result="taken"}') == 5
         assert running.figure('tritower_bundle{bundle="v5",name="main"}') == 1

@@ -43,7 +43,7 @@ def replayed(run: Run, folder: Path) -> int:
     """Replay the test split of a run; the number of requests."""
     own = run.sources
     bundling.write(replace(own, state=state_before_test(run, folder)), folder / "bundle")
-    ranking = Ranking.open(folder / "bundle", streams=1)
+    ranking = Ranking.open(folder / "bundle")
     ranker.score(features=own.features, embeddings=own.embeddings, model=own.model, scores=folder / "scores")
     scores = dict(zip(*(pq.read_table(folder / "scores" / "test.parquet")[name].to_pylist() for name in ("row", "score")),
                       strict=True))  # fmt: skip
