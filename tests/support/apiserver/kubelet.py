@@ -1,6 +1,8 @@
 """The node's part: every pod has a thread that places it, runs its containers as processes, tells its state, and ends it."""
 
 import contextlib
+import itertools
+import os
 import re
 import shutil
 import tempfile
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 Object = dict[str, Any]
 _LOOK_S = 0.03
 _INIT_TIMEOUT_S = 300.0
+_ADDRESSES = itertools.count()
 _WAITS_FOR = re.compile(r"until getent hosts ([\w.-]+)|until nslookup ([\w.-]+)")
 
 
@@ -37,11 +40,11 @@ class Kubelet:
         self.folder = Path(tempfile.mkdtemp(prefix="pods-"))
         self.is_closing = False
         self._cluster, self._runners = cluster, dict[str, "Runner"]()
-        self._addresses = 0
 
     def address(self) -> str:
-        self._addresses += 1
-        return f"127.244.{self._addresses // 250}.{self._addresses % 250 + 1}"
+        """One that no other pod of this machine has, whichever process of a test run made it."""
+        number = next(_ADDRESSES)
+        return f"127.{2 + os.getpid() % 250}.{number // 250 % 250}.{number % 250 + 1}"
 
     def runner(self, uid: str) -> "Runner | None":
         return self._runners.get(uid)
