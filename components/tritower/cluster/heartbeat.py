@@ -17,6 +17,8 @@ from tritower.storage.staging import sent
 
 logger = logging.getLogger(__name__)
 _BEAT, _MARK = "heartbeat", "abandoned"
+RENDEZVOUS = "rendezvous"
+"""The word of `rendezvous.py`; it goes with the heartbeat."""
 _LAST_S = 20.0
 """Seconds that the last beat may take."""
 _KEPT = "the job is left in place\n"
@@ -68,6 +70,7 @@ class Heartbeat:
                     write(f"{self.place}/{_BEAT}", _KEPT)
                 else:
                     _remove(f"{self.place}/{_BEAT}")
+                    _remove(f"{self.place}/{RENDEZVOUS}")
 
     def keep(self) -> None:
         """The job is to stay when the block ends: silence will not count."""

@@ -12,7 +12,6 @@ import uuid
 from tritower.cluster import heartbeat
 
 logger = logging.getLogger(__name__)
-_WORD = "rendezvous"
 _EVERY_S = 5.0
 
 
@@ -26,7 +25,7 @@ class Rendezvous:
     """
 
     def __init__(self, home: str, number: int, every_s: float) -> None:
-        self._place, self._every_s = f"{home}/{_WORD}", min(every_s, _EVERY_S)
+        self._place, self._every_s = f"{home}/{heartbeat.RENDEZVOUS}", min(every_s, _EVERY_S)
         self._seen: str | None = None
         self._again = threading.Event()
         if not home:
