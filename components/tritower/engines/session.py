@@ -144,6 +144,8 @@ def spark_errors() -> Iterator[None]:
         yield
     except (PySparkException, Py4JError, ConnectionError, EOFError) as error:
         text = _text(error)
+        if "An error occurred while calling" in text and "Utils.exceptionString" in text:
+            text = ""  # Java ended while it was asked what had happened
         found = re.search(re.escape(_MARK) + r"(\[.*\])", text)
         if found:
             name, problem, where, remedy = json.loads(found.group(1))
