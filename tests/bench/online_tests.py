@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import norm
-from tritower.experiment import planning, ratio, sequential
+from tritower.experiment import analysis, planning, ratio, sequential
+from tritower.experiment.config import AnalysisConfig
 from tritower.experiment.simulation import Habits, Played, play
 
 OUT = Path("build/bench/online_tests.json")
@@ -102,18 +103,12 @@ def looking(tests: int) -> dict[str, Any]:
 def one(played: Played) -> dict[str, int]:
     """The day on which each way of looking stops; 0 = never."""
     effects = {day: ratio.adjusted(*played.arms(day, past=True))[0] for day in range(3, DAYS + 1)}
-    weekly = [day for day in range(LOOK, DAYS + 1, LOOK) if 0 < effects[day].log_error < math.inf]
-    kept, information = list[int](), list[float]()
-    for day in weekly:
-        now = effects[day].log_error ** -2
-        if not information or now > information[-1] * 1.0001:
-            kept.append(day)
-            information.append(now)
-    bounds = sequential.bounds(information, 0.05, [day / DAYS for day in kept])
+    config = AnalysisConfig(planned_days=DAYS, look_days=LOOK)
+    looks = analysis.looks({day: effects[day] for day in analysis.look_days(DAYS, config)}, config)
     sequence = sequential.ConfidenceSequence(effects[DAYS].log_error)
     return {
         "one look": DAYS * (abs(effects[DAYS].z) >= Z),
-        "weekly": next((day for day, bound in zip(kept, bounds, strict=True) if abs(effects[day].z) >= bound), 0),
+        "weekly": next((look.day for look in looks if look.crossed), 0),
         "daily": next((day for day, effect in effects.items() if abs(effect.z) >= Z), 0),
         "sequence": next((day for day, e in effects.items() if abs(math.log1p(e.relative)) >= sequence.reach(e.log_error)), 0),
     }

@@ -1,11 +1,18 @@
 """Small trainings in real processes, and when two of them count as one."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from tritower import storage
+from tritower.config import to_dict
 from tritower.jobs import open_launcher
 from tritower.ranker import launching
 from tritower.ranker.config import LaunchConfig, NetworkConfig, RankerConfig, TrainingConfig
@@ -33,3 +40,26 @@ def same(one: Path, two: Path) -> None:
     weights = [load_file(model / "model.safetensors") for model in (one, two)]
     for name, value in weights[0].items():
         np.testing.assert_allclose(weights[1][name], value, atol=2e-3, err_msg=name)
+
+
+def killed_and_started_again(log: Log, folder: Path, config: RankerConfig, *, patience_s: float) -> None:
+    """Train to `folder/model`, kill the process at its second checkpoint, and start it again: it resumes."""
+
+    def command() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tritower.ranker", f"--features={log.features}", f"--embeddings={log.embeddings}",
+             f"--model={folder / 'model'}", f"--config={json.dumps(to_dict(config))}"],
+            env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    first = command()
+    deadline = time.monotonic() + patience_s
+    while not list(Path(config.launch.checkpoints).glob("*/slot-1/state.json")):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.002)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert first.returncode == -signal.SIGKILL and not (folder / "model").exists()
+    second = command()
+    _, told = second.communicate(timeout=patience_s)
+    assert second.returncode == 0 and "resumed at step" in told, told

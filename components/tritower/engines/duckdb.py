@@ -162,5 +162,10 @@ class DuckDBEngine(WritesStreams):
 
 def read_parquet(files: Iterable[str | Path]) -> str:
     """DuckDB's table function over exactly these files: their paths are neither patterns nor `key=value` columns."""
+    return f"read_parquet({listed(files)}, hive_partitioning = false)"
+
+
+def listed(files: Iterable[str | Path]) -> str:
+    """Exactly these files as a list of SQL."""
     quoted = ", ".join("'" + glob.escape(str(file)).replace("'", "''") + "'" for file in files)
-    return f"read_parquet([{quoted}], hive_partitioning = false)"
+    return f"[{quoted}]"

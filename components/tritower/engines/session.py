@@ -144,8 +144,6 @@ def spark_errors() -> Iterator[None]:
         yield
     except (PySparkException, Py4JError, ConnectionError, EOFError) as error:
         text = _text(error)
-        if "An error occurred while calling" in text and "Utils.exceptionString" in text:
-            text = ""  # Java ended while it was asked what had happened
         found = re.search(re.escape(_MARK) + r"(\[.*\])", text)
         if found:
             name, problem, where, remedy = json.loads(found.group(1))
@@ -174,9 +172,11 @@ def _text(error: BaseException) -> str:
     if isinstance(error, (ConnectionError, EOFError, Py4JNetworkError)):
         return ""
     try:
-        return str(error)
+        text = str(error)
     except (ConnectionError, Py4JError):
         return ""
+    # Java ended while it was asked what had happened.
+    return "" if "An error occurred while calling" in text and "Utils.exceptionString" in text else text
 
 
 def _reason(text: str) -> str:

@@ -154,23 +154,27 @@ def look_days(days: int, config: AnalysisConfig) -> list[int]:
     return planned + ([days] if days >= config.planned_days else [])
 
 
+def looks(by_day: Mapping[int, Effect], config: AnalysisConfig) -> list[Look]:
+    """The looks with their bounds; one that gives nothing new is left out."""
+    kept, information = list[int](), list[float]()
+    for day, effect in by_day.items():
+        # Later data can look less sure by chance.
+        if 0 < effect.log_error < math.inf and (not information or effect.log_error**-2 > information[-1] * 1.0001):
+            kept.append(day)
+            information.append(effect.log_error**-2)
+    if not kept:
+        return []
+    bounds = sequential.bounds(information, config.alpha, [min(1.0, day / config.planned_days) for day in kept])
+    return [Look(day, bound, by_day[day]) for day, bound in zip(kept, bounds, strict=True)]
+
+
 def _look(found: Found, result: Result, config: AnalysisConfig) -> None:
     arms = [found.total[arm] for arm in (config.control, config.treated)]
     result.by_day = [ratio.adjusted(*pair)[0] for pair in zip(*arms, strict=True)]
     result.of_day = [
         ratio.effect(*pair) for pair in zip(*(found.daily[arm] for arm in (config.control, config.treated)), strict=True)
     ]
-    days = [day for day in look_days(found.days, config) if 0 < result.by_day[day - 1].log_error < math.inf]
-    kept, information = list[int](), list[float]()
-    for day in days:  # later data can look less sure by chance: such a look gives nothing new
-        now = result.by_day[day - 1].log_error ** -2
-        if not information or now > information[-1] * 1.0001:
-            kept.append(day)
-            information.append(now)
-    if kept:
-        spending = [min(1.0, day / config.planned_days) for day in kept]
-        bounds = sequential.bounds(information, config.alpha, spending)
-        result.looks = [Look(day, bound, result.by_day[day - 1]) for day, bound in zip(kept, bounds, strict=True)]
+    result.looks = looks({day: result.by_day[day - 1] for day in look_days(found.days, config)}, config)
     assert result.effect is not None
     sequence = _sequence(result.effect.log_error, found.days, config)
     # Between two looks only what holds on every day holds.

@@ -1,5 +1,6 @@
 """How long a test must run: users and days for an effect at a power, from what users did in a log."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Plan:
     inflation: float
 
 
+@functools.cache
 def drift(alpha: float, power: float, looks: int = 1) -> float:
     """The expected z at the planned end: what error rate, power and equally spaced looks ask for."""
     if looks == 1:

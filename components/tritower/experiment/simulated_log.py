@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tritower import assignment, storage
 from tritower.config import check
 from tritower.experiment.simulation import Habits, Played, play
+from tritower.experiment.sums import DAY_US
 
-DAY_US = 86_400_000_000
 START_US = 1_767_225_600_000_000
 """2026-01-01."""
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from tritower import logs, storage
 from tritower.errors import DataError
-from tritower.experiment import analysis, planning
+from tritower.experiment import analysis, history, planning
 from tritower.experiment import report as pages
 from tritower.experiment.config import AnalysisConfig, PlanConfig
 from tritower.experiment.ratio import Effect
-from tritower.experiment.tables import Tables, history
+from tritower.experiment.tables import Tables
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def plan(*, log: str | Path, config: PlanConfig) -> dict[str, Any]:
         DataError: the log has no click.
     """
     with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as scratch, logs.phase(logger, "plan") as counts:
-        by_day, saved = history(_files(log, Path(scratch) / "log"), config)
+        by_day, saved = history.read(_files(log, Path(scratch) / "log"), config)
         counts["days"] = len(by_day)
     found = planning.plan(
         by_day, config.effect, alpha=config.alpha, power=config.power, looks=config.looks, share=config.traffic

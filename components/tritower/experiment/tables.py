@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 
 from tritower import threads
 from tritower.errors import ConfigError, DataError, SchemaError
-from tritower.experiment import ratio
-from tritower.experiment.config import AnalysisConfig, Guardrail, PlanConfig
+from tritower.experiment import sources, sums
+from tritower.experiment.config import AnalysisConfig, Guardrail
 from tritower.experiment.moments import Moments
 
-DAY_US = 86_400_000_000
 _BOT_SHOWN = 50
-_PRODUCTS = [(i, j) for i in range(4) for j in range(i, 4)]
 
 
 @dataclass
@@ -91,7 +88,7 @@ class Tables:
                 raise ConfigError(f"DuckDB refuses its settings: {error}", where="memory_limit", remedy="Try 2GiB.") from None
             with connection:
                 connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
-                columns = _view(connection, "given", shown)
+                columns = sources.view(connection, "given", shown)
                 tables = Tables(connection, columns, config)
                 tables._normalise(past)
                 if events:
@@ -103,19 +100,18 @@ class Tables:
         found = self._period()
         self._rows(found)
         self._units(found)
-        self._sum(found)
+        found.total, found.daily = sums.by_day(self.sql, self.arms, found.days)
         return found
 
     def segments(self, column: str) -> dict[str, tuple[Moments, Moments]]:
         """Control and treated of each value of a segment's column, over the whole test."""
-        values = ", ".join(f"sum({_product(pair)})" for pair in _PRODUCTS)
         rows = self.sql.execute(
-            f"SELECT seen.{_name(column)}, arm, count(*), sum(x), sum(y), sum(cx), sum(cy), {values} FROM unit_total "
-            f"JOIN segment_of seen USING (unit) GROUP BY 1, 2 HAVING seen.{_name(column)} IS NOT NULL"
+            f"SELECT seen.{sources.name(column)}, arm, {sums.FOUR} FROM unit_total "
+            f"JOIN segment_of seen USING (unit) GROUP BY 1, 2 HAVING seen.{sources.name(column)} IS NOT NULL"
         ).fetchall()
         parts: dict[str, dict[str, Moments]] = {}
-        for value, arm, *sums in rows:
-            parts.setdefault(str(value), {})[arm] = _moments(np.array(sums, np.float64))
+        for value, arm, *values in rows:
+            parts.setdefault(str(value), {})[arm] = sums.moments(values)
         both = {value: arms for value, arms in parts.items() if len(arms) == 2}
         return {value: (arms[self.arms[0]], arms[self.arms[1]]) for value, arms in sorted(both.items())}
 
@@ -128,13 +124,11 @@ class Tables:
             "weight * sum(unit_day.y) FILTER (day - first >= $days) AS cy "
             "FROM unit_day JOIN unit_total USING (unit, arm) GROUP BY unit, arm, weight "
             "HAVING count(*) FILTER (day - first >= $days) > 0) "
-            "SELECT arm, count(*), sum(x), sum(y), sum(cx), sum(cy), "
-            + ", ".join(f"sum({_product(pair)})" for pair in _PRODUCTS)
-            + " FROM phases GROUP BY arm",
+            f"SELECT arm, {sums.FOUR} FROM phases GROUP BY arm",
             {"days": days},
         ).fetchall()
-        found = {arm: _moments(np.array(sums, np.float64)) for arm, *sums in rows}
-        nobody = _moments(np.zeros(15))
+        found = {arm: sums.moments(values) for arm, *values in rows}
+        nobody = sums.moments([0.0] * 15)
         return found.get(self.arms[0], nobody), found.get(self.arms[1], nobody)
 
     def guardrail(self, rail: Guardrail) -> tuple[Moments, Moments]:
@@ -145,10 +139,10 @@ class Tables:
             "WITH e AS (SELECT unit, count(*)::DOUBLE AS events, sum(value)::DOUBLE AS value "
             "FROM event WHERE name = $name GROUP BY unit), "
             f"u AS (SELECT arm, {x} AS x, {y} AS y FROM unit_total LEFT JOIN e USING (unit)) "
-            "SELECT arm, count(*), sum(x), sum(y), sum(x * x), sum(x * y), sum(y * y) FROM u GROUP BY arm",
+            f"SELECT arm, {sums.TWO} FROM u GROUP BY arm",
             {"name": rail.name},
         ).fetchall()
-        arms = {arm: _two(*sums) for arm, *sums in rows}
+        arms = {arm: sums.moments(values) for arm, *values in rows}
         if not rows or not sum(moments.mean_V[0] for moments in arms.values()):
             known = [name for (name,) in self.sql.execute("SELECT DISTINCT name FROM event ORDER BY name LIMIT 10").fetchall()]
             raise DataError(
@@ -184,29 +178,29 @@ class Tables:
                 )
         only = "WHERE coalesce(experiment, '') IN ($experiment, '')" if config.experiment and "experiment" in have else ""
         keyed = {"request_id", "job_id"} <= have
-        segments = "".join(f", {_name(one)}::VARCHAR AS {_name(one)}" for one in config.segments)
+        segments = "".join(f", {sources.name(one)}::VARCHAR AS {sources.name(one)}" for one in config.segments)
         clicked_at = "epoch_us(clicked_at::TIMESTAMPTZ)" if "clicked_at" in have else "NULL::BIGINT"
         key = "request_id::VARCHAR AS request_id, job_id::VARCHAR AS job_id" if keyed else "NULL AS request_id, NULL AS job_id"
         text = (
-            f"CREATE VIEW shown AS SELECT {_name(unit)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
+            f"CREATE VIEW shown AS SELECT {sources.name(unit)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
             f"coalesce(arm::VARCHAR, '') AS arm, coalesce(clicked::BOOLEAN, false) AS clicked, {clicked_at} AS clicked_at, "
             f"{key}{segments} FROM given {only}"
         )
-        self.sql.execute(text.replace("$experiment", _text(config.experiment)))
+        self.sql.execute(text.replace("$experiment", sources.text(config.experiment)))
         self.keyed = keyed
         if past:
-            columns = _view(self.sql, "before", past)
+            columns = sources.view(self.sql, "before", past)
             who = config.unit if config.unit in columns else "user_id"
             when = "epoch_us(clicked_at::TIMESTAMPTZ)" if "clicked_at" in columns else "NULL::BIGINT"
             self.sql.execute(
-                f"CREATE VIEW earlier AS SELECT {_name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
+                f"CREATE VIEW earlier AS SELECT {sources.name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
                 f"coalesce(clicked::BOOLEAN, false) AS clicked, {when} AS clicked_at FROM before"
             )
         else:
             self.sql.execute("CREATE VIEW earlier AS SELECT unit, ts, clicked, clicked_at FROM shown")
 
     def _events(self, files: Sequence[str]) -> None:
-        columns = set(_view(self.sql, "given_events", files))
+        columns = set(sources.view(self.sql, "given_events", files))
         who = self.config.unit if self.config.unit in columns else "user_id"
         for needed in (who, "ts", "name"):
             if needed not in columns:
@@ -215,7 +209,7 @@ class Tables:
                 )
         value = "value::DOUBLE" if "value" in columns else "1.0::DOUBLE"
         self.sql.execute(
-            f"CREATE VIEW all_events AS SELECT {_name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
+            f"CREATE VIEW all_events AS SELECT {sources.name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
             f"name::VARCHAR AS name, {value} AS value FROM given_events"
         )
 
@@ -242,7 +236,7 @@ class Tables:
                 raise ConfigError(
                     f"start is {config.start!r}", where="start", remedy="Give ISO 8601, such as 2026-01-31T00:00:00Z."
                 ) from None
-        return Found(start_us=first, days=max(1, int((last - first) // DAY_US + 1)))
+        return Found(start_us=first, days=max(1, int((last - first) // sums.DAY_US + 1)))
 
     def _rows(self, found: Found) -> None:
         """`unit_day` of all units with an arm, and the counts of rows that do not count."""
@@ -251,7 +245,7 @@ class Tables:
         of_test = "ts >= $start AND arm IN ($control, $treated)"
         source = "shown"
         if self.keyed:
-            taken = "".join(f", first({_name(one)}) AS {_name(one)}" for one in config.segments)
+            taken = "".join(f", first({sources.name(one)}) AS {sources.name(one)}" for one in config.segments)
             self.sql.execute(
                 "CREATE TABLE once AS SELECT first(unit) AS unit, min(ts) AS ts, first(arm) AS arm, "
                 f"bool_or(clicked) AS clicked, min(clicked_at) AS clicked_at, count(*) AS copies{taken} "
@@ -271,7 +265,7 @@ class Tables:
         counts = "clicked AND coalesce(clicked_at - ts, 0) BETWEEN 0 AND $window"
         given = given | {"window": window}
         self.sql.execute(
-            f"CREATE TABLE unit_day AS SELECT unit, arm, ((ts - $start) // {DAY_US})::INTEGER AS day, "
+            f"CREATE TABLE unit_day AS SELECT unit, arm, ((ts - $start) // {sums.DAY_US})::INTEGER AS day, "
             f"count(*) FILTER ({counts})::DOUBLE AS x, count(*)::DOUBLE AS y, "
             "count(*) FILTER (clicked AND clicked_at < ts) AS early, "
             "count(*) FILTER (clicked AND clicked_at - ts > $window) AS late "
@@ -279,7 +273,7 @@ class Tables:
             given,
         )
         if config.segments:
-            firsts = ", ".join(f"arg_min({_name(one)}, ts) AS {_name(one)}" for one in config.segments)
+            firsts = ", ".join(f"arg_min({sources.name(one)}, ts) AS {sources.name(one)}" for one in config.segments)
             segment = {name: given[name] for name in ("start", "control", "treated")}
             self.sql.execute(
                 f"CREATE TABLE segment_of AS SELECT unit, {firsts} FROM {source} WHERE {of_test} GROUP BY unit", segment
@@ -338,119 +332,3 @@ class Tables:
     def _past_cap(self) -> float:
         (cap,) = self.sql.execute(f"SELECT quantile_cont(cy, {self.config.cap_quantile:f}) FROM past").fetchone() or (None,)
         return float(cap) if cap else 1.0
-
-    def _sum(self, found: Found) -> None:
-        """Moments after each day. A sum of squares grows by (X + x)^2 - X^2: one pass gives them for all days."""
-        before = "OVER (PARTITION BY unit ORDER BY day ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
-        self.sql.execute(
-            "CREATE VIEW walk AS SELECT unit_day.arm, day, weight * unit_day.x AS x, weight * unit_day.y AS y, cx, cy, "
-            f"day = first AS is_new, coalesce(sum(weight * unit_day.x) {before}, 0) AS bx, "
-            f"coalesce(sum(weight * unit_day.y) {before}, 0) AS by_ "
-            "FROM unit_day JOIN unit_total USING (unit, arm)"
-        )
-        new = "FILTER (is_new)"
-        sums = [f"count(*) {new}", "sum(x)", "sum(y)", f"sum(cx) {new}", f"sum(cy) {new}"]
-        sums += ["sum(x * (2 * bx + x))", "sum(x * by_ + y * bx + x * y)", "sum(x * cx)", "sum(x * cy)"]
-        sums += ["sum(y * (2 * by_ + y))", "sum(y * cx)", "sum(y * cy)"]
-        sums += [f"sum(cx * cx) {new}", f"sum(cx * cy) {new}", f"sum(cy * cy) {new}"]
-        alone = ["count(*)", "sum(x)", "sum(y)", "sum(x * x)", "sum(x * y)", "sum(y * y)"]
-        rows = self.sql.execute(
-            f"SELECT arm, day, {', '.join([*sums, *alone])} FROM walk GROUP BY arm, day ORDER BY arm, day"
-        ).fetchall()
-        for arm in self.arms:
-            sums_DS, alone_DS = np.zeros((found.days, len(sums))), np.zeros((found.days, len(alone)))
-            for name, day, *values in rows:
-                if name == arm and 0 <= day < found.days:
-                    sums_DS[day] = [value or 0 for value in values[: len(sums)]]
-                    alone_DS[day] = values[len(sums) :]
-            found.total[arm] = [_moments(row) for row in sums_DS.cumsum(axis=0)]
-            found.daily[arm] = [_two(*row) for row in alone_DS]
-
-
-def history(files: Sequence[str], config: PlanConfig) -> tuple[list[Moments], float]:
-    """Of a log without arms: its users' clicks and impressions after each day, and the share of variance that CUPED takes away.
-
-    The log's last `cuped_days` stand for a test, the days before for its past; days are counted after the past.
-
-    Raises:
-        SchemaError: a column is missing.
-        DataError: nobody clicked.
-    """
-    with duckdb.connect(config={"threads": threads.chosen()}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        columns = _view(connection, "given", files)
-        for needed in (config.unit, "ts", "clicked"):
-            if needed not in columns:
-                raise SchemaError(f"the column {needed!r} is missing", where="log", remedy=f"There are: {', '.join(columns)}.")
-        connection.execute(
-            f"CREATE TABLE unit_day AS SELECT {_name(config.unit)}::VARCHAR AS unit, "
-            f"(epoch_us(ts::TIMESTAMPTZ) // {DAY_US}) AS day, "
-            "count(*) FILTER (clicked)::DOUBLE AS x, count(*)::DOUBLE AS y FROM given GROUP BY ALL"
-        )
-        first, last = connection.execute("SELECT min(day), max(day) FROM unit_day").fetchone() or (None, None)
-        if first is None:
-            raise DataError("the log is empty", where="log", remedy="Give raw impressions.")
-        past = min(config.cuped_days, int(last - first + 1) // 2)
-        by_day = []
-        for day in range(first + past, last + 1):
-            rows = connection.execute(
-                "SELECT count(*), sum(x), sum(y), sum(cx), sum(cy), "
-                + ", ".join(f"sum({_product(pair)})" for pair in _PRODUCTS)
-                + " FROM (SELECT sum(x) FILTER (day >= $start) AS x, sum(y) FILTER (day >= $start) AS y, "
-                "coalesce(sum(x) FILTER (day < $start), 0) AS cx, coalesce(sum(y) FILTER (day < $start), 0) AS cy "
-                "FROM unit_day WHERE day <= $day GROUP BY unit HAVING count(*) FILTER (day >= $start) > 0)",
-                {"start": first + past, "day": day},
-            ).fetchone()
-            by_day.append(_moments(np.array([value or 0 for value in rows or (0,) * 15], np.float64)))
-    if not by_day or by_day[-1].mean_V[0] <= 0:
-        raise DataError("nobody clicked in the log", where="log", remedy="Give a longer log.")
-    return by_day, ratio.foretold(by_day[-1])
-
-
-def _view(connection: duckdb.DuckDBPyConnection, name: str, files: Sequence[str]) -> list[str]:
-    """Files as a view; its columns."""
-    kinds = {Path(file).suffix.lower() for file in files}
-    names = ", ".join(_text(str(file)) for file in files)
-    if kinds <= {".parquet"}:
-        source = f"read_parquet([{names}], union_by_name = true)"
-    elif kinds <= {".csv", ".gz", ".tsv"}:
-        source = f"read_csv([{names}], union_by_name = true, sample_size = 100000)"
-    else:
-        raise DataError(
-            f"files of {', '.join(sorted(kinds)) or 'no kind'}", where=name, remedy="Give Parquet or CSV files, of one kind."
-        )
-    try:
-        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {source}")
-        return [column[0] for column in connection.execute(f"SELECT * FROM {name} LIMIT 0").description or ()]
-    except duckdb.Error as error:
-        raise DataError(
-            str(error).splitlines()[0], where=", ".join(files[:3]), remedy="Give a file that DuckDB reads."
-        ) from None
-
-
-def _moments(sums: "np.ndarray[Any, np.dtype[np.float64]]") -> Moments:
-    """From users, four sums and the ten sums of products."""
-    users, mean_V, scatter_VV = int(sums[0]), sums[1:5] / max(sums[0], 1), np.zeros((4, 4))
-    for value, (i, j) in zip(sums[5:15], _PRODUCTS, strict=True):
-        scatter_VV[i, j] = scatter_VV[j, i] = value
-    scatter_VV -= users * np.outer(mean_V, mean_V)
-    return Moments(users, mean_V, scatter_VV / max(users - 1, 1))
-
-
-def _two(users: float, x: float, y: float, xx: float, xy: float, yy: float) -> Moments:
-    mean_V = np.array([x, y]) / max(users, 1)
-    scatter_VV = np.array([[xx, xy], [xy, yy]]) - users * np.outer(mean_V, mean_V)
-    return Moments(int(users), mean_V, scatter_VV / max(users - 1, 1))
-
-
-def _product(pair: tuple[int, int]) -> str:
-    names = ("x", "y", "cx", "cy")
-    return f"{names[pair[0]]} * {names[pair[1]]}"
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -102,6 +102,13 @@ async def _read(kind: type[T], request: Request) -> T:
 RequestId = Annotated[str, Depends(_request_id)]
 
 
+def _state(name: str, service: Service, response: Response) -> dict[str, Any]:
+    """Whether the model takes requests, with the status that says so."""
+    _known(name)
+    response.status_code = 200 if service.ready else 503
+    return {"name": MODEL, "ready": service.ready}
+
+
 def _typed(router: APIRouter, service: Service) -> None:
     @router.post("/rank", tags=["rank"], response_model=Answer, responses=REFUSED, openapi_extra=_takes(wire.Search))
     async def rank(request: Request, request_id: RequestId) -> Response:
@@ -120,9 +127,7 @@ def _v1(router: APIRouter, service: Service) -> None:
     @router.get("/v1/models/{name}", tags=["V1"], responses={404: REFUSED[404], 503: REFUSED[503]})
     async def model(name: str, response: Response) -> dict[str, Any]:
         """Whether the model takes requests."""
-        _known(name)
-        response.status_code = 200 if service.ready else 503
-        return {"name": MODEL, "ready": service.ready}
+        return _state(name, service, response)
 
     @router.post(
         "/v1/models/{name}:predict",
@@ -165,9 +170,7 @@ def _v2(router: APIRouter, service: Service) -> None:
     @router.get("/v2/models/{name}/ready", tags=["V2"], responses={404: REFUSED[404], 503: REFUSED[503]})
     async def model_ready(name: str, response: Response) -> dict[str, Any]:
         """Whether the model takes requests."""
-        _known(name)
-        response.status_code = 200 if service.ready else 503
-        return {"name": MODEL, "ready": service.ready}
+        return _state(name, service, response)
 
     @router.post(
         "/v2/models/{name}/infer",

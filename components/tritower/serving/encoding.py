@@ -57,7 +57,7 @@ class TextEncoder:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             graph = openvino.Core().read_model(folder / "graph.xml")
             compiled = openvino.Core().compile_model(graph, "CPU", self._settings(str(facts["precision"])))
-        except Exception as error:
+        except Exception as error:  # the tokenisers raise nothing narrower
             remedy = "Make the bundle again."
             raise ArtifactError(f"the encoder cannot be read: {error}", where=str(folder), remedy=remedy) from error
         self._tokenizer.no_padding()

@@ -1,11 +1,5 @@
 """Real torchrun processes: two agree with one, a killed training resumes to the same weights, failures are told."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +11,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from tritower import schema, storage
-from tritower.config import to_dict
 from tritower.errors import ArtifactError, NonFiniteLossError
 from tritower.metrics.auc import auc
 from tritower.ranker import artifact, session, step
 from tritower.ranker.config import RankerConfig
 from tritower.ranker.process_group import ProcessGroup
 
-from tests.support.ranker_training import SMALL, same, train
+from tests.support.ranker_training import SMALL, killed_and_started_again, same, train
 
 
 def test_two_processes_learn_what_one_learns(log: Any, one: Path, tmp_path: Path):
@@ -40,25 +33,7 @@ def test_a_killed_training_resumes_to_the_identical_weights(log: Any, tmp_path: 
         failures="never", config=replace(config, launch=SMALL.launch), group=ProcessGroup(),
     )  # fmt: skip
 
-    def command() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tritower.ranker", f"--features={log.features}", f"--embeddings={log.embeddings}",
-             f"--model={tmp_path / 'model'}", f"--config={json.dumps(to_dict(config))}"],
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    first = command()
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "checkpoints").glob("*/slot-1/state.json")):
-        assert time.monotonic() < deadline and first.poll() is None
-        time.sleep(0.002)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    assert first.returncode == -signal.SIGKILL and not (tmp_path / "model").exists()
-    second = command()
-    _, told = second.communicate(timeout=100)
-    assert second.returncode == 0, told
-    assert "resumed at step" in told
+    killed_and_started_again(log, tmp_path, config, patience_s=100)
     assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "straight/model.safetensors").read_bytes()
     assert not list((tmp_path / "checkpoints").iterdir())  # a finished training leaves none to resume by mistake
 

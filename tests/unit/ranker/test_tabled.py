@@ -1,13 +1,8 @@
 """Steps from tables are the eager ones: same batches, losses and weights, whatever the network and wherever the rows lie."""
 
 import gc
-import json
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +18,6 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from tritower.config import to_dict
 from tritower.errors import NonFiniteLossError
 from tritower.ranker import loops, losses, session, tables
 from tritower.ranker.ahead import ahead
@@ -37,7 +31,7 @@ from tritower.ranker.tabled import TabledSteps
 from tritower.ranker.training import Trainer
 
 from tests.support import tabled
-from tests.support.ranker_training import SMALL, same, train
+from tests.support.ranker_training import SMALL, killed_and_started_again, same, train
 from tests.support.tabled import CONFIG, Training, with_network
 
 LOSS = 1e-5
@@ -394,24 +388,7 @@ def test_a_killed_training_from_tables_resumes_to_the_identical_weights(log: Any
         failures="never", config=replace(SMALL, launch=replace(SMALL.launch, loop="tables")), group=ProcessGroup(),
     )  # fmt: skip
 
-    def command() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tritower.ranker", f"--features={log.features}", f"--embeddings={log.embeddings}",
-             f"--model={tmp_path / 'model'}", f"--config={json.dumps(to_dict(replace(SMALL, launch=launch)))}"],
-            env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    first = command()
-    deadline = time.monotonic() + 200
-    while not list((tmp_path / "checkpoints").glob("*/slot-1/state.json")):
-        assert time.monotonic() < deadline and first.poll() is None
-        time.sleep(0.002)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    assert first.returncode == -signal.SIGKILL and not (tmp_path / "model").exists()
-    second = command()
-    _, told = second.communicate(timeout=250)
-    assert second.returncode == 0 and "resumed at step" in told, told
+    killed_and_started_again(log, tmp_path, replace(SMALL, launch=launch), patience_s=250)
     assert (tmp_path / "model/model.safetensors").read_bytes() == (tmp_path / "straight/model.safetensors").read_bytes()
 
 
