@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tritower.serving import page
 
 from tests.support.served import served
@@ -82,7 +82,8 @@ def test_a_search_by_keyboard_alone(chromium: Browser, address: str) -> None:
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto(address)
-    tab.keyboard.type("nurse")  # the first field has the focus
+    expect(tab.locator("#query")).to_be_focused()  # a browser sets the focus after the page has loaded
+    tab.keyboard.type("nurse")
     tab.keyboard.press("Tab")
     tab.keyboard.type("Boston, MA")
     tab.keyboard.press("Tab")
