@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tritower import threads
+from tritower.serving import moment
 from tritower.serving.config import ServeConfig
 from tritower.serving.messages import Answer, Question
 from tritower.serving.metrics import Metrics
@@ -73,7 +74,9 @@ class Service:
         found = []
         for question, name in zip(questions, arms, strict=True):
             start = time.perf_counter()
-            answer = self.finish(question, ranks[name].answer(self.ask(question)))
+            if self.config.as_of == "last_event":
+                question = moment.as_of_last_event(question, ranks[name].versions.state)
+            answer = self.finish(question, moment.warned(question, ranks[name].answer(self.ask(question))))
             self.metrics.rank_seconds.observe(time.perf_counter() - start)
             for watcher in self.watchers:
                 watcher(question, answer)

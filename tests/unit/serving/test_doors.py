@@ -166,12 +166,58 @@ def test_a_fault_of_the_servers_is_told_without_its_insides(client, server):
 
 
 @pytest.mark.parametrize(
-    ("path", "method", "status"), [("/nowhere", "GET", 404), ("/rank", "DELETE", 405), ("/rank/", "GET", 404)]
+    ("path", "method", "status"), [("/nowhere", "GET", 404), ("/rank", "DELETE", 405), ("/rank/", "GET", 405)]
 )
 def test_other_paths_and_methods(client, path, method, status):
     answer = client.request(method, path)
     assert answer.status_code == status
     assert answer.json()["remedy"] == "The paths are described in /openapi.json."
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/tritower", "/v1/models", "/v1/models/tritower", "/openapi.json"],
+)
+def test_head_answers_as_get_without_the_body(client, path):
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(got.content)) != "0"
+    assert head.headers["content-type"] == got.headers["content-type"]
+
+
+def test_head_counts_as_its_route(client, server):
+    before = server.figure('tritower_requests_total{route="/v2/health/live",status="200"}')
+    assert client.head("/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert client.head("/v2/health/live").status_code == 200
+    assert server.figure('tritower_requests_total{route="/v2/health/live",status="200"}') == before + 1
+    assert client.head("/nowhere").status_code == 404
+    assert client.head("/v1/models/other").status_code == 404
+    assert client.head("/rank").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/rank", "OPTIONS, POST"),
+        ("/v2", "GET, HEAD, OPTIONS"),
+        ("/v1/models/tritower", "GET, HEAD, OPTIONS"),
+        ("/v1/models/tritower:predict", "OPTIONS, POST"),
+        ("/v2/models/tritower/infer", "OPTIONS, POST"),
+    ],
+)
+def test_options_and_a_wrong_method_name_the_right_ones(client, path, allowed):
+    asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    told = client.options(path, headers=asked)
+    assert (told.status_code, told.headers["allow"]) == (204, allowed)
+    assert not [name for name in told.headers if name.startswith("access-control")]  # pages of other origins are not let in
+    wrong = client.delete(path)
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, allowed)
+
+
+def test_a_slash_at_the_end_of_a_path_changes_nothing(client):
+    assert client.post("/rank/", json={"query": "cook", "k": 1}).json()["jobs"][0]["job_id"] == "cook-1"
+    assert client.get("/v2/health/ready/").status_code == client.get("/metrics/").status_code == 200
+    assert client.options("/nowhere/").status_code == 404
 
 
 def test_the_content_must_be_said_to_be_json(client):
