@@ -1,10 +1,14 @@
 """The three doors, and everything that is refused at them: a real server, a ranking that takes no time."""
 
+import dataclasses
 import json
 import struct
+import time
 
 import httpx
 import pytest
+from tritower.serving import moment
+from tritower.serving.messages import Answer, Question, Versions
 
 from tests.support import serving_process, tiny_server
 
@@ -38,6 +42,33 @@ def test_candidates_are_ranked_and_unknown_ones_named(client):
     answer = client.post("/rank", json={"query": "nurse", "candidates": ["cook-1", "gone", "nurse-2"]}).json()
     assert [job["job_id"] for job in answer["jobs"]] == ["nurse-2", "cook-1"]
     assert answer["unknown"] == ["gone"]
+
+
+def test_a_search_without_a_time_says_that_the_state_is_old(client):
+    """The server's state ends with 2026-01-01T00:00:00Z; 14 days later nobody need know, after that everybody must."""
+    last = 1_767_225_600_000_000
+    old = client.post("/rank", json={"query": "cook"}).json()
+    assert abs(old["ts"] - time.time() * 1e6) < 600e6
+    assert len(old["warnings"]) == 1
+    assert "days after the last event that the server knows (2026-01-01)" in old["warnings"][0]
+    assert client.post("/rank", json={"query": "cook", "ts": last}).json()["warnings"] == []
+    versions = Versions(bundle="b", name="main", model="m", encoder="e", catalogue="c", state="2026-01-01T00:00:00+00:00")
+    for behind_us, is_old in ((14 * 86_400_000_000, False), (14 * 86_400_000_000 + 2, True)):
+        answer = Answer(request_id="r", ts=last + behind_us, jobs=(), versions=versions)
+        assert bool(moment.warned(Question(), answer).warnings) is is_old
+        assert moment.warned(Question(ts=0), answer).warnings == ()
+    empty = dataclasses.replace(versions, state="")
+    assert moment.warned(Question(), dataclasses.replace(answer, versions=empty)).warnings == ()
+
+
+def test_a_server_may_answer_as_of_its_last_event(tmp_path):
+    bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS)
+    with serving_process.served(tiny_server.command(bundle, as_of="last_event"), tmp_path) as running, running.client() as one:
+        answer = one.post("/rank", json={"query": "cook"}).json()
+        assert (answer["ts"], answer["warnings"]) == (1_767_225_600_000_001, [])
+        assert one.post("/rank", json={"ts": 5}).json()["ts"] == 5
+        search = one.get("/openapi.json").json()["components"]["schemas"]["Search"]["properties"]
+        assert "just after the last event" in search["ts"]["description"]
 
 
 def test_a_request_id_comes_back_in_body_and_header(client):
