@@ -11,8 +11,8 @@ from tritower.errors import ConfigError, DataError, SchemaError
 from tritower.experiment import __main__ as command
 from tritower.experiment import analysis, ratio, simulated_log, step
 from tritower.experiment.analysis import Result
-from tritower.experiment.config import AnalysisConfig
-from tritower.experiment.simulation import Habits, Played
+from tritower.experiment.config import AnalysisConfig, Faults, Habits
+from tritower.experiment.simulation import Played
 from tritower.experiment.tables import Found, Tables
 
 WHOLE = {"start": "2026-01-01T00:00:00Z", "cap_quantile": 1.0, "salt": "test", "planned_days": 21}
@@ -21,7 +21,7 @@ RAILS = [{"name": "unsubscribe", "margin": 0.5}, {"name": "latency_ms", "of": "e
 
 def played(folder: Path, *, effect: float = 0.2, users: int = 3000, **faults: Any) -> Played:
     habits = Habits(effect=effect)
-    return simulated_log.write(folder, users=users, days=14, seed=5, habits=habits, faults=simulated_log.Faults(**faults))
+    return simulated_log.write(folder, users=users, days=14, seed=5, habits=habits, faults=Faults(**faults))
 
 
 def read(folder: Path, **knobs: Any) -> tuple[Found, Result]:
