@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 from tritower.experiment import analysis, planning, ratio, sequential
-from tritower.experiment.config import AnalysisConfig
-from tritower.experiment.simulation import Habits, Played, play
+from tritower.experiment.config import AnalysisConfig, Habits
+from tritower.experiment.simulation import Played, play
 
 OUT = Path("build/bench/online_tests.json")
 Z = float(norm.isf(0.025))

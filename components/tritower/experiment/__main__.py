@@ -90,9 +90,9 @@ def _analyse(*, config: str, **places: str) -> int:
 
 def _simulate(*, out: Path, users: int, days: int, seed: int, faults: str, config: str) -> int:
     from tritower.experiment import simulated_log
-    from tritower.experiment.simulation import Habits
+    from tritower.experiment.config import Faults, Habits
 
-    knobs, wrong = from_dict(Habits, config), from_dict(simulated_log.Faults, faults)
+    knobs, wrong = from_dict(Habits, config), from_dict(Faults, faults)
     simulated_log.write(out, users=users, days=days, seed=seed, habits=knobs, faults=wrong)
     print(f"wrote shown.parquet, past.parquet and events.parquet to {out}")
     return 0

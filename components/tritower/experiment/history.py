@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-import duckdb
-
-from tritower import threads
 from tritower.errors import DataError, SchemaError
 from tritower.experiment import ratio, sources, sums
 from tritower.experiment.config import PlanConfig
@@ -20,8 +17,7 @@ def read(files: Sequence[str], config: PlanConfig) -> tuple[list[Moments], float
         SchemaError: a column is missing.
         DataError: nobody clicked.
     """
-    with duckdb.connect(config={"threads": threads.chosen()}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with sources.opened(config.memory_limit) as connection:
         columns = sources.view(connection, "given", files)
         for needed in (config.unit, "ts", "clicked"):
             if needed not in columns:
