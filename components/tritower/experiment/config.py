@@ -95,6 +95,8 @@ class PlanConfig:
     """Days before the test whose clicks CUPED uses; 0 = none."""
     unit: str = "unit"
     """Column that says who will be assigned; `user_id` is taken where it is missing."""
+    memory_limit: str = "2GiB"
+    """What DuckDB may take; more goes to disk."""
 
     def __post_init__(self) -> None:
         """Check the knobs."""

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import duckdb
 import numpy as np
 
-from tritower import threads
 from tritower.errors import DataError, SchemaError
 from tritower.experiment import ratio, sources, sums
 from tritower.experiment.config import PlanConfig
@@ -36,8 +34,7 @@ def read(files: Sequence[str], config: PlanConfig) -> History:
         SchemaError: a column is missing.
         DataError: nobody clicked.
     """
-    with duckdb.connect(config={"threads": threads.chosen()}) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with sources.opened(config.memory_limit) as connection:
         columns = sources.view(connection, "given", files)
         unit = config.unit if config.unit in columns else "user_id"
         for needed in (unit, "ts", "clicked"):
