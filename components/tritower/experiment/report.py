@@ -205,8 +205,8 @@ def _segments(result: Result, config: AnalysisConfig) -> page.Section:
             page.Text(
                 style="soft",
                 lines=[
-                    "What is shown allows for the number of parts: of many, one seems to show something by chance. These are for "
-                    "ideas; what a part seems to show wants a test of its own."
+                    "What is shown allows for the number of parts: of many, one seems to show something by chance. These are "
+                    "for ideas; what a part seems to show wants a test of its own."
                 ],
             ),
         ],
