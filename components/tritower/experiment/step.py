@@ -9,9 +9,9 @@ from typing import Any
 
 from tritower import logs, storage
 from tritower.errors import DataError
-from tritower.experiment import analysis, history, planning
+from tritower.experiment import analysis, history, off_policy, planning, served_log
 from tritower.experiment import report as pages
-from tritower.experiment.config import AnalysisConfig, PlanConfig
+from tritower.experiment.config import AnalysisConfig, LogConfig, PlanConfig
 from tritower.experiment.ratio import Effect
 from tritower.experiment.tables import Tables
 
@@ -95,6 +95,62 @@ def plan(*, log: str | Path, config: PlanConfig) -> dict[str, Any]:
         "inflation": found.inflation,
         "found_by_day": [planning.found_with(user, max(2, int(user.users * config.traffic)), drift=drift) for user in known],
     }
+
+
+def prefer(*, shown: str | Path, config: LogConfig, clicks: str | Path = "") -> tuple[str, served_log.Drafts]:
+    """Which of two interleaved rankers users prefer.
+
+    Args:
+        shown: location of the lists; columns as `served_log` says, `team` among them.
+        clicks: location of the clicks, where `shown` has none.
+
+    Returns:
+        A sentence, and the figures.
+
+    Raises:
+        SchemaError: a column is missing.
+        DataError: no file, no interleaved list, no click.
+    """
+    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as scratch, logs.phase(logger, "interleaving") as counts:
+        clicked = _files(clicks, Path(scratch) / "clicks") if str(clicks) else ()
+        needed = {"team": "whose pick the job was, a or b"}
+        with served_log.opened(_files(shown, Path(scratch) / "shown"), clicked, config, needed) as log:
+            found = log.drafts()
+        counts["lists"], counts["users"] = found.lists, found.users
+    votes = found.preference
+    span = (
+        f"{votes.share_b:.1%} of {votes.users:,} votes are for b ({1 - config.alpha:.0%}: {votes.low:.1%} to {votes.high:.1%})"
+    )
+    if found.reasons:
+        return f"Do not believe this: {'; '.join(found.reasons)}.", found
+    if votes.low <= 0.5 <= votes.high:
+        return f"No preference is sure: {span}.", found
+    return (
+        f"Users prefer {'b' if votes.share_b > 0.5 else 'a'}: {span}. This says nothing about by how much clicks change.",
+        found,
+    )
+
+
+def estimate(*, shown: str | Path, scores: str | Path, config: LogConfig, clicks: str | Path = "") -> list[off_policy.Value]:
+    """What a new ranker would have earned with the jobs that were shuffled: IPS, self-normalised, doubly robust.
+
+    Args:
+        shown: location of the lists: columns as `served_log` says, `position` and `propensity` among them.
+        scores: location of the new ranker's scores: `request_id`, `job_id`, `score`.
+        clicks: location of the clicks, where `shown` has none.
+
+    Raises:
+        SchemaError: a column is missing.
+        DataError: no file, nothing shuffled, lists that are not whole, jobs without scores, too few rows that count.
+    """
+    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as scratch, logs.phase(logger, "off-policy") as counts:
+        clicked = _files(clicks, Path(scratch) / "clicks") if str(clicks) else ()
+        needed = {"position": "where the job was shown", "propensity": "how likely it came there"}
+        with served_log.opened(_files(shown, Path(scratch) / "shown"), clicked, config, needed) as log:
+            rows = log.rows(_files(scores, Path(scratch) / "scores"))
+        counts["rows"] = len(rows.list_N)
+    kinds: tuple[off_policy.Estimator, ...] = ("ips", "snips", "dr")
+    return [off_policy.value(rows, kind, config.alpha) for kind in kinds]
 
 
 def _files(place: str | Path, scratch: Path) -> Sequence[str]:
