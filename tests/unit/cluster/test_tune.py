@@ -169,7 +169,7 @@ def test_a_trial_deleted_by_hand_is_named(cluster: Cluster, s3: str) -> None:
     deleted: list[str] = []
 
     def delete() -> None:
-        family.wait_for(lambda: running(cluster), "a running trial", 30)
+        family.wait_for(lambda: running(cluster), "a running trial")
         deleted.append(cluster.store.all(kinds.TRIAL)[0]["metadata"]["name"])
         Api().call("DELETE", custom("kubeflow.org", "v1beta1", "team", "trials", deleted[0]))
 
