@@ -138,7 +138,10 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
 
 def _untext(hint: Any, value: Any, where: str) -> Any:
     """Turn text into a container where the declared type wants one, and a nested mapping into its config."""
-    for option in typing.get_args(hint) if _is_union(hint) else (hint,):
+    options = typing.get_args(hint) if _is_union(hint) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
         if dataclasses.is_dataclass(option):
             return from_dict(typing.cast("type[Any]", option), _mapping(value, where), where=where)
         if typing.get_origin(option) is dict and isinstance(value, str):

@@ -1,7 +1,7 @@
 """What a test says, and whether one may stop: from moments to a verdict in one sentence."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,9 +13,14 @@ from tritower.experiment import checks, ratio, sequential
 from tritower.experiment.config import AnalysisConfig, Guardrail
 from tritower.experiment.moments import Moments
 from tritower.experiment.ratio import Effect
+from tritower.experiment.sums import DAY_US
 from tritower.experiment.tables import Found, Tables
 
 Decision = Literal["invalid", "stop", "go on", "ended"]
+CLAIMS: dict[Decision, str] = {
+    "invalid": "do not trust this test", "stop": "one may stop", "ended": "one may stop", "go on": "go on",
+}  # fmt: skip
+"""What a decision means for whoever runs the test, in a few words that never change."""
 _HASHED = 100_000
 """Units whose arm is worked out anew."""
 _WRONG = 0.001
@@ -77,6 +82,7 @@ class Result:
         plain: the effect from users as they are; `effect`: with CUPED; `saved`: share of variance that CUPED took away.
         interval: of `effect`, valid whatever was seen before: that of a look, and between two that of the confidence sequence.
         naive_error: log error if impressions were independent.
+        asked: what is seen at each look by day, those that bring nothing new included.
         by_day: cumulative effect after each day; `of_day`: of each day alone.
         sequence_by_day: reach of the confidence sequence on the log scale.
         novelty: log ratio of late effect to early effect and its standard error; None where nobody was seen twice.
@@ -94,6 +100,7 @@ class Result:
     ratios: dict[str, float] = field(default_factory=dict)
     mismatch: checks.Mismatch | None = None
     looks: list[Look] = field(default_factory=list)
+    asked: dict[int, Effect] = field(default_factory=dict)
     by_day: list[Effect] = field(default_factory=list)
     of_day: list[Effect] = field(default_factory=list)
     sequence_by_day: list[float] = field(default_factory=list)
@@ -102,19 +109,29 @@ class Result:
     novelty: tuple[float, float] | None = None
 
 
-def analyse(tables: Tables, config: AnalysisConfig) -> tuple[Found, Result]:
+def analyse(
+    tables: Tables, config: AnalysisConfig, *, taken: Mapping[int, Effect] | None = None, now_us: int | None = None
+) -> tuple[Found, Result]:
     """Read a test.
+
+    Args:
+        tables: its tables.
+        config: how it is read.
+        taken: what earlier runs saw at their looks, by day: it stands, whatever the tables say of that day by now.
+        now_us: the time, microseconds since 1970: a look waits until all clicks of its day can have come. None for a test that
+            is over.
 
     Raises:
         DataError: the tables have no such arms, or an event of a guardrail is missing.
     """
     found, result = tables.read(), Result()
+    found.settled = settled_days(found, config, now_us)
     control, treated = (found.total[arm][-1] for arm in (config.control, config.treated))
     result.ratios = {arm: ratio.ratio(found.total[arm][-1]).value for arm in (config.control, config.treated)}
     result.plain = ratio.effect(control, treated)
     result.effect, result.saved = ratio.adjusted(control, treated)
     result.naive_error = _naive(control, treated)
-    _look(found, result, config)
+    _look(found, result, config, taken or {})
     _believe(tables, found, result, config)
     result.segments = _segments(tables, config)
     result.rails = [_rail(guardrail, tables, found, config) for guardrail in config.guardrails]
@@ -141,17 +158,33 @@ def verdict(found: Found, result: Result, config: AnalysisConfig) -> tuple[Decis
         sure = f"{1 - config.alpha:.0%} sure: {low:+.1%} to {high:+.1%}"
         size = f"{crossed.effect.relative:+.1%} clicks per impression on day {crossed.day}"
         return "stop", f"You may stop: {config.treated} is {word}, {size} ({sure})."
-    if found.days >= config.planned_days:
+    if found.settled >= config.planned_days:
+        if result.looks and result.looks[-1].day >= config.planned_days:
+            low, high = result.looks[-1].effect.interval(result.looks[-1].bound)
+            sure = f"{1 - config.alpha:.0%} sure: {low:+.1%} to {high:+.1%}"
+            size = f"{result.looks[-1].effect.relative:+.1%} clicks per impression"
         return "ended", f"The planned {config.planned_days} days are over and no difference is shown: {size} ({sure})."
-    following = (found.days // config.look_days + 1) * config.look_days
+    following = (found.settled // config.look_days + 1) * config.look_days
     following = min(following, config.planned_days)
     return "go on", f"Do not stop yet: {size} is not sure ({sure}). The next look is after day {following}."
 
 
-def look_days(days: int, config: AnalysisConfig) -> list[int]:
-    """The days after which one looks, up to `days`; the planned end is one of them, and so is what has come after it."""
+def settled_days(found: Found, config: AnalysisConfig, now_us: int | None) -> int:
+    """Days of the test of which all clicks that count can have come; all days where no time is given, or one before them."""
+    if now_us is None or now_us < found.start_us + (found.days - 1) * DAY_US:
+        return found.days
+    return max(0, min(found.days, int((now_us - found.start_us - config.click_window_h * 3_600_000_000) // DAY_US)))
+
+
+def look_days(days: int, config: AnalysisConfig, taken: Collection[int] = ()) -> list[int]:
+    """The days after which one looks, up to `days`, and those of looks that were taken.
+
+    The planned end is one of them, and so is what has come after it until the first look that is so late: there is one last
+    look.
+    """
     planned = [day for day in range(config.look_days, config.planned_days, config.look_days) if day <= days]
-    return planned + ([days] if days >= config.planned_days else [])
+    is_over = days >= config.planned_days and not any(day >= config.planned_days for day in taken)
+    return sorted({*planned, *taken, *([days] if is_over else [])})
 
 
 def looks(by_day: Mapping[int, Effect], config: AnalysisConfig) -> list[Look]:
@@ -168,19 +201,25 @@ def looks(by_day: Mapping[int, Effect], config: AnalysisConfig) -> list[Look]:
     return [Look(day, bound, by_day[day]) for day, bound in zip(kept, bounds, strict=True)]
 
 
-def _look(found: Found, result: Result, config: AnalysisConfig) -> None:
+def _look(found: Found, result: Result, config: AnalysisConfig, taken: Mapping[int, Effect]) -> None:
     arms = [found.total[arm] for arm in (config.control, config.treated)]
     result.by_day = [ratio.adjusted(*pair)[0] for pair in zip(*arms, strict=True)]
     result.of_day = [
         ratio.effect(*pair) for pair in zip(*(found.daily[arm] for arm in (config.control, config.treated)), strict=True)
     ]
-    result.looks = looks({day: result.by_day[day - 1] for day in look_days(found.days, config)}, config)
+    days = look_days(found.settled, config, taken)
+    result.asked = {day: taken[day] if day in taken else result.by_day[day - 1] for day in days}
+    result.looks = looks(result.asked, config)
     assert result.effect is not None
     sequence = _sequence(result.effect.log_error, found.days, config)
     # Between two looks only what holds on every day holds.
     is_look = bool(result.looks) and result.looks[-1].day == found.days
     error = result.effect.log_error
-    result.interval = result.effect.interval(result.looks[-1].bound if is_look else sequence.reach(error) / max(error, 1e-300))
+    result.interval = (
+        result.looks[-1].effect.interval(result.looks[-1].bound)
+        if is_look
+        else result.effect.interval(sequence.reach(error) / max(error, 1e-300))
+    )
     result.sequence_by_day = [sequence.reach(effect.log_error) for effect in result.by_day]
 
 

@@ -93,8 +93,10 @@ class PlanConfig:
     """Share of the users that take part, in (0, 1]."""
     cuped_days: int = 28
     """Days before the test whose clicks CUPED uses; 0 = none."""
-    unit: str = field(default="user_id")
-    """Column that says who will be assigned."""
+    unit: str = "unit"
+    """Column that says who will be assigned; `user_id` is taken where it is missing."""
+    memory_limit: str = "2GiB"
+    """What DuckDB may take; more goes to disk."""
 
     def __post_init__(self) -> None:
         """Check the knobs."""
@@ -103,3 +105,89 @@ class PlanConfig:
         check(self.looks >= 1, "looks", self.looks, "of at least 1")
         check(0 < self.traffic <= 1, "traffic", self.traffic, "above 0 and at most 1")
         check(self.cuped_days >= 0, "cuped_days", self.cuped_days, "of at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Habits:
+    """What users do."""
+
+    visits: float = 0.15
+    """Mean number of visits a day, above 0."""
+    unevenness: float = 1.3
+    """Standard deviation of the logarithm of a user's visits: at 1.3 the busiest hundredth makes a tenth of all visits."""
+    shown: int = 8
+    """Impressions a visit, at least 1."""
+    click_rate: float = 0.06
+    """Mean click-through, in (0, 1)."""
+    click_spread: float = 6.0
+    """Concentration of users' click-through (a + b of the beta); smaller = users differ more."""
+    mailings: bool = False
+    """Visits come on two days of the week only, as with e-mails."""
+    effect: float = 0.0
+    """Relative uplift of the treated users' click-through, above -1."""
+    fades_after_days: float = 0.0
+    """Days after which the effect of novelty has halved; 0 = it stays."""
+    segment_effect: float = 0.0
+    """Further relative uplift for half of the users."""
+
+    def __post_init__(self) -> None:
+        """Check the knobs."""
+        check(self.visits > 0, "visits", self.visits, "above 0")
+        check(self.unevenness >= 0, "unevenness", self.unevenness, "of at least 0")
+        check(self.shown >= 1, "shown", self.shown, "of at least 1")
+        check(0 < self.click_rate < 1, "click_rate", self.click_rate, "between 0 and 1")
+        check(self.click_spread > 0, "click_spread", self.click_spread, "above 0")
+        check(self.effect > -1, "effect", self.effect, "above -1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faults:
+    """What is wrong with the log; shares from 0 to 1."""
+
+    moved: float = 0.0
+    """Share of the treated that never reaches the log, as when a version is too slow: a sample-ratio mismatch."""
+    wrong_hash: float = 0.0
+    """Share of users with another arm than the hash gives."""
+    mixed: float = 0.0
+    """Share of users that see both arms."""
+    unassigned: float = 0.0
+    """Share of exposures without an arm."""
+    twice: float = 0.0
+    """Share of exposures that come twice."""
+    bots: int = 0
+    """Machines in the treated arm that click on everything, 200 impressions a day."""
+    late: float = 0.0
+    """Share of clicks that come after two days."""
+    clock: float = 0.0
+    """Share of clicks whose clock is an hour behind."""
+
+    def __post_init__(self) -> None:
+        """Check the knobs."""
+        for name in ("moved", "wrong_hash", "mixed", "unassigned", "twice", "late", "clock"):
+            value = getattr(self, name)
+            check(0 <= value <= 1, name, value, "from 0 to 1")
+        check(self.bots >= 0, "bots", self.bots, "of at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateConfig:
+    """A test that never was: its size, its users, and what is wrong with its log."""
+
+    users: int = 20_000
+    """Who take part, at least 2."""
+    days: int = 42
+    """Its length, at least 1."""
+    seed: int = 0
+    """Of everything."""
+    salt: str = "test"
+    """Of the assignment."""
+    habits: Habits = field(default_factory=Habits)
+    """What the users do, and what the treated arm changes."""
+    faults: Faults = field(default_factory=Faults)
+    """What is wrong with the log."""
+
+    def __post_init__(self) -> None:
+        """Check the knobs."""
+        check(self.users >= 2, "users", self.users, "of at least 2")
+        check(self.days >= 1, "days", self.days, "of at least 1")
+        check(self.seed >= 0, "seed", self.seed, "of at least 0")

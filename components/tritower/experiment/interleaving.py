@@ -1,8 +1,6 @@
-"""Two rankers in one list: whose jobs are clicked? A preference from far fewer users than an A/B test needs, and no uplift.
+"""Two rankers in one list (`draft.py`): whose jobs are clicked? A preference from far fewer users than an A/B test needs.
 
-Team-draft interleaving (Radlinski, Kurup and Joachims, CIKM 2008): in each round a coin says which ranker picks first; each
-adds its best job that is not in the list yet. A click is a point for the ranker that picked the job. What both put first says
-nothing about either: jobs at the head of both lists that are the same have no team.
+It says which is better, and nothing about by how much.
 
 Legend: N jobs, U users.
 """
@@ -10,44 +8,12 @@ Legend: N jobs, U users.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from random import Random
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from tritower.assignment import fraction
 from tritower.errors import DataError
-
-Team = Literal["a", "b", ""]
-
-
-def team_draft(a: Sequence[str], b: Sequence[str], k: int, *, request_id: str, salt: str) -> list[tuple[str, Team]]:
-    """A list of both rankers' jobs, and whose each is; the same for a request whenever it is asked.
-
-    Args:
-        a, b: the rankers' lists, best first.
-        k: jobs wanted; fewer where both lists end.
-        request_id, salt: decide the coins.
-
-    >>> team_draft(["x", "y"], ["x", "z"], 2, request_id="r1", salt="s")[0]
-    ('x', '')
-    """
-    coins = Random(int(fraction(request_id, f"interleaving:{salt}") * 2**53))
-    shared = 0
-    while shared < min(len(a), len(b), k) and a[shared] == b[shared]:
-        shared += 1
-    picked: list[tuple[str, Team]] = [(job, "") for job in a[:shared]]
-    taken, lists = set(a[:shared]), {"a": list(a), "b": list(b)}
-    while len(picked) < k and any(job not in taken for job in (*lists["a"], *lists["b"])):
-        teams: list[Literal["a", "b"]] = ["a", "b"] if coins.random() < 0.5 else ["b", "a"]
-        for team in teams:
-            job = next((job for job in lists[team] if job not in taken), None)
-            if job is not None and len(picked) < k:
-                picked.append((job, team))
-                taken.add(job)
-    return picked
 
 
 @dataclass(frozen=True)

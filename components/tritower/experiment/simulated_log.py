@@ -3,7 +3,6 @@
 Legend: U users, D days, I impressions.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,41 +11,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tritower import assignment, storage
-from tritower.config import check
-from tritower.experiment.simulation import Habits, Played, play
+from tritower.experiment.config import Faults, Habits
+from tritower.experiment.simulation import Played, play
 from tritower.experiment.sums import DAY_US
 
 START_US = 1_767_225_600_000_000
 """2026-01-01."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Faults:
-    """What is wrong with the log; shares from 0 to 1."""
-
-    moved: float = 0.0
-    """Share of the treated that never reaches the log, as when a version is too slow: a sample-ratio mismatch."""
-    wrong_hash: float = 0.0
-    """Share of users with another arm than the hash gives."""
-    mixed: float = 0.0
-    """Share of users that see both arms."""
-    unassigned: float = 0.0
-    """Share of exposures without an arm."""
-    twice: float = 0.0
-    """Share of exposures that come twice."""
-    bots: int = 0
-    """Machines in the treated arm that click on everything, 200 impressions a day."""
-    late: float = 0.0
-    """Share of clicks that come after two days."""
-    clock: float = 0.0
-    """Share of clicks whose clock is an hour behind."""
-
-    def __post_init__(self) -> None:
-        """Check the knobs."""
-        for name in ("moved", "wrong_hash", "mixed", "unassigned", "twice", "late", "clock"):
-            value = getattr(self, name)
-            check(0 <= value <= 1, name, value, "from 0 to 1")
-        check(self.bots >= 0, "bots", self.bots, "of at least 0")
 
 
 def write(
@@ -135,6 +105,7 @@ def _past(played: Played, names: list[str], random: np.random.Generator) -> pa.T
     clicked_I = place_I < np.repeat(clicks_U, count_U)
     return pa.table(
         {
+            "request_id": pa.array([f"p{user}-{place // 8}" for user, place in zip(user_I, place_I, strict=True)]),
             "ts": pa.array(ts_I, pa.timestamp("us", tz="UTC")),
             "unit": pa.array(np.array(names, object)[user_I]),
             "clicked": clicked_I,

@@ -12,43 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tritower.config import check
+from tritower.experiment.config import Habits
 from tritower.experiment.moments import Moments
 
 Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Habits:
-    """What users do."""
-
-    visits: float = 0.15
-    """Mean number of visits a day, above 0."""
-    unevenness: float = 1.3
-    """Standard deviation of the logarithm of a user's visits: at 1.3 the busiest hundredth makes a tenth of all visits."""
-    shown: int = 8
-    """Impressions a visit, at least 1."""
-    click_rate: float = 0.06
-    """Mean click-through, in (0, 1)."""
-    click_spread: float = 6.0
-    """Concentration of users' click-through (a + b of the beta); smaller = users differ more."""
-    mailings: bool = False
-    """Visits come on two days of the week only, as with e-mails."""
-    effect: float = 0.0
-    """Relative uplift of the treated users' click-through, above -1."""
-    fades_after_days: float = 0.0
-    """Days after which the effect of novelty has halved; 0 = it stays."""
-    segment_effect: float = 0.0
-    """Further relative uplift for half of the users."""
-
-    def __post_init__(self) -> None:
-        """Check the knobs."""
-        check(self.visits > 0, "visits", self.visits, "above 0")
-        check(self.unevenness >= 0, "unevenness", self.unevenness, "of at least 0")
-        check(self.shown >= 1, "shown", self.shown, "of at least 1")
-        check(0 < self.click_rate < 1, "click_rate", self.click_rate, "between 0 and 1")
-        check(self.click_spread > 0, "click_spread", self.click_spread, "above 0")
-        check(self.effect > -1, "effect", self.effect, "above -1")
 
 
 @dataclass(frozen=True)

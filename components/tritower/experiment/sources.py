@@ -1,12 +1,113 @@
-"""A user's files as tables of DuckDB, and names and texts as SQL has them."""
+"""A user's files as views of DuckDB with the columns that the rest of the room knows; names and texts as SQL has them.
 
-from collections.abc import Sequence
+`shown` has unit, ts (microseconds since 1970), arm, clicked, clicked_at, request_id, job_id, key and the segments;
+`earlier` has unit, ts, clicked and clicked_at; `all_events` has unit, ts, name and value.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
+from tritower import threads
 from tritower.engines.duckdb import listed
-from tritower.errors import DataError
+from tritower.errors import ConfigError, DataError, SchemaError
+from tritower.experiment.config import AnalysisConfig
+
+
+@contextlib.contextmanager
+def opened(memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB in a scratch folder, while the block runs: its tables, and what does not fit into memory, are files there.
+
+    Raises:
+        ConfigError: it does not take the limit.
+    """
+    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as folder:
+        settings: dict[str, Any] = {"threads": threads.chosen(), "memory_limit": memory_limit, "temp_directory": folder}
+        try:
+            connection = duckdb.connect(str(Path(folder) / "kept.duckdb"), config=settings)
+        except duckdb.Error as error:
+            raise ConfigError(f"DuckDB refuses its settings: {error}", where="memory_limit", remedy="Try 2GiB.") from None
+        with connection:
+            connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
+            yield connection
+
+
+def exposures(connection: duckdb.DuckDBPyConnection, files: Sequence[str], config: AnalysisConfig) -> bool:
+    """The view `shown`; whether its rows have a request and a job, by which copies are known.
+
+    Raises:
+        SchemaError: a column is missing.
+        DataError: a file cannot be read.
+    """
+    have = set(view(connection, "given", files))
+    unit = config.unit if config.unit in have else "user_id"
+    reasons = {unit: "who was assigned", "ts": "when it was shown", "arm": "the arm", "clicked": "the click"}
+    for needed, why in reasons.items():
+        if needed not in have:
+            raise SchemaError(
+                f"the column {needed!r} is missing",
+                where="exposures",
+                remedy=f"It says {why}. There are: {', '.join(sorted(have))}.",
+            )
+    for segment in config.segments:
+        if segment not in have:
+            raise SchemaError(
+                f"the segment {segment!r} is no column", where="segments", remedy=f"There are: {', '.join(sorted(have))}."
+            )
+    only = ""
+    if config.experiment and "experiment" in have:
+        only = f"WHERE coalesce(experiment, '') IN ({text(config.experiment)}, '')"
+    keyed = {"request_id", "job_id"} <= have
+    key = "NULL AS request_id, NULL AS job_id, NULL AS key"
+    if keyed:
+        key = (
+            "request_id::VARCHAR AS request_id, job_id::VARCHAR AS job_id, CASE WHEN request_id IS NOT NULL "
+            "AND job_id IS NOT NULL THEN hash(request_id::VARCHAR, job_id::VARCHAR) END AS key"
+        )
+    segments = "".join(f", {name(one)}::VARCHAR AS {name(one)}" for one in config.segments)
+    connection.execute(
+        f"CREATE VIEW shown AS SELECT {name(unit)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
+        f"coalesce(arm::VARCHAR, '') AS arm, coalesce(clicked::BOOLEAN, false) AS clicked, {_clicked_at(have)} AS clicked_at, "
+        f"{key}{segments} FROM given {only}"
+    )
+    return keyed
+
+
+def earlier(connection: duckdb.DuckDBPyConnection, files: Sequence[str], unit: str) -> None:
+    """The view `earlier`: of these files, or of `shown` where there are none."""
+    if not files:
+        connection.execute("CREATE VIEW earlier AS SELECT unit, ts, clicked, clicked_at FROM shown")
+        return
+    have = view(connection, "before", files)
+    who = unit if unit in have else "user_id"
+    connection.execute(
+        f"CREATE VIEW earlier AS SELECT {name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
+        f"coalesce(clicked::BOOLEAN, false) AS clicked, {_clicked_at(have)} AS clicked_at FROM before"
+    )
+
+
+def events(connection: duckdb.DuckDBPyConnection, files: Sequence[str], unit: str) -> None:
+    """The view `all_events`; an event without a value counts 1.
+
+    Raises:
+        SchemaError: a column is missing.
+    """
+    have = view(connection, "given_events", files)
+    who = unit if unit in have else "user_id"
+    for needed in (who, "ts", "name"):
+        if needed not in have:
+            raise SchemaError(
+                f"the column {needed!r} is missing", where="events", remedy="Events have unit, ts, name and value."
+            )
+    value = "value::DOUBLE" if "value" in have else "1.0::DOUBLE"
+    connection.execute(
+        f"CREATE VIEW all_events AS SELECT {name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
+        f"name::VARCHAR AS name, {value} AS value FROM given_events"
+    )
 
 
 def view(connection: duckdb.DuckDBPyConnection, name: str, files: Sequence[str]) -> list[str]:
@@ -41,3 +142,7 @@ def name(column: str) -> str:
 def text(value: str) -> str:
     """A text, quoted."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def _clicked_at(columns: Container[str]) -> str:
+    return "epoch_us(clicked_at::TIMESTAMPTZ)" if "clicked_at" in columns else "NULL::BIGINT"

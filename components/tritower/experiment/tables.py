@@ -7,16 +7,13 @@ Legend: D days since the start, V the variables of `ratio.py`: clicks, impressio
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from tritower import threads
-from tritower.errors import ConfigError, DataError, SchemaError
+from tritower.errors import ConfigError, DataError
 from tritower.experiment import sources, sums
 from tritower.experiment.config import AnalysisConfig, Guardrail
 from tritower.experiment.moments import Moments
@@ -31,6 +28,8 @@ class Found:
     Attributes:
         start_us: first moment of the test, microseconds since 1970.
         days: days of the test that the table reaches into.
+        settled: those of which all clicks can have come.
+        first_us: the first exposure with an arm, microseconds since 1970.
         left_out: rows or units left out, by reason; `by_arm` has those of units for control and treated.
         total: both arms' moments after each day, by arm: cumulative.
         daily: of each day by itself.
@@ -41,6 +40,8 @@ class Found:
 
     start_us: int
     days: int
+    settled: int = 0
+    first_us: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     by_arm: dict[str, tuple[int, int]] = field(default_factory=dict)
     clocks: dict[str, int] = field(default_factory=dict)
@@ -55,8 +56,8 @@ class Found:
 class Tables:
     """The tables of one test; `open` makes one."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, columns: Sequence[str], config: AnalysisConfig) -> None:
-        self.sql, self.columns, self.config = connection, set(columns), config
+    def __init__(self, connection: duckdb.DuckDBPyConnection, config: AnalysisConfig, *, keyed: bool) -> None:
+        self.sql, self.config, self.keyed = connection, config, keyed
         self.arms = (config.control, config.treated)
 
     @staticmethod
@@ -76,24 +77,12 @@ class Tables:
             SchemaError: a column is missing.
             DataError: a file cannot be read.
         """
-        with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as folder:
-            settings: dict[str, Any] = {
-                "threads": threads.chosen(),
-                "memory_limit": config.memory_limit,
-                "temp_directory": folder,
-            }
-            try:
-                connection = duckdb.connect(str(Path(folder) / "kept.duckdb"), config=settings)
-            except duckdb.Error as error:
-                raise ConfigError(f"DuckDB refuses its settings: {error}", where="memory_limit", remedy="Try 2GiB.") from None
-            with connection:
-                connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
-                columns = sources.view(connection, "given", shown)
-                tables = Tables(connection, columns, config)
-                tables._normalise(past)
-                if events:
-                    tables._events(events)
-                yield tables
+        with sources.opened(config.memory_limit) as connection:
+            keyed = sources.exposures(connection, shown, config)
+            sources.earlier(connection, past, config.unit)
+            if events:
+                sources.events(connection, events, config.unit)
+            yield Tables(connection, config, keyed=keyed)
 
     def read(self) -> Found:
         """Count, leave out, and sum up."""
@@ -156,63 +145,6 @@ class Tables:
         """Some units and their arms, in a stable order."""
         return self.sql.execute(f"SELECT unit, arm FROM unit_total ORDER BY hash(unit), unit LIMIT {limit:d}").fetchall()
 
-    def _normalise(self, past: Sequence[str]) -> None:
-        config, have = self.config, self.columns
-        unit = config.unit if config.unit in have else "user_id"
-        for needed, why in (
-            (unit, "who was assigned"),
-            ("ts", "when it was shown"),
-            ("arm", "the arm"),
-            ("clicked", "the click"),
-        ):
-            if needed not in have:
-                raise SchemaError(
-                    f"the column {needed!r} is missing",
-                    where="exposures",
-                    remedy=f"It says {why}. There are: {', '.join(sorted(have))}.",
-                )
-        for segment in config.segments:
-            if segment not in have:
-                raise SchemaError(
-                    f"the segment {segment!r} is no column", where="segments", remedy=f"There are: {', '.join(sorted(have))}."
-                )
-        only = "WHERE coalesce(experiment, '') IN ($experiment, '')" if config.experiment and "experiment" in have else ""
-        keyed = {"request_id", "job_id"} <= have
-        segments = "".join(f", {sources.name(one)}::VARCHAR AS {sources.name(one)}" for one in config.segments)
-        clicked_at = "epoch_us(clicked_at::TIMESTAMPTZ)" if "clicked_at" in have else "NULL::BIGINT"
-        key = "request_id::VARCHAR AS request_id, job_id::VARCHAR AS job_id" if keyed else "NULL AS request_id, NULL AS job_id"
-        text = (
-            f"CREATE VIEW shown AS SELECT {sources.name(unit)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
-            f"coalesce(arm::VARCHAR, '') AS arm, coalesce(clicked::BOOLEAN, false) AS clicked, {clicked_at} AS clicked_at, "
-            f"{key}{segments} FROM given {only}"
-        )
-        self.sql.execute(text.replace("$experiment", sources.text(config.experiment)))
-        self.keyed = keyed
-        if past:
-            columns = sources.view(self.sql, "before", past)
-            who = config.unit if config.unit in columns else "user_id"
-            when = "epoch_us(clicked_at::TIMESTAMPTZ)" if "clicked_at" in columns else "NULL::BIGINT"
-            self.sql.execute(
-                f"CREATE VIEW earlier AS SELECT {sources.name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
-                f"coalesce(clicked::BOOLEAN, false) AS clicked, {when} AS clicked_at FROM before"
-            )
-        else:
-            self.sql.execute("CREATE VIEW earlier AS SELECT unit, ts, clicked, clicked_at FROM shown")
-
-    def _events(self, files: Sequence[str]) -> None:
-        columns = set(sources.view(self.sql, "given_events", files))
-        who = self.config.unit if self.config.unit in columns else "user_id"
-        for needed in (who, "ts", "name"):
-            if needed not in columns:
-                raise SchemaError(
-                    f"the column {needed!r} is missing", where="events", remedy="Events have unit, ts, name and value."
-                )
-        value = "value::DOUBLE" if "value" in columns else "1.0::DOUBLE"
-        self.sql.execute(
-            f"CREATE VIEW all_events AS SELECT {sources.name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
-            f"name::VARCHAR AS name, {value} AS value FROM given_events"
-        )
-
     def _period(self) -> Found:
         config = self.config
         in_arms = "arm IN ($control, $treated)"
@@ -227,6 +159,7 @@ class Tables:
                 where="exposures",
                 remedy=f"Arms there: {named}.",
             )
+        exposed = first
         if config.start:
             try:
                 (first,) = self.sql.execute("SELECT epoch_us($start::TIMESTAMPTZ)", {"start": config.start}).fetchone() or (
@@ -236,26 +169,14 @@ class Tables:
                 raise ConfigError(
                     f"start is {config.start!r}", where="start", remedy="Give ISO 8601, such as 2026-01-31T00:00:00Z."
                 ) from None
-        return Found(start_us=first, days=max(1, int((last - first) // sums.DAY_US + 1)))
+        return Found(start_us=first, first_us=exposed, days=max(1, int((last - first) // sums.DAY_US + 1)))
 
     def _rows(self, found: Found) -> None:
         """`unit_day` of all units with an arm, and the counts of rows that do not count."""
         config, window = self.config, int(self.config.click_window_h * 3_600_000_000)
         given = {"start": found.start_us, "control": config.control, "treated": config.treated}
         of_test = "ts >= $start AND arm IN ($control, $treated)"
-        source = "shown"
-        if self.keyed:
-            taken = "".join(f", first({sources.name(one)}) AS {sources.name(one)}" for one in config.segments)
-            self.sql.execute(
-                "CREATE TABLE once AS SELECT first(unit) AS unit, min(ts) AS ts, first(arm) AS arm, "
-                f"bool_or(clicked) AS clicked, min(clicked_at) AS clicked_at, count(*) AS copies{taken} "
-                f"FROM shown WHERE {of_test} "
-                "GROUP BY hash(request_id), hash(job_id), request_id, job_id",
-                given,
-            )
-            source = "once"
-            (copies,) = self.sql.execute("SELECT coalesce(sum(copies - 1), 0) FROM once").fetchone() or (0,)
-            found.left_out["rows that came twice"] = int(copies)
+        source = self._without_copies(found, of_test, given) if self.keyed else "shown"
         (no_arm, odd_arm) = self.sql.execute(
             "SELECT count(*) FILTER (arm = ''), count(*) FILTER (arm NOT IN ('', $control, $treated)) "
             "FROM shown WHERE ts >= $start",
@@ -276,7 +197,7 @@ class Tables:
             firsts = ", ".join(f"arg_min({sources.name(one)}, ts) AS {sources.name(one)}" for one in config.segments)
             segment = {name: given[name] for name in ("start", "control", "treated")}
             self.sql.execute(
-                f"CREATE TABLE segment_of AS SELECT unit, {firsts} FROM {source} WHERE {of_test} GROUP BY unit", segment
+                f"CREATE TABLE segment_of AS SELECT unit, {firsts} FROM shown WHERE {of_test} GROUP BY unit", segment
             )
         for arm, early, late in self.sql.execute("SELECT arm, sum(early), sum(late) FROM unit_day GROUP BY arm").fetchall():
             found.clocks[f"clicks before their exposure: {arm}"] = int(early)
@@ -287,6 +208,30 @@ class Tables:
             "FROM earlier WHERE ts < $start GROUP BY unit",
             past,
         )
+
+    def _without_copies(self, found: Found, of_test: str, given: dict[str, Any]) -> str:
+        """A view of `shown` in which each request's job counts once; rows without a key all count.
+
+        Few rows have copies: all rows are grouped by a hash of 8 bytes, and by their keys only those whose hash is not alone.
+        """
+        self.sql.execute(
+            f"CREATE TABLE copied AS SELECT key FROM shown WHERE {of_test} AND key IS NOT NULL "
+            "GROUP BY key HAVING count(*) > 1",
+            given,
+        )
+        self.sql.execute(
+            "CREATE TABLE once AS SELECT first(unit) AS unit, min(ts) AS ts, first(arm) AS arm, "
+            "bool_or(clicked) AS clicked, min(clicked_at) AS clicked_at, count(*) AS copies "
+            f"FROM shown SEMI JOIN copied USING (key) WHERE {of_test} GROUP BY request_id, job_id",
+            given,
+        )
+        self.sql.execute(
+            "CREATE VIEW counted AS SELECT unit, ts, arm, clicked, clicked_at FROM shown ANTI JOIN copied USING (key) "
+            "UNION ALL SELECT unit, ts, arm, clicked, clicked_at FROM once"
+        )
+        (copies,) = self.sql.execute("SELECT coalesce(sum(copies - 1), 0) FROM once").fetchone() or (0,)
+        found.left_out["rows that came twice"] = int(copies)
+        return "counted"
 
     def _units(self, found: Found) -> None:
         """`unit_total`: the units that count, with what they did and their weight."""

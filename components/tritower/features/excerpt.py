@@ -126,8 +126,9 @@ class Excerpt(FeatureState):
         def words(number_R: Int64) -> tuple[Phrases, Int64]:
             if number_R.max() < UNNUMBERED:
                 return plain, number_R
-            named = [plain.text[n] if n < UNNUMBERED else new[n - UNNUMBERED] for n in number_R.tolist()]
-            return Phrases.of(named), np.arange(len(named))
+            number_D, of_R = np.unique(number_R, return_inverse=True)
+            named = [plain.text[n] if n < UNNUMBERED else new[n - UNNUMBERED] for n in number_D.tolist()]
+            return Phrases.of(named), of_R
 
         scorers = Scorers.of(words, lambda number_R: (companies, number_R), cached=False)
         return Static(self.tables, self.entities, scorers)

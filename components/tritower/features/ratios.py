@@ -22,20 +22,26 @@ import numpy.typing as npt
 from tritower.numba_cache import njit
 
 BITS, LETTERS, SPACE = 64, 256, 32
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth's multiplicative hashing)
+_TWICE = np.uint64(1 << 63)
 Array = npt.NDArray[Any]
 
 
 class Codes(NamedTuple):
-    """`texts` texts in Latin-1: that of number t is `code_C[start[t] : start[t + 1]]`, empty where Latin-1 lacks a letter."""
+    """`texts` texts in Latin-1: that of number t is `code_C[start[t] : start[t + 1]]`, empty where Latin-1 lacks a letter.
+
+    `sign[t]` has a bit for each word of it, the same for the same word, and the highest bit where two neighbours are one word.
+    """
 
     code_C: Array
     start: Array
+    sign: Array
     texts: int
 
     @staticmethod
     def of(texts: Sequence[str]) -> "Codes":
         """From the texts."""
-        return Codes(np.empty(0, np.uint8), np.zeros(1, np.int64), 0).extended(texts)
+        return Codes(np.empty(0, np.uint8), np.zeros(1, np.int64), np.empty(0, np.uint64), 0).extended(texts)
 
     def extended(self, texts: Sequence[str]) -> "Codes":
         """With more texts behind. This one stays as it is, and shares its memory while there is room."""
@@ -46,7 +52,9 @@ class Codes(NamedTuple):
         code_C, start = _roomy(self.code_C, used, total), _roomy(self.start, first, count + 1)
         code_C[used:total] = np.frombuffer(b"".join(parts), np.uint8)
         start[first : count + 1] = end
-        return Codes(code_C, start, count)
+        sign = _roomy(self.sign, self.texts, count)
+        _signs(code_C, start, self.texts, count, sign)
+        return Codes(code_C, start, sign, count)
 
 
 def _latin(text: str) -> bytes:
@@ -74,7 +82,7 @@ def partial(left: Codes, right: Codes, left_P: Array, right_P: Array) -> npt.NDA
 def of_words(left: Codes, right: Codes, left_P: Array, right_P: Array) -> npt.NDArray[np.float64]:
     """The token-sort and token-set ratio (2, P) of texts whose words are in order, with single spaces between."""
     out_2P = np.empty((2, len(left_P)))
-    _words(left.code_C, left.start, right.code_C, right.start, left_P, right_P, out_2P)
+    _words(left.code_C, left.start, left.sign, right.code_C, right.start, right.sign, left_P, right_P, out_2P)
     return out_2P
 
 
@@ -92,6 +100,21 @@ def _longest(left_start: Array, right_start: Array, left_P: Array, right_P: Arra
         most = max(most, left_start[left_P[p] + 1] - left_start[left_P[p]])
         most = max(most, right_start[right_P[p] + 1] - right_start[right_P[p]])
     return most
+
+
+@njit(cache=True, nogil=True)
+def _signs(code_C: Array, start: Array, first: int, stop: int, sign: Array) -> None:
+    for t in range(first, stop):
+        at, end, bits = start[t], start[t + 1], np.uint64(0)
+        while at < end:
+            size, mixed = _word(code_C, at, end), np.uint64(0)
+            for i in range(size):
+                mixed = (mixed ^ np.uint64(code_C[at + i])) * _GOLDEN
+            bits |= np.uint64(1) << ((mixed >> np.uint64(32)) % np.uint64(BITS - 1))
+            if _beyond(code_C, at, size, end) != at + size + 1:
+                bits |= _TWICE
+            at += size + 1
+        sign[t] = bits
 
 
 @njit(cache=True, nogil=True)
@@ -146,8 +169,9 @@ def _best_place(
 
 @njit(cache=True, nogil=True)
 def _words(
-    left_C: Array, left_start: Array, right_C: Array, right_start: Array, left_P: Array, right_P: Array, out_2P: Array
-) -> None:
+    left_C: Array, left_start: Array, left_sign: Array, right_C: Array, right_start: Array, right_sign: Array,
+    left_P: Array, right_P: Array, out_2P: Array,
+) -> None:  # fmt: skip
     longest = _longest(left_start, right_start, left_P, right_P)
     bits_left, bits_rest = np.zeros(LETTERS, np.uint64), np.zeros(LETTERS, np.uint64)
     rest_a, rest_b = np.empty(longest + 1, np.uint8), np.empty(longest + 1, np.uint8)
@@ -165,6 +189,10 @@ def _words(
             _mark(left_C, a, m, bits_left)
         common = _common(bits_left, right_C, b, n)
         out_2P[0, p] = 2.0 * common / (m + n)
+        sign_a, sign_b = left_sign[left_P[p]], right_sign[right_P[p]]
+        if (sign_a & sign_b) == 0 and (sign_a | sign_b) < _TWICE:  # no word is shared, none comes twice
+            out_2P[1, p] = 1.0 - (m + n - 2 * common) / (m + n)
+            continue
         only_a, only_b, shared = _split(left_C, a, a_end, right_C, b, b_end, rest_a, rest_b)
         if shared > 0 and (only_a == 0 or only_b == 0):
             out_2P[1, p] = 1.0

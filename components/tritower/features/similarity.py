@@ -67,16 +67,20 @@ def list_cosine(
 
 @njit(cache=True)
 def explode(user_N: Array, text_N: Array, offset_U: Array, text_E: Array) -> tuple[Array, Array, Array]:
-    """All pairs (list text, row text) with the row of each."""
+    """All pairs (list text, row text) with the row of each; of a run of rows of one user, list text by list text."""
     total = 0
     for i in range(user_N.shape[0]):
         total += offset_U[user_N[i] + 1] - offset_U[user_N[i]]
     left, right, row = np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total, np.int64)
-    at = 0
-    for i in range(user_N.shape[0]):
-        for e in range(offset_U[user_N[i]], offset_U[user_N[i] + 1]):
-            left[at], right[at], row[at] = text_E[e], text_N[i], i
-            at += 1
+    at = i = 0
+    while i < user_N.shape[0]:
+        user, first = user_N[i], i
+        while i < user_N.shape[0] and user_N[i] == user:
+            i += 1
+        for e in range(offset_U[user], offset_U[user + 1]):
+            for j in range(first, i):
+                left[at], right[at], row[at] = text_E[e], text_N[j], j
+                at += 1
     return left, right, row
 
 

@@ -3,7 +3,7 @@
 In a log the same query meets the same title again and again, so scores stay in a cache of fixed size, by the pair of numbers.
 Scores are pure functions of the two texts: the cache changes nothing but the time, and memory does not grow with the data.
 
-Legend: N rows, P distinct pairs, G runs of pairs with one left text, R distinct right texts, S scorers, B entries of the cache.
+Legend: N rows, P distinct pairs, R distinct texts of a side, S scorers, B entries of the cache.
 """
 
 import functools
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from rapidfuzz import distance, fuzz
 
 from tritower.features import ratios
+from tritower.features.pairs import PairIndex
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -60,12 +61,17 @@ class Phrases(NamedTuple):
 
 
 Words = Callable[[Int64], tuple[Phrases, Int64]]
-"""Numbers of texts in; phrases out, and the texts' numbers in them."""
+"""Numbers of texts in, in any order; phrases out, and the texts' numbers in them."""
 
 
 def words(texts: pa.Array) -> Words:
     """The texts of an array by their numbers."""
-    return lambda number_R: (Phrases.of(texts.take(pa.array(number_R)).to_pylist()), np.arange(len(number_R)))
+
+    def phrases(number_P: Int64) -> tuple[Phrases, Int64]:
+        number_R, of_P = np.unique(number_P, return_inverse=True)
+        return Phrases.of(texts.take(pa.array(number_R)).to_pylist()), of_P
+
+    return phrases
 
 
 class Cache:
@@ -108,29 +114,29 @@ class PairScorer:
 
     def scores(self, left_N: npt.NDArray[np.int32], right_N: npt.NDArray[np.int32], out_SN: Float32) -> None:
         """Write the score of each pair, scorer by scorer, into `out_SN`; negative numbers give NaN."""
+        if self._cache is None:
+            index = PairIndex(1 << max(2 * len(left_N), 2).bit_length())
+            pair_N = index.numbers(left_N, right_N)
+            score_PS = self._score(*index.pairs()) if index.used else np.empty((0, len(out_SN)), np.float32)
+            missing_1S = np.full((1, len(out_SN)), np.nan, np.float32)  # where -1 finds it
+            np.take(np.concatenate([score_PS, missing_1S]).T, pair_N, axis=1, out=out_SN, mode="wrap")
+            return
         known_N = (left_N >= 0) & (right_N >= 0)
         out_SN[:] = np.nan
         if not known_N.any():
             return
         key_P, pair_N = np.unique((left_N[known_N].astype(np.int64) << 32) | right_N[known_N], return_inverse=True)
-        if self._cache is None:
-            out_SN[:, known_N] = self._score(key_P).T[:, pair_N]
-            return
         score_PS, found_P = self._cache.get(key_P)
         if not found_P.all():
             fresh_P = key_P[~found_P]
-            score_PS[~found_P] = fresh = self._score(fresh_P)
+            score_PS[~found_P] = fresh = self._score(fresh_P >> 32, fresh_P & 0xFFFFFFFF)
             self._cache.put(fresh_P, fresh)
         out_SN[:, known_N] = score_PS.T[:, pair_N]
 
-    def _score(self, key_P: Int64) -> Float32:
-        """(P, S), exact in float64 before it is rounded."""
-        left_P, right_P = key_P >> 32, key_P & 0xFFFFFFFF
-        # The keys are sorted: a text against many others is prepared once.
-        start_G = np.flatnonzero(np.diff(left_P, prepend=-1))
-        right_R, of_P = (right_P, np.arange(len(key_P))) if len(start_G) == 1 else np.unique(right_P, return_inverse=True)
-        (left, number_G), (right, number_R) = self._left(left_P[start_G]), self._right(right_R)
-        pairs = _Pairs(left, right, np.repeat(number_G, np.diff(start_G, append=len(key_P))), number_R[of_P])
+    def _score(self, left_P: Int64, right_P: Int64) -> Float32:
+        """(P, S), exact in float64 before it is rounded. A left text is prepared once for all its pairs that are neighbours."""
+        (left, number_P), (right, other_P) = self._left(left_P), self._right(right_P)
+        pairs = _Pairs(left, right, number_P, other_P)
         return np.stack([getattr(pairs, name)() for name in self._scorers], axis=1).astype(np.float32)
 
 

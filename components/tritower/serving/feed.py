@@ -17,6 +17,7 @@ from tritower.assignment import Assignment, Experiment
 from tritower.config import check
 from tritower.errors import ConfigError, OverloadError, TritowerError
 from tritower.serving import retention
+from tritower.serving.interleaved import Interleave
 from tritower.serving.journal import Journal, JournalConfig
 from tritower.serving.messages import Answer, Question
 from tritower.serving.refusal import Refusal
@@ -53,6 +54,8 @@ class FeedConfig:
     """Positions to shuffle, 2 or more."""
     experiment: Experiment | None = None
     """Whose arms name the bundles of this server; None = everybody gets `main`."""
+    interleave: Interleave | None = None
+    """Who gets lists of both bundles' jobs; None = nobody. Not together with an experiment. These lists are never shuffled."""
     writing: JournalConfig = field(default_factory=JournalConfig)
     """How events are taken."""
     logging: ServedConfig = field(default_factory=ServedConfig)
@@ -65,6 +68,9 @@ class FeedConfig:
         check(self.poll_s > 0, "poll_s", self.poll_s, "above 0")
         check(0 <= self.shuffle_share <= 1, "shuffle_share", self.shuffle_share, "from 0 to 1")
         check(self.shuffle_top >= 2, "shuffle_top", self.shuffle_top, "of at least 2")
+        if self.experiment and self.interleave:
+            problem = "the bundles of an experiment's arms would be interleaved"
+            raise ConfigError(problem, where="experiment, interleave", remedy="Give one of the two.")
 
 
 class Event(BaseModel):
@@ -142,10 +148,11 @@ class Feed:
         """Add `POST /events`, figures and hooks to a server.
 
         Raises:
-            ConfigError: an arm has no bundle.
+            ConfigError: an arm, or an interleaved ranker, has no bundle.
         """
         self._check_arms(service)
         service.arm, service.ask, service.finish = self.arm, self.ask, self.finish
+        service.interleave = self.config.interleave
         registry = service.metrics.registry
         of, live = ["what"], {"multiprocess_mode": "livesum", "registry": registry}
         self._gauges = {
@@ -172,7 +179,8 @@ class Feed:
 
     def finish(self, question: Question, answer: Answer) -> Answer:
         """The answer as it is sent; it is logged."""
-        answer = shuffled(answer, share=self.config.shuffle_share, top=self.config.shuffle_top)
+        if answer.interleaved is None:
+            answer = shuffled(answer, share=self.config.shuffle_share, top=self.config.shuffle_top)
         if self.served:
             self.served.put(question, answer, self._assigned(question) if self.config.experiment else None)
         if answer.features and not question.with_features:
@@ -197,12 +205,16 @@ class Feed:
         return self.config.experiment.assign(question.user_id)
 
     def _check_arms(self, service: "Service") -> None:
-        for arm in self.config.experiment.arms if self.config.experiment else ():
+        needed = {arm.name: "experiment.arms" for arm in (self.config.experiment.arms if self.config.experiment else ())}
+        if self.config.interleave:
+            needed[self.config.interleave.other] = "interleave.other"
+        for name, where in needed.items():
             try:
-                service.holder.get(arm.name)
+                service.holder.get(name)
             except (ConfigError, KeyError):
-                remedy = "Name the arms main and other, and give the second bundle (--other)."
-                raise ConfigError(f"the arm {arm.name!r} has no bundle", where="experiment.arms", remedy=remedy) from None
+                what = "the arm" if self.config.experiment else "the ranker"
+                remedy = "The bundles are called main and other; give the second one (--other)."
+                raise ConfigError(f"{what} {name!r} has no bundle", where=where, remedy=remedy) from None
 
     def _take(self, sent: Events) -> Taken:
         assert self.journal

@@ -4,6 +4,10 @@
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+Ranker = Literal["a", "b"]
+Team = Literal["a", "b", ""]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +156,27 @@ class Versions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interleaved:
+    """How a list of two bundles came about; tuples have a value for each of the answer's jobs.
+
+    Attributes:
+        salt: of the coins.
+        other: bundle b; the answer's `versions` are bundle a's. None where one failed: `versions` are then of the one left.
+        failed: the bundle that failed; the list is the other's.
+        teams: whose pick each job was; empty = of both, or of none.
+        sources: which bundle's score, reasons and features it has.
+        ranks: its rank in that bundle's list.
+    """
+
+    salt: str
+    other: Versions | None
+    teams: tuple[Team, ...]
+    sources: tuple[Ranker, ...]
+    ranks: tuple[int, ...]
+    failed: Team = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """Ranked jobs, best first.
 
@@ -160,7 +185,8 @@ class Answer:
         randomised: the list was shuffled, so that later tests can learn from it.
         features: names of the features of each job; empty unless asked for.
         median_score: score of the candidates' median job; a job's reasons add up to the logit of its score less that of this.
-            None unless asked to explain.
+            None unless asked to explain, and where two bundles were interleaved: they have a median each.
+        interleaved: set where the list is, or was to be, of two bundles.
     """
 
     request_id: str
@@ -171,3 +197,4 @@ class Answer:
     randomised: bool = False
     features: tuple[str, ...] = ()
     median_score: float | None = None
+    interleaved: Interleaved | None = None

@@ -35,6 +35,9 @@ class Metrics:
         self.in_flight = Gauge("tritower_in_flight", "Requests not answered yet", multiprocess_mode="livesum", registry=own)
         self.ready = Gauge("tritower_ready", "Processes that take requests", multiprocess_mode="livesum", registry=own)
         self.refused = Counter("tritower_refused", "Requests refused before they were read", ["reason"], registry=own)
+        self.interleaved = Counter(
+            "tritower_interleaved", "Lists of two bundles: both, or a or b failed", ["result"], registry=own
+        )
         self.swaps = Counter("tritower_bundle_swaps", "New bundles: taken or refused", ["result"], registry=own)
         self.bundles = Gauge(
             "tritower_bundle", "Processes that serve a bundle", ["name", "bundle"], multiprocess_mode="livesum", registry=own

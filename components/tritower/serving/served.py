@@ -151,7 +151,7 @@ class ServedLog:
 
 def rows(question: Question, answer: Answer, given: Assignment | None, *, with_features: bool = True) -> dict[str, list[Any]]:
     """The columns of `schema.SERVED` of one answer; times in microseconds since 1970."""
-    jobs, versions, count = answer.jobs, answer.versions, len(answer.jobs)
+    jobs, count, draft = answer.jobs, len(answer.jobs), answer.interleaved
     is_shuffled = any(job.propensity < 1 for job in jobs)
     order = sorted(range(count), key=lambda i: (-jobs[i].score, i))
     rank = {at: number + 1 for number, at in enumerate(order)}
@@ -160,12 +160,18 @@ def rows(question: Question, answer: Answer, given: Assignment | None, *, with_f
         "city": question.city, "region": question.region, "country": question.country, "randomised": answer.randomised,
         "shuffled": is_shuffled, "experiment": given.experiment if given else "", "salt": given.salt if given else "",
         "unit": given.unit if given else "", "arm": given.arm if given else "", "why": given.why if given else "",
-        "bundle_name": versions.name, "bundle": versions.bundle, "model": versions.model, "encoder": versions.encoder,
-        "catalogue": versions.catalogue, "state": versions.state,
+        "interleaving": draft.salt if draft else "", "failed": draft.failed if draft else "",
+        "other_bundle": draft.other.bundle if draft and draft.other else "",
     }  # fmt: skip
+    both = {"a": answer.versions, "b": draft.other if draft and draft.other else answer.versions}
+    by_job = [both[source] for source in (draft.sources if draft else ("a",) * count)]
     own: dict[str, list[Any]] = {
         "job_id": [job.job_id for job in jobs], "position": [job.rank for job in jobs],
-        "model_rank": [rank[i] if is_shuffled else jobs[i].rank for i in range(count)],
+        "model_rank": list(draft.ranks) if draft else [rank[i] if is_shuffled else jobs[i].rank for i in range(count)],
+        "team": list(draft.teams) if draft else [""] * count,
+        "bundle_name": [one.name for one in by_job], "bundle": [one.bundle for one in by_job],
+        "model": [one.model for one in by_job], "encoder": [one.encoder for one in by_job],
+        "catalogue": [one.catalogue for one in by_job], "state": [one.state for one in by_job],
         "score": [job.score for job in jobs], "propensity": [job.propensity for job in jobs],
         "features": [job.features if with_features else None for job in jobs],
     }  # fmt: skip

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tritower import threads
+from tritower.errors import ConfigError
+from tritower.serving import interleaved
 from tritower.serving.config import ServeConfig
 from tritower.serving.messages import Answer, Question
 from tritower.serving.metrics import Metrics
@@ -14,6 +16,7 @@ from tritower.serving.refusal import Refusal
 
 if TYPE_CHECKING:
     from tritower.serving.holder import Holder
+    from tritower.serving.ranking import Ranking
 
 
 class Service:
@@ -22,6 +25,7 @@ class Service:
     Attributes:
         holder: gives the ranking of a request.
         arm: names the bundle for a question; all are `main` unless an experiment says otherwise.
+        interleave: who gets the jobs of two bundles in one list; nobody where it is None.
         ask, finish: what the ranking is asked for a question, and what is sent for its answer (`feed.py`).
         watchers: called with each question and its answer, in the thread that made it, before the caller has it.
         draining: SIGTERM came.
@@ -31,6 +35,7 @@ class Service:
     def __init__(self, holder: "Holder", config: ServeConfig, metrics: Metrics) -> None:
         self.holder, self.config, self.metrics = holder, config, metrics
         self.arm: Callable[[Question], str | None] = lambda question: None
+        self.interleave: interleaved.Interleave | None = None
         self.ask: Callable[[Question], Question] = lambda question: question
         self.finish: Callable[[Question, Answer], Answer] = lambda question, answer: answer
         self.watchers: list[Callable[[Question, Answer], None]] = []
@@ -70,15 +75,34 @@ class Service:
         self.metrics.waited_seconds.observe(time.perf_counter() - since)
         arms = [self.arm(question) for question in questions]
         ranks = {name: self.holder.get(name) for name in dict.fromkeys(arms)}
+        second = self._second()
         found = []
         for question, name in zip(questions, arms, strict=True):
             start = time.perf_counter()
-            answer = self.finish(question, ranks[name].answer(self.ask(question)))
+            answer = self.finish(question, self._ranked(self.ask(question), ranks[name], second))
             self.metrics.rank_seconds.observe(time.perf_counter() - start)
             for watcher in self.watchers:
                 watcher(question, answer)
             found.append(answer)
         return found
+
+    def _second(self) -> "Ranking | None":
+        """The bundle to interleave with, where there is one."""
+        try:
+            return self.holder.get(self.interleave.other) if self.interleave else None
+        except ConfigError:
+            return None
+
+    def _ranked(self, question: Question, ranking: "Ranking", second: "Ranking | None") -> Answer:
+        if self.interleave is None:
+            return ranking.answer(question)
+        question = interleaved.settled(question)
+        if not self.interleave.takes(question):
+            return ranking.answer(question)
+        answer = interleaved.answer(question, ranking, second, self.interleave.salt)
+        failed = answer.interleaved.failed if answer.interleaved else ""
+        self.metrics.interleaved.labels(f"{failed} failed" if failed else "both").inc()
+        return answer
 
     def swap(self, location: str, name: str = "main") -> None:
         """Put another bundle in the place of the one of this name; requests that have begun keep the old one.

@@ -51,7 +51,7 @@ def write(
         empty = Path(scratch) / "empty.parquet"
         pq.write_table(schema.SERVED.arrow().empty_table(), empty)
         names = ", ".join(f"'{path}'" for path in [*found, empty])
-        session.execute(f"CREATE VIEW served AS SELECT * FROM read_parquet([{names}])")
+        session.execute(f"CREATE VIEW served AS SELECT * FROM read_parquet([{names}], union_by_name = true)")
         session.execute(f"CREATE TABLE shown AS {_query(since, until)}")
         counts = session.execute(
             """SELECT count(*), coalesce(sum(clicked::INT), 0), count(DISTINCT request_id), (SELECT count(*) FROM

@@ -10,6 +10,7 @@ from tritower.config import from_dict
 from tritower.deploy.config import DeployConfig
 from tritower.deploy.release import Release
 from tritower.deploy.rollout import Rollout
+from tritower.deploy.waiting import Waiting
 from tritower.errors import JobFailed, LaunchError
 
 from tests.support.apiserver import Cluster, kinds, proxy
@@ -183,6 +184,38 @@ def test_a_canary_is_taken_back(cluster: Cluster) -> None:
     assert rollout().record().history[-1]["why"] == "slow"
 
 
+def scale(cluster: Cluster, name: str, count: int) -> None:
+    """As an autoscaler does, or kubectl."""
+    kind = kinds.DEPLOYMENT
+    (found,) = (one for one in cluster.store.all(kind) if one["metadata"]["name"].removesuffix("-predictor") == name)
+    cluster.store.edit(kind, found, lambda one: one["spec"].update(replicas=count))
+    Waiting(Api(), rollout().config, rollout().record().sets[name]).until_ready(count)
+
+
+def test_a_canarys_pods_follow_those_beside_it(cluster: Cluster) -> None:
+    deploy("one", max_replicas=4)
+    (before,) = sets(cluster)
+    assert "1 of 2 pods, 50 % of the requests where 50 % were asked for" in deploy("two", max_replicas=4, canary_percent=50)
+    scale(cluster, before, 3)
+    said = deploy("two", max_replicas=4, canary_percent=50)
+    assert "nothing" not in said and "3 of 6 pods, 50 % of the requests where 50 % were asked for" in said
+    assert said.split("has ")[1].split(";")[0] in deploy("two", max_replicas=4, canary_percent=50)
+
+
+def test_a_version_starts_with_as_many_pods_as_the_autoscaler_gave_to_the_one_before(cluster: Cluster, kind: str) -> None:
+    """It has all requests at once, and no load by which it could have been given them."""
+    deploy("one", max_replicas=4)
+    scale(cluster, *sets(cluster), 3)
+    assert "(bundle one) has all requests already" in deploy("one", max_replicas=4)
+    assert "(bundle two) has all requests; 3 pod(s)" in deploy("two", max_replicas=4)
+    until(lambda: len(cluster.store.all(kinds.SCALER)) == 1)  # KServe takes a moment to delete the other
+    until(lambda: cluster.store.all(kinds.SCALER)[0]["spec"]["minReplicas"] == 1)
+    assert cluster.store.all(kinds.SCALER)[0]["spec"]["maxReplicas"] == 4
+    if kind == "deployment":
+        (scaler,) = cluster.store.all(kinds.SCALER)
+        assert scaler["spec"]["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+
+
 def test_the_version_before_comes_back_to_the_byte(cluster: Cluster) -> None:
     def template() -> Any:
         until(lambda: len(cluster.store.all(kinds.DEPLOYMENT)) == 1)  # KServe takes a moment to delete the other
@@ -254,17 +287,39 @@ def test_a_set_that_is_deleted_while_it_starts(cluster: Cluster, kind: str) -> N
     assert serving(cluster) == {"one"}
 
 
-def test_a_field_that_somebody_else_has_set(cluster: Cluster) -> None:
-    deploy("one")
-    server = Api()
+def edit(cluster: Cluster) -> None:
+    """Somebody sets the Service's selector by hand."""
     body = {"spec": {"selector": {"tritower.dev/set": "mine"}}}
     query = {"fieldManager": "kubectl-edit"}
-    server.call("PATCH", "/api/v1/namespaces/team/services/tritower", query=query, body=body, content_type=MERGE)
+    Api().call("PATCH", "/api/v1/namespaces/team/services/tritower", query=query, body=body, content_type=MERGE)
+
+
+def test_a_field_that_somebody_else_has_set(cluster: Cluster) -> None:
+    deploy("one")
+    (before,) = sets(cluster)
+    edit(cluster)
     with pytest.raises(LaunchError) as caught:
         deploy("two")
-    assert 'conflict with "kubectl-edit" using v1: .spec.selector.tritower.dev/set' in caught.value.problem
+    assert 'Apply failed with 1 conflict: conflict with "kubectl-edit" using v1: .spec.selector' in caught.value.problem
     assert "take_over" in caught.value.remedy and caught.value.where == "Service tritower"
+    assert f"Its pods are deleted; {before} serves on" in caught.value.remedy and sets(cluster) == {before}
+    known = rollout().record()
+    assert known.stable == before and set(known.sets) == {before} and "conflict" in known.history[-1]["failed"]
     assert "(bundle two) has all requests" in deploy("two", take_over=True)
+
+
+def test_a_canary_that_cannot_be_taken_back_is_still_one(cluster: Cluster) -> None:
+    """Else the rollback once more would take back what serves."""
+    deploy("zero")
+    deploy("one")
+    (before,) = sets(cluster)
+    deploy("two", canary_percent=50)
+    edit(cluster)
+    with pytest.raises(LaunchError, match="conflict"):
+        rollout().rollback()
+    assert rollout().record().canary and len(sets(cluster)) == 2
+    assert f"{before} has all" in rollout(take_over=True).rollback()
+    assert serving(cluster) == {"one"} and sets(cluster) == {before}
 
 
 def test_of_two_that_deploy_at_one_time_one_stops_before_a_request_moves(cluster: Cluster) -> None:
@@ -273,7 +328,7 @@ def test_of_two_that_deploy_at_one_time_one_stops_before_a_request_moves(cluster
     known = first.record()
     deploy("three")
     with pytest.raises(LaunchError, match=r"somebody else deployed meanwhile.*status"):
-        first._write(known.told(what="late"))
+        first._objects.write(known.told(what="late"))
     assert serving(cluster) == {"three"}
 
 

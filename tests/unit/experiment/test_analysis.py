@@ -11,8 +11,8 @@ from tritower.errors import ConfigError, DataError, SchemaError
 from tritower.experiment import __main__ as command
 from tritower.experiment import analysis, ratio, simulated_log, step
 from tritower.experiment.analysis import Result
-from tritower.experiment.config import AnalysisConfig
-from tritower.experiment.simulation import Habits, Played
+from tritower.experiment.config import AnalysisConfig, Faults, Habits
+from tritower.experiment.simulation import Played
 from tritower.experiment.tables import Found, Tables
 
 WHOLE = {"start": "2026-01-01T00:00:00Z", "cap_quantile": 1.0, "salt": "test", "planned_days": 21}
@@ -21,7 +21,7 @@ RAILS = [{"name": "unsubscribe", "margin": 0.5}, {"name": "latency_ms", "of": "e
 
 def played(folder: Path, *, effect: float = 0.2, users: int = 3000, **faults: Any) -> Played:
     habits = Habits(effect=effect)
-    return simulated_log.write(folder, users=users, days=14, seed=5, habits=habits, faults=simulated_log.Faults(**faults))
+    return simulated_log.write(folder, users=users, days=14, seed=5, habits=habits, faults=Faults(**faults))
 
 
 def read(folder: Path, **knobs: Any) -> tuple[Found, Result]:
@@ -205,3 +205,25 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "Do not stop yet" in printed and "with CUPED, which takes away" in printed and " users, " in printed
     assert command.main(["plan", "--log", f"{folder}/shown.parquet", "--config", '{"effect": -1}']) == 2
     assert "effect is -1" in capsys.readouterr().err
+
+
+def test_rows_without_a_key_all_count(tmp_path: Path) -> None:
+    requests, jobs = ["a", "a", None, None, "b", "b"], ["1", "1", "1", "1", None, None]
+    table = pa.table(
+        {
+            "request_id": requests,
+            "job_id": jobs,
+            "unit": ["u", "u", "u", "v", "v", "w"],
+            "arm": ["control"] * 4 + ["treated"] * 2,
+        }
+        | {"ts": ["2026-01-01T10:00:00Z"] * 6, "clicked": [False, True, False, True, False, True]}
+    )
+    pq.write_table(table, tmp_path / "shown.parquet")
+    with Tables.open([str(tmp_path / "shown.parquet")], AnalysisConfig(cap_quantile=1.0)) as tables:
+        found = tables.read()
+    assert found.left_out["rows that came twice"] == 1 and found.left_out["units in both arms"] == 1  # v
+    assert found.units == {"control": 1, "treated": 1}
+    assert found.total["control"][0].mean_V[:2].tolist() == [
+        1,
+        2,
+    ]  # the copy says that it was clicked; the row without a request

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, norm
 from tritower.experiment import checks, ratio
+from tritower.experiment.config import Habits
 from tritower.experiment.moments import Moments
-from tritower.experiment.simulation import Habits, play
+from tritower.experiment.simulation import play
 
 Z = float(norm.isf(0.025))
 

@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import norm
 from tritower.errors import ConfigError
 from tritower.experiment import planning, ratio, sequential
+from tritower.experiment.config import Habits
 from tritower.experiment.moments import Moments
-from tritower.experiment.simulation import Habits, play
+from tritower.experiment.simulation import play
 
 
 @pytest.mark.parametrize(

@@ -48,18 +48,28 @@ def test_scores_equal_rapidfuzz(texts: list[str]) -> None:
     words = strings.words(pa.array(texts))
     scorer = strings.PairScorer(words, words, strings.TITLE_SCORERS, strings.Cache(4, bits=3))
     scorer.scores(left.astype(np.int32), right.astype(np.int32), out_SN)
+    twice_SN = np.empty((4, 2 * count * count), np.float32)
+    some = np.random.default_rng(0).permutation(np.repeat(np.arange(count * count), 2))
+    each = strings.PairScorer(words, words, strings.TITLE_SCORERS)
+    each.scores(left[some].astype(np.int32), right[some].astype(np.int32), twice_SN)
+    np.testing.assert_array_equal(twice_SN, out_SN[:, some])
     for i in range(count * count):
         for s, score in enumerate(LIBRARY):
             a, b = texts[left[i]], texts[right[i]]
             assert out_SN[s, i] == np.float32(score(a, b)), (s, a, b)
 
 
-def test_blank_and_unknown_texts_are_missing() -> None:
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_blank_and_unknown_texts_are_missing(is_cached: bool) -> None:
     """Repeats, collisions in a cache of 16 slots, blank and unknown texts, over several batches."""
     rng = np.random.default_rng(0)
     texts = ["", *(" ".join(rng.choice(["nurse", "rn", "java", "night", "sr"], 3)) for _ in range(40))]
     words = strings.words(pa.array(texts))
-    scorer = strings.PairScorer(words, strings.words(pa.array(texts[1:])), ("partial",), strings.Cache(1, bits=4))
+    cache = strings.Cache(1, bits=4) if is_cached else None
+    scorer = strings.PairScorer(words, strings.words(pa.array(texts[1:])), ("partial",), cache)
+    nothing = np.empty((1, 3), np.float32)
+    scorer.scores(np.full(3, -1, np.int32), np.arange(3, dtype=np.int32), nothing)
+    assert np.isnan(nothing).all()
     for _ in range(5):
         left, right = rng.integers(-1, 40, (2, 300)).astype(np.int32)
         out_SN = np.empty((1, 300), np.float32)

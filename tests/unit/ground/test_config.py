@@ -120,3 +120,12 @@ def test_to_dict_and_from_dict_are_inverse(knobs: Knobs) -> None:
     assert config.from_dict(Knobs, config.to_dict(knobs)) == knobs
     as_text = {key: str(value) for key, value in config.to_dict(knobs).items() if key in ("rows", "rate", "widths")}
     assert config.from_dict(Knobs, as_text).widths == knobs.widths
+
+
+def test_an_absent_nested_config_stays_absent() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Outer:
+        inner: Knobs | None = None
+
+    assert config.from_dict(Outer, config.to_dict(Outer())) == Outer()
+    assert config.from_dict(Outer, {"inner": {"limit": 2}}) == Outer(inner=Knobs(limit=2.0))
