@@ -358,6 +358,7 @@ def test_a_loss_that_is_not_finite_names_its_step(tmp_path: Path):
     assert Path(caught.value.where).exists()
 
 
+@pytest.mark.slow
 def test_two_processes_from_tables_learn_what_one_learns_eagerly(log: Any, one: Path, tmp_path: Path):
     """Gradients are averaged between the two parts of a step."""
     same(one, train(log, tmp_path, replace(SMALL, launch=replace(SMALL.launch, processes=2, loop="tables"))))
