@@ -40,7 +40,7 @@ def test_from_a_users_csv_to_the_claim_and_on_with_the_record(tmp_path: Path) ->
     done = run(tmp_path, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     # 1.5 and 2.5 of 10 jobs, on every day.
-    claim = "You may stop: new is better, +66.7% clicks per impression on day 7"
+    claim = "You may stop: new is better, with 66.7% more clicks per impression by day 7"
     assert f"Claim: one may stop. {claim}" in done.stdout and "2/2" in done.stdout
     found = storage.read_json(tmp_path / "out" / "analysis.json")
     assert (found["uplift_pct"], found["units"], found["days"]) == (66.667, 560, 14)

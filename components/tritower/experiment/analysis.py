@@ -78,7 +78,7 @@ class Result:
         decision: `invalid` (not to be believed), `stop` (a bound is crossed, or a guardrail), `go on`,
             `ended` (planned length).
         sentence: the verdict.
-        reasons: why it is not to be believed.
+        reasons: why it is not to be believed; `warnings`: what is odd; `notes`: what was left out, and that is all.
         plain: the effect from users as they are; `effect`: with CUPED; `saved`: share of variance that CUPED took away.
         interval: of `effect`, valid whatever was seen before: that of a look, and between two that of the confidence sequence.
         naive_error: log error if impressions were independent.
@@ -92,6 +92,7 @@ class Result:
     sentence: str = ""
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     plain: Effect | None = None
     effect: Effect | None = None
     saved: float = 0.0
@@ -143,30 +144,42 @@ def analyse(
 def verdict(found: Found, result: Result, config: AnalysisConfig) -> tuple[Decision, str]:
     """The decision and what one may claim, in a sentence."""
     assert result.effect is not None
-    low, high = result.interval
-    sure = f"{1 - config.alpha:.0%} sure: {low:+.1%} to {high:+.1%}"
-    size = f"{result.effect.relative:+.1%} clicks per impression"
     if result.reasons:
-        return "invalid", f"Do not believe this test: {result.reasons[0]}."
+        return "invalid", f"Do not believe this test, and claim nothing: {result.reasons[0]}."
     harmed = [rail.guardrail.name for rail in result.rails if rail.state == "harmed"]
     if harmed:
         return "stop", f"Stop: {config.treated} harms {', '.join(harmed)}."
     crossed = next((look for look in result.looks if look.crossed), None)
     if crossed is not None:
-        low, high = crossed.effect.interval(crossed.bound)
         word = "better" if crossed.effect.relative > 0 else "worse"
-        sure = f"{1 - config.alpha:.0%} sure: {low:+.1%} to {high:+.1%}"
-        size = f"{crossed.effect.relative:+.1%} clicks per impression on day {crossed.day}"
-        return "stop", f"You may stop: {config.treated} is {word}, {size} ({sure})."
+        size = _size(crossed.effect, crossed.effect.interval(crossed.bound), f" by day {crossed.day}", config)
+        return "stop", f"You may stop: {config.treated} is {word}, with {size}."
     if found.settled >= config.planned_days:
+        effect, ends = result.effect, result.interval
         if result.looks and result.looks[-1].day >= config.planned_days:
-            low, high = result.looks[-1].effect.interval(result.looks[-1].bound)
-            sure = f"{1 - config.alpha:.0%} sure: {low:+.1%} to {high:+.1%}"
-            size = f"{result.looks[-1].effect.relative:+.1%} clicks per impression"
-        return "ended", f"The planned {config.planned_days} days are over and no difference is shown: {size} ({sure})."
+            effect = result.looks[-1].effect
+            ends = effect.interval(result.looks[-1].bound)
+        size = _size(effect, ends, " may be chance", config)
+        return "ended", f"The planned {config.planned_days} days are over and no difference is shown, so claim none: {size}."
     following = (found.settled // config.look_days + 1) * config.look_days
     following = min(following, config.planned_days)
-    return "go on", f"Do not stop yet: {size} is not sure ({sure}). The next look is after day {following}."
+    size = _size(result.effect, result.interval, " so far may be chance", config)
+    return "go on", f"Do not stop yet, and claim nothing: {size}. The next look is after day {following}."
+
+
+def _size(effect: Effect, ends: tuple[float, float], rest: str, config: AnalysisConfig) -> str:
+    """The uplift and its interval in words, such as `2.0% more clicks per impression (95% sure: 1.0% to 3.0% more)`."""
+    (low, high), value = ends, effect.relative
+    if not math.isfinite(value):
+        return "there are too few clicks to tell"
+    if low <= -1 or not math.isfinite(high):
+        sure = "it could be anything"
+    elif low >= 0 or high <= 0:
+        least, most = sorted((abs(low), abs(high)))
+        sure = f"{1 - config.alpha:.0%} sure: {least:.1%} to {most:.1%} {'more' if low >= 0 else 'fewer'}"
+    else:
+        sure = f"{1 - config.alpha:.0%} sure: between {-low:.1%} fewer and {high:.1%} more"
+    return f"{abs(value):.1%} {'more' if value >= 0 else 'fewer'} clicks per impression{rest} ({sure})"
 
 
 def settled_days(found: Found, config: AnalysisConfig, now_us: int | None) -> int:
@@ -243,20 +256,21 @@ def _believe(tables: Tables, found: Found, result: Result, config: AnalysisConfi
     if result.mismatch.is_bad:
         have = " and ".join(f"{found.assigned.get(arm, 0):,} {arm}" for arm in shares)
         result.reasons.append(
-            f"there are {have} units where {config.treated_share:.1%} should be {config.treated} (p = {result.mismatch.p:.1e})"
+            f"there are {have} units where {config.treated_share:.1%} should be {config.treated}; "
+            "by chance that happens in fewer than one of 1,000 tests"
         )
     mixed = found.left_out.get("units in both arms", 0)
     if mixed > _WRONG * total:
         result.reasons.append(f"{mixed:,} units were shown both arms: the assignment did not hold")
     elif mixed:
-        result.warnings.append(f"{mixed:,} units were shown both arms, and are left out.")
+        result.notes.append(f"{mixed:,} units were shown both arms, and are left out.")
     if config.salt:
         wrong, asked = _hashed(tables, config)
         if wrong > _WRONG * asked:
             result.reasons.append(f"{wrong:,} of {asked:,} units have another arm than the hash of {config.salt!r} gives them")
     without = found.left_out.get("rows without an arm", 0)
     if without:
-        result.warnings.append(f"{without:,} exposures have no arm: they were shown after the start and are left out.")
+        result.notes.append(f"{without:,} exposures have no arm: they were shown after the start and are left out.")
     for arm in shares:
         clicks = found.total[arm][-1].users * found.total[arm][-1].mean_V[0]
         early = found.clocks.get(f"clicks before their exposure: {arm}", 0)
@@ -266,10 +280,12 @@ def _believe(tables: Tables, found: Found, result: Result, config: AnalysisConfi
         bad = checks.mismatch({config.control: of_control, config.treated: of_treated}, shares)
         if bad.is_bad and reason != "units in both arms":
             both = f"{of_control:,} of {config.control}, {of_treated:,} of {config.treated}"
-            result.warnings.append(f"{reason.capitalize()}: {both}; that is no chance.")
+            result.warnings.append(f"{reason.capitalize()}: {both}; that is no chance. They are left out.")
+        elif reason != "units in both arms":
+            result.notes.append(f"{of_control + of_treated:,} {reason} (machines, perhaps) are left out.")
     copies = found.left_out.get("rows that came twice", 0)
     if copies:
-        result.warnings.append(f"{copies:,} exposures came more than once; each counts once.")
+        result.notes.append(f"{copies:,} exposures came more than once; each counts once.")
 
 
 def _hashed(tables: Tables, config: AnalysisConfig) -> tuple[int, int]:

@@ -1,8 +1,11 @@
 """The knobs of the server: where it listens, what it lets in, how long it waits."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tritower.config import check
+
+Precision = Literal["fp32", "bf16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,9 @@ class ServeConfig:
 
     workers: int = 1
     """Processes that answer, each with a copy of the bundle. Decision 0029 has the figures for 1."""
+
+    precision: Precision = "fp32"
+    """What queries are encoded in: fp32, bf16 or int8. Decision 0037 says what the faster ones cost."""
 
     threads: int = 0
     """Searches that a process computes at one time; 0 = as many as it is granted CPUs."""

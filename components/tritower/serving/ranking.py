@@ -37,12 +37,14 @@ from tritower.recommend.retrieve import fulfilling
 from tritower.serving import bundle, explain, updating
 from tritower.serving.bundle import Bundle
 from tritower.serving.catalogue import Catalogue, Floats, Ints, same_advert
+from tritower.serving.config import Precision
 from tritower.serving.encoding import TextEncoder
 from tritower.serving.gate import Gate
 from tritower.serving.guide import Guide
 from tritower.serving.messages import Answer, Question, RankedJob, Versions, Visitor
 from tritower.serving.retrieval import Retrieval, conditions
 from tritower.serving.tailing import Known
+from tritower.storage import manifest
 
 if TYPE_CHECKING:
     from tritower.serving.rival import Rival
@@ -62,6 +64,7 @@ class _Parts:
     retrieval: Retrieval
     described: updating.Described
     baseline: "Rival | None"
+    known: Known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,20 +91,30 @@ class Ranking:
         self._guide: Guide | None = None
 
     @staticmethod
-    def open(folder: str | Path, name: str = "main") -> "Ranking":
+    def open(folder: str | Path, name: str = "main", *, precision: Precision = "fp32") -> "Ranking":
         """Load a bundle, after every byte of it was checked.
 
         Args:
             folder: of the bundle.
             name: of this bundle in the server.
+            precision: what queries are encoded in.
 
         Raises:
             StorageError: there is no bundle.
             ArtifactError: a part is damaged, missing or not made with the others.
         """
-        found = bundle.read(Path(folder))
+
+        def read(here: Path) -> Ranking:
+            found = bundle.read(here)
+            with manifest.trusted(here):
+                return Ranking._loaded(found, name, precision)
+
+        return manifest.unmoved(folder, read)
+
+    @staticmethod
+    def _loaded(found: Bundle, name: str, precision: Precision) -> "Ranking":
         ranker = OnlineRanker.load(found.needed("ranker"))
-        encoder = TextEncoder(found.needed("encoder"))
+        encoder = TextEncoder(found.needed("encoder"), precision)
         dataset, entities = found.needed("dataset"), found.path("entities")
         features = OnlineFeatures.open(
             found.needed("state"), dataset, found.needed("embeddings"), entities,
@@ -109,14 +122,15 @@ class Ranking:
         )  # fmt: skip
         if missing := sorted(set(ranker.names) - set(features.names)):
             problem = f"the model reads features that the bundle cannot compute: {', '.join(missing)}"
-            raise ArtifactError(problem, where=str(folder), remedy="Make the bundle with the entities.")
-        towers = documents.load(found.needed("documents"), ranker, is_checked=True)
+            raise ArtifactError(problem, where=str(found.folder), remedy="Make the bundle with the entities.")
+        towers = documents.load(found.needed("documents"), ranker)
         retrieval = Retrieval.open(found.needed("index"), found.needed("clicks"))
         jobs = Catalogue.read(dataset, towers, retrieval.index)
         parts = _Parts(
             bundle=found, ranker=ranker, encoder=encoder, features=features, retrieval=retrieval,
             described=updating.Described.read(dataset, found.needed("embeddings")),
             baseline=_rival(found.path("baseline"), features.names),
+            known=Known.read(found.needed("state"), found.parts["state"].sha256),
         )  # fmt: skip
         return Ranking(parts, jobs, name)
 
@@ -176,8 +190,7 @@ class Ranking:
 
     def known(self) -> Known:
         """What the state of its features knows of the events: where a journal goes on from."""
-        found = self._parts.bundle
-        return Known.read(found.needed("state"), found.parts["state"].sha256)
+        return self._parts.known
 
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""

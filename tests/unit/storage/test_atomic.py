@@ -89,6 +89,40 @@ def test_checked_readers_never_see_a_mixture(tmp_path: Path) -> None:
         assert writer.returncode == 0
 
 
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_from_the_start(tmp_path: Path) -> None:
+    """Whatever the reader makes of the remains."""
+    place, read = tmp_path / "place", list[str]()
+
+    def put(word: str) -> None:
+        with storage.atomic_directory(place) as new:
+            (new / "word").write_text(word)
+
+    def reader(here: Path) -> str:
+        read.append((here / "word").read_text())
+        if len(read) < 3:
+            put(f"word {len(read)}")
+            raise KeyError("half of it is gone")
+        return read[-1]
+
+    put("word 0")
+    assert manifest.unmoved(place, reader) == "word 2"
+    with pytest.raises(KeyError):
+        manifest.unmoved(place, lambda here: {}[str(here)])
+
+
+def test_a_checked_folder_is_trusted_and_no_other_one(tmp_path: Path) -> None:
+    for name in ("checked/part", "other"):
+        with storage.atomic_directory(tmp_path / name) as new:
+            (new / "word").write_text("as it was")
+        (tmp_path / name / "word").write_text("otherwise")
+    with manifest.trusted(tmp_path / "checked"):
+        assert manifest.whole(tmp_path / "checked" / "part", lambda here: (here / "word").read_text()) == "otherwise"
+        with pytest.raises(ArtifactError):
+            manifest.check(tmp_path / "other")
+    with pytest.raises(ArtifactError):
+        manifest.check(tmp_path / "checked" / "part")
+
+
 def test_a_system_that_cannot_exchange_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(atomic, "_renameat2", None)  # as in macOS and older libraries
     for text in ("old", "new"):
