@@ -16,7 +16,7 @@ from tritower import schema, storage
 from tritower.entities import step as entities
 from tritower.entities.config import EntitiesConfig
 from tritower.errors import ConfigError, DataError, SchemaError
-from tritower.features import step
+from tritower.features import counters, step
 from tritower.features.config import FeaturesConfig
 from tritower.features.guest import Guest
 from tritower.features.online import OnlineFeatures, Request
@@ -156,6 +156,9 @@ def test_a_replay_equals_the_step_to_the_bit(whole: Path, clicks_apart: bool) ->
     assert online.names == [name for name in expected(whole).column_names if name in set(online.names)]
     assert len(online.names) > 60
     replay(online, whole, FIRST, online.names, clicks_apart=clicks_apart)
+    # A kernel that were given its keys in another order than the step's would be compiled again where a server starts.
+    compiled = [str(signature[1]) for signature in counters.count_pass.signatures]
+    assert compiled and not [types for types in compiled if ", F)" in types]
 
 
 @pytest.mark.slow
