@@ -47,7 +47,7 @@ class TinyRanking:
             for rank, job in enumerate(best, 1)
         )
         unknown = tuple(job for job in given if job not in self.jobs)
-        ts = 0 if question.ts is None else question.ts
+        ts = time.time_ns() // 1000 if question.ts is None else question.ts
         return Answer(request_id=question.request_id, ts=ts, jobs=jobs, versions=self.versions, unknown=unknown)
 
 
