@@ -119,7 +119,7 @@ class Excerpt(FeatureState):
 
     def keys(self, rows: Rows) -> Int64:
         """As of any state, in the numbers of the excerpt."""
-        return self._keys_LR[:, rows.row]
+        return self._keys_LR.take(rows.row, axis=1)  # in C order, as the step's: for another the kernels are compiled anew
 
     @cached_property
     def static(self) -> Static:
