@@ -36,7 +36,7 @@ def _done(given: argparse.Namespace, config: DeployConfig) -> list[str]:
         return [str(path) for path in step.write(given.bundle, config, given.manifests_only)]
     if given.do == "apply":
         step.check_gate(given.gate, force=given.force, by=given.by, why=given.why)
-        told = {"force": given.force, "by": given.by, "why": given.why}
+        told = {"force": given.force, "by": given.by or getpass.getuser(), "why": given.why}
         return [step.run(bundle=given.bundle, gate=given.gate, config=config, **told)]
     from tritower.deploy.rollout import Rollout
 

@@ -58,7 +58,7 @@ def find(server: Api, config: DeployConfig) -> str:
     if launcher not in ("auto", *KINDS):
         problem, remedy = f"nothing can be deployed with the launcher {launcher}", f"Use auto, {', '.join(KINDS)}."
         raise ConfigError(problem, where="launcher", remedy=remedy)
-    kind = launcher if launcher != "auto" else "kserve" if _knows(server, config, "InferenceService") else "deployment"
+    kind = launcher if launcher != "auto" else "kserve" if _knows(server, "InferenceService") else "deployment"
     if config.storage_initializer and kind != "kserve":
         raise ConfigError("only KServe has a storage initializer", where="storage_initializer",
                           remedy="Leave it out: the server fetches the bundle by itself.")  # fmt: skip
@@ -73,24 +73,26 @@ def check(server: Api, config: DeployConfig, kind: str, *, account: str, by_prox
     """
     limits = ClusterConfig(namespace=config.namespace, store_secret="")
     missing = preflight.lacking(server, limits, rights(kind, config, by_proxy=by_proxy), account)
-    if kind == "kserve" and not _knows(server, config, "InferenceService"):
+    if kind == "kserve" and not _knows(server, "InferenceService"):
         line = "install KServe (https://kserve.github.io), or use the launcher deployment"
         missing.append(("the cluster has no InferenceServices: KServe is not installed", line))
-    if config.gateway and not _knows(server, config, "HTTPRoute"):
+    if config.gateway and not _knows(server, "HTTPRoute"):
         line = "install the Gateway API's resources, or leave `gateway` out: shares are then numbers of pods"
         missing.append(("the cluster has no HTTPRoutes: the Gateway API is not installed", line))
     missing += [*_no_account(server, config), *_no_token(server, config)]
     preflight.refuse(limits, missing)
 
 
-def _knows(server: Api, config: DeployConfig, kind: str) -> bool:
+def _knows(server: Api, kind: str) -> bool:
+    """Whether the cluster has a kind: by its list of them, for one that it has not is refused as well to who may not ask."""
+    group, version, plural = _PLACES[kind]
     try:
-        server.get(path(kind, config.namespace, "tritower-preflight"))
+        found = server.get(f"/apis/{group}/{version}")["resources"]
     except Refused as error:
         if error.status not in (403, 404):
             raise
-        return not error.unknown
-    return True
+        return error.status == 403  # the right is then among those that are missing
+    return any(one["name"] == plural for one in found)
 
 
 def _no_account(server: Api, config: DeployConfig) -> Iterator[tuple[str, str]]:

@@ -96,6 +96,12 @@ def sized(one: Set, count: int) -> list[Object]:
     return objects
 
 
+def most(one: Set) -> int:
+    """Up to how many pods its autoscaler may go; its own number without one."""
+    specs = [item["spec"].get("predictor", item["spec"]) for item in one.objects]
+    return max(int(spec.get("maxReplicas", one.replicas)) for spec in specs)
+
+
 def shared(config: DeployConfig) -> list[Object]:
     """What all versions have in common beside the Service: the budget of pods that may be taken away at one time."""
     spec = {"maxUnavailable": 1, "selector": {"matchLabels": {SERVER: config.name}}}
@@ -209,6 +215,8 @@ def _deployment(name: str, labels: Mapping[str, str], pods: Object, config: Depl
         target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
         bounds = {"minReplicas": config.replicas, "maxReplicas": config.max_replicas, "scaleTargetRef": target}
         bounds |= {"metrics": [{"type": "Resource", "resource": cpu}]}
+        # A new version starts with as many pods as the one before had at last, and has no load to show for them yet.
+        bounds |= {"behavior": {"scaleDown": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}}}
         made.append(_object("autoscaling/v2", "HorizontalPodAutoscaler", name, labels, bounds, config))
     return made
 

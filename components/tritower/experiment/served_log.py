@@ -5,16 +5,12 @@ columns that are named below. A row that comes twice counts once, with its click
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 
-from tritower import threads
 from tritower.errors import DataError, SchemaError
 from tritower.experiment import click_model, interleaving, off_policy, sources
 from tritower.experiment.config import LogConfig
@@ -41,16 +37,11 @@ def opened(shown: Sequence[str], clicks: Sequence[str], config: LogConfig, neede
         SchemaError: a column is missing.
         DataError: a file cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as folder:
-        settings: dict[str, Any] = {
-            "threads": threads.chosen(), "memory_limit": config.memory_limit, "temp_directory": folder,
-        }  # fmt: skip
-        with duckdb.connect(str(Path(folder) / "kept.duckdb"), config=settings) as connection:
-            connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
-            have = set(sources.view(connection, "given", shown))
-            log = Log(connection, have, config)
-            log._rows(shown, clicks, needed)
-            yield log
+    with sources.opened(config.memory_limit) as connection:
+        have = set(sources.view(connection, "given", shown))
+        log = Log(connection, have, config)
+        log._rows(shown, clicks, needed)
+        yield log
 
 
 @dataclass(frozen=True)

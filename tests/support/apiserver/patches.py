@@ -14,6 +14,10 @@ JSON, MERGE, STRATEGIC, APPLY = (
 )  # fmt: skip
 
 
+_ATOMIC = ("selector", "labelSelector", "nodeSelector")
+"""Maps that have one owner as a whole."""
+
+
 def check_type(content_type: str, *, is_custom: bool) -> None:
     """Raises: Refused: 415 for a way to patch that is none, or (STRATEGIC) none of custom resources."""
     if content_type not in (JSON, MERGE, APPLY, *(() if is_custom else (STRATEGIC,))):
@@ -33,7 +37,8 @@ def patched(item: Object, patch: Any, content_type: str) -> Object:
 
 
 def applied(old: Object, part: Object, manager: str, *, force: bool) -> Object:
-    """Server-side apply: who set a field owns it, and what an owner no longer names goes. A list is one field here.
+    """Server-side apply: who set a field owns it, and what an owner no longer names goes. A list is one field here, and so is
+    a selector.
 
     Raises: Refused: 409, for a field that another manager owns with another value.
     """
@@ -74,7 +79,7 @@ def _leaves(item: Object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             path == ("metadata",) and key not in ("labels", "annotations")
         ):
             continue
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and key not in _ATOMIC:
             yield from _leaves(value, here)
         else:
             yield here, value

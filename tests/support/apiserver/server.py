@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from tests.support.apiserver import answers, logs, proxy, resources, rights, watches
+from tests.support.apiserver import answers, kinds, logs, proxy, resources, rights, watches
 from tests.support.apiserver.answers import Refused
 from tests.support.apiserver.store import CLOCK
 
@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         if through := proxy.request(self.command, path, text):
             code, answer, type_ = through.answer(self.server.cluster, account, body, dict(self.headers.items()))
             return self._send(code, answer, type_, [])
-        request = self._request(path, query, account, body).allowed()
+        request = self._request(path, query, account, body)
         if request.part == "log":
             code, lines = logs.read(self.server.cluster, request)
             return self._stream("log", lines, code) if request.query.get("follow") == "true" else self._whole(code, lines)
@@ -136,15 +136,16 @@ class Handler(BaseHTTPRequestHandler):
         namespace, plural, name, part = (found[one] or "" for one in ("namespace", "plural", "name", "part"))
         if namespace and not group and plural in _NAMESPACE_PARTS:
             namespace, plural, name, part = "", "namespaces", namespace, plural
-        for kind in self.server.cluster.served():
-            if (kind.group, kind.version, kind.plural) == (group, version, plural):
-                break
-        else:
-            raise answers.no_such_path()
-        return resources.Request(
-            method=self.command, kind=kind, namespace=namespace, name=name, part=part, query=query, account=account, body=body,
+        there = {(kind.group, kind.version, kind.plural): kind for kind in self.server.cluster.served()}
+        kind = there.get((group, version, plural))
+        request = resources.Request(
+            method=self.command, kind=kind or kinds.Kind(group, version, plural, ""), namespace=namespace, name=name, part=part,
+            query=query, account=account, body=body,
             content_type=(self.headers.get("Content-Type") or "").partition(";")[0],
-        )  # fmt: skip
+        ).allowed()  # fmt: skip
+        if not kind:  # who may not ask for it does not learn that it is not there
+            raise answers.no_such_path()
+        return request
 
     def _resources(self, group: str, version: str) -> Object:
         found = [kind for kind in self.server.cluster.served() if (kind.group, kind.version) == (group, version)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tritower.cluster.api import Api, Refused
 from tritower.config import from_dict
 from tritower.deploy import kinds as own
 from tritower.deploy.config import DeployConfig
@@ -53,6 +54,17 @@ def test_the_role_has_what_the_preflight_looks_for_and_the_token_alone_beside_it
     assert len(given) == len(set(given))
     (rule,) = (one for one in RULES if one["resources"] == ["secrets"])
     assert rule["resourceNames"] == [DeployConfig().token_secret]
+
+
+def test_a_role_without_the_kserve_that_is_not_there_deploys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Role says that the lines of what is not used may go, and a cluster says 403, not 404, to who may not ask."""
+    rules = [rule for rule in RULES if rule["apiGroups"] not in (["serving.kserve.io"], ["gateway.networking.k8s.io"])]
+    with served(Cluster(namespaces=["team"], without=["inferenceservices"], accounts=["tritower-server"])) as one:
+        act_as(one, rules, tmp_path, monkeypatch)
+        with pytest.raises(Refused) as caught:
+            Api(10).get("/apis/serving.kserve.io/v1beta1/namespaces/team/inferenceservices/any")
+        assert caught.value.status == 403
+        assert Rollout(from_dict(DeployConfig, BASE | {"gateway": ""})).kind == "deployment"
 
 
 def test_all_that_is_missing_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
