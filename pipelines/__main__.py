@@ -2,6 +2,7 @@
 
     python -m pipelines compile [--check]
     python -m pipelines run --local --jobs ... --impressions ... --users ... [--preset NAME] [--set step.knob=value]
+    python -m pipelines run --local --pipeline experiment --exposures ... [--past ... --record ...]; or --with simulate
     python -m pipelines demo
     python -m pipelines publish --endpoint URL
     python -m pipelines submit --endpoint URL --jobs ... --impressions ... --users ...
@@ -44,8 +45,7 @@ def _compile(given: argparse.Namespace) -> int:
         for path in (*compiling.compile_all(given.out), *catalogue.compile_all(given.out / "components")):
             print(path)
     elif given.having or given.lacking or given.size != "small":
-        wanted = {"training": options.parts("training", given)} | ({"batch": frozenset()} if given.size != "small" else {})
-        for name, parts in wanted.items():
+        for name, parts in options.variants(given).items():
             print(*compiling.compile_variant(name, parts, given.out, given.size), sep="\n")
     else:
         for path in (*compiling.compile_all(), *catalogue.write()):
@@ -75,8 +75,8 @@ def _run(given: argparse.Namespace) -> int:
         as_backend=given.backend_inputs,
     )
     for result in results:
-        if result.name == "metrics.json":
-            print(show.results(storage.read_json(result)), end="\n\n")
+        if result.name in show.SHOWN:
+            print(show.SHOWN[result.name](storage.read_json(result)), end="\n\n")
     print(*(result.absolute() for result in results), sep="\n")
     return 0
 
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description="Compile pipelines, run them, show the demo.")
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    _add_compile(commands.add_parser("compile", help="write pipelines/compiled/, or a variant of training elsewhere"))
+    _add_compile(commands.add_parser("compile", help="write pipelines/compiled/, or a variant of a pipeline elsewhere"))
 
     command = commands.add_parser("run", help="run a compiled pipeline on your files")
     where = command.add_mutually_exclusive_group(required=True)

@@ -36,6 +36,7 @@ def components() -> dict[str, tuple[str, Any]]:
         module = importlib.import_module(f"tritower.{file.parent.name}.component")
         for name, value in vars(module).items():
             if isinstance(value, dsl.base_component.BaseComponent):
+                assert name not in found, f"two components are called {name}"
                 found[name] = (file.parent.name, value)
     return found
 

@@ -12,15 +12,18 @@ from kfp import compiler, dsl
 from tritower import storage
 from tritower.errors import ArtifactError
 
-from pipelines import batch, graph, nested, steps, training, wiring
+from pipelines import batch, experiment, graph, nested, steps, training, wiring
 from pipelines.flavours import FLAVOURS, Flavour, compiling_for
 
 COMPILED = Path(__file__).parent / "compiled"
-WIRED: dict[str, Callable[..., Any]] = {"training": training.training, "batch": batch.batch}
+WIRED: dict[str, Callable[..., Any]] = {
+    "training": training.training, "batch": batch.batch, "experiment": experiment.experiment,
+}  # fmt: skip
 """Pipeline name -> the function that wires it."""
 NESTED: dict[str, dict[str, Callable[..., Any]]] = {
     "training": {"baselines": nested.baselines, "recommendations": nested.ranked_jobs},
     "batch": {"recommendations": nested.recommendations},
+    "experiment": {},
 }
 """Pipeline name -> name of a pipeline in it -> the function that wires that."""
 _NEUTRAL_IMAGE = "tritower"
@@ -68,7 +71,7 @@ def prepared(name: str, folder: Path, *, parts: frozenset[str] | None = None, en
     """The compiled pipeline to run: what is kept, or a copy in `folder` where other parts or images are wanted.
 
     Args:
-        name: training or batch.
+        name: training, batch or experiment.
         folder: gets the copy.
         parts: the parts that it has; None for the pipeline's own.
         engine: duckdb or spark: which images the steps have that take an engine.

@@ -67,7 +67,7 @@ def _submit(given: argparse.Namespace) -> int:
 
     url = webhook.address(given.webhook)
     locations, file = _checked_locations(given)
-    read = {name: place for name, place in locations.items() if name != running.POINTER}  # the run reads the pointer by itself
+    read = {name: place for name, place in locations.items() if name not in running.KEPT_BY_RUNS}
     data_version, remark = submission.version(read, given.data_version)
     # A run of a version takes the version's caching; data of a version of their own are in no cache.
     values = options.arguments(given, locations, f"{data_version}-{runs.EACH_RUN}" if given.no_cache else data_version)

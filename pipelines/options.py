@@ -10,15 +10,21 @@ from tritower.jobs import LauncherName
 from pipelines import steps
 
 _LOCATIONS = (
-    ("--jobs --data-jobs", "adverts: file or folder, CSV, JSON Lines or Parquet", True),
-    ("--impressions --data-impressions", "jobs shown for searches, and clicks", True),
-    ("--users --data-users", "what is known of users", False),
-    ("--truth --data-truth", "true probabilities of a simulated log (training)", False),
-    ("--champion --model-champion", "root of the pointer to the model in use and its state; runs that succeed move it", False),
-    ("--model --champion-model --model-ranker", "the ranker in use: for batch, and for training's gate to compare with", False),
-    ("--encoder --champion-encoder --model-encoder", "the text encoder that it was trained with", False),
-    ("--previous-state --data-state", "the state that an earlier run handed back, to continue from", False),
+    ("--jobs --data-jobs", "adverts: file or folder, CSV, JSON Lines or Parquet"),
+    ("--impressions --data-impressions", "jobs shown for searches, and clicks"),
+    ("--users --data-users", "what is known of users"),
+    ("--truth --data-truth", "true probabilities of a simulated log (training)"),
+    ("--champion --model-champion", "root of the pointer to the model in use and its state; runs that succeed move it"),
+    ("--model --champion-model --model-ranker", "the ranker in use: for batch, and for training's gate to compare with"),
+    ("--encoder --champion-encoder --model-encoder", "the text encoder that it was trained with"),
+    ("--previous-state --data-state", "the state that an earlier run handed back, to continue from"),
+    ("--exposures --data-exposures", "who was shown what in which arm, and clicked (experiment)"),
+    ("--guardrails --data-guardrails", "events that must not get worse, such as unsubscribes (experiment)"),
+    ("--past --data-past", "impressions from before the test, for CUPED and the plan (experiment)"),
+    ("--record --experiment-record", "root of a test's record: what was planned, which looks were taken (experiment)"),
 )
+_NEEDED = ("data_jobs", "data_impressions", "data_exposures")
+"""Locations without which a pipeline that takes them cannot run."""
 
 
 def compiled(given: argparse.Namespace) -> Path:
@@ -44,6 +50,18 @@ def parts(pipeline: str, given: argparse.Namespace) -> frozenset[str]:
     return steps.parts(pipeline, {*given.having, *asked}, given.lacking)
 
 
+def variants(given: argparse.Namespace) -> dict[str, frozenset[str]]:
+    """Pipelines to compile with the parts that are asked for, or for another size: name -> parts."""
+    from pipelines import compiling
+
+    found = {}
+    for name in compiling.WIRED:
+        having, lacking = (sorted(steps.parts_of(name) & set(asked)) for asked in (given.having, given.lacking))
+        if having or lacking or given.size != "small":
+            found[name] = steps.parts(name, having, lacking)
+    return found
+
+
 def arguments(given: argparse.Namespace, locations: dict[str, str], version: str) -> dict[str, Any]:
     """The pipeline's parameters, `version` being its data version."""
     from pipelines import running
@@ -58,8 +76,11 @@ def locations(given: argparse.Namespace) -> dict[str, str]:
 
     having = parts(given.pipeline, given)
     left_out = {place for name in steps.parts_of(given.pipeline) - having for place in steps.PARTS[name].locations}
+    left_out |= {place for name in having for place in steps.PARTS[name].replaces}
     wanted = [name for name in running.PLANS[given.pipeline].locations if name not in left_out]
     found = {parameter: getattr(given, parameter) for parameter in wanted}
+    if missing := [option for option, name in _spelled() if name in _NEEDED and found.get(name) == ""]:
+        given.command.error(f"the following arguments are required: {', '.join(missing)}")
     for parameter in ("model_ranker", "model_encoder"):
         if found.get(parameter) == "" and not given.model_champion:
             what = parameter.removeprefix("model_")
@@ -71,12 +92,12 @@ def locations(given: argparse.Namespace) -> dict[str, str]:
 
 def add_data(command: argparse.ArgumentParser) -> None:
     """Add what a pipeline is run on: locations, engine, parts, knobs."""
-    command.add_argument("--pipeline", choices=("training", "batch"), default="training", help="which (training)")
-    for option, text, is_needed in _LOCATIONS:
+    command.set_defaults(command=command)
+    command.add_argument("--pipeline", choices=("training", "batch", "experiment"), default="training", help="which (training)")
+    for option, text in _LOCATIONS:
         # Each has the name of its parameter as well.
         spellings = option.split()
-        name = spellings[-1][2:].replace("-", "_")
-        command.add_argument(*spellings, required=is_needed, default="", metavar="WHERE", dest=name, help=text)
+        command.add_argument(*spellings, default="", metavar="WHERE", dest=_parameter(spellings[-1]), help=text)
     command.add_argument("--engine", choices=("duckdb", "spark"), default="duckdb", help="of ingest and features (duckdb)")
     text = "where finetune, embed, tune and the ranker work: in their own pods, or in jobs on the backend's cluster (local)"
     command.add_argument("--launcher", choices=get_args(LauncherName), default="local", help=text)
@@ -86,14 +107,23 @@ def add_data(command: argparse.ArgumentParser) -> None:
 
 
 def add_parts(command: argparse.ArgumentParser, *, needy: bool = True) -> None:
-    """Add the options that choose parts of training; `needy`: also those that need locations."""
+    """Add the options that choose parts of a pipeline; `needy`: also those that need locations."""
     for option, name, is_default in (("--with", "having", False), ("--without", "lacking", True)):
         found = [part for part in steps.PARTS.values() if part.is_default == is_default and (needy or not part.locations)]
         text = "; ".join(f"{part.name}: {part.about}" for part in found)
         choices = [part.name for part in found]
         command.add_argument(
-            option, dest=name, action="append", default=[], choices=choices, help=f"a part of training: {text}"
+            option, dest=name, action="append", default=[], choices=choices, help=f"a part of the pipeline: {text}"
         )
+
+
+def _spelled() -> list[tuple[str, str]]:
+    """The spellings of each location's option, and its parameter."""
+    return [("/".join(option.split()), _parameter(option.split()[-1])) for option, _ in _LOCATIONS]
+
+
+def _parameter(spelling: str) -> str:
+    return spelling[2:].replace("-", "_")
 
 
 def add(command: argparse.ArgumentParser, option: str, text: str, default: str | int | Path, shown: str) -> None:

@@ -1,5 +1,6 @@
 """`run`: a compiled pipeline on files of the user's, its results copied to one folder."""
 
+import inspect
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -31,7 +32,9 @@ class Plan:
 LOCAL = "local"
 """The launcher that starts no jobs: every step works in its own process."""
 POINTER = "model_champion"
-"""Parameter of both pipelines: the root of the pointer, which each run reads anew and moves."""
+"""Parameter of training and batch: the root of the pointer, which each run reads anew and moves."""
+KEPT_BY_RUNS = frozenset({POINTER, "experiment_record"})
+"""Parameters whose location each run reads anew and writes to."""
 _DATA, _CHAMPION = ("data_jobs", "data_impressions", "data_users"), (POINTER, "model_ranker", "model_encoder")
 PLANS = {
     "training": Plan(
@@ -48,6 +51,10 @@ PLANS = {
     "batch": Plan(
         locations=(*_DATA, "data_state", *_CHAMPION),
         results={"recommendations": "recommendations.parquet", "state": "state"},
+    ),
+    "experiment": Plan(
+        locations=("data_exposures", "data_guardrails", "data_past", "experiment_record"),
+        results={"metrics": "analysis.json", "report": "report.html"},
     ),
 }
 
@@ -72,7 +79,7 @@ def run(
     """Execute a compiled pipeline here, show progress, and copy its results to `out`; where they are there.
 
     Args:
-        name: training or batch.
+        name: training, batch or experiment.
         locations: parameter -> file, folder or URI; empty where there is none.
         parts: the parts of the pipeline (`steps.parts`); None for its own.
         preset: name or TOML file of knobs.
@@ -172,10 +179,16 @@ def arguments(
     if version is None:
         # The cache of a run here knows the content behind a champion's locations: no reason to read the log again for it. The
         # pointer is read anew by every run.
-        optional = {POINTER, *(place for part in steps.parts_of(name) for place in steps.PARTS[part].locations)}
+        optional = {*KEPT_BY_RUNS, *(place for part in steps.parts_of(name) for place in steps.PARTS[part].locations)}
         version = data_version(*(locations.get(place, "") for place in PLANS[name].locations if place not in optional))
     launched = {} if launcher == LOCAL else {"launcher": launcher}  # versions published earlier know no launcher
-    return {**locations, "data_version": version, "engine": engine, **launched, **values}
+    taken = inspect.signature(compiling.WIRED[name]).parameters
+    for option, value, usual in (("engine", engine, "duckdb"), ("launcher", launcher, LOCAL)):
+        if value != usual and option not in taken:
+            where = f"--{option} {value}"
+            raise ConfigError(f"the pipeline {name} has no {option} to choose", where=where, remedy="Leave it out.")
+    engines = {"engine": engine} if "engine" in taken else {}
+    return {**locations, "data_version": version, **engines, **launched, **values}
 
 
 def _check_launcher(launcher: str, tables: Mapping[str, steps.Step], settings: Iterable[str]) -> None:
@@ -199,7 +212,7 @@ def _container_arguments(
     """How containers run: what they read is mounted, and they have no network unless the root is in a store."""
     mounts = [containers.user_names(here)] if engine == "spark" else []
     read = {name: Path(location) for name, location in locations.items() if location and "://" not in location}
-    written = {read.pop(POINTER)} if POINTER in read else set()
+    written = {read.pop(name) for name in KEPT_BY_RUNS & read.keys()}
     mounts += containers.writable(written)
     read_only = read.values()
     found = containers.runner_arguments(read_only=read_only, gpus=gpus)

@@ -1,7 +1,7 @@
 """Plain text for a reader at a terminal: progress per step, the table of results, ranked jobs."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from tritower.drawable import printable
@@ -101,6 +101,19 @@ def results(metrics: Mapping[str, Any]) -> str:
             counts = ", ".join(f"{metrics[name][key]:,} {key}" for key in ("requests", "clicks") if key in metrics[name])
             parts.append(f"{title}: {counts}\n{_slice(metrics[name])}")
     return "\n\n".join(parts)
+
+
+def claim(found: Mapping[str, Any]) -> str:
+    """What an online test says, and what must be known besides."""
+    parts = [f"Claim: {found['claim']}. {printable(found['sentence'])}"]
+    parts += [f"WARNING: {printable(line)}" for line in found["result"]["warnings"]]
+    names = ("days", "units", "uplift_pct", "uplift_low_pct", "uplift_high_pct", "sample_ratio_p", "cuped_saved_pct")
+    rows = [[_spelled(name), value(found[name])] for name in names if found.get(name) is not None]
+    return "\n\n".join([*parts, table(rows)])
+
+
+SHOWN: dict[str, Callable[[Mapping[str, Any]], str]] = {"metrics.json": results, "analysis.json": claim}
+"""Result -> what a reader at a terminal is told of it."""
 
 
 def _slice(figures: Mapping[str, Any]) -> str:

@@ -13,7 +13,9 @@ from pipelines import diagnosis, experiments, runs
 from pipelines.api import Api
 
 _HANDED_BACK = "ExecutorOutput: "
-_VERDICT = ("gate", "gate_reason")
+_WORDS = ("gate", "claim")
+"""Outputs that are a pipeline's verdict; why is `<word>_reason`."""
+_VERDICT = tuple(f"{word}{end}" for word in _WORDS for end in ("", "_reason"))
 _RUN_ID = re.compile(r"/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
 
 
@@ -29,8 +31,7 @@ def line(api: Api, run: Mapping[str, Any]) -> str:
     state = diagnosis.state(run)
     words = [str(run["run_id"]), f"{state} since {_since(run)}", str(run.get("display_name") or "")]
     if state == "SUCCEEDED":
-        told = verdict(api, run)
-        words.append(f"{told['gate']}: {told['gate_reason']}" if told.get("gate_reason") else told.get("gate", ""))
+        words.append(": ".join(_said(verdict(api, run))))
     elif state not in diagnosis.ENDED:
         at = diagnosis.parts(runs.with_pipeline(api, runs.get(api, str(run["run_id"]))), "RUNNING", "PENDING")
         words.append(f"at {', '.join(str(part) for part in at)}" if at else "")
@@ -38,7 +39,7 @@ def line(api: Api, run: Mapping[str, Any]) -> str:
 
 
 def verdict(api: Api, run: Mapping[str, Any]) -> dict[str, str]:
-    """`gate`, `gate_reason` and `auc` of a training run, as far as they can be known.
+    """`gate`, `gate_reason` and `auc` of a training, `claim` and `claim_reason` of an experiment, as far as they can be known.
 
     The API has no values of parameters. The launcher prints what a step hands back at the end of its pod's log; where that step
     came from the cache, or its pod's log is gone, nothing is known here. The states of tasks do not count: a backend may leave
@@ -46,7 +47,7 @@ def verdict(api: Api, run: Mapping[str, Any]) -> dict[str, str]:
     """
     whole = runs.with_pipeline(api, run)
     sources = _sources(whole)
-    task = sources.get("gate", ("", ""))[0]
+    task = next((sources[word][0] for word in _WORDS if word in sources), "")
     for part in diagnosis.parts(whole) if task else []:
         if part.task == task and part.kind == "step":
             output = handed_back(runs.log_of_pod(api, str(run["run_id"]), part.pod))
@@ -66,7 +67,7 @@ def outcome(api: Api, run: Mapping[str, Any], failed: JobFailed | None) -> dict[
     times = {"created_at": run.get("created_at", ""), "finished_at": run.get("finished_at", "")}
     known = {"run_id": run["run_id"], "name": run.get("display_name", ""), "state": diagnosis.state(run)}
     known |= {**times, **told} | ({"error": str(failed)} if failed else {})
-    result = str(failed) if failed else told.get("gate", "")
+    result = str(failed) if failed else next(iter(_said(told)), "")
     return {"text": f"{known['name']}: {known['state']}" + (f", {result}" if result else ""), **known}
 
 
@@ -123,9 +124,12 @@ def _since(run: Mapping[str, Any]) -> str:
 
 def ended(api: Api, run: Mapping[str, Any]) -> str:
     """How a run ended that did not fail: its state, and its verdict where it has one."""
-    told = verdict(api, run)
-    words = [diagnosis.state(run), told.get("gate", ""), told.get("gate_reason", "")]
-    return ": ".join(word for word in words if word)
+    return ": ".join([diagnosis.state(run), *_said(verdict(api, run))])
+
+
+def _said(told: Mapping[str, str]) -> list[str]:
+    """The verdict in a word and why, as far as they are known."""
+    return [told[name] for name in _VERDICT if told.get(name)]
 
 
 def of_model(api: Api, location: str) -> str:

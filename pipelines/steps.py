@@ -2,7 +2,7 @@
 
 What follows from an entry: the pipeline's parameter `settings_<table>` and its description, the table of presets and `--set`,
 the name in logs and in a backend's pages, which steps get the object store's keys, and the numbers shown when a step has ended.
-A new step is an entry here and a line where it is wired (`training.py`, `batch.py`, `nested.py`).
+A new step is an entry here and a line where it is wired (`training.py`, `batch.py`, `experiment.py`, `nested.py`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,6 +30,9 @@ class Part:
     locations: tuple[str, ...] = ()
     """Parameters of the pipeline that are its alone: locations."""
 
+    replaces: tuple[str, ...] = ()
+    """Parameters of the pipeline that it makes needless: locations of what it makes itself."""
+
     needs: tuple[str, ...] = ()
     """Parts that it works with, and that come with it."""
 
@@ -51,6 +54,13 @@ PARTS = {
             about="the bundle comes to serve on the cluster if the gate passes (`deploy.launcher`)",
             is_default=False,
             needs=("bundle",),
+        ),
+        Part(name="plan", about="users, days and mailings that the experiment's test needs, from its past", is_default=True),
+        Part(
+            name="simulate",
+            about="a test that never was, in place of one's own exposures (of the experiment)",
+            is_default=False,
+            replaces=("data_exposures", "data_guardrails", "data_past"),
         ),
     )
 }
@@ -150,7 +160,7 @@ class Step:
         return (self.table or self.name) if self.config else ""
 
 
-_BOTH = ("training", "batch")
+_BOTH, _TEST = ("training", "batch"), ("experiment",)
 _BEST = "recommendations"
 
 
@@ -251,6 +261,25 @@ STEPS = {
             looks_anew=True,
         ),
         Step(name="record", room="champion", component="record", pipelines=_BOTH, opens_store=True, looks_anew=True),
+        Step(
+            name="simulate", room="experiment", component="simulate_test", pipelines=_TEST, part="simulate",
+            config="SimulateConfig", shown=("users", "days", "rows"),
+        ),
+        Step(
+            name="plan", room="experiment", component="plan_test", pipelines=_TEST, part="plan", config="PlanConfig",
+            opens_store=True, is_heavy=True,
+            plain={"experiment_effect": "effect"},
+            shown=("users_cuped", "days_cuped", "mailings_cuped"),
+        ),
+        Step(
+            name="analyse", room="experiment", component="analyse_test", pipelines=_TEST, config="AnalysisConfig",
+            opens_store=True, is_heavy=True, looks_anew=True,
+            plain={
+                "experiment_control": "control", "experiment_treated": "treated", "experiment_days": "planned_days",
+                "experiment_look_days": "look_days",
+            },
+            shown=("uplift_pct", "uplift_low_pct", "uplift_high_pct", "days", "units"),
+        ),
     )
 }  # fmt: skip
 

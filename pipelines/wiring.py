@@ -12,6 +12,9 @@ from kfp import dsl
 from pipelines import names, steps
 from pipelines.flavours import equipped, understood
 
+_KINDS: dict[str, type] = {"Integer": int, "Float": float, "String": str}
+"""Type of a component's input that is a parameter of the pipeline, too -> the same in Python."""
+
 
 class Wiring:
     """Adds steps to the pipeline that is being built.
@@ -112,6 +115,7 @@ def _function(
         given = signature.bind(*values).arguments
         configs = {table: given.pop(names.settings(table)) for table in tables}
         plain = {name: given.pop(name) for step in tables.values() for name in step.plain}
+        given |= {name: "" for name in _needless(parts) if name in inspect.signature(wire).parameters}
         return wire(Wiring(parts, configs, plain, inner), **given)
 
     function.__name__, function.__doc__ = name, about
@@ -124,20 +128,31 @@ def _signature(
 ) -> inspect.Signature:
     found = inspect.signature(wire)
     of_parts = {location: part.name for part in steps.PARTS.values() for location in part.locations}
+    needless = _needless(parts)
     _, *own = found.parameters.values()
     needed, optional = [], []
     for parameter in own:
+        if parameter.name in needless:
+            continue
         if parameter.default is inspect.Parameter.empty:
             needed.append(parameter)
         elif of_parts.get(parameter.name) in {None, *parts} or name not in steps.with_part(of_parts[parameter.name]):
             optional.append(parameter)
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     for step in tables.values():
-        optional += [inspect.Parameter(one, kind, default=_input(step, one).default, annotation=int) for one in step.plain]
+        given = {one: _input(step, one) for one in step.plain}
+        optional += [
+            inspect.Parameter(name, kind, default=one.default, annotation=_KINDS[one.type]) for name, one in given.items()
+        ]
     for table, step in tables.items():
         default = dict(step.preset.get(name, {}))
         optional.append(inspect.Parameter(names.settings(table), kind, default=default, annotation=dict[str, Any]))
     return found.replace(parameters=[*needed, *optional])
+
+
+def _needless(parts: frozenset[str]) -> frozenset[str]:
+    """Parameters of which the parts make what they would name."""
+    return frozenset(name for part in parts for name in steps.PARTS[part].replaces)
 
 
 def _description(wire: Callable[..., Any], tables: Mapping[str, steps.Step]) -> str:
@@ -154,4 +169,5 @@ def _description(wire: Callable[..., Any], tables: Mapping[str, steps.Step]) -> 
 
 
 def _wins(step: steps.Step) -> str:
-    return f"; they win over {' and '.join(f'`{name}`' for name in step.plain)}" if step.plain else ""
+    *names, last = ["", *(f"`{name}`" for name in step.plain)]
+    return "; they win over " + " and ".join(filter(None, [", ".join(filter(None, names)), last])) if last else ""

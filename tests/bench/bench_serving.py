@@ -47,7 +47,7 @@ def board(folder: Path) -> None:
     values = pq.read_table(folder / "dataset" / "texts.parquet")["value"].to_pylist()
     backends.export(models.load(base), folder / "encoder", values[:64])
     facts = storage.read_json(folder / "encoder" / "export.json")
-    own = {"encoder": "0", "prompt": "", "precision": "fp32", **{name: facts[name] for name in ("dim", "max_tokens")}}
+    own = {"encoder": "0", "prompt": "", **{name: facts[name] for name in ("dim", "max_tokens")}}
     storage.write_json(folder / "encoder" / FILE, own)
 
 

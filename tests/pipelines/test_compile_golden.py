@@ -146,7 +146,7 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         subprocess.run([sys.executable, "-c", program, str(folder)], check=True, cwd=ROOT)
         texts.append({path.relative_to(folder): path.read_text() for path in sorted(folder.rglob("*.yaml"))})
-    assert texts[0] == texts[1] and len(texts[0]) == 4
+    assert texts[0] == texts[1] and len(texts[0]) == 6
     (head,) = re.findall(r"settings_candidates: dict \[Default: (.+)\]\n", texts[0][Path("kfp/batch.yaml")])
     assert list(ast.literal_eval(head)) == sorted(ast.literal_eval(head))
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines import backend_inputs, compiling, graph, knobs, steps
 
-ALL = frozenset(steps.PARTS)
+ALL = steps.parts_of("training")
 
 
 class Shape(NamedTuple):
@@ -66,6 +66,7 @@ def compiled(name: str, parts: frozenset[str], folder: Path) -> dict[str, Any]:
         ("training", ALL, Shape(boxes=18, nodes=49, layers=14, widest=8, parameters=31, settings=14)),
         ("training", frozenset(), Shape(boxes=9, nodes=28, layers=13, widest=6, parameters=26, settings=10)),
         ("batch", steps.parts("batch"), Shape(boxes=8, nodes=17, layers=8, widest=5, parameters=18, settings=7)),
+        ("experiment", steps.parts("experiment"), Shape(boxes=2, nodes=6, layers=2, widest=4, parameters=12, settings=2)),
     ],
 )
 def test_a_pipeline_is_taken_in_at_a_glance(name: str, parts: frozenset[str], most: Shape, tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_a_pipeline_is_taken_in_at_a_glance(name: str, parts: frozenset[str], mo
     assert not too_many, f"{compiling.variant(name, parts)} has {found}; too much (found, at most): {too_many}"
 
 
-@pytest.mark.parametrize("name", ["training", "batch"])
+@pytest.mark.parametrize("name", ["training", "batch", "experiment"])
 @pytest.mark.parametrize("parts", [frozenset(), ALL])
 def test_the_form_asks_for_what_is_needed_first(name: str, parts: frozenset[str], tmp_path: Path) -> None:
     """The page sorts parameters by name, required or not."""
@@ -90,7 +91,7 @@ def test_the_form_asks_for_what_is_needed_first(name: str, parts: frozenset[str]
 
 def test_nothing_is_an_output_that_no_step_and_no_reader_uses() -> None:
     """Reports, metrics and models are for readers; anything else must have a consumer."""
-    for name in ("training", "batch"):
+    for name in compiling.WIRED:
         spec = graph.document(compiling.yaml_path(name))
         used = set()
         for task in graph.tasks(spec):
@@ -113,7 +114,7 @@ def test_nothing_is_an_output_that_no_step_and_no_reader_uses() -> None:
         assert loose.keys() <= {"candidate_features.state"}, loose
 
 
-@pytest.mark.parametrize("name", ["training", "batch"])
+@pytest.mark.parametrize("name", ["training", "batch", "experiment"])
 def test_the_description_holds_parameters_to_copy(name: str) -> None:
     path = compiling.yaml_path(name)
     about = graph.document(path)["pipelineInfo"]["description"]
@@ -122,4 +123,4 @@ def test_the_description_holds_parameters_to_copy(name: str) -> None:
     tables = {one.removeprefix("settings_"): values for one, values in given.items() if one.startswith("settings_")}
     for table, values in tables.items():
         knobs.check(table, values)
-    assert tables and given.keys() & {"ranker_epochs", "recommend_top_k"}
+    assert tables and given.keys() & {"ranker_epochs", "recommend_top_k", "experiment_days"}

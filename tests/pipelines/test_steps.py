@@ -14,12 +14,15 @@ from tritower.errors import ConfigError
 from pipelines import __main__ as command_line
 from pipelines import compiling, graph, knobs, names, running, steps
 
-ALL = frozenset(steps.PARTS)
+ALL = steps.parts_of("training")
 VARIANTS = {
     "training": steps.parts("training"),
     "training-bundle-champion-deploy-tune": ALL,
     "training-without-baselines": steps.parts("training", lacking=["baselines"]),
     "batch": steps.parts("batch"),
+    "experiment": steps.parts("experiment"),
+    "experiment-simulate": steps.parts_of("experiment"),
+    "experiment-without-plan": frozenset(),
 }
 
 
@@ -133,7 +136,8 @@ def test_a_step_is_named_where_it_is_registered_and_wired_and_nowhere_else() -> 
             if isinstance(node, ast.Constant) and node.value in named:
                 named[node.value].add(path.stem)
     in_show = {"baseline", "baseline_cos", "baseline_full", "champion", "score"}  # rankers of metrics.json, and a column
-    elsewhere = {"champion": {"upkeep", "running", "on_backend"}}  # a verb of the command line and a parameter, too
+    # A verb of the command line and a parameter, too; the room that generates logs.
+    elsewhere = {"champion": {"upkeep", "running", "on_backend"}, "simulate": {"demo"}}
     for name, places in named.items():
         # What outputs were called is a matter of history: the table of it names the steps of that day.
         allowed = (
@@ -217,6 +221,9 @@ def test_the_launcher_and_its_settings_are_parameters_of_a_pipeline_that_starts_
     # What a version of before the launcher does not know is not sent to it.
     assert running.arguments("training", {}, "", [], version="v").keys() == {"data_version", "engine"}
     assert running.arguments("batch", {}, "", [], launcher="pytorchjob", version="v")["launcher"] == "pytorchjob"
+    assert running.arguments("experiment", {}, "", [], version="v") == {"data_version": "v"}
+    with pytest.raises(ConfigError, match=r"the pipeline experiment has no engine to choose \(in --engine spark\)"):
+        running.arguments("experiment", {}, "", [], engine="spark", version="v")
 
 
 def test_a_search_is_not_submitted_with_a_launcher_that_runs_none() -> None:

@@ -3,7 +3,10 @@
 Legend: T texts, B texts in a batch, L tokens per text, D dimension of a vector.
 """
 
+import contextlib
 import importlib.util
+import logging
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -225,6 +228,19 @@ def quantise(graph: openvino.Model, tokens: Ragged) -> openvino.Model:
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(tokens),
     )
+
+
+def with_int8_weights(graph: openvino.Model) -> openvino.Model:
+    """`graph` with its weights in bytes, one scale and offset for each output; it needs no texts to calibrate on.
+
+    A CPU with VNNI then multiplies bytes by bytes: OpenVINO rounds what goes into a product in groups of
+    `DYNAMIC_QUANTIZATION_GROUP_SIZE`, while it computes. The graph given is changed.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # it draws a progress bar
+        import nncf
+
+        logging.getLogger("nncf").setLevel(logging.WARNING)
+        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
 
 
 def export(model: SentenceTransformer, folder: Path, texts: Sequence[str]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     analyse.add_argument("--past", default="", help="impressions from before the test")
     analyse.add_argument("--report", default="", help="HTML file to write")
     analyse.add_argument("--figures", default="", help="JSON file to write")
+    analyse.add_argument("--root", default="", help="where the test's record is: what was planned, which looks were taken")
     simulate = verbs.add_parser("simulate", help="write the tables of a test that never was")
     simulate.add_argument("--out", type=Path, required=True, help="folder to write")
     simulate.add_argument("--users", type=int, default=20_000)
@@ -53,12 +54,11 @@ def _plan(*, log: str, config: str) -> int:
     knobs = from_dict(PlanConfig, config)
     found = step.plan(log=log, config=knobs)
     print(f"to find {knobs.effect:+.1%} with a power of {knobs.power:.0%}, {knobs.looks} looks:")
-    for name, suffix in (
-        ("as it is", ""),
-        (f"with CUPED, which takes away {found['cuped_saved']:.0%} of the variance", "_cuped"),
-    ):
+    saved = f"with CUPED, which takes away {found['cuped_saved_pct']:.0f}% of the variance"
+    for name, suffix in (("as it is", ""), (saved, "_cuped")):
         days = f"{found[f'days{suffix}']} days" if found[f"days{suffix}"] else "more days than the log has"
-        print(f"  {found[f'users{suffix}']:,} users, {days} ({name})")
+        mailings = f", {found[f'mailings{suffix}']:,} mailings" if found[f"mailings{suffix}"] else ""
+        print(f"  {found[f'users{suffix}']:,} users, {days}{mailings} ({name})")
     print("smallest uplift that all users of the log would show, day by day:")
     print("  " + " ".join(f"{value:.1%}" for value in found["found_by_day"]))
     return 0
@@ -78,7 +78,7 @@ def _assign(*, name: str, arm: list[str], config: str) -> int:
     return 0
 
 
-def _analyse(*, config: str, **places: str) -> int:
+def _analyse(*, config: str, **places: Any) -> int:
     from tritower.experiment import step
     from tritower.experiment.config import AnalysisConfig
 

@@ -1,7 +1,7 @@
 """What a test says, and whether one may stop: from moments to a verdict in one sentence."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,9 +13,14 @@ from tritower.experiment import checks, ratio, sequential
 from tritower.experiment.config import AnalysisConfig, Guardrail
 from tritower.experiment.moments import Moments
 from tritower.experiment.ratio import Effect
+from tritower.experiment.sums import DAY_US
 from tritower.experiment.tables import Found, Tables
 
 Decision = Literal["invalid", "stop", "go on", "ended"]
+CLAIMS: dict[Decision, str] = {
+    "invalid": "do not trust this test", "stop": "one may stop", "ended": "one may stop", "go on": "go on",
+}  # fmt: skip
+"""What a decision means for whoever runs the test, in a few words that never change."""
 _HASHED = 100_000
 """Units whose arm is worked out anew."""
 _WRONG = 0.001
@@ -73,10 +78,11 @@ class Result:
         decision: `invalid` (not to be believed), `stop` (a bound is crossed, or a guardrail), `go on`,
             `ended` (planned length).
         sentence: the verdict.
-        reasons: why it is not to be believed.
+        reasons: why it is not to be believed; `warnings`: what is odd; `notes`: what was left out, and that is all.
         plain: the effect from users as they are; `effect`: with CUPED; `saved`: share of variance that CUPED took away.
         interval: of `effect`, valid whatever was seen before: that of a look, and between two that of the confidence sequence.
         naive_error: log error if impressions were independent.
+        asked: what is seen at each look by day, those that bring nothing new included.
         by_day: cumulative effect after each day; `of_day`: of each day alone.
         sequence_by_day: reach of the confidence sequence on the log scale.
         novelty: log ratio of late effect to early effect and its standard error; None where nobody was seen twice.
@@ -86,6 +92,7 @@ class Result:
     sentence: str = ""
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     plain: Effect | None = None
     effect: Effect | None = None
     saved: float = 0.0
@@ -94,6 +101,7 @@ class Result:
     ratios: dict[str, float] = field(default_factory=dict)
     mismatch: checks.Mismatch | None = None
     looks: list[Look] = field(default_factory=list)
+    asked: dict[int, Effect] = field(default_factory=dict)
     by_day: list[Effect] = field(default_factory=list)
     of_day: list[Effect] = field(default_factory=list)
     sequence_by_day: list[float] = field(default_factory=list)
@@ -102,19 +110,29 @@ class Result:
     novelty: tuple[float, float] | None = None
 
 
-def analyse(tables: Tables, config: AnalysisConfig) -> tuple[Found, Result]:
+def analyse(
+    tables: Tables, config: AnalysisConfig, *, taken: Mapping[int, Effect] | None = None, now_us: int | None = None
+) -> tuple[Found, Result]:
     """Read a test.
+
+    Args:
+        tables: its tables.
+        config: how it is read.
+        taken: what earlier runs saw at their looks, by day: it stands, whatever the tables say of that day by now.
+        now_us: the time, microseconds since 1970: a look waits until all clicks of its day can have come. None for a test that
+            is over.
 
     Raises:
         DataError: the tables have no such arms, or an event of a guardrail is missing.
     """
     found, result = tables.read(), Result()
+    found.settled = settled_days(found, config, now_us)
     control, treated = (found.total[arm][-1] for arm in (config.control, config.treated))
     result.ratios = {arm: ratio.ratio(found.total[arm][-1]).value for arm in (config.control, config.treated)}
     result.plain = ratio.effect(control, treated)
     result.effect, result.saved = ratio.adjusted(control, treated)
     result.naive_error = _naive(control, treated)
-    _look(found, result, config)
+    _look(found, result, config, taken or {})
     _believe(tables, found, result, config)
     result.segments = _segments(tables, config)
     result.rails = [_rail(guardrail, tables, found, config) for guardrail in config.guardrails]
@@ -126,32 +144,60 @@ def analyse(tables: Tables, config: AnalysisConfig) -> tuple[Found, Result]:
 def verdict(found: Found, result: Result, config: AnalysisConfig) -> tuple[Decision, str]:
     """The decision and what one may claim, in a sentence."""
     assert result.effect is not None
-    low, high = result.interval
-    sure = f"{1 - config.alpha:.0%} sure: {low:+.1%} to {high:+.1%}"
-    size = f"{result.effect.relative:+.1%} clicks per impression"
     if result.reasons:
-        return "invalid", f"Do not believe this test: {result.reasons[0]}."
+        return "invalid", f"Do not believe this test, and claim nothing: {result.reasons[0]}."
     harmed = [rail.guardrail.name for rail in result.rails if rail.state == "harmed"]
     if harmed:
         return "stop", f"Stop: {config.treated} harms {', '.join(harmed)}."
     crossed = next((look for look in result.looks if look.crossed), None)
     if crossed is not None:
-        low, high = crossed.effect.interval(crossed.bound)
         word = "better" if crossed.effect.relative > 0 else "worse"
-        sure = f"{1 - config.alpha:.0%} sure: {low:+.1%} to {high:+.1%}"
-        size = f"{crossed.effect.relative:+.1%} clicks per impression on day {crossed.day}"
-        return "stop", f"You may stop: {config.treated} is {word}, {size} ({sure})."
-    if found.days >= config.planned_days:
-        return "ended", f"The planned {config.planned_days} days are over and no difference is shown: {size} ({sure})."
-    following = (found.days // config.look_days + 1) * config.look_days
+        size = _size(crossed.effect, crossed.effect.interval(crossed.bound), f" by day {crossed.day}", config)
+        return "stop", f"You may stop: {config.treated} is {word}, with {size}."
+    if found.settled >= config.planned_days:
+        effect, ends = result.effect, result.interval
+        if result.looks and result.looks[-1].day >= config.planned_days:
+            effect = result.looks[-1].effect
+            ends = effect.interval(result.looks[-1].bound)
+        size = _size(effect, ends, " may be chance", config)
+        return "ended", f"The planned {config.planned_days} days are over and no difference is shown, so claim none: {size}."
+    following = (found.settled // config.look_days + 1) * config.look_days
     following = min(following, config.planned_days)
-    return "go on", f"Do not stop yet: {size} is not sure ({sure}). The next look is after day {following}."
+    size = _size(result.effect, result.interval, " so far may be chance", config)
+    return "go on", f"Do not stop yet, and claim nothing: {size}. The next look is after day {following}."
 
 
-def look_days(days: int, config: AnalysisConfig) -> list[int]:
-    """The days after which one looks, up to `days`; the planned end is one of them, and so is what has come after it."""
+def _size(effect: Effect, ends: tuple[float, float], rest: str, config: AnalysisConfig) -> str:
+    """The uplift and its interval in words, such as `2.0% more clicks per impression (95% sure: 1.0% to 3.0% more)`."""
+    (low, high), value = ends, effect.relative
+    if not math.isfinite(value):
+        return "there are too few clicks to tell"
+    if low <= -1 or not math.isfinite(high):
+        sure = "it could be anything"
+    elif low >= 0 or high <= 0:
+        least, most = sorted((abs(low), abs(high)))
+        sure = f"{1 - config.alpha:.0%} sure: {least:.1%} to {most:.1%} {'more' if low >= 0 else 'fewer'}"
+    else:
+        sure = f"{1 - config.alpha:.0%} sure: between {-low:.1%} fewer and {high:.1%} more"
+    return f"{abs(value):.1%} {'more' if value >= 0 else 'fewer'} clicks per impression{rest} ({sure})"
+
+
+def settled_days(found: Found, config: AnalysisConfig, now_us: int | None) -> int:
+    """Days of the test of which all clicks that count can have come; all days where no time is given, or one before them."""
+    if now_us is None or now_us < found.start_us + (found.days - 1) * DAY_US:
+        return found.days
+    return max(0, min(found.days, int((now_us - found.start_us - config.click_window_h * 3_600_000_000) // DAY_US)))
+
+
+def look_days(days: int, config: AnalysisConfig, taken: Collection[int] = ()) -> list[int]:
+    """The days after which one looks, up to `days`, and those of looks that were taken.
+
+    The planned end is one of them, and so is what has come after it until the first look that is so late: there is one last
+    look.
+    """
     planned = [day for day in range(config.look_days, config.planned_days, config.look_days) if day <= days]
-    return planned + ([days] if days >= config.planned_days else [])
+    is_over = days >= config.planned_days and not any(day >= config.planned_days for day in taken)
+    return sorted({*planned, *taken, *([days] if is_over else [])})
 
 
 def looks(by_day: Mapping[int, Effect], config: AnalysisConfig) -> list[Look]:
@@ -168,19 +214,25 @@ def looks(by_day: Mapping[int, Effect], config: AnalysisConfig) -> list[Look]:
     return [Look(day, bound, by_day[day]) for day, bound in zip(kept, bounds, strict=True)]
 
 
-def _look(found: Found, result: Result, config: AnalysisConfig) -> None:
+def _look(found: Found, result: Result, config: AnalysisConfig, taken: Mapping[int, Effect]) -> None:
     arms = [found.total[arm] for arm in (config.control, config.treated)]
     result.by_day = [ratio.adjusted(*pair)[0] for pair in zip(*arms, strict=True)]
     result.of_day = [
         ratio.effect(*pair) for pair in zip(*(found.daily[arm] for arm in (config.control, config.treated)), strict=True)
     ]
-    result.looks = looks({day: result.by_day[day - 1] for day in look_days(found.days, config)}, config)
+    days = look_days(found.settled, config, taken)
+    result.asked = {day: taken[day] if day in taken else result.by_day[day - 1] for day in days}
+    result.looks = looks(result.asked, config)
     assert result.effect is not None
     sequence = _sequence(result.effect.log_error, found.days, config)
     # Between two looks only what holds on every day holds.
     is_look = bool(result.looks) and result.looks[-1].day == found.days
     error = result.effect.log_error
-    result.interval = result.effect.interval(result.looks[-1].bound if is_look else sequence.reach(error) / max(error, 1e-300))
+    result.interval = (
+        result.looks[-1].effect.interval(result.looks[-1].bound)
+        if is_look
+        else result.effect.interval(sequence.reach(error) / max(error, 1e-300))
+    )
     result.sequence_by_day = [sequence.reach(effect.log_error) for effect in result.by_day]
 
 
@@ -204,20 +256,21 @@ def _believe(tables: Tables, found: Found, result: Result, config: AnalysisConfi
     if result.mismatch.is_bad:
         have = " and ".join(f"{found.assigned.get(arm, 0):,} {arm}" for arm in shares)
         result.reasons.append(
-            f"there are {have} units where {config.treated_share:.1%} should be {config.treated} (p = {result.mismatch.p:.1e})"
+            f"there are {have} units where {config.treated_share:.1%} should be {config.treated}; "
+            "by chance that happens in fewer than one of 1,000 tests"
         )
     mixed = found.left_out.get("units in both arms", 0)
     if mixed > _WRONG * total:
         result.reasons.append(f"{mixed:,} units were shown both arms: the assignment did not hold")
     elif mixed:
-        result.warnings.append(f"{mixed:,} units were shown both arms, and are left out.")
+        result.notes.append(f"{mixed:,} units were shown both arms, and are left out.")
     if config.salt:
         wrong, asked = _hashed(tables, config)
         if wrong > _WRONG * asked:
             result.reasons.append(f"{wrong:,} of {asked:,} units have another arm than the hash of {config.salt!r} gives them")
     without = found.left_out.get("rows without an arm", 0)
     if without:
-        result.warnings.append(f"{without:,} exposures have no arm: they were shown after the start and are left out.")
+        result.notes.append(f"{without:,} exposures have no arm: they were shown after the start and are left out.")
     for arm in shares:
         clicks = found.total[arm][-1].users * found.total[arm][-1].mean_V[0]
         early = found.clocks.get(f"clicks before their exposure: {arm}", 0)
@@ -227,10 +280,12 @@ def _believe(tables: Tables, found: Found, result: Result, config: AnalysisConfi
         bad = checks.mismatch({config.control: of_control, config.treated: of_treated}, shares)
         if bad.is_bad and reason != "units in both arms":
             both = f"{of_control:,} of {config.control}, {of_treated:,} of {config.treated}"
-            result.warnings.append(f"{reason.capitalize()}: {both}; that is no chance.")
+            result.warnings.append(f"{reason.capitalize()}: {both}; that is no chance. They are left out.")
+        elif reason != "units in both arms":
+            result.notes.append(f"{of_control + of_treated:,} {reason} (machines, perhaps) are left out.")
     copies = found.left_out.get("rows that came twice", 0)
     if copies:
-        result.warnings.append(f"{copies:,} exposures came more than once; each counts once.")
+        result.notes.append(f"{copies:,} exposures came more than once; each counts once.")
 
 
 def _hashed(tables: Tables, config: AnalysisConfig) -> tuple[int, int]:

@@ -93,8 +93,8 @@ class PlanConfig:
     """Share of the users that take part, in (0, 1]."""
     cuped_days: int = 28
     """Days before the test whose clicks CUPED uses; 0 = none."""
-    unit: str = field(default="user_id")
-    """Column that says who will be assigned."""
+    unit: str = "unit"
+    """Column that says who will be assigned; `user_id` is taken where it is missing."""
     memory_limit: str = "2GiB"
     """What DuckDB may take; more goes to disk."""
 

@@ -1,6 +1,9 @@
 """What users did in a log without arms: what a plan is made from."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from tritower.errors import DataError, SchemaError
 from tritower.experiment import ratio, sources, sums
@@ -8,10 +11,24 @@ from tritower.experiment.config import PlanConfig
 from tritower.experiment.moments import Moments
 
 
-def read(files: Sequence[str], config: PlanConfig) -> tuple[list[Moments], float]:
-    """Of a log without arms: its users' clicks and impressions after each day, and the share of variance that CUPED takes away.
+@dataclass(frozen=True)
+class History:
+    """What users did in a log without arms, as if its days after the past were a test's.
 
-    The log's last `cuped_days` stand for a test, the days before for its past; days are counted after the past.
+    Attributes:
+        by_day: users' clicks and impressions after each day: cumulative.
+        saved: share of the variance that CUPED takes away.
+        lists_by_day: lists (mailings, searches) that a user was shown by the end of each day, on average; empty where the log
+            has no requests.
+    """
+
+    by_day: list[Moments]
+    saved: float
+    lists_by_day: list[float]
+
+
+def read(files: Sequence[str], config: PlanConfig) -> History:
+    """Read a log: its first days, at most `cuped_days` and half of it, are the past, the others stand for a test.
 
     Raises:
         SchemaError: a column is missing.
@@ -19,13 +36,16 @@ def read(files: Sequence[str], config: PlanConfig) -> tuple[list[Moments], float
     """
     with sources.opened(config.memory_limit) as connection:
         columns = sources.view(connection, "given", files)
-        for needed in (config.unit, "ts", "clicked"):
+        unit = config.unit if config.unit in columns else "user_id"
+        for needed in (unit, "ts", "clicked"):
             if needed not in columns:
                 raise SchemaError(f"the column {needed!r} is missing", where="log", remedy=f"There are: {', '.join(columns)}.")
+        who = sources.who(config.unit, columns)
+        lists = "count(DISTINCT request_id)" if "request_id" in columns else "0"
         connection.execute(
-            f"CREATE TABLE log AS SELECT {sources.name(config.unit)}::VARCHAR AS unit, "
-            f"(epoch_us(ts::TIMESTAMPTZ) // {sums.DAY_US}) AS day, "
-            "count(*) FILTER (clicked)::DOUBLE AS x, count(*)::DOUBLE AS y FROM given GROUP BY ALL"
+            f"CREATE TABLE log AS SELECT {who} AS unit, "
+            f"(epoch_us(ts::TIMESTAMPTZ) // {sums.DAY_US}) AS day, count(*) FILTER (clicked)::DOUBLE AS x, "
+            f"count(*)::DOUBLE AS y, {lists} AS lists FROM given WHERE {who} IS NOT NULL GROUP BY ALL"
         )
         first, last = connection.execute("SELECT min(day), max(day) FROM log").fetchone() or (None, None)
         if first is None:
@@ -43,6 +63,13 @@ def read(files: Sequence[str], config: PlanConfig) -> tuple[list[Moments], float
             {"start": start},
         )
         by_day = sums.by_day(connection, [""], int(last - start + 1))[0][""]
+        counted = dict(
+            connection.execute(
+                "SELECT day - $start, sum(lists) FROM log WHERE day >= $start GROUP BY 1", {"start": start}
+            ).fetchall()
+        )
     if by_day[-1].mean_V[0] <= 0:
         raise DataError("nobody clicked in the log", where="log", remedy="Give a longer log.")
-    return by_day, ratio.foretold(by_day[-1])
+    lists_D = np.cumsum([float(counted.get(day, 0)) for day in range(len(by_day))])
+    per_user = [float(lists) / max(user.users, 1) for lists, user in zip(lists_D, by_day, strict=True)]
+    return History(by_day, ratio.foretold(by_day[-1]), per_user if per_user[-1] > 0 else [])

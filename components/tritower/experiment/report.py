@@ -21,7 +21,9 @@ _Z = 1.959964
 def html(found: Found, result: Result, config: AnalysisConfig) -> str:
     """The page."""
     assert result.effect is not None and result.plain is not None and result.mismatch is not None
-    users = " and ".join(f"{found.units.get(arm, 0):,} saw {printable(arm, 40)}" for arm in (config.control, config.treated))
+    users = " and ".join(
+        f"{found.units.get(arm, 0):,} users saw {printable(arm, 40)}" for arm in (config.control, config.treated)
+    )
     control, treated = (result.ratios[arm] for arm in (config.control, config.treated))
     harmed = any(rail.state == "harmed" for rail in result.rails)
     worse = result.decision == "stop" and result.effect.relative < 0
@@ -43,11 +45,12 @@ def html(found: Found, result: Result, config: AnalysisConfig) -> str:
             lines=lines,
             warnings=[printable(f"{text[0].upper()}{text[1:]}.", 400) for text in result.reasons]
             + [printable(text, 400) for text in result.warnings],
+            notes=[printable(text, 400) for text in result.notes],
             sections=[
                 _course(result, config),
                 _believed(found, result, config),
                 _rails(result),
-                _segments(result),
+                _segments(result, config),
                 _habit(result, config),
                 _how(found, result, config),
             ],
@@ -71,7 +74,7 @@ def _course(result: Result, config: AnalysisConfig) -> page.Section:
         blocks=[
             page.Plots(plots=[_cumulative(result, config), _daily(result)]),
             page.Table(
-                columns=("look", "uplift", "as good as sure to lie in", "may one stop?"),
+                columns=("look", "uplift", f"{1 - config.alpha:.0%} sure to lie in", "may one stop?"),
                 rows=looks,
                 title="The planned looks",
             ),
@@ -112,6 +115,8 @@ def _cumulative(result: Result, config: AnalysisConfig) -> Drawing:
             axes.plot([look.day, look.day], [low, high], color=colour, linewidth=1.6)
         if result.looks:
             drawn.key(_DARK, "a planned look")
+        if any(look.crossed for look in result.looks):
+            drawn.key(_ORANGE, "a planned look that may stop the test")
         axes.axhline(0, color="#64748b", linewidth=1)
         axes.set(xlabel="day", ylabel="uplift, %", xlim=(0.5, max(config.planned_days, len(day_D)) + 0.5))
         few_ticks(axes, whole=True)
@@ -149,6 +154,7 @@ def _believed(found: Found, result: Result, config: AnalysisConfig) -> page.Sect
         [printable(arm, 40), f"{found.assigned.get(arm, 0):,}", f"{result.mismatch.expected[arm]:,.0f}"]
         for arm in (config.control, config.treated)
     ]
+    word = "not as planned" if result.mismatch.is_bad else "as planned"
     left = [
         [printable(reason, 80), f"{count:,}"] for reason, count in [*found.left_out.items(), *found.clocks.items()] if count
     ]
@@ -156,7 +162,11 @@ def _believed(found: Found, result: Result, config: AnalysisConfig) -> page.Sect
         title="May one believe it?",
         is_open=bool(result.reasons),
         blocks=[
-            page.Table(columns=("arm", "units", "expected"), rows=counts, title=f"Units by arm (p = {result.mismatch.p:.2g})"),
+            page.Table(
+                columns=("arm", "units", "expected"),
+                rows=counts,
+                title=f"Units by arm: {word} ({_p(result.mismatch.p)})",
+            ),
             page.Table(columns=("left out, or odd", "count"), rows=left, title="What does not count"),
         ],
     )
@@ -178,21 +188,27 @@ def _rails(result: Result) -> page.Section:
     )
 
 
-def _segments(result: Result) -> page.Section:
+def _segments(result: Result, config: AnalysisConfig) -> page.Section:
     rows: list[list[str | page.Cell]] = [
         [
             page.Cell(text=printable(f"{part.column}: {part.value}", 80), note=f"{part.users:,} units"),
             _percent(part.effect.relative),
             _span(part.effect.interval(_Z)),
-            f"{part.p:.2g}",
+            f"{'yes' if part.p < config.alpha else 'no'} ({_p(part.p)})",
         ]
         for part in result.segments
     ]
     return page.Section(
         title="Parts of the users",
         blocks=[
-            page.Table(columns=("part", "uplift", "95 %, alone", "p, corrected for the number of parts"), rows=rows),
-            page.Text(style="soft", lines=["These are for ideas. What a part seems to show wants a test of its own."]),
+            page.Table(columns=("part", "uplift", "95% sure to lie in", "is it shown?"), rows=rows),
+            page.Text(
+                style="soft",
+                lines=[
+                    "What is shown allows for the number of parts: of many, one seems to show something by chance. These are "
+                    "for ideas; what a part seems to show wants a test of its own."
+                ],
+            ),
         ],
     )
 
@@ -205,7 +221,7 @@ def _habit(result: Result, config: AnalysisConfig) -> page.Section:
         word = "no sign that it wears off" if p > config.alpha else "it " + ("wears off" if change < 0 else "grows")
         lines = [
             f"After a user's first {config.look_days} days the ratio of the two arms has changed by {_percent(change)} "
-            f"(p = {p:.2g}): {word}."
+            f"({_p(p)}): {word}."
         ]
     return page.Section(title="Is it the novelty?", blocks=[page.Text(lines=lines)])
 
@@ -229,6 +245,10 @@ def _how(found: Found, result: Result, config: AnalysisConfig) -> page.Section:
 
 def _percent(value: float) -> str:
     return f"{value:+.1%}" if math.isfinite(value) else "unknown"
+
+
+def _p(value: float) -> str:
+    return f"p = {value:.2g}" if value >= 0.001 else "p < 0.001"
 
 
 def _span(ends: tuple[float, float]) -> str:

@@ -105,6 +105,7 @@ def _past(played: Played, names: list[str], random: np.random.Generator) -> pa.T
     clicked_I = place_I < np.repeat(clicks_U, count_U)
     return pa.table(
         {
+            "request_id": pa.array([f"p{user}-{place // 8}" for user, place in zip(user_I, place_I, strict=True)]),
             "ts": pa.array(ts_I, pa.timestamp("us", tz="UTC")),
             "unit": pa.array(np.array(names, object)[user_I]),
             "clicked": clicked_I,

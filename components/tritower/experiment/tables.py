@@ -28,6 +28,8 @@ class Found:
     Attributes:
         start_us: first moment of the test, microseconds since 1970.
         days: days of the test that the table reaches into.
+        settled: those of which all clicks can have come.
+        first_us: the first exposure with an arm, microseconds since 1970.
         left_out: rows or units left out, by reason; `by_arm` has those of units for control and treated.
         total: both arms' moments after each day, by arm: cumulative.
         daily: of each day by itself.
@@ -38,6 +40,8 @@ class Found:
 
     start_us: int
     days: int
+    settled: int = 0
+    first_us: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     by_arm: dict[str, tuple[int, int]] = field(default_factory=dict)
     clocks: dict[str, int] = field(default_factory=dict)
@@ -155,6 +159,7 @@ class Tables:
                 where="exposures",
                 remedy=f"Arms there: {named}.",
             )
+        exposed = first
         if config.start:
             try:
                 (first,) = self.sql.execute("SELECT epoch_us($start::TIMESTAMPTZ)", {"start": config.start}).fetchone() or (
@@ -164,7 +169,7 @@ class Tables:
                 raise ConfigError(
                     f"start is {config.start!r}", where="start", remedy="Give ISO 8601, such as 2026-01-31T00:00:00Z."
                 ) from None
-        return Found(start_us=first, days=max(1, int((last - first) // sums.DAY_US + 1)))
+        return Found(start_us=first, first_us=exposed, days=max(1, int((last - first) // sums.DAY_US + 1)))
 
     def _rows(self, found: Found) -> None:
         """`unit_day` of all units with an arm, and the counts of rows that do not count."""
@@ -233,13 +238,13 @@ class Tables:
         config = self.config
         self.sql.execute(
             "CREATE TABLE whole AS SELECT unit, min(arm) AS arm, count(DISTINCT arm) > 1 AS is_mixed, min(day) AS first, "
-            "sum(x) AS x, sum(y) AS y, max(y) AS most "
+            "sum(x) AS x, sum(y) AS y, max(y) AS most, sum(x + early + late) AS clicks "
             "FROM unit_day GROUP BY unit"
         )
         self.sql.execute(
             "CREATE TABLE judged AS SELECT *, CASE WHEN is_mixed THEN 'units in both arms' "
             "WHEN most > $most THEN 'units shown more than a person can see in a day' "
-            f"WHEN y >= {_BOT_SHOWN} AND x > $through * y THEN 'units that click on nearly everything' END AS reason "
+            f"WHEN y >= {_BOT_SHOWN} AND clicks > $through * y THEN 'units that click on nearly everything' END AS reason "
             "FROM whole",
             {"most": config.bot_impressions_per_day, "through": config.bot_click_through},
         )

@@ -103,19 +103,18 @@ def vectors(
     return np.concatenate([vector_JD, described_JD], axis=1)
 
 
-def load(folder: Path, ranker: OnlineRanker, *, is_checked: bool = False) -> Documents:
+def load(folder: Path, ranker: OnlineRanker) -> Documents:
     """Map a table that `write` made.
 
     Args:
         folder: of the table.
         ranker: whose towers they are.
-        is_checked: the caller has compared every byte with what was written.
 
     Raises:
         StorageError: a file is missing or may not be read.
         ArtifactError: the folder was changed, or was made with another model, encoder or version.
     """
-    return _load(folder, ranker) if is_checked else manifest.whole(folder, lambda here: _load(here, ranker))
+    return manifest.whole(folder, lambda here: _load(here, ranker))
 
 
 def _load(folder: Path, ranker: OnlineRanker) -> Documents:

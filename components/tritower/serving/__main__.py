@@ -33,6 +33,7 @@ def main() -> int:
         making.add_argument(f"--{name}", required=True, help="folder to write" if name == "out" else f"folder of the {name}")
     making.add_argument("--entities", default="", help="folder of the entities; empty where the features have none")
     making.add_argument("--state", default="", help="folder of the state after the last event; empty for that of the features")
+    making.add_argument("--baseline", default="", help="folder of an XGBoost baseline to show beside; empty for none")
     keeping.arguments(commands)
     values = vars(parser.parse_args())
     logs.setup()
@@ -83,7 +84,7 @@ def _serve(bundle: str, other: str, config: ServeConfig, feeding: str) -> None:
     from tritower.serving.holder import MAIN, Holder
 
     with contextlib.closing(Feed(fed)) as feed:
-        holder = Holder(prepare=feed.attach)
+        holder = Holder(precision=config.precision, prepare=feed.attach)
         places = {}
         for name, location in ((MAIN, bundle), ("other", other)):
             if location:

@@ -3,7 +3,7 @@
 bundle.json   {"format", "code_version", "parts": {name: {"sha256", "files": {file: {"bytes", "sha256"}}, "claims": {...}}}}
 ranker/       the ranker without torch (`ranker.export`)
 documents/    the document towers of the catalogue (`ranker.documents`)
-encoder/      the text encoder without torch: graph, tokeniser, encoder.json (`encoding.py`)
+encoder/      the text encoder without torch: graphs, tokeniser, encoder.json (`encoding.py`)
 dataset/      the catalogue: jobs, users and texts as ingest numbers them, without descriptions and without the log
 embeddings/   the vectors of these texts
 entities/     the entities of these texts; absent where the model has no entity features
@@ -27,12 +27,12 @@ from tritower import __version__, storage
 from tritower.errors import ArtifactError, StorageError
 from tritower.storage import manifest
 
-FORMAT = 1
-READS = (FORMAT,)
-"""Formats that this version loads: its own and the one before."""
+FORMAT = 2
+READS = (FORMAT - 1, FORMAT)
+"""Formats that this version loads: its own and the one before, whose encoder has no graph in int8."""
 MANIFEST = "bundle.json"
 NEEDED = ("ranker", "documents", "encoder", "dataset", "embeddings", "index", "clicks", "state")
-_AGAIN = "Make the bundle again (python -m tritower.serving bundle), or copy it again."
+AGAIN = "Make the bundle again (python -m tritower.serving bundle), or copy it again."
 
 
 def _model(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -123,18 +123,18 @@ def read(folder: Path) -> Bundle:
     """
     where = folder / MANIFEST
     if not where.exists():
-        raise StorageError("this is no bundle: the manifest is missing", where=str(where), remedy=_AGAIN)
+        raise StorageError("this is no bundle: the manifest is missing", where=str(where), remedy=AGAIN)
     facts = storage.read_json(where)
     try:
         found = int(facts["format"])
         if found not in READS:
-            raise ArtifactError(_other_format(found), where=str(where), remedy=_AGAIN)
+            raise ArtifactError(_other_format(found), where=str(where), remedy=AGAIN)
         parts = {
             name: Part(sha256=str(one["sha256"]), files=dict(one["files"]), claims=dict(one["claims"]))
             for name, one in facts["parts"].items()
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"the manifest is damaged: {error!r}", where=str(where), remedy=_AGAIN) from None
+        raise ArtifactError(f"the manifest is damaged: {error!r}", where=str(where), remedy=AGAIN) from None
     for name, part in parts.items():
         _check_part(folder / name, name, part)
     _check_together(parts, str(folder))
@@ -143,25 +143,25 @@ def read(folder: Path) -> Bundle:
 
 def _other_format(found: int) -> str:
     newer = found > FORMAT
-    which = f"newer than this server's, {FORMAT}" if newer else f"too old for this server, which reads {READS[-1]} and later"
+    which = f"newer than this server's, {FORMAT}" if newer else f"too old for this server, which reads {READS[0]} and {FORMAT}"
     return f"the bundle has format {found}, {which}"
 
 
 def _check_part(place: Path, name: str, part: Part) -> None:
     """Compare the files of a part with the manifest, and its claims with its files."""
     if not place.is_dir():
-        raise ArtifactError(f"the part {name!r} is missing", where=str(place), remedy=_AGAIN)
+        raise ArtifactError(f"the part {name!r} is missing", where=str(place), remedy=AGAIN)
     there = manifest.files(place)
     if differ := sorted(there.keys() ^ part.files.keys()):
         what = "misses the file" if differ[0] in part.files else "has a file of another origin"
-        raise ArtifactError(f"the part {name!r} {what}", where=str(place / differ[0]), remedy=_AGAIN)
+        raise ArtifactError(f"the part {name!r} {what}", where=str(place / differ[0]), remedy=AGAIN)
     for file, facts in part.files.items():
         if there[file].stat().st_size != facts["bytes"] or manifest.digest(there[file]) != facts["sha256"]:
             problem = f"the part {name!r} is damaged: a file is not what was written"
-            raise ArtifactError(problem, where=str(place / file), remedy=_AGAIN)
+            raise ArtifactError(problem, where=str(place / file), remedy=AGAIN)
     if _digest(part.files) != part.sha256 or _claims(place) != dict(part.claims):
         problem = f"the manifest is not that of the part {name!r}"
-        raise ArtifactError(problem, where=str(place), remedy=_AGAIN)
+        raise ArtifactError(problem, where=str(place), remedy=AGAIN)
 
 
 def _claims(place: Path) -> dict[str, str]:
@@ -174,14 +174,14 @@ def _claims(place: Path) -> dict[str, str]:
         return read_it(facts)
     except (KeyError, TypeError) as error:
         problem = f"the part {place.name!r} does not say what it was made with: {error!r} is missing"
-        raise ArtifactError(problem, where=str(place / file), remedy=_AGAIN) from None
+        raise ArtifactError(problem, where=str(place / file), remedy=AGAIN) from None
 
 
 def _check_together(parts: Mapping[str, Part], where: str) -> None:
     """Refuse a bundle that lacks a part, or whose parts were not made with each other."""
     for name in NEEDED:
         if name not in parts:
-            raise ArtifactError(f"the part {name!r} is missing", where=where, remedy=_AGAIN)
+            raise ArtifactError(f"the part {name!r} is missing", where=where, remedy=AGAIN)
     first: dict[str, tuple[str, str]] = {}
     for name, part in parts.items():
         for kind, value in part.claims.items():

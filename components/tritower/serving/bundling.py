@@ -6,27 +6,31 @@ It needs torch (the exports are compared with it); what it writes does not.
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import openvino
 import pyarrow.parquet as pq
 
 from tritower import storage
-from tritower.encoder import backends, models
+from tritower.encoder import backends, fidelity, models
 from tritower.errors import ArtifactError
 from tritower.logs import phase
 from tritower.ranker import documents, export
 from tritower.ranker.online import OnlineRanker
 from tritower.serving import bundle, encoding, golden, slimming
 from tritower.serving.bundle import Bundle
+from tritower.serving.config import Precision
+from tritower.serving.encoding import TextEncoder
 from tritower.serving.retrieval import Retrieval
 from tritower.serving.rival import Rival
 from tritower.storage import manifest
 
 LOG = logging.getLogger(__name__)
 _SAMPLE = 256
+_FACTS = ("dim", "max_tokens", "fidelity")
 _ONE_RUN = "Give the outputs of one training run."
 
 
@@ -100,21 +104,25 @@ def _encoder(sources: Sources, out: Path, identity: str) -> None:
     if identity not in (own, both):
         problem = f"the embeddings are of encoder {identity}, this one is {own}"
         raise ArtifactError(problem, where=str(sources.encoder), remedy=_ONE_RUN)
-    made = sources.encoder / "export"
+    made, values = sources.encoder / "export", pq.read_table(sources.dataset / "texts.parquet", columns=["value"])["value"]
+    sample = values[:: max(1, len(values) // _SAMPLE)].to_pylist()
     if made.is_dir():
         shutil.copytree(made, out)
     else:
-        values = pq.read_table(sources.dataset / "texts.parquet", columns=["value"])["value"].to_pylist()
-        backends.export(models.load(sources.encoder), out, values[:: max(1, len(values) // _SAMPLE)])
+        backends.export(models.load(sources.encoder), out, sample)
     facts = storage.read_json(out / "export.json")
     (out / "export.json").unlink()
-    own_facts = {
-        "encoder": identity,
-        "prompt": _prompt(sources.encoder),
-        "precision": "fp32",
-        **{name: facts[name] for name in ("dim", "max_tokens", "fidelity")},
-    }
+    own_facts = {"encoder": identity, "prompt": _prompt(sources.encoder), **{name: facts[name] for name in _FACTS}}
     storage.write_json(out / encoding.FILE, own_facts)
+    backends.save_graph(backends.with_int8_weights(openvino.Core().read_model(out / "graph.xml")), out / encoding.INT8)
+    storage.write_json(out / encoding.FILE, own_facts | {"fidelity": facts["fidelity"] | _fidelity(out, sample)})
+
+
+def _fidelity(encoder: Path, sample: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Of the precisions that the export says nothing of, against the graph in fp32, which it has compared with torch."""
+    exact_SD = TextEncoder(encoder)(sample)
+    others: tuple[Precision, ...] = ("bf16", "int8")
+    return {name: fidelity.compare(TextEncoder(encoder, name)(sample), exact_SD) for name in others}
 
 
 def _prompt(encoder: Path) -> str:

@@ -17,6 +17,7 @@ def bundle(
     state: Input[Dataset],
     bundle: Output[Model],
     entities: Input[Dataset] = None,
+    baseline: Input[Model] = None,
 ) -> NamedTuple("Bundled", bundle_at=str):  # type: ignore[valid-type]
     """Make the bundle that a model server loads; the parameter `bundle_at` is where it then is.
 
@@ -29,12 +30,13 @@ def bundle(
         state: The features' counters and histories after the last event.
         bundle: Model, encoder, catalogue, index and state under one manifest, without torch.
         entities: What was found in the dataset's texts, where the features know of it.
+        baseline: An XGBoost baseline, standard or cosines, whose order the page shows beside the model's.
     """
     from tritower import storage
     from tritower.serving import step
 
     places = {"dataset": dataset.path, "embeddings": embeddings.path, "features": features.path}
     places |= {"model": ranker_model.path, "encoder": encoder.path, "state": state.path}
-    places |= {"entities": entities.path if entities else ""}
+    places |= {"entities": entities.path if entities else "", "baseline": baseline.path if baseline else ""}
     bundle.metadata.update(step.bundle(**places, out=bundle.path))
     return (storage.located(bundle.uri),)

@@ -1,9 +1,12 @@
 """The text encoder of a bundle, without torch: an OpenVINO graph on the CPU and the tokeniser's file.
 
-encoder.json     {"encoder", "dim", "max_tokens", "prompt", "precision", "fidelity"}: `encoder` is the hash that embeddings of
-                 this encoder carry
+encoder.json     {"encoder", "dim", "max_tokens", "prompt", "fidelity"}: `encoder` is the hash that embeddings of this encoder
+                 carry; `fidelity` says of each precision how near its vectors come to those of torch in fp32
 graph.xml, .bin  token ids (B, L) int64 in, L2-normalised vectors (B, D) float32 out; no padding, no mask
+graph_int8.*     the same with weights in bytes; not in bundles of format 1
 tokenizer.json   of the package tokenizers
+
+fp32 and bf16 are one graph, computed otherwise. Decision 0037 has the figures of all three.
 
 Legend: X texts, L tokens of a text, D dimension.
 """
@@ -21,9 +24,13 @@ from tokenizers import Tokenizer
 
 from tritower import storage
 from tritower.errors import ArtifactError
+from tritower.serving import bundle
+from tritower.serving.config import Precision
 
 FILE = "encoder.json"
+INT8 = "graph_int8.xml"
 _FIRST = 2
+_GROUP = 32  # numbers with a scale of their own, of what a layer takes in; wider groups were less exact and not faster
 _KEPT = 8192  # vectors of the texts asked for last: 12 MB with 384 dimensions
 Vectors = npt.NDArray[np.float32]
 
@@ -40,26 +47,30 @@ class TextEncoder:
         dim: D.
     """
 
-    def __init__(self, folder: Path, kept: int = _KEPT) -> None:
+    def __init__(self, folder: Path, precision: Precision = "fp32", kept: int = _KEPT) -> None:
         """Load it.
 
         Args:
             folder: the part `encoder` of a bundle.
+            precision: what it computes in.
             kept: vectors remembered, those of the texts asked for last; 0 = none.
 
         Raises:
-            ArtifactError: the graph or the tokeniser cannot be read.
+            ArtifactError: the graph or the tokeniser cannot be read, or the bundle has no graph of this precision.
         """
+        file = folder / (INT8 if precision == "int8" else "graph.xml")
+        if precision == "int8" and not file.exists():
+            remedy = f"{bundle.AGAIN} Or serve it with precision=fp32."
+            raise ArtifactError("the encoder of this bundle has no graph in int8", where=str(folder), remedy=remedy)
         facts = storage.read_json(folder / FILE)
         self.identity, self.dim, self.max_tokens = str(facts["encoder"]), int(facts["dim"]), int(facts["max_tokens"])
         self._prompt = str(facts["prompt"])
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            graph = openvino.Core().read_model(folder / "graph.xml")
-            compiled = openvino.Core().compile_model(graph, "CPU", self._settings(str(facts["precision"])))
+            graph = openvino.Core().read_model(file)
+            compiled = openvino.Core().compile_model(graph, "CPU", self._settings(precision))
         except Exception as error:  # the tokenisers raise nothing narrower
-            remedy = "Make the bundle again."
-            raise ArtifactError(f"the encoder cannot be read: {error}", where=str(folder), remedy=remedy) from error
+            raise ArtifactError(f"the encoder cannot be read: {error}", where=str(folder), remedy=bundle.AGAIN) from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_tokens)
         self._request, self._infers = compiled.create_infer_request(), threading.Lock()
@@ -79,9 +90,10 @@ class TextEncoder:
             self._infer(np.ones((1, length), np.int64))
 
     @staticmethod
-    def _settings(precision: str) -> dict[str, Any]:
-        hint = "bf16" if precision == "bf16" else "f32"
-        return {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    def _settings(precision: Precision) -> dict[str, Any]:
+        hint, group = "bf16" if precision == "bf16" else "f32", _GROUP if precision == "int8" else 0
+        one = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        return {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": group, **one}
 
     def _encoded(self, text: str) -> Vectors:
         ids = self._tokenizer.encode(self._prompt + text).ids

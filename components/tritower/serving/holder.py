@@ -1,5 +1,6 @@
 """Up to two bundles at work under names, each of which can be exchanged while it answers."""
 
+import contextlib
 import logging
 import tempfile
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 from tritower import storage
 from tritower.errors import ConfigError
 from tritower.logs import phase
+from tritower.serving.config import Precision
 from tritower.serving.ranking import Ranking
 
 MAIN = "main"
@@ -24,11 +26,12 @@ class Holder:
     An old ranking goes, with the copy of its bundle, when its last request has ended.
     """
 
-    def __init__(self, *, prepare: Prepare | None = None) -> None:
+    def __init__(self, *, precision: Precision = "fp32", prepare: Prepare | None = None) -> None:
         """Args:
+        precision: what queries are encoded in.
         prepare: called with a ranking that is warm, before it answers anybody: to count what has happened since its state.
         """
-        self._prepare = prepare
+        self._precision, self._prepare = precision, prepare
         self._rankings: dict[str, Ranking] = {}
         self._swapping = threading.Lock()
 
@@ -55,7 +58,8 @@ class Holder:
     def swap(self, location: str | Path, name: str = MAIN) -> Ranking:
         """Read a bundle aside, check it, warm it, and put it in the place of that of this name, or beside the other.
 
-        A location on this machine is read where it lies, so it is to be replaced as a whole, not file by file.
+        A location on this machine is read where it lies, so it is to be replaced as a whole, not file by file. One that is
+        replaced while it is read is read from the start: no ranking has parts of two.
 
         Raises:
             TritowerError: the bundle is refused; what answered goes on answering.
@@ -79,9 +83,10 @@ class Holder:
 
     def _opened(self, location: str | Path, name: str) -> Ranking:
         if storage.is_local(location):
-            return Ranking.open(storage.local_path(location), name)
-        scratch = tempfile.TemporaryDirectory(prefix="tritower-bundle-")
-        folder = storage.fetch_tree(location, Path(scratch.name) / "bundle")
-        ranking = Ranking.open(folder, name)
-        weakref.finalize(ranking, scratch.cleanup)
+            return Ranking.open(storage.local_path(location), name, precision=self._precision)
+        with contextlib.ExitStack() as refused:
+            scratch = refused.enter_context(tempfile.TemporaryDirectory(prefix="tritower-bundle-"))
+            folder = storage.fetch_tree(location, Path(scratch) / "bundle")
+            ranking = Ranking.open(folder, name, precision=self._precision)
+            weakref.finalize(ranking, refused.pop_all().close)
         return ranking

@@ -18,6 +18,7 @@ def bundle(
     out: str | Path,
     entities: str | Path = "",
     state: str | Path = "",
+    baseline: str | Path = "",
 ) -> dict[str, str | int]:
     """Write a bundle; its version, and its bytes.
 
@@ -30,15 +31,17 @@ def bundle(
         out: folder to write.
         entities: folder of the texts' entities; empty where the features have none.
         state: folder of the state after the last event; empty for that of `features`.
+        baseline: folder of an XGBoost baseline (standard or cosines) whose order the page shows beside; empty for none.
 
     Raises:
-        ArtifactError: the folders are not of one run, or an export differs from torch.
+        ArtifactError: the folders are not of one run, an export differs from torch, or no server can compute the baseline.
     """
     from tritower.serving import bundling
 
     sources = bundling.Sources(
         model=Path(model), encoder=Path(encoder), dataset=Path(dataset), embeddings=Path(embeddings), features=Path(features),
         entities=Path(entities) if entities else None, state=Path(state) if state else None,
+        baseline=Path(baseline) if baseline else None,
     )  # fmt: skip
     with phase(logger, "bundle") as counts:
         made = bundling.write(sources, Path(out))

@@ -1,5 +1,6 @@
 """One small run and its bundle, made once for all tests of the layer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ def bundle_folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle") / "bundle"
     bundling.write(run.sources, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def other_folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of another model of the same log; not to be changed."""
+    folder = tmp_path_factory.mktemp("other")
+    for name in ("features", "embeddings"):
+        (folder / name).symlink_to(getattr(run.sources, name))
+    bundling.write(replace(run.sources, model=bundles.random_ranker(folder, seed=1)), folder / "bundle")
+    return folder / "bundle"
 
 
 @pytest.fixture(scope="session")

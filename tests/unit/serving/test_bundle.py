@@ -1,9 +1,12 @@
 """A bundle is read whole or refused, and the message names the part."""
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 from tritower import storage
 from tritower.errors import ArtifactError, StorageError
 from tritower.serving import bundle, bundling, slimming
+from tritower.serving.messages import Question
 from tritower.serving.ranking import Ranking
 
 from tests.support.bundles import Run
@@ -92,8 +96,60 @@ def test_parts_of_two_runs_are_refused_by_name(copy: Path, run: Run, tmp_path: P
 def test_another_format_is_refused(copy: Path, number: int, words: str) -> None:
     facts = storage.read_json(copy / "bundle.json")
     (copy / "bundle.json").write_text(json.dumps(facts | {"format": number}))
-    with pytest.raises(ArtifactError, match=f"the bundle has format {number}, {words}"):
+    with pytest.raises(ArtifactError, match=f"the bundle has format {number}, {words}") as caught:
         bundle.read(copy)
+    assert "python -m tritower.serving bundle" in caught.value.remedy
+
+
+def test_a_bundle_of_the_format_before_is_served(copy: Path, ranking: Ranking, run: Run) -> None:
+    """Format 1 had no int8 graph, and said in encoder.json in which precision it is computed."""
+    for file in (copy / "encoder").glob("graph_int8.*"):
+        file.unlink()
+    about = storage.read_json(copy / "encoder" / "encoder.json")
+    storage.write_json(copy / "encoder" / "encoder.json", about | {"precision": "fp32"})
+    bundle.write(copy)
+    facts = storage.read_json(copy / "bundle.json")
+    (copy / "bundle.json").write_text(json.dumps(facts | {"format": 1}))
+    jobs = tuple(pq.read_table(run.sources.dataset / "jobs.parquet")["job_id"].to_pylist()[:20])
+    question = Question(query="a driver of trams", candidates=jobs, ts=10**15)
+    assert Ranking.open(copy).answer(question).jobs == ranking.answer(question).jobs
+    with pytest.raises(ArtifactError, match="the encoder of this bundle has no graph in int8") as caught:
+        Ranking.open(copy, precision="int8")
+    assert "python -m tritower.serving bundle" in caught.value.remedy and "precision=fp32" in caught.value.remedy
+
+
+def test_what_the_bundle_has_checked_is_not_checked_by_its_readers(
+    bundle_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Parts that were copied without a manifest of their own are no news."""
+    assert not (bundle_folder / "state" / storage.MARK).exists()
+    Ranking.open(bundle_folder)
+    assert "unchecked" not in caplog.text
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_is_never_mixed(
+    bundle_folder: Path, other_folder: Path, run: Run, tmp_path: Path
+) -> None:
+    """Two bundles take turns at one place for three seconds, which no reading survives."""
+    place, jobs = tmp_path / "place", tuple(pq.read_table(run.sources.dataset / "jobs.parquet")["job_id"].to_pylist()[:20])
+    question = Question(query="nurse", candidates=jobs, ts=10**15)
+    expected = {
+        bundle.read(folder).sha256: Ranking.open(folder).answer(question).jobs for folder in (bundle_folder, other_folder)
+    }
+    place.symlink_to(bundle_folder)
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(Ranking.open, place)
+        end = time.monotonic() + 3
+        for folder in itertools.cycle((other_folder, bundle_folder)):
+            (tmp_path / "next").symlink_to(folder)
+            (tmp_path / "next").replace(place)
+            if time.monotonic() > end:
+                break
+            time.sleep(0.05)
+        answer = opened.result().answer(question)
+    assert answer.jobs == expected[answer.versions.bundle]
+    first, second = expected.values()
+    assert first != second
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tritower import storage
 from tritower.encoder import backends, models
 from tritower.errors import ArtifactError
+from tritower.serving.config import Precision
 from tritower.serving.encoding import TextEncoder
 
+from tests.bench import serving_precision
 from tests.support.bundles import Run
 
 STRANGE = ["", "  ", "night nurse", "Ärztin 日本語 🚚", "x" * 3000, "nurse\x00driver"]
@@ -20,6 +23,19 @@ def test_vectors_are_those_of_torch(bundle_folder: Path, run: Run) -> None:
     texts = [*STRANGE, *pq.read_table(bundle_folder / "dataset" / "texts.parquet")["value"].to_pylist()[:50]]
     expected = backends.encode_texts(models.load(run.sources.encoder), texts)
     np.testing.assert_allclose(encoder(texts), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("bf16", 0.999), ("int8", 0.98)])
+def test_faster_precisions_are_near_and_say_how_near(bundle_folder: Path, precision: Precision, least: float) -> None:
+    """Other numbers than those of fp32, but hardly another direction; encoder.json tells the same of its own sample."""
+    texts = pq.read_table(bundle_folder / "dataset" / "texts.parquet")["value"].to_pylist()[:50]
+    exact, near = (TextEncoder(bundle_folder / "encoder", one)(texts) for one in ("fp32", precision))
+    cosine = np.einsum("xd,xd->x", exact, near)
+    assert cosine.min() > least
+    told = storage.read_json(bundle_folder / "encoder" / "encoder.json")["fidelity"]
+    assert told[precision]["cosine_min"] > least and told["fp32"]["cosine_min"] > 0.999999
+    if precision == "int8":
+        assert not np.array_equal(exact, near)
 
 
 def test_threads_get_the_vectors_of_one_after_another(bundle_folder: Path) -> None:
@@ -41,3 +57,13 @@ def test_a_graph_that_cannot_be_read(bundle_folder: Path, tmp_path: Path) -> Non
     (tmp_path / "graph.xml").write_text("no graph")
     with pytest.raises(ArtifactError, match="the encoder cannot be read"):
         TextEncoder(tmp_path)
+
+
+def test_scores_in_int8_are_near_those_in_fp32(bundle_folder: Path) -> None:
+    """Over the whole search, features and towers included; with the comparison that the bench quotes."""
+    asked = serving_precision.questions(bundle_folder, 6, candidates=60)
+    exact, again, near = (serving_precision.ranked(bundle_folder, one, asked) for one in ("fp32", "fp32", "int8"))
+    same = serving_precision.compared(exact, again)
+    assert same["largest"] == 0 and same["top 10"] == same["same first"] == 1
+    figures = serving_precision.compared(exact, near)
+    assert 0 < figures["largest"] < 0.1 and figures["top 10"] > 0.5

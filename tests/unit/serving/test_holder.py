@@ -4,28 +4,16 @@ import gc
 import shutil
 import threading
 import weakref
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from tritower.errors import ArtifactError, ConfigError
-from tritower.serving import bundling
 from tritower.serving.holder import Holder
 from tritower.serving.messages import Question
 
-from tests.support import bundles
+from tests.support import family
 from tests.support.bundles import Run
-
-
-@pytest.fixture(scope="module")
-def other_folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of another model of the same log."""
-    folder = tmp_path_factory.mktemp("other")
-    for name in ("features", "embeddings"):
-        (folder / name).symlink_to(getattr(run.sources, name))
-    bundling.write(replace(run.sources, model=bundles.random_ranker(folder, seed=1)), folder / "bundle")
-    return folder / "bundle"
 
 
 def test_two_bundles_are_swapped_under_questions(run: Run, bundle_folder: Path, other_folder: Path) -> None:
@@ -46,7 +34,8 @@ def test_two_bundles_are_swapped_under_questions(run: Run, bundle_folder: Path, 
     for thread in asking:
         thread.start()
     for folder in (other_folder, bundle_folder, other_folder):
-        holder.swap(folder)
+        now = holder.swap(folder).versions.bundle
+        family.wait_for(lambda now=now: failed or any(bundle == now for bundle, _, _ in seen), "an answer of it")
     done.set()
     for thread in asking:
         thread.join()

@@ -9,7 +9,7 @@ import pytest
 from tritower.baseline import step as baseline
 from tritower.baseline.config import BaselineConfig
 from tritower.errors import ArtifactError
-from tritower.serving import bundling
+from tritower.serving import step
 from tritower.serving.messages import Question
 from tritower.serving.ranking import Ranking
 from tritower.serving.rival import Rival
@@ -37,7 +37,8 @@ def test_its_scores_are_those_of_the_step(run: Run, trained: Path) -> None:
 
 
 def test_a_bundle_with_a_baseline_tells_its_order_of_the_same_jobs(run: Run, trained: Path, tmp_path: Path) -> None:
-    bundling.write(dataclasses.replace(run.sources, baseline=trained / "model"), tmp_path / "bundle")
+    folders = {name: folder for name, folder in vars(run.sources).items() if folder}
+    step.bundle(**folders, baseline=trained / "model", out=tmp_path / "bundle")
     ranking = Ranking.open(tmp_path / "bundle")
     ids = tuple(pq.read_table(run.sources.dataset / "jobs.parquet")["job_id"].to_pylist()[:60])
     question = Question(query="nurse", candidates=ids, k=1_000, ts=(ranking._features.last_ts or 0) + 1)
