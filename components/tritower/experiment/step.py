@@ -21,6 +21,7 @@ from tritower.experiment.tables import Found, Tables
 
 logger = logging.getLogger(__name__)
 _TRIES = 5
+_DATA = (".parquet", ".csv", ".tsv", ".gz")
 
 
 def analyse(
@@ -213,12 +214,16 @@ def _located(places: Mapping[str, str | Path]) -> Iterator[None]:
 
 
 def _files(place: str | Path, scratch: Path) -> Sequence[str]:
-    """The files of a location, on this machine."""
+    """The files of a location: Parquet where it is, anything else on this machine."""
     if not str(place):
         raise DataError("no location is given", where="log", remedy="Give impressions, or a test's exposures.")
+    if not storage.is_local(place):
+        there = [file for file in storage.list_files(place) if file.lower().endswith(_DATA)]
+        if there and all(file.lower().endswith(".parquet") for file in there):
+            return there
     local = storage.local_path(place) if storage.is_local(place) else storage.fetch(place, scratch)
     if local.is_dir():
-        files = sorted(path for path in local.rglob("*") if path.suffix.lower() in (".parquet", ".csv", ".tsv", ".gz"))
+        files = sorted(path for path in local.rglob("*") if path.suffix.lower() in _DATA)
         files = [path for path in files if not any(part.startswith((".", "_")) for part in path.relative_to(local).parts)]
     else:
         files = [local] if local.is_file() else []
