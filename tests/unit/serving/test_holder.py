@@ -35,7 +35,7 @@ def test_two_bundles_are_swapped_under_questions(run: Run, bundle_folder: Path, 
         thread.start()
     for folder in (other_folder, bundle_folder, other_folder):
         now = holder.swap(folder).versions.bundle
-        family.wait_for(lambda now=now: failed or any(bundle == now for bundle, _, _ in seen), "an answer of it")
+        family.wait_for(lambda now=now: failed or any(bundle == now for bundle, _, _ in list(seen)), "an answer of it")
     done.set()
     for thread in asking:
         thread.join()
