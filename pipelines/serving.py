@@ -1,5 +1,6 @@
 """`serve`: the last run of a demo, or of `run --local`, as a server with a page."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -39,7 +40,9 @@ def run(out: Path, *, port: int) -> None:
         print(f"Making the bundle of the last run: {bundle}", flush=True)
         bundling.write(bundling.Sources(**folders), bundle)
     sys.stdout.flush()
-    command = ["-m", "tritower.serving", "serve", "--bundle", str(bundle.absolute()), "--port", str(port)]
+    # A demo's log has ended: as of now all its adverts have expired.
+    config = json.dumps({"as_of": "last_event"})
+    command = ["-m", "tritower.serving", "serve", "--bundle", str(bundle.absolute()), "--port", str(port), "--config", config]
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - this very interpreter, which the shell then stops
 
 

@@ -238,13 +238,13 @@ class Tables:
         config = self.config
         self.sql.execute(
             "CREATE TABLE whole AS SELECT unit, min(arm) AS arm, count(DISTINCT arm) > 1 AS is_mixed, min(day) AS first, "
-            "sum(x) AS x, sum(y) AS y, max(y) AS most "
+            "sum(x) AS x, sum(y) AS y, max(y) AS most, sum(x + early + late) AS clicks "
             "FROM unit_day GROUP BY unit"
         )
         self.sql.execute(
             "CREATE TABLE judged AS SELECT *, CASE WHEN is_mixed THEN 'units in both arms' "
             "WHEN most > $most THEN 'units shown more than a person can see in a day' "
-            f"WHEN y >= {_BOT_SHOWN} AND x > $through * y THEN 'units that click on nearly everything' END AS reason "
+            f"WHEN y >= {_BOT_SHOWN} AND clicks > $through * y THEN 'units that click on nearly everything' END AS reason "
             "FROM whole",
             {"most": config.bot_impressions_per_day, "through": config.bot_click_through},
         )

@@ -120,14 +120,14 @@ class Counters:
         )  # fmt: skip
         count_pass(self.state, events, batch.first, self.half_life_us, self.prior_impressions, _COLUMN_LF, _LOG1P, out_FN)
 
-    def excerpt(self, key_K: npt.NDArray[np.int64]) -> "Counters":
-        """A copy of some keys' counters, in that order, with the sums of all; keys that have none yet start from nothing."""
-        state = self.state
-        has_K = key_K < len(state.table_KW)
-        table_KW = np.zeros((max(len(key_K), 1), WIDTH))
-        table_KW[: len(key_K)][has_K] = state.table_KW[key_K[has_K]]
+    def excerpt(self, table_KW: Array) -> "Counters":
+        """The counters of some keys, with a copy of the sums of all.
+
+        Args:
+            table_KW: rows of the table, copied; the caller numbers them.
+        """
         small = copy.copy(self)
-        small.state = State(table_KW, *(values.copy() for values in state[1:]))
+        small.state = State(table_KW, *(values.copy() for values in self.state[1:]))
         return small
 
     def finish(self, queued: npt.NDArray[np.bool_]) -> None:

@@ -168,6 +168,24 @@ def _index(words: Any, known: tuple[str, ...]) -> npt.NDArray[np.int64]:
 
 
 @njit(cache=True)
+def of_some(offset: Array, value_E: Array, text_X: Array) -> tuple[Array, Array]:
+    """`Table.offset` and `Table.value_E` of some texts, in their order."""
+    own = np.empty(len(text_X) * GROUPS + 1, np.int64)
+    own[0] = used = 0
+    for x in range(len(text_X)):
+        first = text_X[x] * GROUPS
+        for label in range(GROUPS):
+            used += offset[first + label + 1] - offset[first + label]
+            own[x * GROUPS + label + 1] = used
+    value = np.empty(used, value_E.dtype)
+    for x in range(len(text_X)):
+        first, at = offset[text_X[x] * GROUPS], own[x * GROUPS]
+        for e in range(own[(x + 1) * GROUPS] - at):
+            value[at + e] = value_E[first + e]
+    return own, value
+
+
+@njit(cache=True)
 def _common(value_E: Array, a: int, a_end: int, b: int, b_end: int) -> int:
     """How many values two sorted runs share."""
     common = 0

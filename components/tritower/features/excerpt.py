@@ -18,16 +18,17 @@ from tritower.features import catalogue, entities, history, rings
 from tritower.features.feature_state import FeatureState, vectors
 from tritower.features.guest import Numbered
 from tritower.features.live import LiveTables, user_lists
-from tritower.features.pairs import PairIndex
+from tritower.features.pairs import EMPTY, PairIndex, found, slot
 from tritower.features.requests import OneSearch
 from tritower.features.similarity import Lists
 from tritower.features.static import Scorers, Static
 from tritower.features.strings import UNNUMBERED, Phrases
 from tritower.features.timeline import NO_TIME, Rows, Timeline
+from tritower.numba_cache import njit
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
-NO_KEY = 1 << 31  # from here on: counters that do not exist yet
+NO_KEY, NO_PAIR = np.int64(1 << 61), np.int64(1 << 62)  # a job and pairs that have no counters yet
 EMBEDDED = [feature.name for group in catalogue.GROUPS.values() for feature in group if feature.needs_embeddings]
 
 
@@ -80,7 +81,10 @@ class Excerpt(FeatureState):
         guest = query.guest
         clicked, searched = (rings.of_user(past.rings, query.user) for past in (whole.history, whole.searches))
         clicked, searched = (guest.clicked, guest.searched) if guest else (clicked, searched)
-        job_J, local = np.unique(np.concatenate([job_N, clicked.item_SH.ravel(), events.job]), return_inverse=True)
+        numbers = PairIndex(1 << (2 * (len(job_N) + len(events)) + 64).bit_length())
+        several = np.concatenate([job_N, clicked.item_SH.ravel(), events.job]) + 1  # the unknown job is a job here
+        local = numbers.numbers(np.zeros(len(several), np.int32), several)
+        job_J = numbers.pairs()[1] - 1
         asked, held = len(job_N), clicked.item_SH.size
         self.history, self.searches = copy.copy(whole.history), copy.copy(whole.searches)
         self.history.rings = clicked._replace(item_SH=_local(local[asked : asked + held], clicked.item_SH))
@@ -90,7 +94,7 @@ class Excerpt(FeatureState):
         self.vectors: history.Jobs = vectors(self.tables)
         self.layout, self._from_history, self._without_history = whole.layout, whole._from_history, whole._without_history
         plain_R = np.concatenate([live.tables.texts.plain_T[events.query], np.full(asked, query.plain, np.int32)])
-        self._number(whole, _keys(whole, np.concatenate([events.job, job_N]), plain_R), len(queue))
+        self._count_from(whole, np.concatenate([events.job, job_N]), plain_R, len(queue))
         self.timeline = Timeline()
         events = dataclasses.replace(
             events, row=np.arange(len(events)), user=(events.user != query.user).astype(np.int32),
@@ -115,7 +119,7 @@ class Excerpt(FeatureState):
 
     def keys(self, rows: Rows) -> Int64:
         """As of any state, in the numbers of the excerpt."""
-        return self._keys_LR[:, rows.row]
+        return self._keys_LR.take(rows.row, axis=1)  # in C order, as the step's: for another the kernels are compiled anew
 
     @cached_property
     def static(self) -> Static:
@@ -133,30 +137,65 @@ class Excerpt(FeatureState):
         scorers = Scorers.of(words, lambda number_R: (companies, number_R), cached=False)
         return Static(self.tables, self.entities, scorers)
 
-    def _number(self, whole: FeatureState, keys_LR: Int64, queued: int) -> None:
-        """Copy the counters of these keys and number them anew."""
-        self.pairs, self.base_L = PairIndex(1 << 14), np.zeros(1, np.int64)
-        key_X = keys_LR.ravel()
-        number_X = self.pairs.numbers(np.zeros(len(key_X), np.int64), key_X)
-        key_K = np.empty(self.pairs.used, np.int64)
-        key_K[number_X[number_X >= 0]] = key_X[number_X >= 0]
-        self._keys_LR = number_X.reshape(keys_LR.shape)
-        self.counters = whole.counters.excerpt(key_K)
+    def _count_from(self, whole: FeatureState, job_R: Int64, plain_R: Int32, queued: int) -> None:
+        """Copy the counters of rows given by job and by the plain form of their query, numbered anew."""
+        jobs, pairs, counters = whole.tables.jobs, whole.pairs, whole.counters
+        tables = jobs.occupation_J, jobs.company_J, whole.base_L, pairs.key_B, pairs.number_B, counters.state.table_KW
+        room_B = PairIndex(1 << (10 * len(job_R) + 2).bit_length()).key_B
+        keys_LR, table_KW = _copied(job_R, plain_R, *tables, room_B)
+        self._keys_LR: Int64 = keys_LR
+        self.counters = counters.excerpt(table_KW)
         self.counters.expected_Q, self.counters.rate_Q = (
-            values[:queued].copy() for values in (whole.counters.expected_Q, whole.counters.rate_Q)
+            values[:queued].copy() for values in (counters.expected_Q, counters.rate_Q)
         )
+        self.pairs, self.base_L = PairIndex(1), np.zeros(1, np.int64)  # all keys are there
 
 
-def _keys(whole: FeatureState, job_R: npt.NDArray[Any], query_R: Int32) -> Int64:
-    """Keys of rows given by job and by the plain form of their query; new ones for what has no counters yet."""
-    occupation_R = whole.tables.jobs.occupation_J[job_R]
-    pair_R = whole.pairs.find(query_R, occupation_R)
-    keys_LR = whole.keys_of(job_R, query_R, pair_R)
-    keys_LR[0, job_R < 0] = NO_KEY
-    new = np.flatnonzero(pair_R < 0)
-    number = PairIndex().numbers(query_R[new], occupation_R[new])
-    keys_LR[4, new] = np.where(number < 0, -1, NO_KEY + 1 + number)
-    return keys_LR
+@njit(cache=True)
+def _copied(
+    job_R: Any, query_R: Any, occupation_J: Any, company_J: Any, base_L: Any, pair_B: Any, number_B: Any, table_KW: Any,
+    key_B: Any,
+) -> tuple[Any, Any]:  # fmt: skip
+    """Keys (L, R) of rows in a table of their own, as `FeatureState.keys_of` gives them, and the table.
+
+    What has no counters yet, the unknown job and pairs never met, starts from nothing. `key_B` is room for a hash table.
+    """
+    rows, levels, used = len(job_R), len(base_L), np.int64(0)
+    keys_LR, at_B, key_K = np.empty((levels, rows), np.int64), np.empty(len(key_B), np.int64), np.empty(levels * rows, np.int64)
+    for r in range(rows):
+        occupation, query = np.int64(occupation_J[job_R[r]]), np.int64(query_R[r])
+        for level in range(levels):
+            if level == 0:
+                key = np.int64(job_R[r]) if job_R[r] >= 0 else NO_KEY
+            elif level == 1:
+                key = occupation
+            elif level == 2:
+                key = np.int64(company_J[job_R[r]])
+            elif level == 3:
+                key = query
+            elif query < 0 or occupation < 0:
+                key = np.int64(-1)
+            else:
+                key = found(query, occupation, pair_B, number_B)
+                key = (NO_PAIR | (query << 31) | occupation) if key < 0 else key
+            if key < 0:
+                keys_LR[level, r] = -1
+                continue
+            if key < NO_KEY:
+                key += base_L[level]
+            b = slot(key, len(key_B))
+            while key_B[b] != EMPTY and key_B[b] != key:
+                b = (b + 1) & (len(key_B) - 1)
+            if key_B[b] == EMPTY:
+                key_B[b], at_B[b], key_K[used] = key, used, key
+                used += 1
+            keys_LR[level, r] = at_B[b]
+    own_KW = np.zeros((max(int(used), 1), table_KW.shape[1]))
+    for k in range(used):
+        if key_K[k] < len(table_KW):
+            for w in range(table_KW.shape[1]):
+                own_KW[k, w] = table_KW[key_K[k], w]
+    return keys_LR, own_KW
 
 
 def _local(numbers: npt.NDArray[Any], item_SH: Int32) -> Int32:
@@ -239,11 +278,8 @@ def _list(start: int, count: int) -> Lists:
 def _entities(found: entities.Entities, query: Query, text_T: Int64, job_J: Int64) -> entities.Entities:
     table, groups, asked_T = found.table, entities.GROUPS, text_T
     text_T = np.where(text_T < 0, len(table.level_T) - 1, text_T)
-    offset_T8 = table.offset[text_T[:, None] * groups + np.arange(groups + 1)]
-    count_T = offset_T8[:, -1] - offset_T8[:, 0]
-    shift_T = offset_T8[:, 0] - np.concatenate([[0], np.cumsum(count_T)[:-1]])
-    value_E = table.value_E[np.arange(int(count_T.sum())) + np.repeat(shift_T, count_T)]
-    offset, level_T = np.append((offset_T8[:, :-1] - shift_T[:, None]).ravel(), len(value_E)), table.level_T[text_T]
+    offset, value_E = entities.of_some(table.offset, table.value_E, text_T)
+    level_T = table.level_T[text_T]
     if query.found:
         own_offset, own_E, own_level = query.found
         offset, value_E = np.concatenate([own_offset[:-1], offset[groups:] + len(own_E)]), np.concatenate([own_E, value_E])

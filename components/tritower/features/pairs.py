@@ -30,12 +30,6 @@ class PairIndex:
         self.used = _numbers(left_N, right_N, self.key_B, self.number_B, self.used, out_N)
         return out_N
 
-    def find(self, left_N: npt.NDArray[Any], right_N: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """The number of each pair, -1 where it has none; gives out no number."""
-        out_N = np.empty(len(left_N), np.int64)
-        _find(left_N, right_N, self.key_B, self.number_B, out_N)
-        return out_N
-
     def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The left and right side of every pair in the order of the numbers."""
         taken = self.key_B != EMPTY
@@ -51,7 +45,7 @@ class PairIndex:
 
 
 @njit(cache=True)
-def _slot(key: Any, size: int) -> Any:
+def slot(key: Any, size: int) -> Any:
     """Where a key's search starts; the multiplier is 2^64 over the golden ratio (Knuth's multiplicative hashing)."""
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(size - 1))
@@ -65,7 +59,7 @@ def _numbers(left_N: Array, right_N: Array, key_B: Array, number_B: Array, used:
             out_N[i] = -1
             continue
         key = (np.int64(left_N[i]) << 32) | np.int64(right_N[i])
-        at = _slot(key, size)
+        at = slot(key, size)
         while key_B[at] != EMPTY and key_B[at] != key:
             at = (at + 1) & (size - 1)
         if key_B[at] == EMPTY:
@@ -77,15 +71,10 @@ def _numbers(left_N: Array, right_N: Array, key_B: Array, number_B: Array, used:
 
 
 @njit(cache=True)
-def _find(left_N: Array, right_N: Array, key_B: Array, number_B: Array, out_N: Array) -> None:
-    size = key_B.shape[0]
-    for i in range(left_N.shape[0]):
-        out_N[i] = -1
-        if left_N[i] < 0 or right_N[i] < 0:
-            continue
-        key = (np.int64(left_N[i]) << 32) | np.int64(right_N[i])
-        at = _slot(key, size)
-        while key_B[at] != EMPTY and key_B[at] != key:
-            at = (at + 1) & (size - 1)
-        if key_B[at] == key:
-            out_N[i] = number_B[at]
+def found(left: Any, right: Any, key_B: Array, number_B: Array) -> Any:
+    """The number of a pair of numbers that are not negative, -1 where it has none."""
+    key = (np.int64(left) << 32) | np.int64(right)
+    at = slot(key, key_B.shape[0])
+    while key_B[at] != EMPTY and key_B[at] != key:
+        at = (at + 1) & (key_B.shape[0] - 1)
+    return number_B[at] if key_B[at] == key else np.int64(-1)

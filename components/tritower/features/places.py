@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tritower.features.strings import UNNUMBERED
+from tritower.numba_cache import njit
 
 LEVELS = ("city", "region", "country")
 REMOTE = r"\b(remote|work(ing)? (from|at) home|wfh|home[ -]?based|telecommut\w*|telework\w*|anywhere)\b"
@@ -89,12 +90,13 @@ def names_remote(table: pa.Table) -> npt.NDArray[np.bool_]:
     return city | region
 
 
+@njit(cache=True)
 def agree(left_3N: Int32, right_3N: Int32, out_3N: Float32) -> None:
     """Write 1 where two places agree, 0 where they differ, NaN where either is unknown; level by level."""
-    known_3N = (left_3N >= 0) & (right_3N >= 0)
-    same_3N = left_3N == right_3N
-    region_differs = known_3N[1] & ~same_3N[1]
-    country_differs = known_3N[2] & ~same_3N[2]
-    same_3N[1] &= ~country_differs
-    same_3N[0] &= ~(region_differs | country_differs)
-    np.copyto(out_3N, np.where(known_3N, same_3N, np.nan), casting="same_kind")
+    for i in range(left_3N.shape[1]):
+        differs = False  # a level above
+        for level in (2, 1, 0):
+            known = left_3N[level, i] >= 0 and right_3N[level, i] >= 0
+            same = left_3N[level, i] == right_3N[level, i]
+            out_3N[level, i] = (1.0 if same and not differs else 0.0) if known else np.nan
+            differs = differs or (known and not same)

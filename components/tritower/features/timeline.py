@@ -46,11 +46,16 @@ class Rows:
 
     def take(self, index: Int64 | Bool | slice) -> "Rows":
         """The rows at `index`."""
+        if isinstance(index, np.ndarray) and index.dtype == np.bool_ and not index.any():
+            return Rows.empty()
         return Rows(**{name: getattr(self, name)[index] for name in _FIELDS})
 
     @staticmethod
     def concat(parts: "list[Rows]") -> "Rows":
         """The rows of `parts`, one after another."""
+        parts = [part for part in parts if len(part)] or parts[:1]
+        if len(parts) == 1:
+            return parts[0]
         return Rows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS})
 
     @staticmethod

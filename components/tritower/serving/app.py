@@ -18,6 +18,7 @@ from tritower.serving.service import Service
 
 Mount = Callable[[FastAPI, Service], None]
 """Adds routes of another part of the server, such as the page."""
+_ABSENT_TS = {"now": "now", "last_event": "just after the last event that the server knows"}
 _SAID = {
     404: ("there is no such path", "The paths are described in /openapi.json."),
     405: ("the path has no such method", "The paths are described in /openapi.json."),
@@ -69,13 +70,25 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
+        allowed = _allowed(error)
+        if allowed and request.method == "OPTIONS":
+            return Response(status_code=204, headers=allowed)
         what, remedy = _SAID.get(error.status_code, (str(error.detail), "The paths are described in /openapi.json."))
         where = f"{request.method} {request.url.path}"
-        return told(request, Refusal(error.status_code, what, where=where, remedy=remedy, headers=error.headers))
+        headers = dict(error.headers or {}) | allowed
+        return told(request, Refusal(error.status_code, what, where=where, remedy=remedy, headers=headers))
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> Response:
         return told(request, unexpected())
+
+
+def _allowed(error: HTTPException) -> dict[str, str]:
+    """The header of a 405: what the route has, and what the guard makes of it. No page of another origin is let in (CORS)."""
+    if error.status_code != 405:
+        return {}
+    methods = {one.strip() for one in (error.headers or {}).get("Allow", "").split(",")}
+    return {"Allow": ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))}
 
 
 def _described(app: FastAPI, config: ServeConfig) -> None:
@@ -93,6 +106,8 @@ def _described(app: FastAPI, config: ServeConfig) -> None:
             search["query"]["maxLength"] = config.max_query_chars
             search["k"]["maximum"] = config.max_k
             search["candidates"]["anyOf"][0]["maxItems"] = config.max_candidates
+            search["ts"]["description"] = f"microseconds since 1970, UTC; absent = {_ABSENT_TS[config.as_of]}"
+            schemas["Answer"]["properties"]["warnings"]["description"] = "what to know before believing it, a sentence each"
             schemas["Instances"]["properties"]["instances"]["maxItems"] = config.max_searches
             app.openapi_schema = document
         return app.openapi_schema

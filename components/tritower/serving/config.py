@@ -75,16 +75,21 @@ class ServeConfig:
     """File with the authority (PEM) whose certificates clients must show in place of a token."""
 
     rate_per_s: float = 100.0
-    """Requests a second that a client may make of a process in the long run; 0 = any number. A core answers about so many."""
+    """Requests a second that a client may make of this server in the long run, whichever worker answers; 0 = any number. A core
+    answers about so many. Replicas count apart."""
 
     rate_burst: int = 200
-    """Requests that a client may make at once, after a rest."""
+    """Requests that a client may make at once, after a rest; of this server, as above."""
 
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks whose X-Forwarded-For names the client; without them a proxy counts as one client."""
 
     poll_s: float = 10.0
     """Seconds between looks for a new bundle at the location; 0 = never."""
+
+    as_of: Literal["now", "last_event"] = "now"
+    """The time of a search that names none: the clock's, or just after the last event that the state knows. The latter is for
+    a log that has ended, such as the demo's, whose adverts have all expired by now."""
 
     def __post_init__(self) -> None:
         check(bool(self.host), "host", self.host, "that is an address")

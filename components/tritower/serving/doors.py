@@ -124,11 +124,6 @@ def _v1(router: APIRouter, service: Service) -> None:
         """The models of this server."""
         return {"models": [MODEL]}
 
-    @router.get("/v1/models/{name}", tags=["V1"], responses={404: REFUSED[404], 503: REFUSED[503]})
-    async def model(name: str, response: Response) -> dict[str, Any]:
-        """Whether the model takes requests."""
-        return _state(name, service, response)
-
     @router.post(
         "/v1/models/{name}:predict",
         tags=["V1"],
@@ -141,6 +136,11 @@ def _v1(router: APIRouter, service: Service) -> None:
         _known(name)
         given = await _read(Instances, request)
         return _json(_ANSWERS.dump_json({"predictions": await _answered(service, given.instances, request_id, "instances")}))
+
+    @router.get("/v1/models/{name}", tags=["V1"], responses={404: REFUSED[404], 503: REFUSED[503]})
+    async def model(name: str, response: Response) -> dict[str, Any]:
+        """Whether the model takes requests."""
+        return _state(name, service, response)
 
 
 def _v2(router: APIRouter, service: Service) -> None:

@@ -10,7 +10,6 @@ loopback only.
 import asyncio
 import base64
 import binascii
-import collections
 import hmac
 import ipaddress
 import logging
@@ -26,6 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tritower.errors import ConfigError, TritowerError
 from tritower.serving.config import ServeConfig
+from tritower.serving.metrics import FOLDER
+from tritower.serving.rate import Rate
 from tritower.serving.refusal import LONGEST_ID, Refusal, body, refusal, unexpected
 from tritower.serving.service import Service
 
@@ -34,7 +35,6 @@ PEER = "tritower.peer"
 """In a scope's state: whether the client showed a certificate of the authority."""
 _OPEN = re.compile(r"/metrics|/v2|/v2/health/(live|ready)|/v2/models/[^/]+(/ready)?|/v1/models(/[^/:]+)?")
 _ID = re.compile(rf"[\w.:-]{{1,{LONGEST_ID}}}", re.ASCII)
-_CLIENTS = 10_000
 _DISCARD = 16
 """A refused body of so many times the limit is read to its end: a client that still writes would not see why."""
 _log = logging.getLogger(__name__)
@@ -75,31 +75,6 @@ class Tokens:
         return self._from_file
 
 
-class Rate:
-    """A bucket of tokens for each client: `burst` at once, `per_s` in the long run.
-
-    Args:
-        per_s: 0 = no limit.
-        burst: size of the bucket.
-    """
-
-    def __init__(self, per_s: float, burst: int) -> None:
-        self._per_s, self._burst = per_s, float(burst)
-        self._left: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
-
-    def wait_s(self, client: str, now: float) -> float:
-        """Seconds until the client may ask again; 0 where it may now, which counts as a request."""
-        if not self._per_s:
-            return 0.0
-        left, since = self._left.pop(client, (self._burst, now))
-        left = min(self._burst, left + (now - since) * self._per_s)
-        granted = left >= 1.0
-        self._left[client] = (left - granted, now)
-        if len(self._left) > _CLIENTS:
-            self._left.popitem(last=False)  # not seen for longest: its bucket is full again, or will be soon
-        return 0.0 if granted else (1.0 - left) / self._per_s
-
-
 def check_open(config: ServeConfig, tokens: Tokens) -> None:
     """Raise ConfigError where anybody on the network could ask."""
     if tokens.needed or config.tls_client_ca or is_loopback(config.host):
@@ -127,7 +102,8 @@ class Guard:
 
     def __init__(self, app: ASGIApp, service: Service, tokens: Tokens) -> None:
         self._app, self._service, self._config, self._tokens = app, service, service.config, tokens
-        self._rate = Rate(self._config.rate_per_s, self._config.rate_burst)
+        shared = os.environ.get(FOLDER)
+        self._rate = Rate(self._config.rate_per_s, self._config.rate_burst, Path(shared, "rates") if shared else None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -137,6 +113,7 @@ class Guard:
         sent = headers.get("x-request-id", b"").decode("latin-1")
         request_id = sent if _ID.fullmatch(sent) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        scope = _plain(scope)
         metrics, start, status = self._service.metrics, time.perf_counter(), 0
 
         async def tell(message: Message) -> None:
@@ -183,7 +160,7 @@ class Guard:
     def _admit(self, scope: Scope, headers: dict[str, bytes]) -> None:
         metrics, path = self._service.metrics, scope["path"]
         client = (scope.get("client") or ("unknown", 0))[0]
-        if scope["method"] in ("GET", "HEAD") and _OPEN.fullmatch(path):
+        if scope["method"] == "GET" and _OPEN.fullmatch(path):
             return
         wait_s = self._rate.wait_s(client, time.monotonic())
         if wait_s:
@@ -249,6 +226,13 @@ class Guard:
         except TimeoutError:
             pass
         return False
+
+
+def _plain(scope: Scope) -> Scope:
+    """A copy of a request's scope, by which the routes find it: HEAD is a GET whose body the server of HTTP leaves out, and a
+    path is the same with a slash at its end (RFC 9110, 9.3.2)."""
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]
+    return {**scope, "method": method, "path": scope["path"].rstrip("/") or "/"}
 
 
 def _length(headers: dict[str, bytes]) -> int:

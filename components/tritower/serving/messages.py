@@ -78,7 +78,7 @@ class Question:
         user_id: who searches; empty = nobody known.
         visitor: who searches, described here; takes the place of what is known of `user_id`.
         city, region, country: where; None = unknown.
-        ts: its time in microseconds since 1970, UTC; None = now.
+        ts: its time in microseconds since 1970, UTC; None = now. A server may say otherwise (`ServeConfig.as_of`).
         candidates: rank these jobs; None = retrieve.
         k: jobs in the answer, at least 1.
         filters: hard conditions.
@@ -181,12 +181,14 @@ class Answer:
     """Ranked jobs, best first.
 
     Attributes:
+        ts: the time that it was answered for, microseconds since 1970, UTC.
         unknown: candidates that the catalogue does not have, as asked for.
         randomised: the list was shuffled, so that later tests can learn from it.
         features: names of the features of each job; empty unless asked for.
         median_score: score of the candidates' median job; a job's reasons add up to the logit of its score less that of this.
             None unless asked to explain, and where two bundles were interleaved: they have a median each.
         interleaved: set where the list is, or was to be, of two bundles.
+        warnings: what the caller should know before believing it, a sentence each: that the state is old, say.
     """
 
     request_id: str
@@ -198,3 +200,4 @@ class Answer:
     features: tuple[str, ...] = ()
     median_score: float | None = None
     interleaved: Interleaved | None = None
+    warnings: tuple[str, ...] = ()

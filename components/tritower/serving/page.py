@@ -7,7 +7,6 @@ lets a browser load its own style sheet and no more, so that a job title that ge
 """
 
 import asyncio
-import datetime as dt
 import hashlib
 import logging
 import time
@@ -21,7 +20,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from tritower.errors import TritowerError
 from tritower.pages import page as pages
-from tritower.serving import wording
+from tritower.serving import moment, wording
 from tritower.serving.guide import Example, Guide, Known
 from tritower.serving.messages import Answer, Question, Versions
 from tritower.serving.places import Place
@@ -35,8 +34,6 @@ SHOWN = 10
 """Jobs on the page."""
 LONGEST = 200
 """Characters of a field of the form; the encoder reads some 100 words at most."""
-_STALE_US = 14 * 86_400_000_000
-"""A state that is older (a demo's) is asked as of its last event: else every advert would be old and every habit forgotten."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -187,11 +184,8 @@ async def _rival(service: Service, ranking: Ranking, question: Question) -> tupl
 
 
 def _as_of(state: str) -> int | None:
-    """The time to ask for; None = now."""
-    if not state:
-        return None
-    last = int(dt.datetime.fromisoformat(state).timestamp() * 1_000_000)
-    return last + 1 if last < time.time_ns() // 1000 - _STALE_US else None
+    """The time to ask for: that of an old state's last event, or what the server takes for one that is not named (None)."""
+    return moment.last_event(state) if moment.is_stale(state, time.time_ns() // 1000) else None
 
 
 def _heading(form: Form, place: Place | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tritower import threads
 from tritower.errors import ConfigError
-from tritower.serving import interleaved
+from tritower.serving import interleaved, moment
 from tritower.serving.config import ServeConfig
 from tritower.serving.messages import Answer, Question
 from tritower.serving.metrics import Metrics
@@ -79,7 +79,10 @@ class Service:
         found = []
         for question, name in zip(questions, arms, strict=True):
             start = time.perf_counter()
-            answer = self.finish(question, self._ranked(self.ask(question), ranks[name], second))
+            if self.config.as_of == "last_event":
+                question = moment.as_of_last_event(question, ranks[name].versions.state)
+            answer = moment.warned(question, self._ranked(self.ask(question), ranks[name], second))
+            answer = self.finish(question, answer)
             self.metrics.rank_seconds.observe(time.perf_counter() - start)
             for watcher in self.watchers:
                 watcher(question, answer)

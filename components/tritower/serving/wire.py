@@ -64,7 +64,7 @@ class Search(_Strict):
     city: _Text | None = None
     region: _Text | None = None
     country: _Text | None = None
-    ts: _Time | None = Field(None, description="microseconds since 1970, UTC; absent = now")
+    ts: _Time | None = Field(None, description="microseconds since 1970, UTC; absent = as the server's as_of says")
     candidates: list[_Id] | None = Field(None, description="rank these jobs; absent = retrieve")
     k: int = Field(10, ge=1, description="jobs in the answer")
     filters: Filters | None = None

@@ -1,3 +1,4 @@
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from tritower.config import from_dict
 from tritower.errors import ConfigError, DataError, SchemaError
 from tritower.experiment import __main__ as command
-from tritower.experiment import analysis, ratio, simulated_log, step
+from tritower.experiment import analysis, ratio, report, simulated_log, step
 from tritower.experiment.analysis import Result
 from tritower.experiment.config import AnalysisConfig, Faults, Habits
 from tritower.experiment.simulation import Played
@@ -228,3 +229,31 @@ def test_rows_without_a_key_all_count(tmp_path: Path) -> None:
         1,
         2,
     ]  # the copy says that it was clicked; the row without a request
+
+
+def test_the_report_names_all_that_is_wrong(tmp_path: Path) -> None:
+    faults = {
+        "moved": 0.3,
+        "wrong_hash": 0.05,
+        "mixed": 0.02,
+        "clock": 0.05,
+        "twice": 0.02,
+        "unassigned": 0.02,
+        "late": 0.2,
+        "bots": 40,
+    }
+    found, result = read_faulty(tmp_path, faults)
+    page = html.unescape(report.html(found, result, from_dict(AnalysisConfig, WHOLE)))
+    copies = found.left_out["rows that came twice"]
+    for words in (
+        "Do not believe this test, and claim nothing",
+        "units where 50.0% should be treated; by chance that happens in fewer than one of 1,000 tests",
+        "units have another arm than the hash of 'test' gives them",
+        "units were shown both arms: the assignment did not hold",
+        "clicks of treated are older than their exposures: clocks differ",
+        f"{copies:,} exposures came more than once; each counts once.",
+        "exposures have no arm",
+        "Units that click on nearly everything: 0 of control, ",
+        "clicks later than 24 h: control",
+    ):
+        assert words in page, words

@@ -16,7 +16,7 @@ from tritower import schema, storage
 from tritower.entities import step as entities
 from tritower.entities.config import EntitiesConfig
 from tritower.errors import ConfigError, DataError, SchemaError
-from tritower.features import step
+from tritower.features import counters, step
 from tritower.features.config import FeaturesConfig
 from tritower.features.guest import Guest
 from tritower.features.online import OnlineFeatures, Request
@@ -156,6 +156,9 @@ def test_a_replay_equals_the_step_to_the_bit(whole: Path, clicks_apart: bool) ->
     assert online.names == [name for name in expected(whole).column_names if name in set(online.names)]
     assert len(online.names) > 60
     replay(online, whole, FIRST, online.names, clicks_apart=clicks_apart)
+    # A kernel that were given its keys in another order than the step's would be compiled again where a server starts.
+    compiled = [str(signature[1]) for signature in counters.count_pass.signatures]
+    assert compiled and not [types for types in compiled if ", F)" in types]
 
 
 @pytest.mark.slow
@@ -199,6 +202,18 @@ def test_names_that_come_later_are_as_if_they_had_been_there(whole: Path, tmp_pa
     # Of users that the catalogue lacks nobody knows the profile.
     names = [name for name in online.names if not name.startswith(("home_", "wanted_", "past_", "seniority_user"))]
     replay(online, whole, 2, names, clicks_apart=False)
+
+
+def test_jobs_are_asked_for_by_number_as_by_id(whole: Path) -> None:
+    online = opened(whole, whole / "earlier" / "features")
+    request = request_of(raw_events(whole))
+    job_ids = ["nobody's", *pq.read_table(whole / "dataset" / "jobs.parquet")["job_id"].to_pylist()[:9:-1]]
+    number_N = online.numbers(job_ids)
+    assert number_N[0] == -1
+    assert len(set(number_N.tolist())) == len(job_ids)
+    by_id, by_number = online.read(request, job_ids), online.read(request, number_N)
+    for name in online.names:
+        np.testing.assert_array_equal(by_number[name], by_id[name])
 
 
 def footprint(online: OnlineFeatures) -> list[Any]:

@@ -1,10 +1,14 @@
 """The three doors, and everything that is refused at them: a real server, a ranking that takes no time."""
 
+import dataclasses
 import json
 import struct
+import time
 
 import httpx
 import pytest
+from tritower.serving import moment
+from tritower.serving.messages import Answer, Question, Versions
 
 from tests.support import serving_process, tiny_server
 
@@ -38,6 +42,33 @@ def test_candidates_are_ranked_and_unknown_ones_named(client):
     answer = client.post("/rank", json={"query": "nurse", "candidates": ["cook-1", "gone", "nurse-2"]}).json()
     assert [job["job_id"] for job in answer["jobs"]] == ["nurse-2", "cook-1"]
     assert answer["unknown"] == ["gone"]
+
+
+def test_a_search_without_a_time_says_that_the_state_is_old(client):
+    """The server's state ends with 2026-01-01T00:00:00Z; 14 days later nobody need know, after that everybody must."""
+    last = 1_767_225_600_000_000
+    old = client.post("/rank", json={"query": "cook"}).json()
+    assert abs(old["ts"] - time.time() * 1e6) < 600e6
+    assert len(old["warnings"]) == 1
+    assert "days after the last event that the server knows (2026-01-01)" in old["warnings"][0]
+    assert client.post("/rank", json={"query": "cook", "ts": last}).json()["warnings"] == []
+    versions = Versions(bundle="b", name="main", model="m", encoder="e", catalogue="c", state="2026-01-01T00:00:00+00:00")
+    for behind_us, is_old in ((14 * 86_400_000_000, False), (14 * 86_400_000_000 + 2, True)):
+        answer = Answer(request_id="r", ts=last + behind_us, jobs=(), versions=versions)
+        assert bool(moment.warned(Question(), answer).warnings) is is_old
+        assert moment.warned(Question(ts=0), answer).warnings == ()
+    empty = dataclasses.replace(versions, state="")
+    assert moment.warned(Question(), dataclasses.replace(answer, versions=empty)).warnings == ()
+
+
+def test_a_server_may_answer_as_of_its_last_event(tmp_path):
+    bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS)
+    with serving_process.served(tiny_server.command(bundle, as_of="last_event"), tmp_path) as running, running.client() as one:
+        answer = one.post("/rank", json={"query": "cook"}).json()
+        assert (answer["ts"], answer["warnings"]) == (1_767_225_600_000_001, [])
+        assert one.post("/rank", json={"ts": 5}).json()["ts"] == 5
+        search = one.get("/openapi.json").json()["components"]["schemas"]["Search"]["properties"]
+        assert "just after the last event" in search["ts"]["description"]
 
 
 def test_a_request_id_comes_back_in_body_and_header(client):
@@ -166,12 +197,58 @@ def test_a_fault_of_the_servers_is_told_without_its_insides(client, server):
 
 
 @pytest.mark.parametrize(
-    ("path", "method", "status"), [("/nowhere", "GET", 404), ("/rank", "DELETE", 405), ("/rank/", "GET", 404)]
+    ("path", "method", "status"), [("/nowhere", "GET", 404), ("/rank", "DELETE", 405), ("/rank/", "GET", 405)]
 )
 def test_other_paths_and_methods(client, path, method, status):
     answer = client.request(method, path)
     assert answer.status_code == status
     assert answer.json()["remedy"] == "The paths are described in /openapi.json."
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/tritower", "/v1/models", "/v1/models/tritower", "/openapi.json"],
+)
+def test_head_answers_as_get_without_the_body(client, path):
+    got, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(got.content)) != "0"
+    assert head.headers["content-type"] == got.headers["content-type"]
+
+
+def test_head_counts_as_its_route(client, server):
+    before = server.figure('tritower_requests_total{route="/v2/health/live",status="200"}')
+    assert client.head("/metrics").headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert client.head("/v2/health/live").status_code == 200
+    assert server.figure('tritower_requests_total{route="/v2/health/live",status="200"}') == before + 1
+    assert client.head("/nowhere").status_code == 404
+    assert client.head("/v1/models/other").status_code == 404
+    assert client.head("/rank").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/rank", "OPTIONS, POST"),
+        ("/v2", "GET, HEAD, OPTIONS"),
+        ("/v1/models/tritower", "GET, HEAD, OPTIONS"),
+        ("/v1/models/tritower:predict", "OPTIONS, POST"),
+        ("/v2/models/tritower/infer", "OPTIONS, POST"),
+    ],
+)
+def test_options_and_a_wrong_method_name_the_right_ones(client, path, allowed):
+    asked = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "POST"}
+    told = client.options(path, headers=asked)
+    assert (told.status_code, told.headers["allow"]) == (204, allowed)
+    assert not [name for name in told.headers if name.startswith("access-control")]  # pages of other origins are not let in
+    wrong = client.delete(path)
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, allowed)
+
+
+def test_a_slash_at_the_end_of_a_path_changes_nothing(client):
+    assert client.post("/rank/", json={"query": "cook", "k": 1}).json()["jobs"][0]["job_id"] == "cook-1"
+    assert client.get("/v2/health/ready/").status_code == client.get("/metrics/").status_code == 200
+    assert client.options("/nowhere/").status_code == 404
 
 
 def test_the_content_must_be_said_to_be_json(client):

@@ -1,16 +1,23 @@
 """Who may come in, and how often."""
 
+import multiprocessing
+import os
+import signal
 import ssl
+from concurrent.futures import ProcessPoolExecutor
 
 import httpx
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tritower.serving.guard import Rate, is_loopback
+from tritower.errors import StorageError
+from tritower.serving.guard import is_loopback
+from tritower.serving.rate import Rate
 
 from tests.support import tiny_server
 from tests.support.certificates import Authority
-from tests.support.serving_process import served
+from tests.support.serving_process import served, until
 
 
 def test_a_bucket_gives_the_burst_then_the_rate():
@@ -42,9 +49,70 @@ def test_no_span_of_time_gets_more_than_burst_and_rate(pauses, per_s, burst):
 
 def test_clients_beyond_the_memory_are_forgotten():
     rate = Rate(1.0, 1)
-    for number in range(20_000):
+    for number in range(40_000):
         assert rate.wait_s(str(number), 0.0) == 0
-    assert rate.wait_s("19999", 0.0) == 1.0
+    assert rate.wait_s("39999", 0.0) == 1.0
+    assert rate.wait_s("0", 0.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),  # the last 64 bits are the client's to choose
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),  # IPv4 at a socket of IPv6
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+    ],
+)
+def test_an_address_is_counted_as_its_owner_has_it(one, other, same):
+    rate = Rate(1.0, 1)
+    assert rate.wait_s(one, 0.0) == 0
+    assert (rate.wait_s(other, 0.0) > 0) is same
+
+
+def _granted(file):
+    """How many of 2,000 requests a process is granted at one instant, by each of three clients in turn."""
+    rate = Rate(1.0, 1_000, file)
+    return sum(not rate.wait_s(f"10.0.0.{number % 3}", 5.0) for number in range(6_000))
+
+
+def test_processes_share_a_table_and_count_no_request_twice_nor_never(tmp_path):
+    """Four processes ask at once for what one client may have 1,000 of, three clients: 3,000 are granted in all."""
+    file, spawned = tmp_path / "rates", multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(4, mp_context=spawned) as pool:
+        assert sum(pool.map(_granted, [file] * 4)) == 3_000
+    assert Rate(1.0, 1_000, file).wait_s("10.0.0.0", 5.0) == 1.0
+    with pytest.raises(StorageError, match="rates"):
+        Rate(1.0, 1, tmp_path / "nowhere" / "rates")
+
+
+def test_a_clients_rate_is_of_the_server_whichever_worker_answers(tmp_path):
+    """Of a burst of 10, one worker grants 6 and the other the 4 that are left; one that was started again grants none."""
+    bundle = tiny_server.write(tmp_path / "bundle", version="v1")
+    with served(tiny_server.command(bundle, workers=2, rate_per_s=0.001, rate_burst=10), tmp_path) as running:
+
+        def workers():
+            return {one.pid: one for one in psutil.Process(running.process.popen.pid).children()}
+
+        def asked(times):
+            # A connection each: one that is kept would stay with its worker.
+            return [httpx.post(f"{running.address}/rank", json={}, timeout=30).status_code for _ in range(times)]
+
+        first, second = workers()
+        os.kill(first, signal.SIGSTOP)
+        try:
+            assert asked(6) == [200] * 6
+            os.kill(second, signal.SIGSTOP)
+            os.kill(first, signal.SIGCONT)
+            assert asked(6) == [200] * 4 + [429] * 2
+            os.kill(first, signal.SIGKILL)
+            until(lambda: len(workers()) == 2 and first not in workers() and running.figure("tritower_ready") == 2, 120)
+            assert asked(2) == [429] * 2
+        finally:
+            for pid in (first, second):
+                if psutil.pid_exists(pid):
+                    os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +190,7 @@ def test_a_clients_certificate_opens_the_doors_and_probes_need_none(tmp_path):
             context = ssl.create_default_context(cafile=str(ours.file))
             if files:
                 context.load_cert_chain(*files)
-            with httpx.Client(base_url=address, verify=context, timeout=30) as client:
+            with httpx.Client(base_url=address, verify=context, timeout=120) as client:
                 return (client.post(path, json={}) if path == "/rank" else client.get(path)).status_code
 
         assert status(ours.certificate("client")) == 200
