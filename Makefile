@@ -54,10 +54,10 @@ check: $(STAMP)  ## Lint, types, import layers, lock, compiled pipelines
 	$(BIN)/python -m pipelines compile --check
 
 test: $(STAMP)  ## The default tests: offline, a few minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=40
 
 test-slow: $(STAMP)  ## The tests that take longer than the default run allows
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=40 -m slow
 
 compile: $(STAMP)  ## Write pipelines/compiled/
 	$(BIN)/python -m pipelines compile
@@ -71,7 +71,7 @@ test-docker: $(STAMP)  ## The compiled pipeline in containers: no network, or an
 
 test-spark: $(STAMP)  ## The Spark engine: equal rows, a killed worker (needs Java 17)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[spark]"
-	$(BIN)/python -m pytest tests/distributed
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 tests/distributed
 
 e2e: $(STAMP)  ## A launched step on the cluster that KUBECONFIG and KF_PIPELINES_ENDPOINT name (tests/e2e/conftest.py has the rest)
 	$(BIN)/python -m pytest tests/e2e -m e2e -rs -s

@@ -2,7 +2,7 @@
 
     python -m pipelines compile [--check]
     python -m pipelines run --local --jobs ... --impressions ... --users ... [--preset NAME] [--set step.knob=value]
-    python -m pipelines run --local --pipeline experiment --exposures ... [--past ... --record ...], or --with simulate
+    python -m pipelines run --local --pipeline experiment --exposures ... [--past ... --record ...]; or --with simulate
     python -m pipelines demo
     python -m pipelines publish --endpoint URL
     python -m pipelines submit --endpoint URL --jobs ... --impressions ... --users ...

@@ -37,7 +37,8 @@ def redrawn_auc(folder: Path, scores: str) -> float:
     return float(roc_auc_score(clicked, np.tile(row["score"], 2), sample_weight=np.concatenate([share, 1 - share])))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_triple_tower_learns_more_than_xgboost_on_standard_features(tmp_path: Path) -> None:
     """AUC of redrawn clicks on some 200 test searches; stock encoder, no entities, XGBoost without a search of its knobs.
 

@@ -66,7 +66,7 @@ def test_contents_work_within_the_frame_of_kubeflow_s_pages(
     title = chromium.ask("page.querySelector('h1').textContent")
     assert chromium.ask("page.querySelector('main').firstElementChild.tagName") == "H1"
     chromium.ask("[...page.querySelectorAll('nav label')].at(-1).click()")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     last = "[...page.querySelectorAll('section')].at(-1).getBoundingClientRect().top"
     while not 0 <= chromium.ask(last) < 598 and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -129,8 +129,8 @@ def test_an_error_keeps_its_kind_and_sigterm_ends_the_executors(tmp_path: Path, 
         owner = {key: step["metadata"][key] for key in ("name", "uid")}
         assert all(owner.items() <= pod["metadata"]["ownerReferences"][0].items() for pod in running)
         cluster.kill(spark_pods.DRIVER, namespace=spark_pods.NAMESPACE, signal=15)
-        family.wait_for(lambda: not spark_pods.executors(cluster), "the executors' end", 10)
-        assert spark_pods.ended(cluster, 10) == "Failed"
+        family.wait_for(lambda: not spark_pods.executors(cluster), "the executors' end")
+        assert spark_pods.ended(cluster) == "Failed"
 
 
 def test_without_executors_the_step_ends_with_the_reason(tmp_path: Path, endpoint: str, store: str) -> None:
@@ -141,7 +141,7 @@ def test_without_executors_the_step_ends_with_the_reason(tmp_path: Path, endpoin
         assert spark_pods.ended(cluster) == "Failed"
         said = spark_pods.log(cluster)
         assert "ended by JobFailed the image cannot be pulled: " in said and "example/none:1: not found" in said, said[-6_000:]
-        family.wait_for(lambda: not spark_pods.executors(cluster), "the executors' end", 10)
+        family.wait_for(lambda: not spark_pods.executors(cluster), "the executors' end")
 
 
 def test_executors_whose_memory_runs_out_end_the_step(tmp_path: Path, endpoint: str, store: str) -> None:

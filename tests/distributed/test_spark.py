@@ -1,7 +1,7 @@
 """Ingest and features give the same files on DuckDB and Spark; a killed worker changes nothing. Not run where there is no Java
 17 or no PySpark.
 
-TRITOWER_SPARK_ROWS sets the impressions of the large comparison (1000000).
+TRITOWER_SPARK_ROWS sets the impressions of the large comparison (250000).
 """
 
 import contextlib
@@ -148,7 +148,7 @@ def _steps(log: Path, embeddings: Path, out: Path, *, memory_limit: str) -> list
 
 def test_a_large_log_gives_the_same_features(tmp_path: Path) -> None:
     """Ingest and features of a simulated log under both engines, each on its own; Spark in half of its default memory."""
-    rows = int(os.environ.get("TRITOWER_SPARK_ROWS", "1000000"))
+    rows = int(os.environ.get("TRITOWER_SPARK_ROWS", "250000"))
     log = tmp_path / "log"
     command = [sys.executable, "-m", "tritower.simulate", "--out", str(log), "--impressions", str(rows)]
     subprocess.run(command, check=True, capture_output=True)
@@ -240,7 +240,7 @@ def _answers(port: int) -> bool:
 
 def _alive_workers(port: int) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/", timeout=60) as answer:
             return sum(worker["state"] == "ALIVE" for worker in json.load(answer)["workers"])
     except OSError:
         return 0
@@ -265,7 +265,7 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     log, one, other = (tmp_path / name for name in ("log", "duckdb", "spark"))
     for folder in (log, one, other):
         folder.mkdir()
-    _log(log, 6_000)
+    _log(log, 2_500)
     uris = {"jobs": f"{log}/jobs.parquet", "users": f"{log}/users.parquet", "impressions": f"{log}/impressions"}
     step.run(**uris, dataset=one / "dataset", config=IngestConfig(max_quarantined_share=1.0))
     features_step.run(dataset=one / "dataset", embeddings=_embed(one), features=one / "features", config=FeaturesConfig())
@@ -292,4 +292,4 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
             run.wait()
         assert (tmp_path / "run.log").read_text().count("Lost executor") >= 2
     _assert_equal(one / "dataset", other / "dataset")
-    assert _assert_equal_features(one / "features", other / "features") > 40_000
+    assert _assert_equal_features(one / "features", other / "features") > 16_000

@@ -114,8 +114,9 @@ def test_a_backend_would_take_what_every_step_handed_back(demo: tuple[Path, str]
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_whole_demo_runs_with_the_inputs_of_a_backend(tmp_path: Path) -> None:
-    done = call("pipelines", "demo", "--backend-inputs", "--out", tmp_path)
+def test_the_demo_as_it_is_shipped_runs_with_the_inputs_of_a_backend(tmp_path: Path) -> None:
+    """Without a preset, on a log of a third of its size: AUC .754 against .733."""
+    done = call("pipelines", "demo", "--impressions", 60_000, "--backend-inputs", "--out", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "15/15" in done.stdout
     metrics = storage.read_json(tmp_path / "metrics.json")

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -316,7 +315,7 @@ def test_wait_survives_a_backend_that_is_away(api: Api, backend: pipelines_api.A
 def test_wait_survives_a_backend_that_nobody_listens_for(api: Api, backend: pipelines_api.Api) -> None:
     said: list[str] = []
     run_id = keep(api, of("training", FAILED), "SUCCEEDED")
-    with away(api, 0.3):
+    with away(api, lambda: said):
         assert wait(backend, run_id, poll_s=0.05, say=said.append) == "SUCCEEDED"
     assert [line.split(":")[0] for line in said[:1]] == ["the backend cannot be reached"] and len(said) == 2
 
@@ -328,16 +327,15 @@ def test_wait_survives_a_request_that_gets_no_answer(
     run_id = keep(api, of("training", FAILED), "SUCCEEDED")
     api.answers[:] = [(0, "")] * 4
     said: list[str] = []
-    start = time.monotonic()
     assert wait(backend, run_id, poll_s=0.01, say=said.append) == "SUCCEEDED"
-    assert time.monotonic() - start < 8 and len(said) == 2
+    assert not api.answers and len(said) == 2
 
 
 def test_patience_has_an_end_that_says_how_to_go_on(api: Api, backend: pipelines_api.Api) -> None:
     run_id = keep(api, of("training", FAILED), "SUCCEEDED")
     api.answers[:] = [(503, "down")] * 1000
-    with pytest.raises(LaunchError, match=r"no answer for 0\.2 s .*`python -m pipelines diagnose run-1` tells"):
-        wait(backend, run_id, poll_s=0.02, patience_s=0.2, say=lambda line: None)
+    with pytest.raises(LaunchError, match=r"no answer for 2 s .*`python -m pipelines diagnose run-1` tells"):
+        wait(backend, run_id, poll_s=0.02, patience_s=2, say=lambda line: None)
     assert len(api.answers) < 998
 
 

@@ -287,7 +287,7 @@ def _whole(there: There, run_id: str) -> dict[str, Any]:
 
 def test_a_schedule_gives_way_without_ending_its_run(there: There, published: versions.Version) -> None:
     def schedule(cron: str, **more: Any) -> schedules.Scheduled:
-        given = {"text": runs.EACH_RUN, "limit": 100, "seconds": 90.0 if not there.own else 0.5}
+        given = {"text": runs.EACH_RUN, "limit": 100, "seconds": 90.0 if not there.own else 3.0}
         return schedules.schedule(there.api, published, given, experiment=there.name, name=there.name, cron=cron, **more)
 
     first = schedule("*/15 * * * * *", about="which model serves")

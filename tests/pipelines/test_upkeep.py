@@ -182,7 +182,7 @@ from pipelines import cleaning
 original = shutil.os.rmdir
 def slow(*arguments, **more):
     print("removing", flush=True)
-    time.sleep(9)
+    time.sleep(600)
 shutil.os.rmdir = slow
 cleaning.remove(sys.argv[1], cleaning.Left(kind="training", folder=sys.argv[2], files=1, bytes=1, newest_s=0.0))
 """

@@ -146,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
         if method == "GET" and path.startswith("runs/") and self.server.answers:
             status, text = self.server.answers.pop(0)
             if not status:
-                self.server.release.wait(10)
+                self.server.release.wait(600)
             else:
                 self._send(text, "text/html" if text.startswith("<") else "application/json", status)
             return
@@ -368,12 +368,13 @@ def served(api: Api) -> Iterator[Api]:
 
 
 @contextlib.contextmanager
-def away(api: Api, seconds: float) -> Iterator[None]:
-    """From now on for some seconds nothing listens on the server's port; then another server with all that it kept does."""
+def away(api: Api, until: Callable[[], object]) -> Iterator[None]:
+    """From now on nothing listens on the server's port; once a condition holds, another server with all that it kept does."""
     again: list[Api] = []
 
     def come_back() -> None:
-        time.sleep(seconds)
+        while not until():
+            time.sleep(0.01)
         new = Api(api.server_port)
         new.kept, new.logs, new.states = api.kept, api.logs, api.states
         again.append(new)

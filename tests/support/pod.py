@@ -46,6 +46,7 @@ elif deed == "eat":
         time.sleep(0.01)
 elif deed == "polite":  # ends with 0 when it is asked to end, its work not done
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    print("ready", flush=True)
     time.sleep(600)
 elif deed == "lame":  # the second pod fails, the first one would go on
     if os.environ["RANK"] == "1":

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -43,22 +42,17 @@ def same(one: Path, two: Path) -> None:
 
 
 def killed_and_started_again(log: Log, folder: Path, config: RankerConfig, *, patience_s: float) -> None:
-    """Train to `folder/model`, kill the process at its second checkpoint, and start it again: it resumes."""
+    """Train to `folder/model`, killed at its second checkpoint, and start it again: it resumes."""
 
-    def command() -> subprocess.Popen[str]:
+    def command(*before: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "tritower.ranker", f"--features={log.features}", f"--embeddings={log.embeddings}",
+            [sys.executable, "-m", *before, "tritower.ranker", f"--features={log.features}", f"--embeddings={log.embeddings}",
              f"--model={folder / 'model'}", f"--config={json.dumps(to_dict(config))}"],
             env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    first = command()
-    deadline = time.monotonic() + patience_s
-    while not list(Path(config.launch.checkpoints).glob("*/slot-1/state.json")):
-        assert time.monotonic() < deadline and first.poll() is None
-        time.sleep(0.002)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first = command("tests.support.killed", config.launch.checkpoints, "*/slot-1/state.json")
+    first.communicate(timeout=patience_s)
     assert first.returncode == -signal.SIGKILL and not (folder / "model").exists()
     second = command()
     _, told = second.communicate(timeout=patience_s)

@@ -12,6 +12,26 @@ from typing import Any
 
 import pytest
 
+_SERVER = """
+import threading
+from moto import server
+
+plain, lock = server.run_simple, threading.Lock()
+
+def run(host, port, app, **more):
+    def atomic(environ, start):
+        if "HTTP_IF_MATCH" in environ or "HTTP_IF_NONE_MATCH" in environ:
+            with lock:
+                return app(environ, start)
+        return app(environ, start)
+
+    plain(host, port, atomic, **more)
+
+server.run_simple = run
+server.main()
+"""
+"""moto looks at a condition and then writes; a store does both at once."""
+
 
 @contextlib.contextmanager
 def s3_server(log: Path, host: str = "127.0.0.1", options: tuple[str, ...] = (), **environment: str) -> Iterator[str]:
@@ -19,11 +39,11 @@ def s3_server(log: Path, host: str = "127.0.0.1", options: tuple[str, ...] = (),
     with socket.socket() as probe:
         probe.bind((host, 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(port), *options]
+    command = [sys.executable, "-c", _SERVER, "-H", host, "-p", str(port), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 240
             while True:
                 with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
                     break

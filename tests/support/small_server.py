@@ -1,7 +1,7 @@
 """A model server as small as can be, for pods of tests: python3 -m tests.support.small_server serve --host H --port P.
 
-VERSION is what it calls itself. BEHAVIOUR: `slow` (ready after 2 s), `unready`, `crash`, `other` (answers as another version),
-`nan`, `none` (finds no job).
+VERSION is what it calls itself. BEHAVIOUR: `unready`, `crash`, `other` (answers as another version), `nan`, `none` (finds no
+job).
 """
 
 import itertools
@@ -10,13 +10,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 BEHAVIOUR, VERSION = os.environ.get("BEHAVIOUR", ""), os.environ.get("VERSION", "v")
 TOKEN = os.environ.get("TRITOWER_SERVING_TOKEN", "")
-BEGAN = time.monotonic()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -27,7 +25,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/v2/health/ready":
-            is_ready = BEHAVIOUR != "unready" and (BEHAVIOUR != "slow" or time.monotonic() - BEGAN > 2)
+            is_ready = BEHAVIOUR != "unready"
             return self.answer({"ready": is_ready}, 200 if is_ready else 503)
         return self.answer({"name": "tritower", "versions": ["0ther" if BEHAVIOUR == "other" else VERSION]})
 

@@ -2,7 +2,8 @@
 
     python -m tests.support.tiny_server FOLDER CONFIG [--worker]
 
-A bundle of it is a folder whose `bundle.json` says {"version", "jobs", "pause_s"}. `broken` in it makes it one that is refused.
+A bundle of it is a folder whose `bundle.json` says {"version", "jobs", "pause_s", "held"}: no question is answered while the
+file `held` is there. `broken` makes it one that is refused.
 """
 
 import json
@@ -26,6 +27,7 @@ class TinyRanking:
         if "broken" in facts:
             raise ArtifactError("the part 'ranker' is damaged", where="ranker/join.json", remedy="Copy it again.")
         self.jobs, self.pause_s = tuple(facts.get("jobs", ("nurse-1", "nurse-2", "cook-1"))), facts.get("pause_s", 0.0)
+        self.held = Path(facts["held"]) if "held" in facts else None
         version = facts["version"]
         self.versions = Versions(bundle=version, name=name, model="m", encoder="e", catalogue="c", state="2026-01-01T00:00:00Z")
 
@@ -35,6 +37,8 @@ class TinyRanking:
         if question.filters.radius_km is not None:
             raise DataError("the places have no coordinates", where="filters.radius_km", remedy="Leave it out.")
         time.sleep(self.pause_s)
+        while self.held and self.held.exists():
+            time.sleep(0.01)
         given = self.jobs if question.candidates is None else question.candidates
         known = [job for job in given if job in self.jobs]
         best = sorted(known, key=lambda job: (-len(set(job) & set(question.query)), job))[: question.k]

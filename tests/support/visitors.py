@@ -48,7 +48,7 @@ class Visitors:
     def join(self) -> None:
         """Wait until all have stopped."""
         for thread in self._threads:
-            thread.join(60)
+            thread.join(240)
 
     @property
     def failed(self) -> list[Asked]:
@@ -56,7 +56,7 @@ class Visitors:
         return [one for one in self.asked if one.error or one.status != 200]
 
     def _ask(self) -> None:
-        with httpx.Client(base_url=self._address, timeout=30) as client:
+        with httpx.Client(base_url=self._address, timeout=120) as client:
             while not self._ended.is_set():
                 one = Asked(time.monotonic(), 0.0)
                 try:

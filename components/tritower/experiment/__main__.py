@@ -1,6 +1,7 @@
-"""Command line of online tests: `python -m tritower.experiment plan | assign | analyse | simulate`."""
+"""Command line of online tests: `python -m tritower.experiment --help` names its verbs."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -35,12 +36,26 @@ def main(arguments: list[str] | None = None) -> int:
     simulate.add_argument("--days", type=int, default=42)
     simulate.add_argument("--seed", type=int, default=0)
     simulate.add_argument("--faults", default="{}", help="what is wrong with it, as JSON")
-    for verb in (plan, assign, analyse, simulate):
+    interleaving = verbs.add_parser("interleaving", help="which of two interleaved rankers users prefer")
+    off_policy = verbs.add_parser("off-policy", help="what a new ranker would have earned, from shuffled lists")
+    off_policy.add_argument("--scores", required=True, help="its scores: request_id, job_id, score; a file or a folder")
+    for verb in (interleaving, off_policy):
+        verb.add_argument("--shown", required=True, help="what was shown: a file or a folder")
+        verb.add_argument("--clicks", default="", help="clicks: request_id, job_id; where what was shown has no column clicked")
+        verb.add_argument("--figures", default="", help="JSON file to write")
+    for verb in (plan, assign, analyse, interleaving, off_policy, simulate):
         verb.add_argument("--config", default="{}", help="knobs as JSON")
     given: dict[str, Any] = vars(parser.parse_args(arguments))
     logs.setup()
     try:
-        by_name: dict[str, Callable[..., int]] = {"plan": _plan, "assign": _assign, "analyse": _analyse, "simulate": _simulate}
+        by_name: dict[str, Callable[..., int]] = {
+            "plan": _plan,
+            "assign": _assign,
+            "analyse": _analyse,
+            "simulate": _simulate,
+            "interleaving": _interleaving,
+            "off-policy": _off_policy,
+        }
         return by_name[given.pop("verb")](**given)
     except TritowerError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -85,6 +100,41 @@ def _analyse(*, config: str, **places: Any) -> int:
     found = step.analyse(**places, config=from_dict(AnalysisConfig, config))
     print(found.pop("sentence"))
     print(", ".join(f"{name} {value:g}" if not isinstance(value, str) else f"{name} {value}" for name, value in found.items()))
+    return 0
+
+
+def _interleaving(*, figures: str, config: str, **places: str) -> int:
+    from tritower import storage
+    from tritower.experiment import step
+    from tritower.experiment.config import LogConfig
+
+    sentence, found = step.prefer(**places, config=from_dict(LogConfig, config))
+    print(sentence)
+    for warning in found.warnings:
+        print(f"{warning[0].upper()}{warning[1:]}.")
+    votes = found.preference
+    print(
+        f"{found.lists:,} lists, {found.users:,} users, {votes.users:,} with a vote, p {votes.p:.2g}, "
+        f"sign test {votes.sign_p:.2g}; a picked first in {found.first_a:.1%}; one ranker failed in {found.failed:,} lists; "
+        f"{found.machines:,} machines left out"
+    )
+    if figures:
+        storage.write_json(figures, dataclasses.asdict(found) | {"sentence": sentence})
+    return 0
+
+
+def _off_policy(*, figures: str, config: str, **places: str) -> int:
+    from tritower import storage
+    from tritower.experiment import step
+    from tritower.experiment.config import LogConfig
+
+    found = step.estimate(**places, config=from_dict(LogConfig, config))
+    print(f"clicks a list in the shuffled positions; as they were shown: {found[0].logged:.4f}")
+    for value in found:
+        print(f"  {value.estimator:<5} {value.clicks:.4f} ({value.low:.4f} to {value.high:.4f})")
+    print(f"{found[0].effective:,.0f} effective rows; judged is its order of the jobs that were shown.")
+    if figures:
+        storage.write_json(figures, {value.estimator: dataclasses.asdict(value) for value in found})
     return 0
 
 

@@ -191,3 +191,24 @@ class SimulateConfig:
         check(self.users >= 2, "users", self.users, "of at least 2")
         check(self.days >= 1, "days", self.days, "of at least 1")
         check(self.seed >= 0, "seed", self.seed, "of at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """How interleaved and shuffled lists are read."""
+
+    unit: str = "user_id"
+    """Column that says who searched; `unit` is taken where it is missing."""
+    salt: str = ""
+    """Only drafts of this salt, by the column `interleaving`; empty = all."""
+    alpha: float = 0.05
+    """Two-sided error rate, in (0, 1)."""
+    bot_click_through: float = 0.9
+    """Users who clicked more than this share of at least 50 jobs have no vote; above 0."""
+    memory_limit: str = "2GiB"
+    """What DuckDB may take; more goes to disk."""
+
+    def __post_init__(self) -> None:
+        """Check the knobs."""
+        check(0 < self.alpha < 1, "alpha", self.alpha, "between 0 and 1")
+        check(self.bot_click_through > 0, "bot_click_through", self.bot_click_through, "above 0")

@@ -40,11 +40,12 @@ def read(files: Sequence[str], config: PlanConfig) -> History:
         for needed in (unit, "ts", "clicked"):
             if needed not in columns:
                 raise SchemaError(f"the column {needed!r} is missing", where="log", remedy=f"There are: {', '.join(columns)}.")
+        who = sources.who(config.unit, columns)
         lists = "count(DISTINCT request_id)" if "request_id" in columns else "0"
         connection.execute(
-            f"CREATE TABLE log AS SELECT {sources.name(unit)}::VARCHAR AS unit, "
+            f"CREATE TABLE log AS SELECT {who} AS unit, "
             f"(epoch_us(ts::TIMESTAMPTZ) // {sums.DAY_US}) AS day, count(*) FILTER (clicked)::DOUBLE AS x, "
-            f"count(*)::DOUBLE AS y, {lists} AS lists FROM given WHERE {sources.name(unit)} IS NOT NULL GROUP BY ALL"
+            f"count(*)::DOUBLE AS y, {lists} AS lists FROM given WHERE {who} IS NOT NULL GROUP BY ALL"
         )
         first, last = connection.execute("SELECT min(day), max(day) FROM log").fetchone() or (None, None)
         if first is None:

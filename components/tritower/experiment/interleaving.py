@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 from tritower.errors import DataError
 
@@ -23,7 +23,8 @@ class Preference:
     Attributes:
         share_b: share of users who clicked more of b's jobs, ties counted half; .5 = no preference.
         low, high: 95 % interval.
-        p: two-sided.
+        p: two-sided, of that interval.
+        sign_p: two-sided, of the exact sign test, which leaves ties out.
         users: who clicked on a team's job.
     """
 
@@ -31,6 +32,7 @@ class Preference:
     low: float
     high: float
     p: float
+    sign_p: float
     users: int
 
 
@@ -52,17 +54,30 @@ def preference(
     points_N = clicked_N * ((team == "b").astype(np.int64) - (team == "a"))
     votes_N = clicked_N & np.isin(team, ("a", "b"))
     users, index = np.unique(np.asarray(user_N)[votes_N], return_inverse=True)
-    if not len(users):
+    for_b_U = np.sign(np.bincount(index, weights=points_N[votes_N], minlength=len(users)))
+    return of_votes(int((for_b_U < 0).sum()), int((for_b_U > 0).sum()), int((for_b_U == 0).sum()), alpha)
+
+
+def of_votes(a: int, b: int, ties: int, alpha: float = 0.05) -> Preference:
+    """The preference of users of whom so many clicked more of a's jobs, more of b's, or as many of both.
+
+    Raises:
+        DataError: there is none.
+    """
+    users = a + b + ties
+    if not users:
         raise DataError("nobody clicked on a job of either ranker", where="interleaving", remedy="Wait for more clicks.")
-    for_b_U = (np.sign(np.bincount(index, weights=points_N[votes_N], minlength=len(users))) + 1) / 2
-    share, error = float(for_b_U.mean()), float(for_b_U.std(ddof=1) / math.sqrt(len(users))) if len(users) > 1 else math.inf
+    share = (b + ties / 2) / users
+    variance = (a * share**2 + b * (1 - share) ** 2 + ties * (0.5 - share) ** 2) / max(users - 1, 1)
+    error = math.sqrt(variance / users) if users > 1 else math.inf
     if not error:  # all of one mind: the rule of three (Hanley and Lippman-Hand 1983)
-        error = 1.5 / len(users)
+        error = 1.5 / users
     z = norm.isf(alpha / 2)
     return Preference(
         share_b=share,
         low=max(0.0, share - z * error),
         high=min(1.0, share + z * error),
         p=float(2 * norm.sf(abs(share - 0.5) / error)) if math.isfinite(error) else 1.0,
-        users=len(users),
+        sign_p=float(binomtest(b, a + b).pvalue) if a + b else 1.0,
+        users=users,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from tritower import threads
+from tritower import storage, threads
 from tritower.engines.duckdb import listed
 from tritower.errors import ConfigError, DataError, SchemaError
 from tritower.experiment.config import AnalysisConfig
@@ -70,7 +70,7 @@ def exposures(connection: duckdb.DuckDBPyConnection, files: Sequence[str], confi
         )
     segments = "".join(f", {name(one)}::VARCHAR AS {name(one)}" for one in config.segments)
     connection.execute(
-        f"CREATE VIEW shown AS SELECT {name(unit)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
+        f"CREATE VIEW shown AS SELECT {who(config.unit, have)} AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
         f"coalesce(arm::VARCHAR, '') AS arm, coalesce(clicked::BOOLEAN, false) AS clicked, {_clicked_at(have)} AS clicked_at, "
         f"{key}{segments} FROM given {only}"
     )
@@ -78,14 +78,24 @@ def exposures(connection: duckdb.DuckDBPyConnection, files: Sequence[str], confi
 
 
 def earlier(connection: duckdb.DuckDBPyConnection, files: Sequence[str], unit: str) -> None:
-    """The view `earlier`: of these files, or of `shown` where there are none."""
+    """The view `earlier`: of these files, or of `shown` where there are none.
+
+    Raises:
+        SchemaError: a column is missing.
+    """
     if not files:
         connection.execute("CREATE VIEW earlier AS SELECT unit, ts, clicked, clicked_at FROM shown")
         return
     have = view(connection, "before", files)
-    who = unit if unit in have else "user_id"
+    for needed in (unit if unit in have else "user_id", "ts", "clicked"):
+        if needed not in have:
+            raise SchemaError(
+                f"the column {needed!r} is missing",
+                where="past",
+                remedy=f"CUPED needs user, time and click. There are: {', '.join(sorted(have))}.",
+            )
     connection.execute(
-        f"CREATE VIEW earlier AS SELECT {name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
+        f"CREATE VIEW earlier AS SELECT {who(unit, have)} AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
         f"coalesce(clicked::BOOLEAN, false) AS clicked, {_clicked_at(have)} AS clicked_at FROM before"
     )
 
@@ -111,11 +121,14 @@ def events(connection: duckdb.DuckDBPyConnection, files: Sequence[str], unit: st
 
 
 def view(connection: duckdb.DuckDBPyConnection, name: str, files: Sequence[str]) -> list[str]:
-    """Files, Parquet or CSV, as a view; its columns.
+    """Files, Parquet or CSV, as a view; its columns. Parquet in a store is read where it is, column by column.
 
     Raises:
         DataError: they are of another kind, or cannot be read.
+        StorageError: the store cannot be read.
     """
+    if not all(map(storage.is_local, files)):
+        return _remote(connection, name, files)
     kinds = {Path(file).suffix.lower() for file in files}
     if kinds <= {".parquet"}:
         source = f"read_parquet({listed(files)}, hive_partitioning = false, union_by_name = true)"
@@ -142,6 +155,27 @@ def name(column: str) -> str:
 def text(value: str) -> str:
     """A text, quoted."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def _remote(connection: duckdb.DuckDBPyConnection, name: str, files: Sequence[str]) -> list[str]:
+    """The same of Parquet files of one store, whose columns are those of the first and the last of them."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    store, _ = storage.filesystem(files[0])
+    paths = [storage.filesystem(file)[1] for file in files]
+    with storage.reading(files[0]):
+        ends = [ds.dataset(path, filesystem=store, format="parquet").schema for path in (paths[0], paths[-1])]
+        schema = pa.unify_schemas([end.remove_metadata() for end in ends], promote_options="permissive")
+        connection.register(name, ds.dataset(paths, schema=schema, filesystem=store, format="parquet"))
+    return list(schema.names)
+
+
+def who(unit: str, columns: Container[str]) -> str:
+    """The unit; the user in rows of the server's log that have no unit, from before the test."""
+    if unit not in columns or "user_id" not in columns:
+        return f"{name(unit if unit in columns else 'user_id')}::VARCHAR"
+    return f"coalesce(nullif({name(unit)}::VARCHAR, ''), user_id::VARCHAR)"
 
 
 def _clicked_at(columns: Container[str]) -> str:

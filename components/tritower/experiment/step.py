@@ -12,15 +12,16 @@ from typing import Any
 
 from tritower import logs, storage
 from tritower.errors import DataError, StorageError
-from tritower.experiment import analysis, history, plan_report, planning, record
+from tritower.experiment import analysis, history, off_policy, plan_report, planning, record, served_log
 from tritower.experiment import report as pages
 from tritower.experiment.analysis import CLAIMS, Result
-from tritower.experiment.config import AnalysisConfig, PlanConfig, SimulateConfig
+from tritower.experiment.config import AnalysisConfig, LogConfig, PlanConfig, SimulateConfig
 from tritower.experiment.ratio import Effect
 from tritower.experiment.tables import Found, Tables
 
 logger = logging.getLogger(__name__)
 _TRIES = 5
+_DATA = (".parquet", ".csv", ".tsv", ".gz")
 
 
 def analyse(
@@ -212,13 +213,73 @@ def _located(places: Mapping[str, str | Path]) -> Iterator[None]:
         raise
 
 
+def prefer(*, shown: str | Path, config: LogConfig, clicks: str | Path = "") -> tuple[str, served_log.Drafts]:
+    """Which of two interleaved rankers users prefer.
+
+    Args:
+        shown: location of the lists; columns as `served_log` says, `team` among them.
+        clicks: location of the clicks, where `shown` has none.
+
+    Returns:
+        A sentence, and the figures.
+
+    Raises:
+        SchemaError: a column is missing.
+        DataError: no file, no interleaved list, no click.
+    """
+    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as scratch, logs.phase(logger, "interleaving") as counts:
+        clicked = _files(clicks, Path(scratch) / "clicks") if str(clicks) else ()
+        needed = {"team": "whose pick the job was, a or b"}
+        with served_log.opened(_files(shown, Path(scratch) / "shown"), clicked, config, needed) as log:
+            found = log.drafts()
+        counts["lists"], counts["users"] = found.lists, found.users
+    votes = found.preference
+    span = (
+        f"{votes.share_b:.1%} of {votes.users:,} votes are for b ({1 - config.alpha:.0%}: {votes.low:.1%} to {votes.high:.1%})"
+    )
+    if found.reasons:
+        return f"Do not believe this: {'; '.join(found.reasons)}.", found
+    if votes.low <= 0.5 <= votes.high:
+        return f"No preference is sure: {span}.", found
+    return (
+        f"Users prefer {'b' if votes.share_b > 0.5 else 'a'}: {span}. This says nothing about by how much clicks change.",
+        found,
+    )
+
+
+def estimate(*, shown: str | Path, scores: str | Path, config: LogConfig, clicks: str | Path = "") -> list[off_policy.Value]:
+    """What a new ranker would have earned with the jobs that were shuffled: IPS, self-normalised, doubly robust.
+
+    Args:
+        shown: location of the lists: columns as `served_log` says, `position` and `propensity` among them.
+        scores: location of the new ranker's scores: `request_id`, `job_id`, `score`.
+        clicks: location of the clicks, where `shown` has none.
+
+    Raises:
+        SchemaError: a column is missing.
+        DataError: no file, nothing shuffled, lists that are not whole, jobs without scores, too few rows that count.
+    """
+    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as scratch, logs.phase(logger, "off-policy") as counts:
+        clicked = _files(clicks, Path(scratch) / "clicks") if str(clicks) else ()
+        needed = {"position": "where the job was shown", "propensity": "how likely it came there"}
+        with served_log.opened(_files(shown, Path(scratch) / "shown"), clicked, config, needed) as log:
+            rows = log.rows(_files(scores, Path(scratch) / "scores"))
+        counts["rows"] = len(rows.list_N)
+    kinds: tuple[off_policy.Estimator, ...] = ("ips", "snips", "dr")
+    return [off_policy.value(rows, kind, config.alpha) for kind in kinds]
+
+
 def _files(place: str | Path, scratch: Path) -> Sequence[str]:
-    """The files of a location, on this machine."""
+    """The files of a location: Parquet where it is, anything else on this machine."""
     if not str(place):
         raise DataError("no location is given", where="log", remedy="Give impressions, or a test's exposures.")
+    if not storage.is_local(place):
+        there = [file for file in storage.list_files(place) if file.lower().endswith(_DATA)]
+        if there and all(file.lower().endswith(".parquet") for file in there):
+            return there
     local = storage.local_path(place) if storage.is_local(place) else storage.fetch(place, scratch)
     if local.is_dir():
-        files = sorted(path for path in local.rglob("*") if path.suffix.lower() in (".parquet", ".csv", ".tsv", ".gz"))
+        files = sorted(path for path in local.rglob("*") if path.suffix.lower() in _DATA)
         files = [path for path in files if not any(part.startswith((".", "_")) for part in path.relative_to(local).parts)]
     else:
         files = [local] if local.is_file() else []

@@ -140,7 +140,12 @@ class OnlineFeatures:
         vector_D: npt.NDArray[np.float16] = (self._describe([text])[0][0] if bits_D is None else bits_D).view(np.float16)
         return vector_D
 
-    def read(self, request: Request, job_ids: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+    def numbers(self, job_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """What `read` takes in place of ids, -1 for a job never met; a job that has a number keeps it."""
+        with self._lock:
+            return self._live.jobs.find_all(job_ids)
+
+    def read(self, request: Request, job_ids: Sequence[str] | npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float32]]:
         """The features of jobs for a request: of each feature N values, NaN = missing.
 
         Counted is what was observed with an earlier time, as in the step; a request that is older than the last impression
@@ -149,7 +154,7 @@ class OnlineFeatures:
 
         Args:
             request: the search.
-            job_ids: N jobs.
+            job_ids: N jobs, or their `numbers`, which spares 1,000 look-ups a search.
         """
         text = clean(request.query)
         described = self._describe([text]) if text and self._live.text(text) < 0 else None
@@ -158,7 +163,8 @@ class OnlineFeatures:
             query = self._query(request, text, described)
             if request.guest and told:
                 query = self._with_guest(query, request.guest, told)
-            excerpt = Excerpt(self._state, self._live, query, self._live.jobs.find_all(job_ids))
+            job_N = job_ids if isinstance(job_ids, np.ndarray) else self._live.jobs.find_all(job_ids)
+            excerpt = Excerpt(self._state, self._live, query, job_N)
         return excerpt.columns()
 
     def past(self, user_id: str) -> Past:

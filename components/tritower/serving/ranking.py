@@ -71,7 +71,6 @@ class _Parts:
 class _Scored:
     """Candidates as the model saw them, and what it said. `at_N` are their rows of `table_JT`."""
 
-    job_ids: list[str]
     row_N: Ints
     query: Query
     table_JT: Floats
@@ -89,6 +88,7 @@ class Ranking:
         self._features, self._ranker, self._retrieval = parts.features, parts.ranker, parts.retrieval
         self._gate, self._updating = Gate(), threading.Lock()
         self._guide: Guide | None = None
+        self._number_J = parts.features.numbers(jobs.index.job_ids.to_pylist())
 
     @staticmethod
     def open(folder: str | Path, name: str = "main", *, precision: Precision = "fp32") -> "Ranking":
@@ -180,13 +180,11 @@ class Ranking:
         with self._gate.reading():
             question, ts = _timed(question)
             row_N, unknown = self._candidates(question, ts)
-            ranked: tuple[RankedJob, ...] = ()
+            ranked: list[RankedJob] = []
             if len(row_N):
-                job_ids = self._jobs.index.ids(row_N)
-                score_N = baseline.scores(self._features.read(_request(question, ts), job_ids))
-                best = self._best(row_N, score_N, question.k)
-                ranked = tuple(self._told(job_ids[n], rank, row_N[n], score_N[n]) for rank, n in enumerate(best, start=1))
-            return Answer(request_id=question.request_id, ts=ts, jobs=ranked, versions=self.versions, unknown=unknown)
+                score_N = baseline.scores(self._features.read(_request(question, ts), self._number_J[row_N]))
+                ranked = self._told(row_N, score_N, self._best(row_N, score_N, question.k))
+            return Answer(request_id=question.request_id, ts=ts, jobs=tuple(ranked), versions=self.versions, unknown=unknown)
 
     def known(self) -> Known:
         """What the state of its features knows of the events: where a journal goes on from."""
@@ -231,6 +229,8 @@ class Ranking:
             with self._gate.writing():
                 self._features.update(jobs)
                 self._retrieval.take(index)
+                new = index.ids(np.arange(len(self._number_J), len(index)))
+                self._number_J = np.concatenate([self._number_J, self._features.numbers(new)])
                 self._jobs, self._guide = self._jobs.updated(jobs, index, tower_NT), None
 
     def close(self) -> None:
@@ -269,17 +269,16 @@ class Ranking:
         return np.stack([self._features.vector(text) for text in texts])
 
     def _scored(self, question: Question, ts: int, row_N: Ints) -> _Scored:
-        job_ids = self._jobs.index.ids(row_N)
         query = self._ranker.query(self._features.vector(question.query))
-        columns = self._features.read(_request(question, ts), job_ids)
+        columns = self._features.read(_request(question, ts), self._number_J[row_N])
         feature_NF = np.stack([columns[name] for name in self._ranker.names]).T
         table_JT, at_N = self._jobs.towers(row_N)
         score_N = self._ranker.score(query, table_JT, at_N, feature_NF)
-        return _Scored(job_ids, row_N, query, table_JT, at_N, feature_NF, score_N)
+        return _Scored(row_N, query, table_JT, at_N, feature_NF, score_N)
 
     def _ranked(self, question: Question, scored: _Scored) -> tuple[RankedJob, ...]:
         best = self._best(scored.row_N, scored.score_N, question.k)
-        told = [self._told(scored.job_ids[n], rank, scored.row_N[n], scored.score_N[n]) for rank, n in enumerate(best, start=1)]
+        told = self._told(scored.row_N, scored.score_N, best)
         if question.with_features:
             told = [
                 dataclasses.replace(job, features=tuple(scored.feature_NF[n].tolist()))
@@ -292,10 +291,15 @@ class Ranking:
             told = [dataclasses.replace(job, reasons=why) for job, why in zip(told, reasons, strict=True)]
         return tuple(told)
 
-    def _told(self, job_id: str, rank: int, row: np.int64, score: np.float32) -> RankedJob:
-        job = self._jobs.job(int(row))
-        words = {name: job[name].as_py() for name in ("title", "company", "city", "region")}
-        return RankedJob(job_id=job_id, rank=rank, score=float(score), posted_at=job["posted_at"].value, **words)
+    def _told(self, row_N: Ints, score_N: Floats, best: Sequence[int]) -> list[RankedJob]:
+        """The best of the N, in words."""
+        told = []
+        for rank, (job_id, n) in enumerate(zip(self._jobs.index.ids(row_N[best]), best, strict=True), start=1):
+            job = self._jobs.job(int(row_N[n]))
+            words = {name: job[name].as_py() for name in ("title", "company", "city", "region")}
+            posted_at = job["posted_at"].value
+            told.append(RankedJob(job_id=job_id, rank=rank, score=float(score_N[n]), posted_at=posted_at, **words))
+        return told
 
     def _best(self, row_N: Ints, score_N: Floats, k: int) -> list[int]:
         """Places of the best k among the N, each advert once."""

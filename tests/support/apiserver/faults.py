@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.support.apiserver import answers
@@ -14,7 +15,7 @@ class Fault:
     Args:
         method: of HTTP, all when empty. path: a part of the path with its query, all when empty.
         times: so many requests.
-        code: 0 lets the request through after `delay_s`.
+        code: 0 lets the request through after `delay_s`, and not before `until` holds.
     """
 
     code: int
@@ -25,6 +26,7 @@ class Fault:
     message: str = ""
     retry_after_s: int | None = None
     delay_s: float = 0.0
+    until: Callable[[], bool] = lambda: True
 
     def fits(self, method: str, path: str) -> bool:
         return self.times > 0 and self.method in ("", method) and self.path in path
@@ -55,9 +57,17 @@ class Faults:
         """The next `times` requests that fit wait before they are served."""
         self.pending.append(Fault(0, method, path, times, delay_s=seconds))
 
+    def hold(self, until: Callable[[], bool], *, method: str = "", path: str = "", times: int = 1) -> None:
+        """The next `times` requests that fit wait until a condition holds."""
+        self.pending.append(Fault(0, method, path, times, until=until))
+
     def gone(self, seconds: float) -> None:
-        """For so long every connection is reset, open streams too."""
+        """For so long, or until it is `back`, every connection is reset, open streams too."""
         self._gone_until = time.monotonic() + seconds
+
+    def back(self) -> None:
+        """The server is there again."""
+        self._gone_until = 0.0
 
     def cut(self, stream: str, *after_bytes: int) -> None:
         """The next log streams (`stream` 'log') or watches ('watch') break off after so many bytes each."""
@@ -76,6 +86,8 @@ class Faults:
                 return
             fault.times -= 1
         time.sleep(fault.delay_s)
+        while not fault.until():
+            time.sleep(0.005)
         if fault.code:
             reason = fault.reason or _REASONS.get(fault.code, "")
             message = fault.message or f"{reason}: asked for by the test"

@@ -72,13 +72,13 @@ def _play(cluster: Cluster, name: str) -> None:
     if cluster.store.get(kinds.EXPERIMENT, "rec", name):
         # Trials that end after their Experiment are counted still.
         wanted = _figures(_last_status(recording))
-        until(lambda: _figures((cluster.store.get(kinds.EXPERIMENT, "rec", name) or {})["status"]) == wanted, 60)
+        until(lambda: _figures((cluster.store.get(kinds.EXPERIMENT, "rec", name) or {})["status"]) == wanted)
 
 
 def _wait(observer: Observer, name: str, wanted: dict[Any, Tale]) -> None:
     """Until the Experiment and its Trials have gone through what is wanted."""
     experiment, trials = _of(wanted, "Experiment"), [] if name in CHANCE else _of(wanted, "Trial")
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while True:
         here = _tales(observer, "Experiment", name), _tales(observer, "Trial", name)
         if here[0] == experiment and _agree(here[1], trials):

@@ -246,7 +246,7 @@ def test_nothing_is_left_when_the_server_ends() -> None:
         cluster.add(kinds.PYTORCHJOB, job("left", ["python", "-c", code]), namespace="team")
         mark = until(lambda: _mark(cluster))
         until(lambda: len(family.members(mark)) == 2)
-    family.assert_gone(mark, 0.1)
+    family.assert_gone(mark)
     assert not cluster.kubelet.folder.exists()
 
 

@@ -95,13 +95,13 @@ def test_a_server_that_is_gone_for_a_while_and_one_that_stays_away(alone: Cluste
 
 
 def test_a_server_that_takes_connections_and_says_nothing(alone: Cluster) -> None:
-    alone.faults.slow(5, path="pods")
+    alone.faults.slow(60, path="pods")
     start = time.monotonic()
     with pytest.raises(LaunchError, match=r"does not answer: .*Read timed out"):
         Api(patience_s=0).raw("GET", PODS, timeout_s=(9, 1.5))
-    assert 1.5 <= time.monotonic() - start < 4.0
+    assert 1.5 <= time.monotonic() - start < 30
     alone.faults.slow(2, path="pods")  # a webhook's call takes up to ten seconds: slow is not away
-    assert Api(patience_s=0).raw("GET", PODS, timeout_s=(0.5, 9)).status == 200
+    assert Api(patience_s=0).raw("GET", PODS, timeout_s=(0.5, 60)).status == 200
 
 
 def test_a_token_that_was_renewed_is_taken_up(alone: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

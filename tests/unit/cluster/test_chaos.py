@@ -36,7 +36,7 @@ class Story:
 
     def begin(self) -> None:
         output = self.folder / f"{len(self.launchers)}"
-        settings = {"abandoned_after_s": 2, "restarts": 6, "start_timeout_s": 30}
+        settings = {"abandoned_after_s": 2, "restarts": 6, "start_timeout_s": 120}
         self.launchers.append(start(self.where, "tell", str(LINES), output=output, **settings))
 
     def go(self) -> bool:
@@ -51,7 +51,7 @@ class Story:
             self.told.append(f"{time.monotonic() - end + LASTS_S:.2f} s {deed.__name__} {deed()}")
         self.cluster.faults.pending.clear()
         self.cluster.down.clear()
-        codes = [launcher.wait(90) for launcher in self.launchers]
+        codes = [launcher.wait(120) for launcher in self.launchers]
         self.told.append(f"exit codes {codes}, jobs {len(jobs(self.cluster))}")
         return 0 in codes
 
@@ -141,7 +141,7 @@ class Story:
             assert all(numbers == list(range(len(numbers))) for numbers in attempts.values()), shown
             if launcher.returncode == 0:
                 assert len(list(attempts.values())[-1]) == LINES + 1, shown
-        wait_for(lambda: not running(self.cluster), shown, 10)
+        wait_for(lambda: not running(self.cluster), shown)
         if well:
             assert [one["status"]["conditions"][-1]["type"] for one in jobs(self.cluster)] == ["Succeeded"], shown
             assert not storage.names(f"{self.where}/.model.launch/heartbeat"), shown
@@ -169,7 +169,6 @@ def test_faults_at_random(cluster: Cluster, s3: str, tmp_path: Path, seed: int) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", [*range(100, 109), *range(110, 116)])
 def test_more_faults_at_random(cluster: Cluster, s3: str, tmp_path: Path, seed: int) -> None:
     story = Story(seed, cluster, s3, tmp_path)

@@ -12,7 +12,7 @@ from tests.support.apiserver import Cluster, kinds
 
 QUICK = {
     "image": "example/train:1", "poll_s": 0.1, "heartbeat_s": 0.2, "abandoned_after_s": 60, "patience_s": 1,
-    "start_timeout_s": 20, "memory": "2Gi", "grace_s": 5, "api_patience_s": 10,
+    "start_timeout_s": 120, "memory": "2Gi", "grace_s": 5, "api_patience_s": 60,
 }  # fmt: skip
 
 

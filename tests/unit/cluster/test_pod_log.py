@@ -1,5 +1,6 @@
 """The log of a pod: every line once, in order, whatever is cut, starts again, is late or has another clock."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 from tritower.cluster import pod_log
-from tritower.cluster.api import Api, core, custom
+from tritower.cluster.api import Api, Refused, core, custom
 from tritower.cluster.pod_log import PodLog
 
 from tests.support.apiserver import Cluster, kinds, served
@@ -63,7 +64,7 @@ def test_a_cut_before_the_container_starts_again_costs_no_line(cluster: Cluster,
 
 
 def test_a_container_that_starts_again_and_again_unseen_is_told_as_what_is_missing(cluster: Cluster, tmp_path: Path) -> None:
-    start(ATTEMPTS.format(lines=5) + "test $n = 3 || exit 1; sleep 30")
+    start(ATTEMPTS.format(lines=5) + "test $n = 3 || exit 1; sleep 300")
     until(lambda: restarts(cluster) == 3)
     with following(tmp_path / "log") as log:
         log.of(pod(cluster))
@@ -73,17 +74,19 @@ def test_a_container_that_starts_again_and_again_unseen_is_told_as_what_is_missi
 
 def test_what_was_read_before_is_not_missing(cluster: Cluster, tmp_path: Path) -> None:
     """Attempt 0 is read to its end; 1 comes and goes while the server is away: both are there."""
-    start(ATTEMPTS.format(lines=5) + "test $n = 2 || { sleep 1; exit 1; }; sleep 30")
+    until_read = f"test $n = 1 || until test -e {tmp_path}/read; do sleep 0.05; done"
+    start(f"{ATTEMPTS.format(lines=5)} test $n = 2 && sleep 300; {until_read}; exit 1")
     with following(tmp_path / "log") as log:
         log.of(pod(cluster))
-        until(lambda: restarts(cluster) == 1 or "line 5" in (tmp_path / "log").read_text())
+        until(lambda: "attempt 0 line 5" in (tmp_path / "log").read_text())
+        (tmp_path / "read").touch()
         until(lambda: restarts(cluster) == 2)
         until(lambda: "attempt 2 line 5" in (tmp_path / "log").read_text())
     assert (tmp_path / "log").read_text().splitlines() == told(0, 1, 2, lines=5)
 
 
 def test_a_log_that_the_node_has_removed_does_not_keep_the_next_one_away(cluster: Cluster, tmp_path: Path) -> None:
-    start(ATTEMPTS.format(lines=5) + "test $n = 1 || exit 1; sleep 30")
+    start(ATTEMPTS.format(lines=5) + "test $n = 1 || exit 1; sleep 300")
     until(lambda: restarts(cluster) == 1)
     message = 'previous terminated container "pytorch" in pod "x-master-0" not found'
     cluster.faults.answer(400, path="previous=true", message=message, times=99)
@@ -101,7 +104,7 @@ def attempt(cluster: Cluster) -> Any:
 @pytest.mark.parametrize(("back_s", "cuts"), [(0.0, True), (40.0, True), (7200.0, False)])
 def test_a_clock_that_is_set_back_hides_no_line(cluster: Cluster, tmp_path: Path, back_s: float, cuts: bool) -> None:
     """By minutes even while the stream is cut; by hours while it is not."""
-    start("sleep 30")
+    start("sleep 300")
     lines = attempt(cluster).lines
     with following(tmp_path / "log") as log:
         log.of(pod(cluster))
@@ -119,7 +122,7 @@ def test_a_clock_that_is_set_back_hides_no_line(cluster: Cluster, tmp_path: Path
 def test_a_flood_is_cut_and_comes_whole(cluster: Cluster, tmp_path: Path, apart_s: float) -> None:
     """The server is asked for whole seconds, which hold more lines than are remembered."""
     count = 9_000 if not apart_s else 25_000
-    start("sleep 30")
+    start("sleep 300")
     moment = float(int(time.time()))
     cluster.faults.cut("log", 400_000, 7)
     with following(tmp_path / "log") as log:
@@ -130,13 +133,13 @@ def test_a_flood_is_cut_and_comes_whole(cluster: Cluster, tmp_path: Path, apart_
 
 
 def test_a_pod_that_runs_on_in_silence_keeps_nobody_waiting(cluster: Cluster, tmp_path: Path) -> None:
-    start("echo first; sleep 30")
+    start("echo first; sleep 300")
     with following(tmp_path / "log") as log:
         log.of(pod(cluster))
         until(lambda: (tmp_path / "log").read_text())
         attempt(cluster).lines.append((time.time(), b"last\n"))
         start_s = time.monotonic()
-    assert time.monotonic() - start_s < 5  # the stream itself would be silent for a minute
+    assert time.monotonic() - start_s < 30  # the stream itself would be silent for a minute
     assert (tmp_path / "log").read_text() == "first\nlast\n"
 
 
@@ -146,7 +149,7 @@ def test_the_end_is_read_though_the_server_is_away_for_a_moment(cluster: Cluster
         log.of(pod(cluster))
         until(lambda: (tmp_path / "log").read_text())
         cluster.faults.gone(2.5)
-        time.sleep(0.7)
+        until(lambda: len(attempt(cluster).lines) == 2)
     assert (tmp_path / "log").read_text() == "first\nlast\n"
 
 
@@ -157,17 +160,19 @@ def test_nothing_is_written_when_the_launcher_has_gone_on(
     monkeypatch.setattr(threading, "excepthook", errors.append)
     monkeypatch.setattr(pod_log, "_LAST_S", 0.2)
     start("while true; do echo more; sleep 0.01; done")
-    cluster.faults.slow(1.5, path="/log", times=5)
+    released = threading.Event()
+    cluster.faults.hold(released.is_set, path="/log", times=5)
     with following(tmp_path / "log") as log:
         log.of(pod(cluster))
-        time.sleep(0.3)
+        until(lambda: any("/log" in path for _, path in cluster.faults.seen))
     log.output.close()
-    log._thread.join(20)
+    released.set()
+    log._thread.join(60)
     assert not log._thread.is_alive() and not errors and not (tmp_path / "log").read_text()
 
 
 def test_a_pod_made_anew_under_the_same_name_is_another_pod(cluster: Cluster, tmp_path: Path) -> None:
-    start("echo $HOSTNAME begins; sleep 30")
+    start("echo $HOSTNAME begins; sleep 300")
     first = pod(cluster)
     with following(tmp_path / "log") as log:
         log.of(first)
@@ -183,17 +188,18 @@ def test_a_pod_made_anew_under_the_same_name_is_another_pod(cluster: Cluster, tm
 
 def test_what_the_runtime_says_instead_of_a_log_is_no_line(cluster: Cluster, tmp_path: Path) -> None:
     """Recorded: 200 'unable to retrieve container logs for containerd://...' for a container that was removed."""
-    start("trap 'echo got TERM; exit 143' TERM; echo begins; sleep 30 & wait $!")
+    start("trap 'echo got TERM; exit 143' TERM; echo begins; sleep 300 & wait $!")
     first = pod(cluster)
     seen = []
     with following(tmp_path / "log") as log:
         log.of(first)
         until(lambda: (tmp_path / "log").read_text())
-        cluster.speed = 1.0  # the moment in which the container is gone and the pod is not lasts half a second
+        cluster.speed = 0.2  # the moment in which the container is gone and the pod is not lasts two seconds and a half
         cluster.drain(first["metadata"]["name"], namespace="team")
         path = core("team", "pods", first["metadata"]["name"]) + "/log"
         while pod(cluster)["metadata"]["uid"] == first["metadata"]["uid"]:
-            seen.append(Api().raw("GET", path).data)
+            with contextlib.suppress(Refused):  # the pod is gone
+                seen.append(Api().raw("GET", path).data)
             time.sleep(0.02)
     assert any(text.startswith(b"unable to retrieve container logs for containerd://") for text in seen)
     text = (tmp_path / "log").read_text()

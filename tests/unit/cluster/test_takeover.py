@@ -75,7 +75,7 @@ def test_two_launchers_of_one_job_make_one_and_the_later_one_follows_it(cluster:
     first = start(s3, "count", "300", output=outputs[0])
     wait_for(lambda: running(cluster), "a running pod")
     second = start(s3, "count", "300", output=outputs[1])
-    assert first.wait(60) == 1 and second.wait(60) == 0
+    assert first.wait(120) == 1 and second.wait(120) == 0
     assert "another launcher follows this job" in outputs[0].read_text()
     lines = re.findall(r"^line \d+$", outputs[1].read_text(), re.MULTILINE)
     assert lines == [f"line {number}" for number in range(300)]
@@ -86,7 +86,7 @@ def test_two_launchers_of_one_job_make_one_and_the_later_one_follows_it(cluster:
 @pytest.mark.slow
 def test_two_launchers_at_the_same_moment(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     both = [start(s3, "count", "150", output=tmp_path / f"{number}") for number in range(2)]
-    codes = sorted(one.wait(90) for one in both)
+    codes = sorted(one.wait(120) for one in both)
     made = [change for change in cluster.store.history if change.kind is kinds.PYTORCHJOB and change.verb == "ADDED"]
     assert codes in ([0, 0], [0, 1]) and len(made) == 1
     told = "".join((tmp_path / f"{number}").read_text() for number in range(2))
@@ -176,7 +176,7 @@ def test_a_server_that_stays_away_leaves_the_end_to_the_heartbeat(cluster: Clust
     with pytest.raises(LaunchError, match="the API server does not answer"):
         launch(s3, "sleep", look=look, api_patience_s=1, abandoned_after_s=2)
     assert running(cluster)
-    wait_for(lambda: not jobs(cluster) and not cluster.store.all(kinds.POD), "no job and no pod", 30)
+    wait_for(lambda: not jobs(cluster) and not cluster.store.all(kinds.POD), "no job and no pod")
 
 
 def test_a_store_that_is_away_for_longer_than_the_heartbeat_may_be_silent(

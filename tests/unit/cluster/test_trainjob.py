@@ -15,7 +15,7 @@ from tritower.errors import DataError, JobFailed, LaunchError, StepError
 from tests.support import family
 from tests.support.apiserver import Cluster, kinds, served
 from tests.unit.cluster.test_launcher import launch as launched
-from tests.unit.cluster.test_stopping import drains_once, running, start
+from tests.unit.cluster.test_stopping import deletes, drains_once, running, start
 
 
 def launch(where: str, *deed: str, **more: Any) -> None:
@@ -62,7 +62,7 @@ def test_what_a_process_raised_is_raised_here_and_nothing_is_left(cluster: Clust
     assert place in caught.value.remedy
     files = {name.rpartition("/")[2] for name in storage.names(place)}
     assert {"job.json", "pods.json", "events.json"} < files and any(name.endswith(".log") for name in files)
-    family.wait_for(lambda: not left(cluster), "nothing of the job", 10)
+    family.wait_for(lambda: not left(cluster), "nothing of the job")
 
 
 def test_a_failed_job_is_kept_where_that_is_asked_for_and_made_anew(cluster: Cluster, s3: str) -> None:
@@ -90,7 +90,7 @@ def test_an_image_that_is_not_there(cluster: Cluster, s3: str) -> None:
     cluster.images["example/none:1"] = "missing"
     with pytest.raises(JobFailed, match=r"the image cannot be pulled: .*not found"):
         launch(s3, "count", "1", image="example/none:1")
-    family.wait_for(lambda: not left(cluster), "nothing of the job", 10)
+    family.wait_for(lambda: not left(cluster), "nothing of the job")
 
 
 def test_a_quota_is_named_by_the_events_of_the_job_that_makes_the_pods(cluster: Cluster, s3: str) -> None:
@@ -129,13 +129,13 @@ def test_a_launcher_that_was_killed_goes_on_with_its_job(cluster: Cluster, s3: s
 def test_a_terminated_launcher_deletes_its_job_and_its_runtime(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     launcher = start(s3, "sleep", output=tmp_path / "out", launcher="trainjob")
     family.wait_for(lambda: running(cluster), "a running pod")
-    printed, started = (tmp_path / "out").stat().st_size, time.monotonic()
+    family.wait_for(lambda: "deed sleep" in (tmp_path / "out").read_text(), "the pod's log")
+    printed, before = (tmp_path / "out").stat().st_size, len(cluster.faults.seen)
     launcher.send_signal(signal.SIGTERM)
-    assert launcher.wait(5) == -signal.SIGTERM and time.monotonic() - started < 1.0
+    assert launcher.wait(60) == -signal.SIGTERM
     assert (tmp_path / "out").stat().st_size == printed
-    deletes = [path.split("/")[-2] for method, path in cluster.faults.seen if method == "DELETE"]
-    assert deletes == ["trainjobs", "trainingruntimes"]
-    family.wait_for(lambda: not left(cluster), "nothing of the job", 10)
+    assert deletes(cluster, before) == ["trainjobs", "trainingruntimes"]
+    family.wait_for(lambda: not left(cluster), "nothing of the job")
 
 
 def test_a_job_that_nobody_follows_ends_itself_and_is_made_anew(cluster: Cluster, s3: str) -> None:
@@ -143,7 +143,7 @@ def test_a_job_that_nobody_follows_ends_itself_and_is_made_anew(cluster: Cluster
     family.wait_for(lambda: running(cluster), "a running pod")
     launcher.kill()
     launcher.wait()
-    family.wait_for(lambda: not {"TrainJob", "Pod"} & set(left(cluster)), "no job and no pod", 20)
+    family.wait_for(lambda: not {"TrainJob", "Pod"} & set(left(cluster)), "no job and no pod")
     assert heartbeat.marked(heartbeat.home({"model": f"{s3}/model"}))
     launch(s3, "count", "1")  # with another spec: the runtime that was left is of no job any more
     assert left(cluster) == ["TrainJob", "TrainingRuntime", "JobSet", "Pod"]
@@ -172,11 +172,11 @@ def test_a_job_in_a_queue_is_waited_for(cluster: Cluster, s3: str) -> None:
 
     def look() -> None:
         (job,) = cluster.store.all(kinds.TRAINJOB)
-        if time.monotonic() - began > 3 and job["spec"]["suspend"]:
+        if time.monotonic() - began > 5 and job["spec"]["suspend"]:
             assert not cluster.store.all(kinds.POD)
             cluster.store.edit(kinds.TRAINJOB, job, lambda one: one["spec"].update(suspend=False))
 
-    launch(s3, "count", "1", queue="team-queue", start_timeout_s=2, look=look)
+    launch(s3, "count", "1", queue="team-queue", start_timeout_s=4, look=look)
     (job,) = cluster.store.all(kinds.TRAINJOB)
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
     assert [one["reason"] for one in job["status"]["conditions"]] == ["Resumed", "AllJobsCompleted"]
@@ -202,7 +202,7 @@ def test_a_job_that_takes_too_long_is_given_up(cluster: Cluster, s3: str) -> Non
         launch(s3, "sleep", deadline_s=2)
     place = heartbeat.home({"model": f"{s3}/model"}) + "/failure"
     assert place in caught.value.remedy and any(name.endswith("/job.json") for name in storage.names(place))
-    family.wait_for(lambda: not left(cluster), "nothing of the job", 10)
+    family.wait_for(lambda: not left(cluster), "nothing of the job")
 
 
 def test_a_job_that_somebody_deletes_is_told(cluster: Cluster, s3: str) -> None:
@@ -213,7 +213,7 @@ def test_a_job_that_somebody_deletes_is_told(cluster: Cluster, s3: str) -> None:
 
     with pytest.raises(LaunchError, match="the job was deleted"):
         launch(s3, "sleep", look=look)
-    family.wait_for(lambda: not left(cluster), "nothing of the job", 10)
+    family.wait_for(lambda: not left(cluster), "nothing of the job")
 
 
 def test_the_workflow_owns_the_job_and_its_runtime(cluster: Cluster, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_the_workflow_owns_the_job_and_its_runtime(cluster: Cluster, s3: str, mo
         (one,) = cluster.store.all(kind)
         assert one["metadata"]["ownerReferences"] == [owner] and one["metadata"]["labels"]["tritower.dev/run"] == "run-7"
     Api().call("DELETE", "/apis/argoproj.io/v1alpha1/namespaces/team/workflows/run-x")
-    family.wait_for(lambda: not left(cluster), "nothing of the job", 10)
+    family.wait_for(lambda: not left(cluster), "nothing of the job")
 
 
 def pod(name: str, *, rank: int = 0, attempt: int = 0, made: str = "2026-11-26T10:00:05Z") -> dict[str, Any]:

@@ -1,5 +1,5 @@
 import shutil
-import time
+import signal
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from tritower.encoder import fidelity, models, step
 from tritower.encoder.cache import VectorCache, keys_of
 from tritower.encoder.config import EmbedConfig
 from tritower.errors import ArtifactError, ConfigError, DataError, StorageError
+
+from tests.support import killed
 
 STRANGE = ["", " ".join(["nurse"] * 10_000), "🚚👩‍⚕️", "водитель грузовика トラック運転手 driver", "nurse\u0000driver"]
 
@@ -95,13 +97,11 @@ def test_a_killed_run_goes_on_where_it_stopped(tiny_model: Path, tmp_path: Path,
     cache = tmp_path / "cache"
     settings = {"precision": "fp32", "backend": "torch", "token_budget": 16, "segment_texts": 8}
     config = EmbedConfig(model=str(tiny_model), cache=str(cache), **settings)
-    process = processes.Process(target=step.embed, kwargs={"dataset": log, "embeddings": tmp_path / "out", "config": config})
+    places = {"dataset": log, "embeddings": tmp_path / "out", "config": config}
+    process = processes.Process(target=killed.at, args=(cache, "**/*.arrow", step.embed), kwargs=places)
     process.start()
-    deadline = time.monotonic() + 60
-    while not list(cache.rglob("*.arrow")) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.kill()
     process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     resumed, info = run(log, tiny_model, tmp_path / "out", cache=str(cache), token_budget=16)
     assert 0 < info["new_texts"] < len(texts)

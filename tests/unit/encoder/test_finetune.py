@@ -1,8 +1,8 @@
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -16,6 +16,8 @@ from tritower import storage
 from tritower.encoder import models, step
 from tritower.encoder.config import EmbedConfig, FinetuneConfig
 from tritower.errors import ArtifactError, DataError, NonFiniteLossError
+
+from tests.support import killed
 
 SETTINGS = {
     "loss": "triplet", "blend": 1.0, "batch_size": 8, "learning_rate": 5e-3, "epochs": 3, "negatives_per_click": 2,
@@ -130,13 +132,11 @@ def test_a_killed_run_resumes_to_the_same_weights(
     settings = {"dropout": 0.1, "checkpoint_steps": 12, "epochs": 8, "checkpoints": str(tmp_path / "checkpoints")}
     run(dataset, tiny_model, tmp_path / "whole", **(settings | {"checkpoints": str(tmp_path / "others")}))
     out = tmp_path / "killed"
-    process = processes.Process(target=run, args=(dataset, tiny_model, out), kwargs=settings)
+    words = (tmp_path / "checkpoints", "*/complete.json", run, dataset, tiny_model, out)
+    process = processes.Process(target=killed.at, args=words, kwargs=settings)
     process.start()
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "checkpoints").glob("*/complete.json")) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.kill()
     process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (out / "model").exists()
     numbers = run(dataset, tiny_model, out, **settings)
     assert 0 < numbers["resumed_at"] < numbers["steps"]

@@ -1,6 +1,10 @@
 """Encoder steps that are killed on their way and started again in an empty pod: the component goes on, to the same bits."""
 
+import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,11 +26,23 @@ def root(s3: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return s3.replace("s3://", "minio://")
 
 
+@pytest.fixture(scope="module")
+def whole(dataset: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The encoder of a fine-tuning that nobody disturbed, without a store, in a process of its own as a pod's is."""
+    folder = tmp_path_factory.mktemp("whole")
+    knobs = json.dumps(SETTINGS | TUNING | {"model": str(tiny_model)})
+    places = ["--dataset", str(dataset), "--model", str(folder / "model")]
+    command = [sys.executable, "-m", "tritower.encoder", "finetune", *places, "--config", knobs]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return folder / "model"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.xdist_group("retries of the encoder")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_fine_tuning_goes_on_in_an_empty_pod(
-    dataset: Path, tiny_model: Path, root: str, tmp_path: Path, number: int
+    dataset: Path, tiny_model: Path, whole: Path, root: str, tmp_path: Path, number: int
 ) -> None:
     storage.upload_tree(dataset, f"{root}/dataset")
     knobs = SETTINGS | TUNING | {"model": str(tiny_model)}
@@ -38,10 +54,7 @@ def test_a_killed_fine_tuning_goes_on_in_an_empty_pod(
     with step.start(tmp_path / "second") as pod:
         resumed = pod.succeeds(400)
     assert not storage.names(step.root) and "removed the checkpoints" in resumed.log()
-    other = Step(component.finetune, f"{root}/whole", parameters=step.parameters)
-    with other.start(tmp_path / "whole") as pod:
-        whole = pod.succeeds(400)
-    folders = resumed.path(step.uri("encoder")), whole.path(other.uri("encoder"))
+    folders = resumed.path(step.uri("encoder")), whole
     numbers = [storage.read_json(folder / "finetune.json")["numbers"] for folder in folders]
     assert 0 < numbers[0]["resumed_at"] < numbers[0]["steps"] == numbers[1]["steps"] and numbers[1]["resumed_at"] == 0
     first, second = ((folder / "model.safetensors").read_bytes() for folder in folders)

@@ -204,6 +204,18 @@ def test_names_that_come_later_are_as_if_they_had_been_there(whole: Path, tmp_pa
     replay(online, whole, 2, names, clicks_apart=False)
 
 
+def test_jobs_are_asked_for_by_number_as_by_id(whole: Path) -> None:
+    online = opened(whole, whole / "earlier" / "features")
+    request = request_of(raw_events(whole))
+    job_ids = ["nobody's", *pq.read_table(whole / "dataset" / "jobs.parquet")["job_id"].to_pylist()[:9:-1]]
+    number_N = online.numbers(job_ids)
+    assert number_N[0] == -1
+    assert len(set(number_N.tolist())) == len(job_ids)
+    by_id, by_number = online.read(request, job_ids), online.read(request, number_N)
+    for name in online.names:
+        np.testing.assert_array_equal(by_number[name], by_id[name])
+
+
 def footprint(online: OnlineFeatures) -> list[Any]:
     """Everything that could stay behind after a read."""
     state, live = online._state, online._live

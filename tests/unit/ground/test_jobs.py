@@ -1,6 +1,5 @@
 """Jobs of one process and of two by the local launcher: real processes of the worker that says what it sees."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -80,7 +79,6 @@ def test_a_process_alone_is_its_node(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_nobody_waits_for_what_a_first_process_could_not_make(tmp_path: Path) -> None:
     """What it raises is the job's error; the other one, which would wait for ever, is ended with it."""
-    start = time.monotonic()
     with pytest.raises(DataError, match="nothing to share"):
         open_launcher().run(job("stumble", tmp_path, processes=2))
-    assert (tmp_path / "here-1").exists() and time.monotonic() - start < 60
+    assert (tmp_path / "here-1").exists()

@@ -50,8 +50,8 @@ def test_torchrun_and_its_workers_go_with_the_step(tmp_path: Path, number: signa
     assert {here(tmp_path, 0), here(tmp_path, 1)} < set(family.members(marked))
     assert any("torch.distributed.run" in command for command in family.members(marked).values())
     step.send_signal(number)
-    assert step.wait(5) == -number
-    family.assert_gone(marked, seconds=2)
+    assert step.wait(60) == -number
+    family.assert_gone(marked)
 
 
 def test_a_chain_of_programs_goes_with_its_first(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ with processes.started(processes.program("sh", "-c", 'exec "$@"', "sh", sys.exec
     here(tmp_path)
     assert len(family.members(marked)) == 3
     first.kill()
-    first.wait(5)
-    family.assert_gone(marked, seconds=2)
+    first.wait(60)
+    family.assert_gone(marked)
 
 
 def test_the_block_ends_what_runs_and_what_it_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,8 +81,8 @@ def test_the_block_ends_what_runs_and_what_it_left_behind(tmp_path: Path, monkey
         family.wait_for((tmp_path / "ready").exists, "the shell is ready")
         start = time.monotonic()
         raise ZeroDivisionError
-    assert processes.GRACE_S <= time.monotonic() - start < processes.GRACE_S + 3
-    family.assert_gone(marked, seconds=1)
+    assert processes.GRACE_S <= time.monotonic() - start < 60  # and not the ten minutes that it would sleep
+    family.assert_gone(marked)
 
 
 def test_a_worker_s_error_comes_back_as_it_was_raised(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +182,7 @@ with processes.started([sys.executable, "-c", hungry]) as one:
 def test_torchrun_and_what_its_processes_tell_each_other_need_no_network(tmp_path: Path) -> None:
     """In a network namespace that has the loopback and nothing else, on a host whose name nobody knows."""
     text = START_TWO.replace("sleep", "join")
-    done = subprocess.run([*NO_NETWORK, sys.executable, "-c", text, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*NO_NETWORK, sys.executable, "-c", text, str(tmp_path)], capture_output=True, text=True, timeout=240)
     if "Operation not permitted" in done.stderr:
         pytest.skip("this user may not make a network namespace")
     assert done.returncode == 0, done.stderr
@@ -209,7 +209,7 @@ def test_a_process_whose_fellows_do_not_come_gives_up(tmp_path: Path) -> None:
     environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command = processes.module("tests.support.alone")
     with processes.started(command, environment=environment | {processes.START_TIMEOUT: "1"}, stderr=subprocess.DEVNULL) as one:
-        assert one.popen.wait(60) == 1
+        assert one.popen.wait(240) == 1
         assert str(one.failure()).startswith("not all of 2 processes have come within 1 s (in start of the process group)")
 
 

@@ -79,7 +79,7 @@ def answering(folder: Path, config: FeedConfig) -> Iterator[httpx.Client]:
     """A real HTTP server with a feed."""
     with contextlib.closing(Feed(config)) as feed:
         service = Service(Two(folder, feed), ServeConfig(), Metrics())  # type: ignore[arg-type]
-        with served_app(create_app(service, mounts=[feed.mount])) as url, httpx.Client(base_url=url, timeout=60) as client:  # type: ignore[arg-type]
+        with served_app(create_app(service, mounts=[feed.mount])) as url, httpx.Client(base_url=url, timeout=120) as client:  # type: ignore[arg-type]
             yield client
 
 
@@ -108,7 +108,7 @@ def test_events_are_counted_and_a_follower_counts_the_same(board: Path, tmp_path
         before = client.post("/rank", json=asked).json()
         assert client.post("/events", json={"events": rows}).json() == {"taken": 3, "repeated": 0}
         assert client.post("/events", json={"events": [click, *rows]}).json() == {"taken": 1, "repeated": 3}
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while figure(client, 'tritower_events_counted{what="applied_events"') < 8 and time.monotonic() < end:
             time.sleep(0.2)
         assert figure(client, 'tritower_events_counted{what="applied_events"') == 8, "by both bundles"
@@ -137,13 +137,13 @@ def test_no_room_is_503_with_the_time_to_wait(board: Path, tmp_path: Path, monke
 
         def slow(handle: int) -> None:
             going.set()
-            assert done.wait(60)
+            assert done.wait(120)
             plain(handle)
 
         monkeypatch.setattr(os, "fsync", slow)
         caller = threading.Thread(target=client.post, args=("/events",), kwargs={"json": {"events": [row]}})
         caller.start()
-        assert going.wait(60)
+        assert going.wait(120)
         answer = client.post("/events", json={"events": [row | {"job_id": "j2"}]})
         done.set()
         caller.join()

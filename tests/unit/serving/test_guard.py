@@ -190,7 +190,7 @@ def test_a_clients_certificate_opens_the_doors_and_probes_need_none(tmp_path):
             context = ssl.create_default_context(cafile=str(ours.file))
             if files:
                 context.load_cert_chain(*files)
-            with httpx.Client(base_url=address, verify=context, timeout=30) as client:
+            with httpx.Client(base_url=address, verify=context, timeout=120) as client:
                 return (client.post(path, json={}) if path == "/rank" else client.get(path)).status_code
 
         assert status(ours.certificate("client")) == 200

@@ -12,6 +12,7 @@ from tritower.errors import ArtifactError, ConfigError
 from tritower.serving.holder import Holder
 from tritower.serving.messages import Question
 
+from tests.support import family
 from tests.support.bundles import Run
 
 
@@ -33,7 +34,8 @@ def test_two_bundles_are_swapped_under_questions(run: Run, bundle_folder: Path, 
     for thread in asking:
         thread.start()
     for folder in (other_folder, bundle_folder, other_folder):
-        holder.swap(folder)
+        now = holder.swap(folder).versions.bundle
+        family.wait_for(lambda now=now: failed or any(bundle == now for bundle, _, _ in list(seen)), "an answer of it")
     done.set()
     for thread in asking:
         thread.join()

@@ -45,7 +45,7 @@ def chromium() -> Iterator[Browser]:
 def opened(chromium: Browser, address: str, *, width: int = 1_200, scheme: str = "light") -> Page:
     context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     tab = context.new_page()
-    tab.set_default_timeout(20_000)
+    tab.set_default_timeout(120_000)
     tab.goto(address)
     return tab
 
@@ -75,14 +75,14 @@ def test_a_search_by_keyboard_alone(chromium: Browser, address: str) -> None:
     """Nothing but keys, no script of the page, no complaint of the browser: what its policy forbids would be one."""
     context = chromium.new_context(viewport={"width": 1_200, "height": 800}, java_script_enabled=True)
     tab = context.new_page()
-    tab.set_default_timeout(20_000)
+    tab.set_default_timeout(120_000)
     complaints: list[str] = []
     asked: list[str] = []
     tab.on("console", lambda message: complaints.append(message.text))
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto(address)
-    expect(tab.locator("#query")).to_be_focused()  # a browser sets the focus after the page has loaded
+    expect(tab.locator("#query")).to_be_focused(timeout=120_000)  # a browser sets the focus after the page has loaded
     tab.keyboard.type("nurse")
     tab.keyboard.press("Tab")
     tab.keyboard.type("Boston, MA")
@@ -100,7 +100,8 @@ def test_a_search_by_keyboard_alone(chromium: Browser, address: str) -> None:
             break
     assert tab.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     tab.keyboard.press("Enter")
-    assert details.get_attribute("open") is not None and tab.get_by_text("it is far from the place").first.is_visible()
+    expect(details).to_have_attribute("open", "", timeout=120_000)
+    assert tab.get_by_text("it is far from the place").first.is_visible()
     widths = details.locator("td rect:not(.axis)").evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
     assert max(widths) > 50 and len(widths) == 7
     assert complaints == [] and all(url.startswith((address, "data:")) for url in asked)

@@ -24,6 +24,7 @@ from tritower.serving.catalogue import same_advert
 from tritower.serving.messages import Filters, PastClick, PastSearch, Question, Visitor
 from tritower.serving.ranking import Ranking
 
+from tests.support import family
 from tests.support.bundles import Run
 
 
@@ -260,6 +261,9 @@ def test_an_answer_knows_all_of_an_update_or_none(run: Run, bundle_folder: Path,
     for number in range(30):
         one, two = (changed(pair.slice(n, 1), title=f"Title {number} {n}") for n in range(2))
         ranking.update(pa.concat_tables([one, two]))
+        if number % 6 == 0:
+            now = (f"Title {number} 0", f"Title {number} 1")
+            family.wait_for(lambda now=now: now in seen, "an answer that knows of it")
     done.set()
     for thread in asking:
         thread.join()

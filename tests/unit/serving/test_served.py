@@ -89,7 +89,7 @@ def test_a_file_holds_an_hour_one_set_of_features_and_so_many_rows(tmp_path: Pat
 def test_a_file_is_finished_when_its_time_is_over(tmp_path: Path) -> None:
     log = ServedLog(tmp_path / "served", ServedConfig(age_s=0.2))
     log.put(*asked(1))
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not log.figures.files and time.monotonic() < end:
         time.sleep(0.02)
     assert len(served.files(tmp_path / "served")) == 1

@@ -20,10 +20,15 @@ JOBS = ("nurse-1", "nurse-2", "cook-1")
 
 def _refused(command, environment=None):
     """What a server says that does not start."""
-    ended = subprocess.run(command, env=os.environ | (environment or {}), capture_output=True, text=True, timeout=90)
+    ended = subprocess.run(command, env=os.environ | (environment or {}), capture_output=True, text=True, timeout=240)
     assert ended.returncode == 1
     assert ended.stdout == ""
     return ended.stderr
+
+
+def _rest(connection):
+    """What comes until the server closes it."""
+    return b"".join(iter(lambda: connection.recv(10_000), b""))
 
 
 def _workers(running):
@@ -57,32 +62,39 @@ def test_sigterm_finishes_what_was_begun_and_kept_connections(tmp_path):
     """Every request has its answer, the last one on each connection says that it is the last, and the process ends with 0."""
     bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS, pause_s=0.1)
     with (
-        served(tiny_server.command(bundle, threads=8, linger_s=10), tmp_path) as running,
+        served(tiny_server.command(bundle, threads=8, linger_s=200), tmp_path) as running,
         Visitors(running.address, 6, once=True) as visitors,
     ):
         until(lambda: len(visitors.asked) > 12)
         running.process.popen.send_signal(signal.SIGTERM)
         visitors.join()
-        assert running.process.ended(5) == 0
+        assert running.process.ended(120) == 0  # nobody holds it
     assert visitors.failed == []
     assert sum(one.closes for one in visitors.asked) == 6
 
 
 def test_a_slow_answer_is_finished_after_sigterm_and_idle_connections_do_not_hold_the_end(tmp_path):
-    bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS, pause_s=1.5)
-    with served(tiny_server.command(bundle, linger_s=0.3), tmp_path) as running, running.client() as idle:
+    held = tmp_path / "held"
+    held.touch()
+    bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS, held=str(held))
+    with served(tiny_server.command(bundle, linger_s=0.3, drain_s=200), tmp_path) as running, running.client() as idle:
         assert idle.get("/v2/health/ready").status_code == 200
         with Visitors(running.address, 1, once=True) as visitors:
             until(lambda: running.figure("tritower_in_flight") == 2)
             running.process.popen.send_signal(signal.SIGTERM)
-            assert running.process.ended(10) == 0
+            assert running.process.ended(1) is None
+            held.unlink()
+            assert running.process.ended(120) == 0
         assert visitors.failed == []
         assert len(visitors.asked) == 1
 
 
 def test_while_it_ends_it_is_alive_but_not_ready(tmp_path):
     bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS)
-    with served(tiny_server.command(bundle, linger_s=10), tmp_path) as running, running.client() as client:
+    with (
+        served(tiny_server.command(bundle, linger_s=200, header_timeout_s=200), tmp_path) as running,
+        running.client() as client,
+    ):
         client.get("/v2/health/live")
         with socket.create_connection(("127.0.0.1", int(running.address.rpartition(":")[2]))):  # keeps the first step going
             running.process.popen.send_signal(signal.SIGTERM)
@@ -91,7 +103,7 @@ def test_while_it_ends_it_is_alive_but_not_ready(tmp_path):
             assert client.get("/v1/models/tritower").json() == {"name": "tritower", "ready": False}
             assert running.figure("tritower_ready") == 0
             running.process.popen.send_signal(signal.SIGTERM)  # impatient
-            assert running.process.ended(5) == 0
+            assert running.process.ended(120) == 0
 
 
 def test_a_new_bundle_comes_in_while_it_serves(tmp_path):
@@ -140,7 +152,7 @@ def test_a_damaged_bundle_does_not_take_the_place_of_a_whole_one(tmp_path):
 
 def test_slow_clients_are_shown_the_door_and_hold_up_nobody(tmp_path):
     bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS)
-    config = {"header_timeout_s": 0.5, "body_timeout_s": 0.5, "keep_alive_s": 0.5}
+    config = {"header_timeout_s": 2, "body_timeout_s": 2}
     with served(tiny_server.command(bundle, **config), tmp_path) as running, running.client() as client:
         place = ("127.0.0.1", int(running.address.rpartition(":")[2]))
         silent, slow, slower, kept = (socket.create_connection(place) for _ in range(4))
@@ -149,14 +161,14 @@ def test_slow_clients_are_shown_the_door_and_hold_up_nobody(tmp_path):
         kept.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.post("/rank", json={}).status_code == 200
         for one in (silent, slow, slower, kept):
-            one.settimeout(20)
-        assert silent.recv(10) == slow.recv(10) == b""
-        assert kept.recv(10_000).startswith(b"HTTP/1.1 200")
+            one.settimeout(120)
+        told = b""
+        while b'{"live":true}' not in told:
+            told += kept.recv(10_000)
         kept.sendall(b"G")  # the first byte of a request whose rest never comes
-        assert kept.recv(10) == b""
-        told = slower.recv(10_000)
+        assert told.startswith(b"HTTP/1.1 200") and _rest(kept) == _rest(silent) == _rest(slow) == b""
+        told = _rest(slower)
         assert told.startswith(b"HTTP/1.1 408") and b"the body did not come in time" in told
-        assert slower.recv(10) == b""
         assert client.post("/rank", json={}).status_code == 200
 
 
@@ -166,16 +178,19 @@ def test_what_is_no_http_is_told_so(tmp_path):
         for sent in (b"\x16\x03\x01\x00 TLS?\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000):
             with socket.create_connection(("127.0.0.1", int(running.address.rpartition(":")[2]))) as one:
                 one.sendall(sent)
-                told = b"".join(iter(lambda: one.recv(10_000), b""))
+                told = _rest(one)
                 assert told.startswith(b"HTTP/1.1 400") and b'"what": "Invalid HTTP request received"' in told
 
 
 def test_too_many_at_once_are_told_to_come_back(tmp_path):
     """One thread, room for one to wait: of four that come together two are answered."""
-    bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS, pause_s=1.0)
+    held = tmp_path / "held"
+    held.touch()
+    bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS, held=str(held))
     with served(tiny_server.command(bundle, threads=1, max_waiting=1), tmp_path) as running:
         with Visitors(running.address, 4) as visitors:
             until(lambda: len(visitors.asked) > 2)
+            held.unlink()
         refused = [one for one in visitors.asked if one.status == 503]
         assert refused
         assert {one.status for one in visitors.asked} == {200, 503}
@@ -190,14 +205,16 @@ def test_a_killed_worker_loses_its_requests_in_flight_and_comes_back(tmp_path):
         with Visitors(running.address, 8) as visitors:
             until(lambda: len(visitors.asked) > 50)
             victim = max(_workers(running), key=lambda one: sum(one.cpu_times()[:2]))
-            killed = time.monotonic()
+            began = time.monotonic()
             victim.kill()
-            until(lambda: len(_workers(running)) == 2 and running.figure("tritower_ready") == 2, 60)
-            whole = time.monotonic() - killed
+            victim.wait(60)
+            gone = time.monotonic()
+            until(lambda: len(_workers(running)) == 2 and running.figure("tritower_ready") == 2)
+            whole = time.monotonic() - began
             until(lambda: len(visitors.asked) > 150)
         print(f"whole again after {whole:.1f} s")
         assert len(visitors.failed) <= 8
-        assert all(one.began <= killed for one in visitors.failed)
+        assert all(one.began <= gone for one in visitors.failed)
         assert f"worker {victim.pid} died" in running.said()
         answered = len(visitors.asked) - len(visitors.failed)
         counted = running.figure('tritower_requests_total{route="/rank",status="200"}')
@@ -208,23 +225,23 @@ def test_a_killed_worker_loses_its_requests_in_flight_and_comes_back(tmp_path):
         folder = Path(_workers(running)[0].environ()["PROMETHEUS_MULTIPROC_DIR"])
         assert folder.is_dir()
         running.process.popen.send_signal(signal.SIGTERM)
-        assert running.process.ended(30) == 0
+        assert running.process.ended(120) == 0
     assert not folder.exists()
 
 
 def test_workers_end_in_order_and_with_the_process_that_started_them(tmp_path):
     bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS, pause_s=0.05)
-    with served(tiny_server.command(bundle, workers=2, threads=4, linger_s=10), tmp_path / "a") as running:
+    with served(tiny_server.command(bundle, workers=2, threads=4, linger_s=100), tmp_path / "a") as running:
         with Visitors(running.address, 4, once=True) as visitors:
             until(lambda: len(visitors.asked) > 8)
             running.process.popen.send_signal(signal.SIGTERM)
             visitors.join()
-            assert running.process.ended(15) == 0
+            assert running.process.ended(120) == 0
         assert visitors.failed == []
     with served(tiny_server.command(bundle, workers=2), tmp_path / "b") as running:
         orphans = _workers(running)
         running.process.popen.kill()
-        assert psutil.wait_procs(orphans, timeout=10)[1] == []
+        assert psutil.wait_procs(orphans, timeout=60)[1] == []
 
 
 def test_the_address_is_free_again_and_taken_ones_are_named(tmp_path):

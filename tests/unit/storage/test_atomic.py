@@ -30,7 +30,7 @@ from tritower import storage
 with storage.atomic_directory(sys.argv[1]) as folder:
     (folder / "half").write_text("x")
     print("writing", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -160,7 +160,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_and_a_living_ones_is_n
 def test_a_folder_for_one_process(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom tritower import storage\n"
-        "with storage.exclusive(Path(sys.argv[1]), 'test'):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "with storage.exclusive(Path(sys.argv[1]), 'test'):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     place = tmp_path / "shards"
     with process(code, str(place)) as holder:
@@ -327,9 +327,9 @@ def test_time_that_a_check_takes(tmp_path: Path) -> None:
     os.truncate(tmp_path / "out" / "large", 64 << 30)
     entry = {"bytes": 64 << 30, "sha256": "not computed"}
     storage.write_json(tmp_path / "out" / storage.MARK, {"tritower": 1, "files": known | {"large": entry}})
-    start = time.perf_counter()
+    start = time.process_time()
     manifest.check(tmp_path / "out")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     (tmp_path / "out" / "small").write_text("2")
     with pytest.raises(ArtifactError, match="small"):
         manifest.check(tmp_path / "out")
