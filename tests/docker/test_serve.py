@@ -24,7 +24,7 @@ import pathlib
 def code(folder):
     return {str(file.relative_to(folder)) for file in pathlib.Path(folder).rglob("*.nbc")}
 built = code("/opt/tritower/numba")
-print(len(built), sorted(one for one in code("/tmp/numba") - built if "/counters." in one))
+print(len(built), sorted(code("/tmp/numba") - built))
 """
 
 
@@ -65,7 +65,7 @@ def test_a_search_is_answered_without_network_root_or_a_file_system_to_write_to(
     assert docker("exec", server, "python3", "-c", "import os; print(os.listdir('/sys/class/net'))").strip() == "['lo']"
 
 
-def test_the_counters_are_compiled_when_the_image_is_built(server: str) -> None:
+def test_all_kernels_are_compiled_when_the_image_is_built(server: str) -> None:
     """A read-only container forgets what it compiles: each start would pay for it again."""
     docker("exec", server, "python3", "-c", ASK)
     count, _, new = docker("exec", server, "python3", "-c", COMPILED).strip().partition(" ")
