@@ -216,9 +216,9 @@ def _cluster(folder: Path) -> Iterator[tuple[str, Callable[[], subprocess.Popen[
 
     def add_worker() -> subprocess.Popen[bytes]:
         limits = ["--cores", "1", "--memory", "1g", "--webui-port", "0", "--work-dir", str(folder / f"work{len(started)}")]
-        before = _alive_workers(ports[1])
+        before = _workers(ports[1])  # one that was just killed may be among them for a while: a number would not tell
         worker = start("org.apache.spark.deploy.worker.Worker", *host, *limits, master)
-        _wait(lambda: _alive_workers(ports[1]) > before, "worker", folder)
+        _wait(lambda: _workers(ports[1]) - before, "worker", folder)
         return worker
 
     try:
@@ -238,12 +238,13 @@ def _answers(port: int) -> bool:
     return False
 
 
-def _alive_workers(port: int) -> int:
+def _workers(port: int) -> set[str]:
+    """The ids of all workers that the master takes for living."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/", timeout=60) as answer:
-            return sum(worker["state"] == "ALIVE" for worker in json.load(answer)["workers"])
+            return {worker["id"] for worker in json.load(answer)["workers"] if worker["state"] == "ALIVE"}
     except OSError:
-        return 0
+        return set()
 
 
 def _wait(condition: Any, what: str, folder: Path, timeout_s: float = 300) -> None:
