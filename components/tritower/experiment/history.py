@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tritower.errors import DataError, SchemaError
+from tritower.errors import DataError
 from tritower.experiment import ratio, sources, sums
 from tritower.experiment.config import PlanConfig
 from tritower.experiment.moments import Moments
@@ -37,9 +37,7 @@ def read(files: Sequence[str], config: PlanConfig) -> History:
     with sources.opened(config.memory_limit) as connection:
         columns = sources.view(connection, "given", files)
         unit = config.unit if config.unit in columns else "user_id"
-        for needed in (unit, "ts", "clicked"):
-            if needed not in columns:
-                raise SchemaError(f"the column {needed!r} is missing", where="log", remedy=f"There are: {', '.join(columns)}.")
+        sources.need(dict.fromkeys((unit, "ts", "clicked"), f"There are: {', '.join(columns)}."), columns, "log")
         who = sources.who(config.unit, columns)
         lists = "count(DISTINCT request_id)" if "request_id" in columns else "0"
         connection.execute(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 
-from tritower.errors import DataError, SchemaError
+from tritower.errors import DataError
 from tritower.experiment import click_model, interleaving, off_policy, sources
 from tritower.experiment.config import LogConfig
 from tritower.experiment.draft import coin
@@ -133,8 +133,8 @@ class Log:
             DataError: nothing was shuffled, lists lack jobs, or jobs lack scores.
         """
         have = sources.view(self.sql, "scored", scores)
-        for column in ("request_id", "job_id", "score"):
-            _need(column, have, "scores", "the new ranker's score of each shuffled job")
+        why = "the new ranker's score of each shuffled job"
+        sources.need(sources.said(dict.fromkeys(("request_id", "job_id", "score"), why), have), have, "scores")
         self.sql.execute(
             "CREATE TABLE shuffled AS SELECT *, count(*) OVER list AS jobs, max(position) OVER list AS last, "
             "count(DISTINCT position) OVER (PARTITION BY request_id) AS places "
@@ -176,11 +176,11 @@ class Log:
     def _rows(self, shown: Sequence[str], clicks: Sequence[str], needed: dict[str, str]) -> None:
         where = shown[0] if len(shown) == 1 else f"{shown[0]} and {len(shown) - 1} more"
         unit = self.config.unit if self.config.unit in self.have else "unit"
-        for column, why in {"request_id": "the search", "job_id": "the job", unit: "who searched", **needed}.items():
-            _need(column, self.have, where, why)
-        if not clicks and "clicked" not in self.have:
+        reasons = {"request_id": "the search", "job_id": "the job", unit: "who searched", **needed}
+        sources.need(sources.said(reasons, self.have), self.have, where)
+        if not clicks:
             remedy = "Give the clicks (--clicks), or the table that `python -m tritower.serving shown` writes."
-            raise SchemaError("the column 'clicked' is missing", where=where, remedy=remedy)
+            sources.need({"clicked": remedy}, self.have, where)
         clicked = "coalesce(bool_or(clicked::BOOLEAN), false)" if "clicked" in self.have else "false"
         kept = {"team": "VARCHAR", "interleaving": "VARCHAR", "failed": "VARCHAR", "bundle": "VARCHAR",
                 "position": "BIGINT", "propensity": "DOUBLE"}  # fmt: skip
@@ -193,8 +193,7 @@ class Log:
         if not clicks:
             return
         columns = sources.view(self.sql, "click", clicks)
-        for column in ("request_id", "job_id"):
-            _need(column, columns, clicks[0], "what was clicked")
+        sources.need(sources.said(dict.fromkeys(("request_id", "job_id"), "what was clicked"), columns), columns, clicks[0])
         only = "event = 'click'" if "event" in columns else "clicked::BOOLEAN" if "clicked" in columns else "true"
         self.sql.execute(
             "UPDATE shown SET clicked = true FROM (SELECT DISTINCT request_id::VARCHAR AS r, job_id::VARCHAR AS j "
@@ -229,9 +228,3 @@ class Log:
 
     def _one(self, query: str) -> tuple[int, ...]:
         return tuple(int(value or 0) for value in self.sql.execute(query).fetchone() or ())
-
-
-def _need(column: str, have: Sequence[str] | set[str], where: str, why: str) -> None:
-    if column not in have:
-        remedy = f"It says {why}. There are: {', '.join(sorted(have))}."
-        raise SchemaError(f"the column {column!r} is missing", where=where, remedy=remedy)

@@ -6,7 +6,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +46,10 @@ def exposures(connection: duckdb.DuckDBPyConnection, files: Sequence[str], confi
     have = set(view(connection, "given", files))
     unit = config.unit if config.unit in have else "user_id"
     reasons = {unit: "who was assigned", "ts": "when it was shown", "arm": "the arm", "clicked": "the click"}
-    for needed, why in reasons.items():
-        if needed not in have:
-            raise SchemaError(
-                f"the column {needed!r} is missing",
-                where="exposures",
-                remedy=f"It says {why}. There are: {', '.join(sorted(have))}.",
-            )
+    need(said(reasons, have), have, "exposures")
     for segment in config.segments:
         if segment not in have:
-            raise SchemaError(
-                f"the segment {segment!r} is no column", where="segments", remedy=f"There are: {', '.join(sorted(have))}."
-            )
+            raise SchemaError(f"the segment {segment!r} is no column", where="segments", remedy=there_are(have))
     only = ""
     if config.experiment and "experiment" in have:
         only = f"WHERE coalesce(experiment, '') IN ({text(config.experiment)}, '')"
@@ -87,13 +79,8 @@ def earlier(connection: duckdb.DuckDBPyConnection, files: Sequence[str], unit: s
         connection.execute("CREATE VIEW earlier AS SELECT unit, ts, clicked, clicked_at FROM shown")
         return
     have = view(connection, "before", files)
-    for needed in (unit if unit in have else "user_id", "ts", "clicked"):
-        if needed not in have:
-            raise SchemaError(
-                f"the column {needed!r} is missing",
-                where="past",
-                remedy=f"CUPED needs user, time and click. There are: {', '.join(sorted(have))}.",
-            )
+    wanted = (unit if unit in have else "user_id", "ts", "clicked")
+    need(dict.fromkeys(wanted, f"CUPED needs user, time and click. {there_are(have)}"), have, "past")
     connection.execute(
         f"CREATE VIEW earlier AS SELECT {who(unit, have)} AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
         f"coalesce(clicked::BOOLEAN, false) AS clicked, {_clicked_at(have)} AS clicked_at FROM before"
@@ -108,16 +95,29 @@ def events(connection: duckdb.DuckDBPyConnection, files: Sequence[str], unit: st
     """
     have = view(connection, "given_events", files)
     who = unit if unit in have else "user_id"
-    for needed in (who, "ts", "name"):
-        if needed not in have:
-            raise SchemaError(
-                f"the column {needed!r} is missing", where="events", remedy="Events have unit, ts, name and value."
-            )
+    need(dict.fromkeys((who, "ts", "name"), "Events have unit, ts, name and value."), have, "events")
     value = "value::DOUBLE" if "value" in have else "1.0::DOUBLE"
     connection.execute(
         f"CREATE VIEW all_events AS SELECT {name(who)}::VARCHAR AS unit, epoch_us(ts::TIMESTAMPTZ) AS ts, "
         f"name::VARCHAR AS name, {value} AS value FROM given_events"
     )
+
+
+def need(wanted: Mapping[str, str], have: Container[str], where: str) -> None:
+    """Raises: SchemaError: a column is missing; `wanted` has the remedy of each."""
+    for column, remedy in wanted.items():
+        if column not in have:
+            raise SchemaError(f"the column {column!r} is missing", where=where, remedy=remedy)
+
+
+def said(reasons: Mapping[str, str], have: Iterable[str]) -> dict[str, str]:
+    """The remedies of columns, from what each of them says."""
+    return {column: f"It says {why}. {there_are(have)}" for column, why in reasons.items()}
+
+
+def there_are(have: Iterable[str]) -> str:
+    """The columns of a table, for a remedy."""
+    return f"There are: {', '.join(sorted(have))}."
 
 
 def view(connection: duckdb.DuckDBPyConnection, name: str, files: Sequence[str]) -> list[str]:

@@ -227,10 +227,10 @@ def prefer(*, shown: str | Path, config: LogConfig, clicks: str | Path = "") -> 
         SchemaError: a column is missing.
         DataError: no file, no interleaved list, no click.
     """
-    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as scratch, logs.phase(logger, "interleaving") as counts:
-        clicked = _files(clicks, Path(scratch) / "clicks") if str(clicks) else ()
+    with _scratch() as scratch, logs.phase(logger, "interleaving") as counts:
+        clicked = _files(clicks, scratch / "clicks") if str(clicks) else ()
         needed = {"team": "whose pick the job was, a or b"}
-        with served_log.opened(_files(shown, Path(scratch) / "shown"), clicked, config, needed) as log:
+        with served_log.opened(_files(shown, scratch / "shown"), clicked, config, needed) as log:
             found = log.drafts()
         counts["lists"], counts["users"] = found.lists, found.users
     votes = found.preference
@@ -259,11 +259,11 @@ def estimate(*, shown: str | Path, scores: str | Path, config: LogConfig, clicks
         SchemaError: a column is missing.
         DataError: no file, nothing shuffled, lists that are not whole, jobs without scores, too few rows that count.
     """
-    with tempfile.TemporaryDirectory(prefix="tritower-experiment-") as scratch, logs.phase(logger, "off-policy") as counts:
-        clicked = _files(clicks, Path(scratch) / "clicks") if str(clicks) else ()
+    with _scratch() as scratch, logs.phase(logger, "off-policy") as counts:
+        clicked = _files(clicks, scratch / "clicks") if str(clicks) else ()
         needed = {"position": "where the job was shown", "propensity": "how likely it came there"}
-        with served_log.opened(_files(shown, Path(scratch) / "shown"), clicked, config, needed) as log:
-            rows = log.rows(_files(scores, Path(scratch) / "scores"))
+        with served_log.opened(_files(shown, scratch / "shown"), clicked, config, needed) as log:
+            rows = log.rows(_files(scores, scratch / "scores"))
         counts["rows"] = len(rows.list_N)
     kinds: tuple[off_policy.Estimator, ...] = ("ips", "snips", "dr")
     return [off_policy.value(rows, kind, config.alpha) for kind in kinds]

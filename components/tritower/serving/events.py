@@ -6,6 +6,7 @@ from typing import Any
 
 from tritower.errors import DataError
 from tritower.features.online import EVENTS
+from tritower.serving.moment import microseconds
 
 KINDS = ("impression", "click")
 _COLUMNS = {column.name: column for column in EVENTS.columns}
@@ -72,7 +73,7 @@ def _time(name: str, value: Any, number: int) -> int:
             raise _bad(number, name, f"{value!r:.40} is no time in ISO 8601") from None
         if moment.tzinfo is None:
             raise _bad(number, name, f"{value!r:.40} has no zone (add Z or +00:00)")
-        value = int((moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(microseconds=1))
+        value = microseconds(moment)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LATEST_US:
         raise _bad(number, name, f"it is {value!r:.40}, not microseconds since 1970")
     return value

@@ -12,6 +12,11 @@ _STALE_US = 14 * _DAY_US
 habits are forgotten: a demo's state, or one whose updates have ended."""
 
 
+def microseconds(moment: dt.datetime) -> int:
+    """Since 1970, of a time with a zone."""
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
+
+
 def last_event(state: str) -> int | None:
     """The first moment after a state's last event, in microseconds since 1970; None where it has none.
 
@@ -20,7 +25,7 @@ def last_event(state: str) -> int | None:
     """
     if not state:
         return None
-    return (dt.datetime.fromisoformat(state) - _EPOCH) // dt.timedelta(microseconds=1) + 1
+    return microseconds(dt.datetime.fromisoformat(state)) + 1
 
 
 def is_stale(state: str, now: int) -> bool:

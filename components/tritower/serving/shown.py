@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from tritower import schema, storage
 from tritower.errors import DataError
 from tritower.serving import served, tailing
+from tritower.serving.moment import microseconds
 
 _OWN = ("ts", "user_id", "query", "position", "city", "region", "country", "randomised")
 
@@ -138,5 +139,4 @@ def moment(text: str) -> int:
         found = dt.datetime.fromisoformat(text)
     except ValueError:
         raise DataError(f"{text!r} is no time", where="a time", remedy="Write 2026-11-27 or 2026-11-27T06:00:00Z.") from None
-    found = found if found.tzinfo else found.replace(tzinfo=dt.UTC)
-    return int((found - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) / dt.timedelta(microseconds=1))
+    return microseconds(found if found.tzinfo else found.replace(tzinfo=dt.UTC))
