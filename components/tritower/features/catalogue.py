@@ -3,6 +3,7 @@
 The features of a group in `GROUPS` are computed together and lie side by side, group after group.
 """
 
+import functools
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -223,11 +224,13 @@ class Layout:
         return slice(start, start + len(self.groups[group]))
 
 
+@functools.cache
 def whole_layout(*, with_entities: bool) -> Layout:
     """All features; those of entities need the entities step."""
     return Layout([name for name in GROUPS if with_entities or name != "entities"])
 
 
+@functools.cache
 def static_layout(*, with_entities: bool) -> Layout:
     """Those that depend on no other row."""
     return Layout([name for name in GROUPS if name not in HISTORY and (with_entities or name != "entities")])

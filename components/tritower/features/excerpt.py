@@ -8,7 +8,7 @@ Legend: N jobs asked for, Q rows of the queue, C clicks, J distinct jobs, T text
 
 import copy
 import dataclasses
-from functools import cached_property
+import functools
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from tritower.features import catalogue, entities, history, rings
 from tritower.features.feature_state import FeatureState, vectors
 from tritower.features.guest import Numbered
 from tritower.features.live import LiveTables, user_lists
-from tritower.features.pairs import EMPTY, PairIndex, found, slot
+from tritower.features.pairs import EMPTY, PairIndex, distinct, found, slot
 from tritower.features.requests import OneSearch
 from tritower.features.similarity import Lists
 from tritower.features.static import Scorers, Static
@@ -81,10 +81,9 @@ class Excerpt(FeatureState):
         guest = query.guest
         clicked, searched = (rings.of_user(past.rings, query.user) for past in (whole.history, whole.searches))
         clicked, searched = (guest.clicked, guest.searched) if guest else (clicked, searched)
-        numbers = PairIndex(1 << (2 * (len(job_N) + len(events)) + 64).bit_length())
         several = np.concatenate([job_N, clicked.item_SH.ravel(), events.job]) + 1  # the unknown job is a job here
-        local = numbers.numbers(np.zeros(len(several), np.int32), several)
-        job_J = numbers.pairs()[1] - 1
+        _, job_J, local = distinct(np.zeros(len(several), np.int64), several)
+        job_J -= 1
         asked, held = len(job_N), clicked.item_SH.size
         self.history, self.searches = copy.copy(whole.history), copy.copy(whole.searches)
         self.history.rings = clicked._replace(item_SH=_local(local[asked : asked + held], clicked.item_SH))
@@ -117,19 +116,28 @@ class Excerpt(FeatureState):
                 columns[name][self._is_unknown] = np.nan
         return columns
 
+    def _stream(self, rows: Rows, history_FN: npt.NDArray[np.float32]) -> None:
+        self._pass(rows, history_FN)  # nothing follows
+
     def keys(self, rows: Rows) -> Int64:
         """As of any state, in the numbers of the excerpt."""
         return self._keys_LR.take(rows.row, axis=1)  # in C order, as the step's: for another the kernels are compiled anew
 
-    @cached_property
+    @functools.cached_property
     def static(self) -> Static:
         """With the texts of the live tables."""
         # Without `self` in the function there is no circle: an excerpt goes as soon as it is read.
         (plain, companies), new = self._phrases, self._new_plain
 
+        @functools.cache
+        def own() -> Phrases:
+            return Phrases.of(new)
+
         def words(number_R: Int64) -> tuple[Phrases, Int64]:
             if number_R.max() < UNNUMBERED:
                 return plain, number_R
+            if number_R.min() >= UNNUMBERED:
+                return own(), number_R - UNNUMBERED
             number_D, of_R = np.unique(number_R, return_inverse=True)
             named = [plain.text[n] if n < UNNUMBERED else new[n - UNNUMBERED] for n in number_D.tolist()]
             return Phrases.of(named), of_R
@@ -141,7 +149,7 @@ class Excerpt(FeatureState):
         """Copy the counters of rows given by job and by the plain form of their query, numbered anew."""
         jobs, pairs, counters = whole.tables.jobs, whole.pairs, whole.counters
         tables = jobs.occupation_J, jobs.company_J, whole.base_L, pairs.key_B, pairs.number_B, counters.state.table_KW
-        room_B = PairIndex(1 << (10 * len(job_R) + 2).bit_length()).key_B
+        room_B = np.full(1 << (6 * len(job_R) + 2).bit_length(), EMPTY, np.int64)
         keys_LR, table_KW = _copied(job_R, plain_R, *tables, room_B)
         self._keys_LR: Int64 = keys_LR
         self.counters = counters.excerpt(table_KW)
@@ -162,6 +170,7 @@ def _copied(
     """
     rows, levels, used = len(job_R), len(base_L), np.int64(0)
     keys_LR, at_B, key_K = np.empty((levels, rows), np.int64), np.empty(len(key_B), np.int64), np.empty(levels * rows, np.int64)
+    before_L = np.empty(levels, np.int64)
     for r in range(rows):
         occupation, query = np.int64(occupation_J[job_R[r]]), np.int64(query_R[r])
         for level in range(levels):
@@ -178,6 +187,10 @@ def _copied(
             else:
                 key = found(query, occupation, pair_B, number_B)
                 key = (NO_PAIR | (query << 31) | occupation) if key < 0 else key
+            if r > 0 and key == before_L[level]:  # the query of all candidates is one
+                keys_LR[level, r] = keys_LR[level, r - 1]
+                continue
+            before_L[level] = key
             if key < 0:
                 keys_LR[level, r] = -1
                 continue
@@ -256,8 +269,8 @@ class _Texts:
             jobs=dataclasses.replace(
                 jobs, title_J=number_J + np.int32(titles), document_J=number_J + np.int32(documents),
                 description_J=jobs.description_J[job_J], company_J=jobs.company_J[job_J],
-                occupation_J=jobs.occupation_J[job_J], place_3J=jobs.place_3J[:, job_J], posted_J=jobs.posted_J[job_J],
-                remote_J=jobs.remote_J[job_J],
+                occupation_J=jobs.occupation_J[job_J], place_3J=jobs.place_3J.take(job_J, axis=1),
+                posted_J=jobs.posted_J[job_J], remote_J=jobs.remote_J[job_J],
             ),
             texts=dataclasses.replace(whole.texts, plain_T=plain_T, remote_T=np.zeros(0, np.bool_)),
             searches=OneSearch(query.place_3, query.is_remote),
@@ -287,5 +300,5 @@ def _entities(found: entities.Entities, query: Query, text_T: Int64, job_J: Int6
     if query.guest:
         place, which = query.guest.texts.at(asked_T)
         level_T[place] = query.guest.texts.level_X[which]
-    small = entities.Table(offset, value_E, level_T, table.company_J[job_J], table.place_3J[:, job_J])
+    small = entities.Table(offset, value_E, level_T, table.company_J[job_J], table.place_3J.take(job_J, axis=1))
     return dataclasses.replace(found, table=small)

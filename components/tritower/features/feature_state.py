@@ -17,7 +17,7 @@ from tritower.features.config import FeaturesConfig
 from tritower.features.pairs import PairIndex
 from tritower.features.static import Static
 from tritower.features.tables import FeatureTables
-from tritower.features.timeline import Rows, Timeline
+from tritower.features.timeline import Batch, Rows, Timeline
 
 Float32 = npt.NDArray[np.float32]
 Numbers = npt.NDArray[Any]
@@ -127,6 +127,9 @@ class FeatureState:
         return np.full((len(self._from_history.names), rows), np.nan, np.float32)
 
     def _stream(self, rows: Rows, history_FN: Float32) -> None:
+        self.counters.finish(self.timeline.finish(self._pass(rows, history_FN)))
+
+    def _pass(self, rows: Rows, history_FN: Float32) -> Batch:
         batch = self.timeline.start(rows)
         columns = self._from_history.columns
         keys_LN, keys_LC = self.keys(batch.rows), self.keys(batch.clicks)
@@ -134,7 +137,7 @@ class FeatureState:
         self.counters.read(batch, keys_LN, keys_LC, history_FN[columns("counters")])
         self.history.read(batch, self.vectors, history_FN[columns("history")])
         self.searches.read(batch, self.vectors, self.tables.texts.plain_T, history_FN[columns("searches")])
-        self.counters.finish(self.timeline.finish(batch))
+        return batch
 
     def _computed(self, rows: Rows, found: pa.RecordBatch | None, history_FN: Float32) -> Computed:
         names = self._without_history.names

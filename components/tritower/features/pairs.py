@@ -78,3 +78,25 @@ def found(left: Any, right: Any, key_B: Array, number_B: Array) -> Any:
     while key_B[at] != EMPTY and key_B[at] != key:
         at = (at + 1) & (key_B.shape[0] - 1)
     return number_B[at] if key_B[at] == key else np.int64(-1)
+
+
+@njit(cache=True)
+def distinct(left_N: Array, right_N: Array) -> tuple[Array, Array, Array]:
+    """The distinct pairs in the order in which they come, and the number of each pair; -1 where either side is negative."""
+    rows, size = len(left_N), 4
+    while size < 2 * rows:
+        size *= 2
+    pair_B, key_P, pair_N, used = np.full(size, -1, np.int32), np.empty(rows, np.int64), np.empty(rows, np.int64), 0
+    for i in range(rows):
+        if left_N[i] < 0 or right_N[i] < 0:
+            pair_N[i] = -1
+            continue
+        key = (np.int64(left_N[i]) << 32) | np.int64(right_N[i])
+        at = slot(key, size)
+        while pair_B[at] >= 0 and key_P[pair_B[at]] != key:
+            at = (at + 1) & (size - 1)
+        if pair_B[at] < 0:
+            pair_B[at], key_P[used] = used, key
+            used += 1
+        pair_N[i] = pair_B[at]
+    return key_P[:used] >> 32, key_P[:used] & 0xFFFFFFFF, pair_N

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from tritower.numba_cache import njit
 
-BITS, LETTERS, SPACE = 64, 256, 32
+BITS, HALF, LETTERS, SPACE = 64, 32, 256, 32
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Knuth's multiplicative hashing)
 _TWICE = np.uint64(1 << 63)
 Array = npt.NDArray[Any]
@@ -122,49 +122,73 @@ def _partials(
     left_C: Array, left_start: Array, right_C: Array, right_start: Array, left_P: Array, right_P: Array, out_P: Array
 ) -> None:
     longest = _longest(left_start, right_start, left_P, right_P)
-    letter_bits = np.zeros(LETTERS, np.uint64)
+    narrow_W, narrow_state_W = np.empty(longest + 2 * HALF, np.uint32), np.empty(longest + HALF, np.uint32)
     bits_W, state_W = np.empty(longest + 2 * BITS, np.uint64), np.empty(longest + BITS, np.uint64)
+    left_bits, right_bits, marked = np.zeros(LETTERS, np.uint64), np.zeros(LETTERS, np.uint64), np.int64(-1)
     for p in range(len(out_P)):
-        a, a_end = left_start[left_P[p]], left_start[left_P[p] + 1]
-        b, b_end = right_start[right_P[p]], right_start[right_P[p] + 1]
-        m, n = a_end - a, b_end - b
+        a, b = left_start[left_P[p]], right_start[right_P[p]]
+        m, n = left_start[left_P[p] + 1] - a, right_start[right_P[p] + 1] - b
         if min(m, n) == 0 or min(m, n) > BITS:
             out_P[p] = np.nan
             continue
         # Of two texts of one length either may be the one that is cut.
         score = 0.0
         if m <= n:
-            score = _best_place(left_C, a, m, right_C, b, n, letter_bits, bits_W, state_W)
+            if left_P[p] != marked:
+                left_bits[:] = 0
+                marked = left_P[p]
+                _mark(left_C, a, m, left_bits)
+            if m <= HALF:  # twice as many places a vector
+                score = _best_place(m, right_C, b, n, left_bits, narrow_W, narrow_state_W)
+            else:
+                score = _best_place(m, right_C, b, n, left_bits, bits_W, state_W)
         if m >= n:
-            score = max(score, _best_place(right_C, b, n, left_C, a, m, letter_bits, bits_W, state_W))
+            _mark(right_C, b, n, right_bits)
+            score = max(score, _best_place(n, left_C, a, m, right_bits, bits_W, state_W))
+            for i in range(n):
+                right_bits[right_C[b + i]] = 0
         out_P[p] = score
 
 
 @njit(cache=True, nogil=True)
-def _best_place(
-    short_C: Array, s: int, m: int, long_C: Array, t: int, n: int, letter_bits: Array, bits_W: Array, state_W: Array
-) -> float:
-    """The best ratio of the m characters from s on and any window of that length over the n characters from t on."""
-    _mark(short_C, s, m, letter_bits)
+def _best_place(m: Any, long_C: Array, t: Any, n: Any, letter_bits: Array, bits_W: Array, state_W: Array) -> float:
+    """The best ratio of m characters, whose bits are given, and any window of that length over the n characters from t on."""
     # A window may stand out at either end, over blanks that match nothing.
-    bits_W[: m - 1] = 0
+    places = n + m - 1
+    for w in range(m - 1):  # a slice would be an object for each pair
+        bits_W[w] = bits_W[places + w] = 0
     for i in range(n):
         bits_W[m - 1 + i] = letter_bits[long_C[t + i]]
-    bits_W[m - 1 + n : 2 * m - 2 + n] = 0
-    for i in range(m):
-        letter_bits[short_C[s + i]] = 0
-    places = n + m - 1
-    state_W[:places] = ~np.uint64(0)
+    for w in range(places):
+        state_W[w] = ~np.uint64(0)
     for k in range(m):
         for w in range(places):
             state = state_W[w]
             match = state & bits_W[w + k]
             state_W[w] = (state + match) | (state - match)
-    best = 0.0
-    for w in range(places):
-        inside = min(w + m, m - 1 + n) - max(w, m - 1)
-        best = max(best, 2.0 * _ones(~state_W[w]) / (m + inside))
-    return best
+    best, whole = np.int64(0), 2 * m
+    for w in range(m - 1, n):
+        best = max(best, _zeros(state_W[w], m))
+    # One that stands out has no more in common than the outermost that does not, nor than it has letters.
+    first, last = _zeros(state_W[m - 1], m), _zeros(state_W[n - 1], m)
+    for inside in range(m - 1, 0, -1):
+        if inside * whole <= best * (m + inside):
+            break
+        if first * whole > best * (m + inside):
+            common = _zeros(state_W[inside - 1], m)
+            if common * whole > best * (m + inside):
+                best, whole = common, m + inside
+        if last * whole > best * (m + inside):
+            common = _zeros(state_W[places - inside], m)
+            if common * whole > best * (m + inside):
+                best, whole = common, m + inside
+    return 2.0 * best / whole
+
+
+@njit(cache=True, nogil=True)
+def _zeros(state: Any, m: Any) -> Any:
+    """How many of the last m bits are not set."""
+    return _ones(~np.uint64(state) & (~np.uint64(0) >> np.uint64(BITS - m)))
 
 
 @njit(cache=True, nogil=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tritower.half import dot_half
+from tritower.half import dot, dot_half, widen
 from tritower.numba_cache import njit
 
 Array = npt.NDArray[Any]
@@ -55,14 +55,19 @@ def list_cosine(
     user_N: Array, text_N: Array, offset_U: Array, text_E: Array, matrix_TD: Array, plain_T: Array, out_N: Array
 ) -> None:
     """Write the largest cosine of a text and the user's list; leave blank texts (`plain_T` -1) and empty lists alone."""
-    for i in range(user_N.shape[0]):
-        start, stop = offset_U[user_N[i]], offset_U[user_N[i] + 1]
-        if start == stop or plain_T[text_N[i]] < 0:
-            continue
-        best = np.float32(-1.0)
-        for e in range(start, stop):
-            best = max(best, dot_half(matrix_TD, text_E[e], text_N[i]))
-        out_N[i] = min(np.float32(1.0), best)
+    dims = matrix_TD.shape[1]
+    wide_1D, i = np.empty((1, dims), np.float32), 0
+    while i < user_N.shape[0]:
+        user, first = user_N[i], i
+        while i < user_N.shape[0] and user_N[i] == user:
+            i += 1
+        for e in range(offset_U[user], offset_U[user + 1]):
+            widen(matrix_TD, text_E[e], wide_1D, 0)  # once for a run of rows of one user
+            for j in range(first, i):
+                if plain_T[text_N[j]] >= 0:
+                    value = dot(matrix_TD, text_N[j], wide_1D[0])
+                    best = np.float32(-1.0) if np.isnan(out_N[j]) else out_N[j]
+                    out_N[j] = min(np.float32(1.0), max(best, value))
 
 
 @njit(cache=True)

@@ -90,7 +90,7 @@ class Static:
             similarity.fold_max(row, score[0], out_4N[f + 1])
 
     def _places(self, rows: Rows, out_8N: Float32) -> None:
-        tables, place_3N = self.tables, self.tables.jobs.place_3J[:, rows.job]
+        tables, place_3N = self.tables, self.tables.jobs.place_3J.take(rows.job, axis=1)
         wanted_3N, remote_N = tables.searches.of(rows.request)
         agree(wanted_3N, place_3N, out_8N[0:3])
         agree(tables.home_3U[:, rows.user], place_3N, out_8N[3:6])

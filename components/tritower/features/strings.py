@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from rapidfuzz import distance, fuzz
 
 from tritower.features import ratios
-from tritower.features.pairs import PairIndex
+from tritower.features.pairs import distinct
+from tritower.numba_cache import njit
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -115,11 +116,8 @@ class PairScorer:
     def scores(self, left_N: npt.NDArray[np.int32], right_N: npt.NDArray[np.int32], out_SN: Float32) -> None:
         """Write the score of each pair, scorer by scorer, into `out_SN`; negative numbers give NaN."""
         if self._cache is None:
-            index = PairIndex(1 << max(2 * len(left_N), 2).bit_length())
-            pair_N = index.numbers(left_N, right_N)
-            score_PS = self._score(*index.pairs()) if index.used else np.empty((0, len(out_SN)), np.float32)
-            missing_1S = np.full((1, len(out_SN)), np.nan, np.float32)  # where -1 finds it
-            np.take(np.concatenate([score_PS, missing_1S]).T, pair_N, axis=1, out=out_SN, mode="wrap")
+            left_P, right_P, pair_N = distinct(left_N, right_N)
+            _spread(self._score(left_P, right_P) if len(left_P) else np.empty((0, len(out_SN)), np.float32), pair_N, out_SN)
             return
         known_N = (left_N >= 0) & (right_N >= 0)
         out_SN[:] = np.nan
@@ -169,3 +167,11 @@ class _Pairs:
         for p in np.flatnonzero(np.isnan(found_P)).tolist():
             found_P[p] = scorer(self._left.text[self._left_P[p]], self._right.text[self._right_P[p]]) / whole
         return found_P
+
+
+@njit(cache=True)
+def _spread(score_PS: Float32, pair_N: Int64, out_SN: Float32) -> None:
+    """Write each pair's scores; NaN for pair -1."""
+    for s in range(len(out_SN)):
+        for i in range(len(pair_N)):
+            out_SN[s, i] = score_PS[pair_N[i], s] if pair_N[i] >= 0 else np.float32(np.nan)
