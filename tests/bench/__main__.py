@@ -35,6 +35,8 @@ def main(names: list[str]) -> None:
             peer = f"{row['ratio_peer']:.1f}" if row.get("ratio_peer") else "-"
             naive = f"{row['ratio_naive']:.1f}" if row.get("ratio_naive") else "-"
             print(f"{row['name']:28s} ours {row['ours']:.4g} {row['unit']}, naive x{naive}, peer x{peer}", flush=True)
+            if parts := [f"{name.removesuffix('_ms')} {row[name]:.3g}" for name in row if name.endswith("_ms")]:
+                print(f"{'':28s} ms: {', '.join(parts)}", flush=True)
     print(f"{len(rows)} rows in {out} ({platform.processor() or platform.machine()})")
 
 
