@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rapidfuzz import distance, fuzz
-from tritower.features import strings
+from tritower.features import pairs, strings
 from tritower.features.places import mentions_remote, speaks_of_remote
 
 LIBRARY = (
@@ -38,6 +38,7 @@ letters = st.text("abc ", min_size=1, max_size=90).map(lambda text: " ".join(tex
 @given(texts=st.lists(st.one_of(phrase, letters), min_size=2, max_size=12))
 @example(texts=["a", "b", "ab", "ba", "abc", "cba"])
 @example(texts=["q" * 63, "q" * 64, "q" * 65, "ab" * 70, "x " * 40 + "y"])
+@example(texts=["ab" * 16, "ba" * 16 + "c", "abc" * 10 + "d", "cab" * 12, "dcba" * 8])
 @example(texts=["\u770b nurse", "nurse \u770b", "\xff nurse", "nurse"])
 @example(texts=["a a b", "b b", "a b c c", "c", "a" * 65 + " b", "b b " + "a" * 65, "ab a", "a ab abc"])
 @example(texts=["rn rn nurse", "nurse rn", "nurse nurse", "rn"])
@@ -89,6 +90,12 @@ def test_blank_and_unknown_texts_are_missing(is_cached: bool) -> None:
 def test_one_text_is_prepared_as_many_are(texts: list[str]) -> None:
     assert [strings.normalised(text) for text in texts] == strings.normalise(pa.array(texts)).to_pylist()
     assert [speaks_of_remote(text) for text in texts] == mentions_remote(pa.array(texts)).tolist()
+
+
+def test_pairs_are_numbered_as_they_come() -> None:
+    left_P, right_P, pair_N = pairs.distinct(np.array([3, -1, 3, 2, 3, 1 << 30]), np.array([1, 5, 0, -1, 1, 1]))
+    assert left_P.tolist() == [3, 3, 1 << 30] and right_P.tolist() == [1, 0, 1]
+    assert pair_N.tolist() == [0, -1, 1, -1, 0, 2]
 
 
 def test_normalise() -> None:
