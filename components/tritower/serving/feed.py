@@ -244,7 +244,7 @@ class Feed:
         if there:
             headers = {"Location": f"{there}/events"}
             raise Refusal(307, problem, where="POST /events", remedy=f"Send them to {there}/events.", headers=headers)
-        remedy = "Send them to the server that writes the journal (its takes_events is true); events_at of this one can name it."
+        remedy = "Send them to the server that writes the journal (its takes_events is true)."
         raise Refusal(421, problem, where="POST /events", remedy=remedy)
 
     def _keep(self) -> None:
