@@ -7,7 +7,7 @@ Where a store is and who may use it comes from the environment, never from a par
     AWS_REGION, AWS_DEFAULT_REGION                                 region; us-east-1 with an endpoint of one's own
     TRITOWER_S3_CA_FILE, AWS_CA_BUNDLE                             PEM file of the CA that signed the store's certificate
     TRITOWER_S3_TIMEOUT_S                                          seconds without an answer until a request has failed (60)
-    TRITOWER_S3_RETRIES                                            how often a failed request is made again (5)
+    TRITOWER_S3_RETRIES                                            how often a failed request is made again (5), gs:// included
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN    credentials
     TRITOWER_SECRET_DIR                                            a mounted Secret with `accesskey` and `secretkey`, or with
                                                                    files named as the variables above
