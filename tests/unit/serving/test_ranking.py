@@ -22,7 +22,7 @@ from tritower.ranker import step as ranker
 from tritower.ranker.scoring import Scorer
 from tritower.recommend import step as recommend
 from tritower.recommend.config import CandidatesConfig, RecommendConfig
-from tritower.serving import bundling, retrieval
+from tritower.serving import bundle, retrieval, slimming
 from tritower.serving.catalogue import same_advert
 from tritower.serving.messages import Filters, Near, PastClick, PastSearch, Question, Visitor
 from tritower.serving.ranking import Ranking
@@ -213,14 +213,19 @@ def test_a_distance_from_nowhere_is_refused(ranking: Ranking, near: Near, said: 
     assert caught.value.where == "filters.near"
 
 
-def test_a_bundle_whose_jobs_have_no_coordinates_says_so(run: Run, tmp_path: Path) -> None:
+def test_a_bundle_whose_jobs_have_no_coordinates_says_so(run: Run, bundle_folder: Path, tmp_path: Path) -> None:
     """One of a dataset from before there were any."""
-    dataset = tmp_path / "dataset"
-    shutil.copytree(run.sources.dataset, dataset, ignore=shutil.ignore_patterns(".*"))
+    own, dataset, parts, folder = run.sources, tmp_path / "dataset", tmp_path / "parts", tmp_path / "bundle"
+    shutil.copytree(own.dataset, dataset, ignore=shutil.ignore_patterns(".*"))
     jobs = pq.read_table(dataset / "jobs.parquet")
     pq.write_table(jobs.drop_columns(["latitude", "longitude"]), dataset / "jobs.parquet")
-    bundling.write(dataclasses.replace(run.sources, dataset=dataset), tmp_path / "bundle")
-    ranking = Ranking.open(tmp_path / "bundle")
+    parts.mkdir()
+    slimming.write(dataset, own.embeddings, own.entities, parts, storage.read_json(own.embeddings / "encoder.json"))
+    shutil.copytree(bundle_folder, folder)
+    shutil.rmtree(folder / "dataset")
+    shutil.copytree(parts / "dataset", folder / "dataset")
+    bundle.write(folder)
+    ranking = Ranking.open(folder)
     assert not ranking.has_places and ranking.answer(Question(query="nurse", candidates=("job-1",))).warnings == ()
     for near in (Near(km=5, latitude=1, longitude=2), Near(km=5, place=jobs["city"][0].as_py())):
         with pytest.raises(ConfigError, match="the catalogue has no coordinates of jobs"):
