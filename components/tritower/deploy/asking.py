@@ -13,7 +13,7 @@ from tritower.errors import LaunchError
 MODEL = "tritower"
 _PAUSE_S = 0.5
 _CONNECT_S = 5.0
-"""A connection begun before the node knows a new Service is lost for good, and so is all that is sent on it: it is made anew."""
+"""A connection begun before the node knows a new Service is lost, with all that is sent on it: it is made anew."""
 
 
 class Endpoint(Protocol):
