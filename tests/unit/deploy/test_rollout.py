@@ -14,7 +14,7 @@ from tritower.deploy.rollout import Rollout
 from tritower.deploy.waiting import Waiting
 from tritower.errors import JobFailed, LaunchError
 
-from tests.support.apiserver import Cluster, kinds, proxy
+from tests.support.apiserver import Cluster, kinds, kserve, proxy
 from tests.unit.deploy.conftest import IMAGE
 
 QUICK = {
@@ -162,6 +162,22 @@ def test_a_version_that_never_gets_ready(cluster: Cluster, behaviour: str, setti
     assert f"(bundle two) was not let in: {why}" in str(caught.value), str(caught.value)
     assert f"Its pods are deleted; {before} serves on, as before." in caught.value.remedy
     assert sets(cluster) == {before} and serving(cluster) == {"one"} and rollout().record().stable == before
+
+
+def test_a_bundle_that_kserve_cannot_fetch(cluster: Cluster, kind: str) -> None:
+    """The server's container waits all along, and shows nothing."""
+    if kind != "kserve":
+        return
+    deploy("one")
+    said = "echo starting; echo Storage initialization failed: no keys"
+    cluster.programs[kserve.INITIALIZER] = ["sh", "-c", f"({said}) > $0; exit 1", "/dev/termination-log"]
+    with pytest.raises(JobFailed) as caught:
+        deploy("two", storage_initializer=True)
+    why = "storage-initializer failed 2 time(s): exit code 1, starting / Storage initialization failed: no keys"
+    assert f"(bundle two) was not let in: {why}" in str(caught.value)
+    assert "service account's Secret" in caught.value.remedy and serving(cluster) == {"one"}
+    cluster.programs[kserve.INITIALIZER] = ["true"]
+    assert "(bundle two) has all requests" in deploy("two", storage_initializer=True)
 
 
 def test_a_canary_by_numbers_of_pods_is_promoted(cluster: Cluster) -> None:
