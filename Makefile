@@ -54,10 +54,10 @@ check: $(STAMP)  ## Lint, types, import layers, lock, compiled pipelines
 	$(BIN)/python -m pipelines compile --check
 
 test: $(STAMP)  ## The default tests: offline, a few minutes on two cores
-	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=40
+	$(BIN)/python -m pytest -n 5 --dist worksteal --durations=40
 
 test-slow: $(STAMP)  ## The tests that take longer than the default run allows
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=40 -m slow
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=40 -m slow
 
 compile: $(STAMP)  ## Write pipelines/compiled/
 	$(BIN)/python -m pipelines compile
