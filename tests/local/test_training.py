@@ -159,7 +159,6 @@ def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_the_bundle_of_a_run_shows_the_baselines_order_beside_the_models(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path
 ) -> None:
