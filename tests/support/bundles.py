@@ -39,15 +39,18 @@ class Run:
     log: Path
 
 
-def run(folder: Path, *, impressions: int = 1500, seed: int = 0) -> Run:
-    """Write log/, dataset/, encoder/, embeddings/, entities/, features/ and model/ below `folder`."""
+def run(
+    folder: Path, *, impressions: int = 1500, seed: int = 0, encoder_at: Path | None = None, ranker: RankerConfig = SMALL
+) -> Run:
+    """Write log/, dataset/, encoder/, embeddings/, entities/, features/ and model/ below `folder`; without `encoder_at` with a
+    tiny encoder."""
     log = folder / "log"
     simulate.run(out=log, config=SimulateConfig(impressions=impressions, seed=seed))
     ingest.run(
         jobs=str(log / "jobs.parquet"), impressions=str(log / "impressions"), users=str(log / "users.parquet"),
         dataset=folder / "dataset", config=IngestConfig(),
     )  # fmt: skip
-    model = tiny_encoder.write(folder / "tiny")
+    model = encoder_at or tiny_encoder.write(folder / "tiny")
     config = EmbedConfig(model=str(model), precision="fp32", backend="torch")
     encoder.embed(dataset=folder / "dataset", embeddings=folder / "embeddings", config=config)
     entities.run(dataset=folder / "dataset", entities=folder / "entities", config=EntitiesConfig(method="gazetteer"))
@@ -56,7 +59,7 @@ def run(folder: Path, *, impressions: int = 1500, seed: int = 0) -> Run:
         features=folder / "features", config=FeaturesConfig(),
     )  # fmt: skip
     sources = Sources(
-        model=random_ranker(folder, seed=seed), encoder=model, dataset=folder / "dataset",
+        model=random_ranker(folder, seed=seed, config=ranker), encoder=model, dataset=folder / "dataset",
         embeddings=folder / "embeddings", features=folder / "features", entities=folder / "entities",
     )  # fmt: skip
     return Run(sources=sources, log=log)
