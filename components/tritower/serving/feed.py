@@ -17,6 +17,7 @@ from tritower.assignment import Assignment, Experiment
 from tritower.config import check
 from tritower.errors import ConfigError, OverloadError, TritowerError
 from tritower.serving import retention
+from tritower.serving.doors import REFUSED, Refused
 from tritower.serving.interleaved import Interleave
 from tritower.serving.journal import Journal, JournalConfig
 from tritower.serving.messages import Answer, Question
@@ -44,6 +45,9 @@ class FeedConfig:
     """Location of the journal of events; empty = no events are counted."""
     takes_events: bool = True
     """Take events (`POST /events`) and write the journal. One process does; the others only follow."""
+    events_at: str = ""
+    """Address of the server that takes events (http://host:port or https://), for one that does not: whoever posts events here
+    is sent there. Empty = they are told that another server takes events."""
     poll_s: float = 0.5
     """Seconds between looks into a journal that another process writes, above 0."""
     served: str = ""
@@ -65,6 +69,8 @@ class FeedConfig:
 
     def __post_init__(self) -> None:
         """Check the knobs."""
+        is_address = not self.events_at or self.events_at.startswith(("http://", "https://"))
+        check(is_address, "events_at", self.events_at, "that begins with http:// or https://")
         check(self.poll_s > 0, "poll_s", self.poll_s, "above 0")
         check(0 <= self.shuffle_share <= 1, "shuffle_share", self.shuffle_share, "from 0 to 1")
         check(self.shuffle_top >= 2, "shuffle_top", self.shuffle_top, "of at least 2")
@@ -165,7 +171,13 @@ class Feed:
             ),
         }  # fmt: skip
         if self.journal:
-            app.post("/events", response_model=Taken, summary="Take impressions and clicks")(self._take)
+            refused = {status: one for status, one in REFUSED.items() if status != 404}
+            app.post("/events", response_model=Taken, responses=refused, summary="Take impressions and clicks")(self._take)
+        elif self.config.journal:
+            status, described = (307, "It is there: Location") if self.config.events_at else (421, "Another server does")
+            responses = {status: {"model": Refused, "description": f"This server takes no events. {described}"}}
+            summary = "Say who takes impressions and clicks"
+            app.post("/events", status_code=status, responses=responses, summary=summary)(self._elsewhere)  # type: ignore[arg-type]
         self._thread.start()
 
     def arm(self, question: Question) -> str | None:
@@ -225,6 +237,15 @@ class Feed:
                 503, error.problem, where=error.where, remedy=error.remedy, headers={"Retry-After": "1"}
             ) from None  # fmt: skip
         return Taken(taken=receipt.taken, repeated=receipt.repeated)
+
+    def _elsewhere(self) -> None:
+        """RFC 9110: 307 keeps method and body; 421 is of a server that cannot answer for this address, where another can."""
+        problem, there = "this server only follows the journal, another one takes events", self.config.events_at.rstrip("/")
+        if there:
+            headers = {"Location": f"{there}/events"}
+            raise Refusal(307, problem, where="POST /events", remedy=f"Send them to {there}/events.", headers=headers)
+        remedy = "Send them to the server that writes the journal (its takes_events is true)."
+        raise Refusal(421, problem, where="POST /events", remedy=remedy)
 
     def _keep(self) -> None:
         """Figures every second, and what is too old once an hour."""

@@ -44,6 +44,28 @@ def test_candidates_are_ranked_and_unknown_ones_named(client):
     assert answer["unknown"] == ["gone"]
 
 
+def test_reasons_and_features_are_in_an_answer_that_they_are_asked_for(client):
+    """At each door; a missing feature is null, and what nobody asked for is not there at all."""
+
+    def answers(search):
+        tensor = {"name": "request", "shape": [1], "datatype": "BYTES", "data": [json.dumps(search)]}
+        yield client.post("/rank", json=search).json()
+        yield client.post("/v1/models/tritower:predict", json={"instances": [search]}).json()["predictions"][0]
+        outputs = client.post("/v2/models/tritower/infer", json={"inputs": [tensor]}).json()["outputs"]
+        yield json.loads(next(one["data"][0] for one in outputs if one["name"] == "answer"))
+
+    for plain in answers({"query": "cook", "k": 1}):
+        assert not {"features", "median_score"} & plain.keys()
+        assert not {"features", "reasons"} & plain["jobs"][0].keys()
+        assert plain["jobs"][0]["city"] is None  # unknown, not unasked
+    for full in answers({"query": "cook", "k": 1, "explain": True, "features": True}):
+        assert (full["features"], full["median_score"]) == (["length", "luck"], 0.5)
+        assert full["jobs"][0]["features"] == [0.1 * len("cook-1"), None]
+        assert full["jobs"][0]["reasons"] == [{"group": "words", "value": 0.5}]
+    more = client.post("/v2/models/tritower/infer", json=_query("cook") | {"parameters": {"features": True}}).json()
+    assert json.loads(more["outputs"][-1]["data"][0])["features"] == ["length", "luck"]
+
+
 def test_a_search_without_a_time_says_that_the_state_is_old(client):
     """The server's state ends with 2026-01-01T00:00:00Z; 14 days later nobody need know, after that everybody must."""
     last = 1_767_225_600_000_000
