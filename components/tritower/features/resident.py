@@ -151,7 +151,8 @@ def _names(folder: Path, codes: dict[str, int]) -> AllNames:
 
 
 def _codes(folder: Path, name: str, texts: int) -> Codes:
-    return Codes(*(own(folder, f"{name}_{what}") for what in ("code_C", "start", "sign")), texts)
+    code_C, start, sign = (own(folder, f"{name}_{what}") for what in ("code_C", "start", "sign"))
+    return Codes(code_C, start, sign, texts)
 
 
 def _tables(folder: Path, facts: dict[str, Any], names: AllNames, dataset: Path, embeddings: Path) -> FeatureTables:
