@@ -34,8 +34,8 @@ class TinyRanking:
     def answer(self, question: Question) -> Answer:
         if question.query == "fault":
             raise RuntimeError("a fault of ours")
-        if question.filters.radius_km is not None:
-            raise DataError("the places have no coordinates", where="filters.radius_km", remedy="Leave it out.")
+        if question.filters.near is not None:
+            raise DataError("the jobs have no coordinates", where="filters.near", remedy="Leave it out.")
         time.sleep(self.pause_s)
         while self.held and self.held.exists():
             time.sleep(0.01)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from prometheus_client import Gauge
+from prometheus_client import Gauge, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 
 from tritower.assignment import Assignment, Experiment
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _EXPIRE_S = 3_600.0
+_LAGS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ class Feed:
         self._ended, self._next_expiry = threading.Event(), time.monotonic()
         self._thread = threading.Thread(target=self._keep, name="feed", daemon=True)
         self._gauges: dict[str, Gauge] = {}
+        self._lags: Histogram | None = None
 
     def attach(self, ranking: "Ranking") -> None:
         """Let a bundle count all events that are there, and then those that come, in place of the one of the same name.
@@ -142,7 +144,7 @@ class Feed:
         name = ranking.versions.name
         wake = self.journal.written if self.journal and name == "main" else None
         known, poll_s = ranking.known(), self.config.poll_s
-        follower = Follower(self.config.journal, ranking.observe, known, poll_s=poll_s, wake=wake)
+        follower = Follower(self.config.journal, ranking.observe, known, poll_s=poll_s, wake=wake, counted=self._counted)
         follower.catch_up()
         before = self._followers.get(name)
         if before:
@@ -169,7 +171,13 @@ class Feed:
                 "tritower_events_behind_seconds", "Age of the oldest event not counted", multiprocess_mode="livemax",
                 registry=registry,
             ),
+            "record": Gauge(
+                "tritower_events_record", "Number of the journal's last record counted, of the process that is furthest behind",
+                multiprocess_mode="livemin", registry=registry,
+            ),
         }  # fmt: skip
+        said = "From a record's being taken, by the clock of its writer, to its being counted in this process's features"
+        self._lags = Histogram("tritower_events_lag_seconds", said, buckets=_LAGS_S, registry=registry)
         if self.journal:
             refused = {status: one for status, one in REFUSED.items() if status != 404}
             app.post("/events", response_model=Taken, responses=refused, summary="Take impressions and clicks")(self._take)
@@ -211,6 +219,10 @@ class Feed:
             self.journal.close()
         if self.served:
             self.served.close()
+
+    def _counted(self, lag_s: float) -> None:
+        if self._lags:
+            self._lags.observe(lag_s)
 
     def _assigned(self, question: Question) -> Assignment:
         assert self.config.experiment
@@ -267,6 +279,7 @@ class Feed:
         for name in ("applied_events", "skipped_events", "failed_events", "missing_records"):
             self._gauges["counted"].labels(name).set(sum(getattr(lag, name) for lag in lags))
         self._gauges["behind"].set(max((lag.behind_s for lag in lags), default=0.0))
+        self._gauges["record"].set(min((lag.last_record for lag in lags), default=0))
         if self.served:
             for name in ("written", "left_out", "lost"):
                 self._gauges["served"].labels(name).set(getattr(self.served.figures, name))

@@ -4,9 +4,9 @@ Nothing is converted: "5" is no number.
 """
 
 import difflib
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from tritower.serving import messages
 from tritower.serving.config import ServeConfig
@@ -48,13 +48,30 @@ class Visitor(_Strict):
     searches: list[PastSearch] = Field([], max_length=_MOST)
 
 
+class Near(_Strict):
+    """A distance from a place: by a name that the catalogue knows, by coordinates, or else from the place searched in."""
+
+    km: float = Field(gt=0, le=20_040)
+    place: _Text | None = Field(None, min_length=1, description="such as Austin, TX: the middle of the jobs there")
+    latitude: float | None = Field(None, ge=-90, le=90, description="degrees; with longitude, and without place")
+    longitude: float | None = Field(None, ge=-180, le=180)
+
+    @model_validator(mode="after")
+    def _one_middle(self) -> Self:
+        if (self.latitude is None) != (self.longitude is None):
+            raise ValueError("latitude and longitude go together")
+        if self.place is not None and self.latitude is not None:
+            raise ValueError("give a place or coordinates, not both")
+        return self
+
+
 class Filters(_Strict):
     """Hard conditions on the jobs."""
 
     city: _Text | None = None
     region: _Text | None = None
     country: _Text | None = None
-    radius_km: float | None = Field(None, gt=0, le=20_040, description="from the place searched in")
+    near: Near | None = Field(None, description="jobs without coordinates are left out; the answer's warnings count them")
     posted_since: _Time | None = None
     without_companies: list[_Text] = Field([], max_length=_MOST)
 
@@ -119,8 +136,9 @@ def _visitor(given: Visitor) -> messages.Visitor:
 
 
 def _filters(given: Filters) -> messages.Filters:
-    plain = given.model_dump(exclude={"without_companies"})
-    return messages.Filters(**plain, without_companies=tuple(given.without_companies))
+    plain = given.model_dump(exclude={"without_companies", "near"})
+    near = None if given.near is None else messages.Near(**given.near.model_dump())
+    return messages.Filters(**plain, near=near, without_companies=tuple(given.without_companies))
 
 
 def _within(count: int, most: int, unit: str, where: str) -> None:
@@ -152,6 +170,6 @@ def invalid(errors: list[Any], before: str = "") -> Refusal:
 
 
 def _near(name: str) -> str:
-    known = {field for kind in (Search, Filters, Visitor, PastClick, PastSearch) for field in kind.model_fields}
+    known = {field for kind in (Search, Filters, Near, Visitor, PastClick, PastSearch) for field in kind.model_fields}
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else "Leave it out; the fields are described in /openapi.json."
