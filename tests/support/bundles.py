@@ -1,6 +1,6 @@
 """A small generated log, taken through the steps with a tiny encoder and a random ranker, and the bundle of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -58,11 +58,16 @@ def run(
         dataset=folder / "dataset", embeddings=folder / "embeddings", entities=folder / "entities",
         features=folder / "features", config=FeaturesConfig(),
     )  # fmt: skip
-    sources = Sources(
-        model=random_ranker(folder, seed=seed, config=ranker), encoder=model, dataset=folder / "dataset",
-        embeddings=folder / "embeddings", features=folder / "features", entities=folder / "entities",
-    )  # fmt: skip
-    return Run(sources=sources, log=log)
+    random_ranker(folder, seed=seed, config=ranker)
+    made = found(folder, seed=seed)
+    return made if encoder_at is None else replace(made, sources=replace(made.sources, encoder=encoder_at))
+
+
+def found(folder: Path, *, seed: int = 0) -> Run:
+    """The run that `run` made below `folder`."""
+    names = ("dataset", "embeddings", "features", "entities")
+    parts = {name: folder / name for name in names}
+    return Run(sources=Sources(model=folder / f"model-{seed}", encoder=folder / "tiny/model", **parts), log=folder / "log")
 
 
 def random_ranker(folder: Path, *, seed: int = 0, config: RankerConfig = SMALL) -> Path:
