@@ -185,14 +185,13 @@ def sq8(wide_JD: np.ndarray, matrix_TD: np.ndarray, searches: list[Search]) -> d
     hit = ours = 0
     codes, bits = scan.coded(scan.bits(matrix_TD), np.arange(JOBS)), scan.bits(matrix_TD)
     rows = np.arange(JOBS)
-    low_VJ, high_VJ = np.empty((2, 1, JOBS), np.float32)
     for query_D, near in zip(asked_SD, found, strict=True):
         exact_J = wide_JD.astype(np.float64) @ query_D.astype(np.float64)
         wanted = np.lexsort((rows, -exact_J.astype(np.float32)))[:100]
         hit += len(np.intersect1d(near[np.argsort(-exact_J[near])][:100], wanted))
         one = scan.vectors([query_D])
-        scan.bounds(codes, one, rows, low_VJ, high_VJ)
-        keys = scan.nearest(bits, rows, rows, one.exact_VD[0], rows, low_VJ[0], high_VJ[0], rows, 100)
+        high_J = scan.bounded(codes, one, rows)[0]
+        keys = scan.nearest(bits, rows, rows, codes, one.exact_VD[0], one.asked, 0, rows, high_J, 100)
         ours += len(np.intersect1d(scan.ordered(keys, 100), wanted))
     three = milliseconds([lambda n=n: index.search(coded_SD[n : n + 3], 120) for n in range(len(searches) - 3)])
     return {"sq8_ms": three, "sq8_recall": hit / (100 * len(searches)), "recall": ours / (100 * len(searches))}

@@ -15,12 +15,10 @@ def brute(matrix: np.ndarray, query: np.ndarray, rows: np.ndarray, order: np.nda
 def found(matrix: np.ndarray, query: np.ndarray, rows: np.ndarray, order: np.ndarray, limit: int) -> tuple[list[int], int]:
     bits, own = scan.bits(matrix), np.arange(len(matrix))
     codes, asked = scan.coded(bits, own), scan.vectors([query[::-1], query])
-    low, high = np.empty((2, 2, len(rows)), np.float32)
-    scan.bounds(codes, asked, rows, low, high)
-    low, high, one = low[1], high[1], asked.exact_VD[1]
-    keys = scan.nearest(bits, own, order, one, rows, low, high, np.arange(len(rows)), limit)
+    high, one = scan.bounded(codes, asked, rows)[1], asked.exact_VD[1]
+    keys = scan.nearest(bits, own, order, codes, one, asked.asked, 1, rows, high, limit)
     exact = (matrix.astype(np.float64) @ one.astype(np.float64)).astype(np.float32)
-    assert ((low <= exact[rows]) & (exact[rows] <= high)).all()
+    assert (exact[rows] <= high).all()
     places, values = scan.decoded(keys)
     assert dict(zip(places.tolist(), values, strict=True)) == {order[r]: exact[r] for r in np.argsort(order)[places]}
     return scan.ordered(keys, limit).tolist(), len(keys)
