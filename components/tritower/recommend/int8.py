@@ -1,8 +1,8 @@
 """Scalar products of bytes: LLVM's vectors by hand, since a plain loop in numba gets a quarter of the width.
 
-One row of int8 is multiplied with one or three vectors of int16 at once, thirty-two numbers at a time. LLVM makes of it what the
-processor has: `vpmaddwd` with AVX2, `vpdpwssd` with AVX-512, multiply and add in pairs elsewhere; on whichever, whole numbers
-have one sum. The caller sees to it that it fits into 32 bits.
+One row of int8 is multiplied with one or three vectors of int16 at once, thirty-two numbers at a time. LLVM makes of it what
+the processor has: `vpmaddwd` with AVX2, `vpdpwssd` with AVX-512, multiply and add in pairs elsewhere; on whichever, whole
+numbers have one sum. The caller sees to it that it fits into 32 bits.
 """
 
 from typing import Any

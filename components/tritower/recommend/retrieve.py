@@ -141,7 +141,7 @@ def _dense(
             asked.append((vector_D, own))
     found: dict[str, Ints] = {}
     vectors = scan.vectors([vector_D for vector_D, _ in asked])
-    high_VR = scan.bounded(index.codes, vectors, row_R)
+    high_VR = index.bounded(vectors, row_R)
     for v, (_, own) in enumerate(asked):
         given = index.half_TD, index.text_J, index.order_J, index.codes, vectors.exact_VD[v], vectors.asked, v
         for name, at_P in own:

@@ -4,7 +4,7 @@ Each vector is kept twice: as int8 with a scale of its own, and in half precisio
 has one value (`half.py`). What is computed in bytes comes with a bound of how far it may be off: |q.d - q'.d'| <= |q| |d - d'|
 + |q - q'| |d'| (Cauchy-Schwarz). A list of K rows is made in four steps:
 
-1. every row gets an upper bound;
+1. every row gets an upper bound, from its first principal components (heads.py) or, without those, from all its bytes;
 2. the rows with the largest get lower bounds; K products are not below the K-th largest of those, the bar;
 3. rows whose upper bound lies below the bar cannot be in the list; the others get both bounds, and again those below the K-th
    largest lower bound fall out;
@@ -130,7 +130,7 @@ def asking(wide_VH: NDArray[np.float64], rest_V: NDArray[np.float64]) -> Asked:
 def bounded(codes: Codes, vectors: Vectors, row_R: Ints) -> Floats:
     """Which numbers (V, R) the products of rows with vectors are not above."""
     high_VR = np.empty((len(vectors.exact_VD), len(row_R)), np.float32)
-    upper(codes, codes.off_J, np.float32(0), vectors.asked, row_R, high_VR)  # nothing is missing: its bound does not count
+    upper(codes, codes.off_J, vectors.asked, row_R, high_VR)  # nothing is missing: its bound does not count
     return high_VR
 
 
@@ -169,13 +169,12 @@ def _code_rows(bits_TD, row_J, code_JD, scale_J, off_J):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def upper(codes, rest_J, slack, asked, row_R, high_VR):  # type: ignore[no-untyped-def]
+def upper(codes, rest_J, asked, row_R, high_VR):  # type: ignore[no-untyped-def]
     """Write which number the product of each row with each vector is not above. Rows are read once for three vectors.
 
     Args:
         codes: of all numbers of the rows, or of their heads.
         rest_J: a bound of the length of what is not among them.
-        slack: how far the product of two vectors may be off that of their heads, for lengths of 1.
         asked: the vectors.
         row_R: the rows that may be found.
     """
@@ -187,9 +186,7 @@ def upper(codes, rest_J, slack, asked, row_R, high_VR):  # type: ignore[no-untyp
         one, two, three = asked.scale_V[first], asked.scale_V[v], asked.scale_V[w]
         a_length, b_length, c_length = asked.length_V[first], asked.length_V[v], asked.length_V[w]
         a_rest, b_rest, c_rest = asked.rest_V[first], asked.rest_V[v], asked.rest_V[w]
-        a_more, b_more, c_more = (
-            _margin(codes, slack, asked, first), _margin(codes, slack, asked, v), _margin(codes, slack, asked, w)
-        )  # fmt: skip
+        a_more, b_more, c_more = _margin(codes, asked, first), _margin(codes, asked, v), _margin(codes, asked, w)
         for r in range(len(row_R)):
             row = row_R[r]
             a, b, c = three_products(base + row * dim, at, dim)
@@ -201,9 +198,9 @@ def upper(codes, rest_J, slack, asked, row_R, high_VR):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _margin(codes, slack, asked, v):  # type: ignore[no-untyped-def]
+def _margin(codes, asked, v):  # type: ignore[no-untyped-def]
     """What a product in bytes may be off beside what depends on the row."""
-    return (asked.off_V[v] + (np.float32(ROUNDING) + slack) * asked.length_V[v]) * codes.longest
+    return (asked.off_V[v] + np.float32(ROUNDING) * asked.length_V[v]) * codes.longest
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -227,7 +224,7 @@ def nearest(bits_TD, text_J, order_J, codes, exact_D, asked, v, row_P, high_P, l
         row_P, high_P: rows that may be in the list, and what `upper` wrote of them.
         limit: K.
     """
-    margin, bar = _margin(codes, np.float32(0), asked, v), np.float32(-np.inf)
+    margin, bar = _margin(codes, asked, v), np.float32(-np.inf)
     if len(row_P) > limit:
         lead_L = leading(high_P, _LEADING * limit)
         low_L = np.empty(len(lead_L), np.float32)
