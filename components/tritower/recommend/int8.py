@@ -8,10 +8,12 @@ numbers have one sum. The caller sees to it that it fits into 32 bits.
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.core import cgutils
+from numba import types as _types
+from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 
+types: Any = _types  # numba's are not typed
+cgutils: Any = _cgutils
 _WIDTH = 32
 _BYTE, _SHORT, _INT = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 
