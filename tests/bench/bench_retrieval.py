@@ -5,11 +5,11 @@ lie together as real ones do. Their principal components fall off as those of an
 without any direction of their own, for which the index has no heads. Searches have a query, a profile, past clicks and a place.
 
 `serving.retrieve` compares the six lists by cosine: ours (heads, bytes, then halves) against numpy (float32 products and
-`argpartition`, naive) and faiss's flat index with a selector of the open jobs (peer). `full_scan` is how many times as long ours
-takes without heads. `p50_ms` is the whole call, with n-grams, clicks after similar queries and fusion, `sq8_ms` what faiss's
-`SQ8 direct signed` takes for the three vectors alone, and `sq8_recall` which share of the best 100 by `SQ8` and halves are right
-(ours: all of them). `filtered_ms` is the whole call with a filter that one job in a hundred passes. `serving.explain` compares
-exact Shapley values with a loop over coalitions.
+`argpartition`, naive) and faiss's flat index with a selector of the open jobs (peer). `full_scan` is how many times as long
+ours takes without heads. `p50_ms` is the whole call, with n-grams, clicks after similar queries and fusion, `sq8_ms` what
+faiss's `SQ8 direct signed` takes for the three vectors alone, and `sq8_recall` which share of the best 100 by `SQ8` and halves
+are right (ours: all of them). `filtered_ms` is the whole call with a filter that one job in a hundred passes.
+`serving.explain` compares exact Shapley values with a loop over coalitions.
 """
 
 import dataclasses
