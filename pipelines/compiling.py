@@ -53,7 +53,7 @@ def compile_one(path: Path, name: str, parts: frozenset[str], flavour: Flavour =
     with tempfile.TemporaryDirectory() as scratch:
         compiled = Path(scratch) / path.name
         with compiling_for(flavour, size):
-            wired = wiring.pipeline(name, WIRED[name], parts, NESTED[name])
+            wired = wiring.pipeline(name, WIRED[name], parts, nested.of_parts(NESTED[name], parts))
             compiler.Compiler().compile(dsl.pipeline(wired, name=name), str(compiled))
         text = _DEFAULT.sub(_in_order, compiled.read_text(encoding="utf-8"))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Pipelines that are one box in others: the rivals, and from a model to ranked jobs."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from kfp.dsl import Dataset, Input, Model
 
@@ -29,6 +30,33 @@ def baselines(wiring: Wiring, features: Input[Dataset], embeddings: Input[Datase
     return Baselines(
         **{f"{name}_scores": wiring.add(name, **rows, variant=how).outputs["baseline_scores"] for name, how in RIVALS.items()}
     )
+
+
+class BaselinesAndModel(NamedTuple):
+    """As `Baselines`, and the usual rival itself."""
+
+    baseline_scores: Dataset
+    baseline_cos_scores: Dataset
+    baseline_full_scores: Dataset
+    baseline_model: Model
+
+
+def baselines_and_model(wiring: Wiring, features: Input[Dataset], embeddings: Input[Dataset]) -> BaselinesAndModel:
+    """As `baselines`, with a model for a server to show the order of: one that reads features alone.
+
+    Args:
+        features: features of the impressions.
+        embeddings: embeddings of the texts.
+    """
+    rows = {"features": features, "embeddings": embeddings}
+    trained = {name: wiring.add(name, **rows, variant=how).outputs for name, how in RIVALS.items()}
+    scores = {f"{name}_scores": outputs["baseline_scores"] for name, outputs in trained.items()}
+    return BaselinesAndModel(**scores, baseline_model=trained["baseline"]["baseline_model"])
+
+
+def of_parts(inner: Mapping[str, Callable[..., Any]], parts: frozenset[str]) -> dict[str, Callable[..., Any]]:
+    """The nested pipelines of one that has these parts: where no bundle is made, a model would be a node that nobody reads."""
+    return {**inner} | ({"baselines": baselines_and_model} if "bundle" in parts and "baselines" in inner else {})
 
 
 class Recommendations(NamedTuple):

@@ -73,7 +73,7 @@ def training(
     rows_at = {"features": computed.outputs["features_at"], "embeddings": embedded["embeddings_at"]}
 
     trained = wiring.add("ranker", **rows_at, **_tuned(wiring, rows_at, launcher), launcher=launcher)
-    rivals = _baselines(wiring, rows)
+    rivals, rival = _baselines(wiring, rows)
     best = wiring.nest(
         "recommendations",
         dataset=dataset,
@@ -105,7 +105,7 @@ def training(
     about = {"gate": judged.outputs["gate"], "data_version": data_version, "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
     wiring.add("record", champion=model_champion, **left, **about, **compared).after(best)
     sources = {"dataset": dataset, "entities": found, "encoder": encoder, "state": computed.outputs["state"], **rows}
-    _served(wiring, sources, trained, judged)
+    _served(wiring, sources | rival, trained, judged)
     return Outputs(
         ranker_model=trained.outputs["ranker_model"],
         encoder=encoder,
@@ -136,12 +136,13 @@ def _tuned(wiring: Wiring, rows_at: dict[str, Any], launcher: Any) -> dict[str, 
     return {"config": search.outputs["ranker_settings"]}
 
 
-def _baselines(wiring: Wiring, rows: dict[str, Any]) -> dict[str, Any]:
-    """The baselines' scores as inputs of the evaluation."""
+def _baselines(wiring: Wiring, rows: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The baselines' scores as inputs of the evaluation; the usual one's model as an input of the bundle, where one is made."""
     if "baselines" not in wiring.parts:
-        return {}
-    scores = wiring.nest("baselines", **rows).outputs
-    return {f"scores_{name}": scores[f"{name}_scores"] for name in RIVALS}
+        return {}, {}
+    found = wiring.nest("baselines", **rows).outputs
+    model = {"baseline": found["baseline_model"]} if "bundle" in wiring.parts else {}
+    return {f"scores_{name}": found[f"{name}_scores"] for name in RIVALS}, model
 
 
 def _champion(wiring: Wiring, given: dict[str, str], start: dict[str, Any], known: dict[str, Any]) -> tuple[Any, Any]:

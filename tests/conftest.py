@@ -5,7 +5,7 @@ import sys
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.s3"]
+pytest_plugins = ["tests.support.s3", "tests.support.gcs"]
 
 # A deadline measures how busy the machine is: what has to be fast is asserted where it matters.
 settings.register_profile("default", deadline=None)

@@ -11,6 +11,7 @@ iterable in `progress`, which draws a bar on a terminal and is silent otherwise;
 """
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -91,6 +92,15 @@ def progress(items: Iterable[T], *, name: str, total: int | None = None, unit: s
 
     bar: Iterable[T] = tqdm(items, desc=name, total=total, unit=unit, unit_scale=True, leave=False)
     return bar
+
+
+@contextlib.contextmanager
+def drawn() -> Iterator[None]:
+    """Another library's progress bars, which it draws on standard output: on standard error where that is a terminal, nowhere
+    otherwise. Its log is not touched, unless it is imported meanwhile and writes that to standard output, too.
+    """
+    with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
+        yield
 
 
 def moment(ts_us: int) -> str:

@@ -130,6 +130,8 @@ RAW_JOBS = Table(
         _c("description", "string", "Advert text."),
         _c("posted_at", "timestamp", "First shown from."),
         _c("expires_at", "timestamp", "No longer shown from."),
+        _c("latitude", "float64", "Degrees north; with `longitude`, or both are missing.", low=-90, high=90),
+        _c("longitude", "float64", "Degrees east.", low=-180, high=180),
     ),
 )
 

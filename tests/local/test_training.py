@@ -5,6 +5,7 @@ The steps get the executor inputs of a Kubeflow backend, which an ordinary run h
 
 import datetime as dt
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from tritower import storage
+from tritower import processes, storage
 from tritower.config import from_dict, to_dict
 from tritower.ranker.config import RankerConfig
 from tritower.schema import RECOMMENDATIONS
 
 from pipelines import backend_inputs, compiling, running, staged
+from tests.support import serving_process
 from tests.support.s3 import client, s3_server
 
 ROOT = Path(__file__).parents[2]
@@ -169,6 +171,24 @@ def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
         assert metrics[part]["champion"] == metrics[part]["model"] == before[part]["model"]
         assert {name for name in metrics[part] if name.startswith(("baseline", "lift"))} == {"lift_champion"}
     assert metrics["gate"]["word"] == "hold"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
+def test_the_bundle_of_a_run_shows_the_baselines_order_beside_the_models(
+    demo: tuple[Path, str], demo_log: Path, tmp_path: Path
+) -> None:
+    done = run(demo_log, demo[0] / "run", tmp_path / "out", "--with", "bundle")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "16/16" in done.stdout and "14 of them taken from the cache" in done.stdout
+    (bundle,) = (demo[0] / "run" / "artifacts").glob("*/bundle/bundle")
+    assert storage.read_json(bundle / "baseline" / "baseline.json")["config"]["variant"] == "standard"
+    knobs = json.dumps({"port": 0, "as_of": "last_event"})
+    command = processes.module("tritower.serving", "serve", "--bundle", str(bundle), "--config", knobs)
+    with serving_process.served(command, tmp_path / "server") as running, running.client() as client:
+        page = client.get("/", params={"query": "registered nurse"}).text
+    assert "XGBoost would show" in page and page.count('<li class="card">') > 1
 
 
 @pytest.mark.slow

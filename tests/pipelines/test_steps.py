@@ -108,6 +108,24 @@ def test_steps_that_use_the_store_by_themselves_get_its_keys(variant: tuple[str,
     assert platform.keys() == {labels[step.name] for step in expected if step.opens_store or step.resumes}
 
 
+def test_a_bundle_gets_the_usual_baseline_where_there_is_one(tmp_path: Path) -> None:
+    """The model that `serve` takes, too. Without a bundle it is no output: a node that nobody reads."""
+
+    def given(*lacking: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        parts = steps.parts("training", having=["bundle"], lacking=lacking)
+        document, _ = documents(compiling.prepared("training", tmp_path, parts=parts))
+        return document, compiled_steps(document)["bundle"].spec["inputs"]["artifacts"]
+
+    document, inputs = given()
+    assert inputs["baseline"]["taskOutputArtifact"] == {"outputArtifactKey": "baseline_model", "producerTask": "baselines"}
+    (selector,) = document["components"]["comp-baselines"]["dag"]["outputs"]["artifacts"]["baseline_model"]["artifactSelectors"]
+    assert selector == {"outputArtifactKey": "baseline_model", "producerSubtask": "baseline"}
+    assert document["components"]["comp-bundle"]["inputDefinitions"]["artifacts"]["baseline"]["isOptional"]
+    assert "baseline" not in given("baselines")[1]
+    plain, _ = documents(compiling.yaml_path("training"))
+    assert "baseline_model" not in plain["components"]["comp-baselines"]["outputDefinitions"]["artifacts"]
+
+
 def test_the_best_knobs_reach_the_ranker_and_the_champions_scores_the_evaluation(tmp_path: Path) -> None:
     document, _ = documents(compiling.prepared("training", tmp_path, parts=ALL))
     found = compiled_steps(document)

@@ -62,9 +62,9 @@ def served(command: Sequence[str], folder: Path, environment: dict[str, str] | N
         yield Served(line, process, log)
 
 
-def until(what: Callable[[], object], within_s: float = 120.0) -> None:
+def until(what: Callable[[], object], within_s: float = 120.0, *, pause_s: float = 0.05) -> None:
     """Wait until a function returns something true."""
     end = time.monotonic() + within_s
     while not what():
         assert time.monotonic() < end, "it did not come to be in time"
-        time.sleep(0.05)
+        time.sleep(pause_s)

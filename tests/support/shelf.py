@@ -63,6 +63,7 @@ class Shelf:
             state="1970-01-11T00:00:00+00:00",
         )  # fmt: skip
         self.asked: list[Question] = []
+        self.has_places = True
 
     def answer(self, question: Question) -> Answer:
         self.asked.append(question)

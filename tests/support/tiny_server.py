@@ -17,7 +17,7 @@ from tritower import config as knobs
 from tritower.errors import ArtifactError, DataError, TritowerError
 from tritower.serving import server, watching, workers
 from tritower.serving.config import ServeConfig
-from tritower.serving.messages import Answer, Question, RankedJob, Versions
+from tritower.serving.messages import Answer, Question, RankedJob, Reason, Versions
 
 
 class TinyRanking:
@@ -34,8 +34,8 @@ class TinyRanking:
     def answer(self, question: Question) -> Answer:
         if question.query == "fault":
             raise RuntimeError("a fault of ours")
-        if question.filters.radius_km is not None:
-            raise DataError("the places have no coordinates", where="filters.radius_km", remedy="Leave it out.")
+        if question.filters.near is not None:
+            raise DataError("the jobs have no coordinates", where="filters.near", remedy="Leave it out.")
         time.sleep(self.pause_s)
         while self.held and self.held.exists():
             time.sleep(0.01)
@@ -43,12 +43,20 @@ class TinyRanking:
         known = [job for job in given if job in self.jobs]
         best = sorted(known, key=lambda job: (-len(set(job) & set(question.query)), job))[: question.k]
         jobs = tuple(
-            RankedJob(job_id=job, rank=rank, score=1 / (1 + rank), title=self.versions.bundle, company="")
+            RankedJob(
+                job_id=job, rank=rank, score=1 / (1 + rank), title=self.versions.bundle, company="",
+                features=(0.1 * len(job), float("nan")) if question.with_features else None,
+                reasons=(Reason(group="words", value=0.5),) if question.explain else None,
+            )
             for rank, job in enumerate(best, 1)
-        )
+        )  # fmt: skip
         unknown = tuple(job for job in given if job not in self.jobs)
         ts = time.time_ns() // 1000 if question.ts is None else question.ts
-        return Answer(request_id=question.request_id, ts=ts, jobs=jobs, versions=self.versions, unknown=unknown)
+        return Answer(
+            request_id=question.request_id, ts=ts, jobs=jobs, versions=self.versions, unknown=unknown,
+            features=("length", "luck") if question.with_features else (),
+            median_score=0.5 if question.explain else None,
+        )  # fmt: skip
 
 
 class TinyHolder:

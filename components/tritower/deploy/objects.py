@@ -71,16 +71,17 @@ class Objects:
         found = self.find("ConfigMap", record.name_of(self._config))
         return record.of(found) if found else Record()
 
-    def write(self, new: Record) -> None:
-        """Raises: LaunchError: somebody else wrote the record since it was read."""
+    def write(self, new: Record) -> str:
+        """The record's resourceVersion then. Raises: LaunchError: somebody else wrote it since it was read."""
         item = record.config_map(new, self._config)
         place = self._place("ConfigMap", record.name_of(self._config))
         try:
             if new.seen:
                 item["data"] |= {f"set.{name}": None for name in self.record().sets.keys() - new.sets.keys()}
-                self._server.call("PATCH", place, body=item, content_type=MERGE)
+                found = self._server.call("PATCH", place, body=item, content_type=MERGE)
             else:
-                self._server.call("POST", place.rpartition("/")[0], body=item)
+                found = self._server.call("POST", place.rpartition("/")[0], body=item)
+            return str(found["metadata"]["resourceVersion"])
         except Refused as error:
             if error.status != 409:
                 raise

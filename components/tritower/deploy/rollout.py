@@ -101,11 +101,11 @@ class Rollout:
         known, told = self.record(), {"what": "rollback", **told}
         if known.canary:
             one = known.sets[known.canary]
-            self._objects.write(known.ended().told(**_line(one, told)))
+            seen = self._objects.write(known.ended().told(**_line(one, told)))
             try:
                 self._lead(known.stable)
             except LaunchError:  # else the next one would take back what serves
-                self._tidily(lambda: self._objects.write(replace(known, seen=self.record().seen)))
+                self._tidily(lambda: self._objects.write(replace(known, seen=seen)))
                 raise
             self._delete(one)
             return f"{_shown(one)} has no requests any more; {known.stable} has all"
@@ -187,14 +187,28 @@ class Rollout:
             raise self._given_up(one, known, error, told) from error
 
     def _given_up(self, one: Set, known: Record, error: TritowerError, told: Mapping[str, Any]) -> TritowerError:
-        kept = one.name in (known.stable, known.canary)
-        self._tidily(lambda: self._objects.write(known.told(**_line(one, told), failed=str(error)[:500])))
+        now = self._now(known)
+        kept = one.name in (now.stable, now.canary)
+        if now.seen == known.seen:
+            self._tidily(lambda: self._objects.write(known.told(**_line(one, told), failed=str(error)[:500])))
+        else:  # whatever went wrong, this is why: the one who was first deletes the sets of all others
+            by = f" by {now.history[-1]['by']}" if now.history and now.history[-1].get("by") else ""
+            error = LaunchError(f"somebody else deployed meanwhile{by}", where=f"ConfigMap {self.config.name}-rollout",
+                                remedy="Look at it (status), and deploy again.")  # fmt: skip
         if not kept:
             self._tidily(lambda: self._delete(one))
-        left = f"{known.stable} serves on, as before." if known.stable else "Nothing serves."
+        left = f"{now.stable} serves on{', as before' * (now.stable == known.stable)}." if now.stable else "Nothing serves."
         what = "Its pods are left as they are" if kept else "Its pods are deleted"
         return JobFailed(f"{_shown(one)} was not let in: {error.problem}", where=error.where,
                          remedy=f"{error.remedy} {what}; {left}".strip())  # fmt: skip
+
+    def _now(self, known: Record) -> Record:
+        """The record as it is at a failure's end; as it was, where it cannot be read."""
+        try:
+            return self.record()
+        except LaunchError as error:
+            logger.warning("%s", error)
+            return known
 
     def _shared(self, one: Set, known: Record, percent: int, count: int, told: Mapping[str, Any]) -> str:
         self._switched(one, known, known.shared(one, percent).told(**_line(one, told), percent=percent), told)
@@ -211,7 +225,10 @@ class Rollout:
 
     def _switched(self, one: Set, known: Record, new: Record, told: Mapping[str, Any]) -> None:
         """The requests go as the new record says; else as before, where the Service cannot be set or does not lead there."""
-        self._objects.write(new)
+        try:
+            seen = self._objects.write(new)
+        except LaunchError as error:
+            raise self._given_up(one, known, error, told) from error
         try:
             self._lead(new.stable, new.canary, new.percent)
             if not new.canary:
@@ -219,9 +236,13 @@ class Rollout:
         except LaunchError as error:
             if known.stable in ("", one.name):
                 raise
-            self._tidily(lambda: self._lead(known.stable, known.canary, known.percent))
-            self._tidily(lambda: self._objects.write(replace(known, seen=self.record().seen)))
-            raise self._given_up(one, replace(known, seen=self.record().seen), error, told) from error
+            before = replace(known, seen=seen)
+            try:
+                before = replace(known, seen=self._objects.write(before))
+                self._lead(known.stable, known.canary, known.percent)
+            except LaunchError as other:
+                logger.warning("%s", other)
+            raise self._given_up(one, before, error, told) from error
 
     def _lead(self, stable: str, canary: str = "", percent: int = 0) -> None:
         """Who gets requests from now on."""
@@ -241,6 +262,8 @@ class Rollout:
 
     def _tidy(self, *kept: str) -> None:
         """Delete all other sets of this server; their pods answer what they have begun."""
+        now = self.record()  # somebody else may have come after this one's last word in it
+        kept = (*kept, now.stable, now.canary)
         for kind in {"InferenceService", "Deployment"} if self.kind == "kserve" else {"Deployment"}:
             for item in self._objects.named(kind, f"{manifests.SERVER}={self.config.name}"):
                 owned = any(one["kind"] == "InferenceService" for one in item["metadata"].get("ownerReferences", []))
@@ -250,7 +273,7 @@ class Rollout:
     def _delete(self, one: Set) -> None:
         self._objects.delete(one.objects[0]["kind"], one.name)
 
-    def _tidily(self, do: Callable[[], None]) -> None:
+    def _tidily(self, do: Callable[[], object]) -> None:
         """What belongs to a failure's end and must not hide its reason."""
         try:
             do()

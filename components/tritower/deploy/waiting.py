@@ -6,7 +6,7 @@ ready does not show in it for 600 s. The Deployment and the pods are asked, by a
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,25 @@ def standing(one: Set, deployment: Mapping[str, Any]) -> Standing:
     seen = int(status.get("observedGeneration", 0)) >= meta["generation"]
     whole = status.get("updatedReplicas", 0) == status.get("replicas", 0) == ready == wanted > 0
     return Standing(ready, wanted, ours and seen and whole)
+
+
+def fetching(pods: Sequence[Object], restarts: int) -> Iterator[Trouble]:
+    """What runs before the server, such as KServe's storage initializer, and fails: it shows in nothing else of the pod.
+
+    Args:
+        pods: of a set.
+        restarts: failures, after the first, until it has failed.
+    """
+    for pod in pods:
+        for one in pod.get("status", {}).get("initContainerStatuses", []):
+            count = int(one.get("restartCount", 0))
+            if count <= restarts:
+                continue
+            ended = one.get("lastState", {}).get("terminated") or one.get("state", {}).get("terminated") or {}
+            said = " / ".join(str(ended.get("message", "")).strip().splitlines()[-_LAST_LINES:])[-_LONGEST:]
+            problem = f"{one['name']} failed {count} time(s): exit code {ended.get('exitCode')}" + (f", {said}" if said else "")
+            name, remedy = str(pod["metadata"]["name"]), "Look at its log, and at the service account's Secret for the store."
+            yield state.trouble((one["name"], name), problem, f"pod {name}", remedy, 0.0)
 
 
 class Waiting:
@@ -106,6 +125,7 @@ class Waiting:
 
     def _troubles(self) -> Iterator[Trouble]:
         yield from state.troubles(self.pods, self._limits, {})
+        yield from fetching(self.pods, self._config.restarts)
         if len(self.pods) < self._one.replicas:
             yield from state.unmade(self._events(), ("FailedCreate",), self._limits)
 

@@ -24,6 +24,7 @@ from tritower.encoder.fidelity import compare
 from tritower.encoder.models import dimension
 from tritower.encoder.unpadded import HalfWeights, Unpadded
 from tritower.errors import ConfigError
+from tritower.logs import drawn
 from tritower.storage import write_json
 from tritower.threads import chosen
 
@@ -218,16 +219,16 @@ def quantise(graph: openvino.Model, tokens: Ragged) -> openvino.Model:
     """
     if importlib.util.find_spec("nncf") is None:
         raise ConfigError("int8 needs the package nncf", where="precision", remedy="Run `pip install nncf`, or use bf16.")
-    import nncf
-
+    nncf = _nncf()
     samples = nncf.Dataset([{"input_ids": row[None].astype(np.int64)} for row in tokens])
-    return nncf.quantize(
-        graph,
-        samples,
-        model_type=nncf.ModelType.TRANSFORMER,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(tokens),
-    )
+    with drawn():
+        return nncf.quantize(
+            graph,
+            samples,
+            model_type=nncf.ModelType.TRANSFORMER,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(tokens),
+        )
 
 
 def with_int8_weights(graph: openvino.Model) -> openvino.Model:
@@ -236,11 +237,18 @@ def with_int8_weights(graph: openvino.Model) -> openvino.Model:
     A CPU with VNNI then multiplies bytes by bytes: OpenVINO rounds what goes into a product in groups of
     `DYNAMIC_QUANTIZATION_GROUP_SIZE`, while it computes. The graph given is changed.
     """
-    with contextlib.redirect_stdout(sys.stderr):  # it draws a progress bar
+    nncf = _nncf()
+    with drawn():
+        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
+
+
+def _nncf() -> Any:
+    """The package, whose log goes to standard error: warnings and worse."""
+    with contextlib.redirect_stdout(sys.stderr):
         import nncf
 
-        logging.getLogger("nncf").setLevel(logging.WARNING)
-        return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_ASYM)
+    logging.getLogger("nncf").setLevel(logging.WARNING)
+    return nncf
 
 
 def export(model: SentenceTransformer, folder: Path, texts: Sequence[str]) -> dict[str, Any]:

@@ -173,6 +173,26 @@ def _whole_text(text: pa.Array) -> Converted:
     return converted(whole, bad=left & ~none & ~valid(whole), none=none)
 
 
+def _to_real(values: pa.Array, column: Column) -> Converted:
+    """Numbers with a point; what is not finite is none, or unreadable where it is infinite."""
+    kind = values.type
+    if pa.types.is_null(kind):
+        return converted(values.cast(pa.float64()))
+    none = np.zeros(len(values), bool)
+    present = valid(values)
+    if pa.types.is_string(kind):
+        text = blank_is_null(values)
+        present, none = valid(text), says_none(text)
+        plain = pc.replace_substring_regex(text, r"^\+", "")
+        values = pc.if_else(pc.match_substring_regex(plain, _REAL), plain, pa.scalar(None, pa.string()))
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        return all_bad(values, pa.float64())
+    number = values.cast(pa.float64(), safe=False)
+    gap = mask(pc.is_nan(number))  # how pandas writes a gap
+    number = without(number, ~mask(pc.is_finite(number)))
+    return converted(number, bad=present & ~none & ~gap & ~valid(number), none=none)
+
+
 def _to_integer(low: int, high: int, kind: pa.DataType) -> Callable[[pa.Array, Column], Converted]:
     def to_integer(values: pa.Array, column: Column) -> Converted:
         found = _to_int64(values)
@@ -249,6 +269,7 @@ _CONVERTERS: dict[Type, Callable[[pa.Array, Column], Converted]] = {
     "int16": _to_integer(-(2**15), 2**15 - 1, pa.int16()),
     "int32": _to_integer(-(2**31), 2**31 - 1, pa.int32()),
     "int64": lambda values, column: _to_int64(values),
+    "float64": _to_real,
     "bool": _to_bool,
     "timestamp": lambda values, column: times.to_micros(values),
     "list<string>": _to_strings,

@@ -230,6 +230,18 @@ def _contradictions(table: str, typed: dict[str, pa.Array], notes: _Notes, skew_
         notes.fault("click_time_without_click", unclicked, "clicked_at")
     if table == "jobs":
         notes.fault("expires_before_posted", mask(pc.less(typed["expires_at"], typed["posted_at"])), "expires_at")
+        _pair(typed, notes)
+
+
+def _pair(typed: dict[str, pa.Array], notes: _Notes) -> None:
+    """A point has two coordinates, and is not that of latitude and longitude 0, by which exports say that there is none."""
+    there = {name: valid(typed[name]) for name in ("latitude", "longitude")}
+    both = there["latitude"] & there["longitude"]
+    nowhere = both & mask(pc.equal(typed["latitude"], 0)) & mask(pc.equal(typed["longitude"], 0))
+    for name, is_there in there.items():
+        notes.mend("alone", is_there & ~both, name)
+        notes.mend("none", nowhere, name)
+        typed[name] = without(typed[name], (is_there & ~both) | nowhere)
 
 
 def _explain(notes: _Notes, raw: pa.Table, named: pa.Table) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:

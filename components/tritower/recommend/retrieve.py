@@ -175,7 +175,7 @@ def _newest(index: Index, row_R: Ints, city_P: Ints, limit: int) -> Ints:
 
 def fulfilling(wanted: Conditions, index: Index, job_N: Ints) -> NDArray[np.bool_]:
     """Which of some jobs, open or not, pass filters."""
-    if wanted == Conditions():
+    if wanted.allowed_J is None and wanted == Conditions():
         return np.ones(len(job_N), np.bool_)
     return _passing(wanted, index, index.posted_J >= _since(wanted))[job_N]
 

@@ -107,7 +107,13 @@ def _described(app: FastAPI, config: ServeConfig) -> None:
             search["k"]["maximum"] = config.max_k
             search["candidates"]["anyOf"][0]["maxItems"] = config.max_candidates
             search["ts"]["description"] = f"microseconds since 1970, UTC; absent = {_ABSENT_TS[config.as_of]}"
-            schemas["Answer"]["properties"]["warnings"]["description"] = "what to know before believing it, a sentence each"
+            answer, job = schemas["Answer"]["properties"], schemas["RankedJob"]["properties"]
+            answer["warnings"]["description"] = "what to know before believing it, a sentence each"
+            answer["features"]["description"] = "names of the features; only where they are asked for"
+            number = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+            job["features"] = {"anyOf": [{"type": "array", "items": number}, {"type": "null"}]}
+            job["features"]["description"] = "in the order of the answer's; null = missing; only where they are asked for"
+            job["reasons"]["description"] = "only where they are asked for (explain)"
             schemas["Instances"]["properties"]["instances"]["maxItems"] = config.max_searches
             app.openapi_schema = document
         return app.openapi_schema

@@ -21,6 +21,10 @@ class ServeConfig:
     workers: int = 1
     """Processes that answer, each with a copy of the bundle. Decision 0029 has the figures for 1."""
 
+    spares: int = 1
+    """Processes that wait, loaded and warm, for the place of a worker that dies; each takes as much memory as a worker. Only
+    where several workers serve: one process alone is started again by whatever started it. Decision 0041."""
+
     precision: Precision = "fp32"
     """What queries are encoded in: fp32, bf16 or int8. Decision 0037 says what the faster ones cost."""
 
@@ -95,6 +99,7 @@ class ServeConfig:
         check(bool(self.host), "host", self.host, "that is an address")
         check(0 <= self.port <= 65_535, "port", self.port, "between 0 and 65535")
         check(1 <= self.workers <= 256, "workers", self.workers, "between 1 and 256")
+        check(0 <= self.spares <= 16, "spares", self.spares, "between 0 and 16")
         check(0 <= self.threads <= 256, "threads", self.threads, "between 0 and 256")
         least_one = ("max_body_bytes", "max_query_chars", "max_candidates", "max_searches", "rate_burst")
         for name in least_one:

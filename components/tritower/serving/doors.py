@@ -7,7 +7,7 @@ V2 (github.com/kserve/open-inference-protocol): see `tensors.py`.
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tritower import __version__
 from tritower.serving import tensors, wire
@@ -17,7 +17,6 @@ from tritower.serving.service import Service
 
 MODEL = "tritower"
 T = TypeVar("T", bound=BaseModel)
-_ANSWER, _ANSWERS = TypeAdapter(Answer), TypeAdapter(dict[str, list[Answer]])
 
 
 class Refused(BaseModel):
@@ -115,7 +114,7 @@ def _typed(router: APIRouter, service: Service) -> None:
         """Rank the given jobs for a search, or retrieve them first."""
         search = await _read(wire.Search, request)
         answer = await service.answer(search.question(service.config, request_id))
-        return _json(_ANSWER.dump_json(answer))
+        return _json(wire.told(answer))
 
 
 def _v1(router: APIRouter, service: Service) -> None:
@@ -135,7 +134,8 @@ def _v1(router: APIRouter, service: Service) -> None:
         """Several searches at once, all answered by one version."""
         _known(name)
         given = await _read(Instances, request)
-        return _json(_ANSWERS.dump_json({"predictions": await _answered(service, given.instances, request_id, "instances")}))
+        answers = await _answered(service, given.instances, request_id, "instances")
+        return _json(b'{"predictions":[%s]}' % b",".join(map(wire.told, answers)))
 
     @router.get("/v1/models/{name}", tags=["V1"], responses={404: REFUSED[404], 503: REFUSED[503]})
     async def model(name: str, response: Response) -> dict[str, Any]:

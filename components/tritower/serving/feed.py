@@ -10,13 +10,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from prometheus_client import Gauge
+from prometheus_client import Gauge, Histogram
 from pydantic import BaseModel, ConfigDict, Field
 
 from tritower.assignment import Assignment, Experiment
 from tritower.config import check
 from tritower.errors import ConfigError, OverloadError, TritowerError
 from tritower.serving import retention
+from tritower.serving.doors import REFUSED, Refused
 from tritower.serving.interleaved import Interleave
 from tritower.serving.journal import Journal, JournalConfig
 from tritower.serving.messages import Answer, Question
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _EXPIRE_S = 3_600.0
+_LAGS_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,9 @@ class FeedConfig:
     """Location of the journal of events; empty = no events are counted."""
     takes_events: bool = True
     """Take events (`POST /events`) and write the journal. One process does; the others only follow."""
+    events_at: str = ""
+    """Address of the server that takes events (http://host:port or https://), for one that does not: whoever posts events here
+    is sent there. Empty = they are told that another server takes events."""
     poll_s: float = 0.5
     """Seconds between looks into a journal that another process writes, above 0."""
     served: str = ""
@@ -65,6 +70,8 @@ class FeedConfig:
 
     def __post_init__(self) -> None:
         """Check the knobs."""
+        is_address = not self.events_at or self.events_at.startswith(("http://", "https://"))
+        check(is_address, "events_at", self.events_at, "that begins with http:// or https://")
         check(self.poll_s > 0, "poll_s", self.poll_s, "above 0")
         check(0 <= self.shuffle_share <= 1, "shuffle_share", self.shuffle_share, "from 0 to 1")
         check(self.shuffle_top >= 2, "shuffle_top", self.shuffle_top, "of at least 2")
@@ -123,6 +130,7 @@ class Feed:
         self._ended, self._next_expiry = threading.Event(), time.monotonic()
         self._thread = threading.Thread(target=self._keep, name="feed", daemon=True)
         self._gauges: dict[str, Gauge] = {}
+        self._lags: Histogram | None = None
 
     def attach(self, ranking: "Ranking") -> None:
         """Let a bundle count all events that are there, and then those that come, in place of the one of the same name.
@@ -136,7 +144,7 @@ class Feed:
         name = ranking.versions.name
         wake = self.journal.written if self.journal and name == "main" else None
         known, poll_s = ranking.known(), self.config.poll_s
-        follower = Follower(self.config.journal, ranking.observe, known, poll_s=poll_s, wake=wake)
+        follower = Follower(self.config.journal, ranking.observe, known, poll_s=poll_s, wake=wake, counted=self._counted)
         follower.catch_up()
         before = self._followers.get(name)
         if before:
@@ -163,9 +171,21 @@ class Feed:
                 "tritower_events_behind_seconds", "Age of the oldest event not counted", multiprocess_mode="livemax",
                 registry=registry,
             ),
+            "record": Gauge(
+                "tritower_events_record", "Number of the journal's last record counted, of the process that is furthest behind",
+                multiprocess_mode="livemin", registry=registry,
+            ),
         }  # fmt: skip
+        said = "From a record's being taken, by the clock of its writer, to its being counted in this process's features"
+        self._lags = Histogram("tritower_events_lag_seconds", said, buckets=_LAGS_S, registry=registry)
         if self.journal:
-            app.post("/events", response_model=Taken, summary="Take impressions and clicks")(self._take)
+            refused = {status: one for status, one in REFUSED.items() if status != 404}
+            app.post("/events", response_model=Taken, responses=refused, summary="Take impressions and clicks")(self._take)
+        elif self.config.journal:
+            status, described = (307, "It is there: Location") if self.config.events_at else (421, "Another server does")
+            responses = {status: {"model": Refused, "description": f"This server takes no events. {described}"}}
+            summary = "Say who takes impressions and clicks"
+            app.post("/events", status_code=status, responses=responses, summary=summary)(self._elsewhere)  # type: ignore[arg-type]
         self._thread.start()
 
     def arm(self, question: Question) -> str | None:
@@ -200,6 +220,10 @@ class Feed:
         if self.served:
             self.served.close()
 
+    def _counted(self, lag_s: float) -> None:
+        if self._lags:
+            self._lags.observe(lag_s)
+
     def _assigned(self, question: Question) -> Assignment:
         assert self.config.experiment
         return self.config.experiment.assign(question.user_id)
@@ -226,6 +250,15 @@ class Feed:
             ) from None  # fmt: skip
         return Taken(taken=receipt.taken, repeated=receipt.repeated)
 
+    def _elsewhere(self) -> None:
+        """RFC 9110: 307 keeps method and body; 421 is of a server that cannot answer for this address, where another can."""
+        problem, there = "this server only follows the journal, another one takes events", self.config.events_at.rstrip("/")
+        if there:
+            headers = {"Location": f"{there}/events"}
+            raise Refusal(307, problem, where="POST /events", remedy=f"Send them to {there}/events.", headers=headers)
+        remedy = "Send them to the server that writes the journal (its takes_events is true)."
+        raise Refusal(421, problem, where="POST /events", remedy=remedy)
+
     def _keep(self) -> None:
         """Figures every second, and what is too old once an hour."""
         while not self._ended.wait(1.0):
@@ -246,6 +279,7 @@ class Feed:
         for name in ("applied_events", "skipped_events", "failed_events", "missing_records"):
             self._gauges["counted"].labels(name).set(sum(getattr(lag, name) for lag in lags))
         self._gauges["behind"].set(max((lag.behind_s for lag in lags), default=0.0))
+        self._gauges["record"].set(min((lag.last_record for lag in lags), default=0))
         if self.served:
             for name in ("written", "left_out", "lost"):
                 self._gauges["served"].labels(name).set(getattr(self.served.figures, name))

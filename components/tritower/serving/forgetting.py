@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tritower import storage
 from tritower.errors import ConfigError, StorageError
 from tritower.recommend.clicks import Clicks
-from tritower.serving import bundle, journal, place, records, served
+from tritower.serving import bundle, journal, place, records, segments, served
 from tritower.storage import manifest
 
 BEYOND_REACH = (
@@ -27,6 +27,7 @@ BEYOND_REACH = (
     "hashes of search ids in the state, which tell searches that were counted; no id can be read from them",
     "what running servers hold in memory: it goes when they load the new bundle, or start again",
     "datasets, features and models made before, and the raw logs they were made of",
+    "earlier versions of objects, in a bucket that keeps them (versioning, soft delete)",
     "backups, other copies of the bundle, states that pipeline runs have kept, and logs of proxies",
 )
 
@@ -202,9 +203,10 @@ def _from_journal(location: storage.LocationLike, user_id: str) -> int:
     """Write the segments anew that hold a person's events; records keep their numbers."""
     count = 0
     with place.held(location):
-        for name in place.segments(location):
+        names = segments.names(location)
+        for name in names:
             content, removed = records.MAGIC, 0
-            for frame in journal.sealed(location, name, is_last=name == place.segments(location)[-1]):
+            for frame in journal.sealed(location, name, is_last=name == names[-1]):
                 record = frame.record()
                 kept = [i for i, event in enumerate(record.events) if event["user_id"] != user_id]
                 removed += len(record.events) - len(kept)
@@ -213,9 +215,9 @@ def _from_journal(location: storage.LocationLike, user_id: str) -> int:
                     events=tuple(record.events[i] for i in kept),
                 ).encode()  # fmt: skip
             if removed:
-                place.replace(location, name, content)
+                segments.replace(location, name, content)
             count += removed
-        place.remove_cut(location)
+        segments.remove_cut(location)
     return count
 
 

@@ -22,10 +22,10 @@ from tritower import storage
 from tritower.config import check
 from tritower.errors import ArtifactError, OverloadError, StorageError
 from tritower.features.online import EVENTS
-from tritower.serving import place, records
+from tritower.serving import place, records, segments
 from tritower.serving.events import checked
-from tritower.serving.place import UnknownOutcome
 from tritower.serving.records import MAGIC, Event, Framed, Record
+from tritower.serving.segments import UnknownOutcome
 
 _log = logging.getLogger(__name__)
 _CHUNK = 65_536
@@ -44,8 +44,8 @@ class JournalConfig:
     """Journal on this machine: fsync at most this often, in seconds. 0 = before an event is acknowledged. With more, a machine
     that loses its power loses that many seconds; a process that is killed loses nothing."""
     segment_bytes: int = 0
-    """Bytes after which a segment is followed by the next; 0 = 64 MiB on this machine, 256 KiB in a store, where each record
-    puts its segment anew."""
+    """Bytes after which a segment is followed by the next; 0 = 64 MiB on this machine, 1 MiB in a store, where each record is a
+    segment of its own until it is merged with others."""
     remembered_events: int = 1 << 20
     """The last so many events are known again when they are repeated, 65,536 or more. 8 bytes each."""
     lease_s: float = 15.0
@@ -110,9 +110,9 @@ class Journal:
         self._seen = _Seen(self.config.remembered_events)
         self._waiting: deque[tuple[list[dict[str, Any]], Future[Receipt]]] = deque()
         self._wake, self._is_closing, self._broken = threading.Condition(), False, ""
-        self._place = place.opened(location, lease_s=self.config.lease_s, sync_s=self.config.sync_s)
-        local_bytes, store_bytes = 64 << 20, 256 << 10
-        self._segment_bytes = self.config.segment_bytes or (local_bytes if storage.is_local(location) else store_bytes)
+        self._segment_bytes = self.config.segment_bytes or (64 << 20 if storage.is_local(location) else 1 << 20)
+        knobs, large = self.config, self._segment_bytes
+        self._place = place.opened(location, lease_s=knobs.lease_s, sync_s=knobs.sync_s, segment_bytes=large)
         try:
             self._segment, self._size = self._recover()
         except BaseException:
@@ -170,7 +170,7 @@ class Journal:
 
     def _recover(self) -> tuple[str, int]:
         """Learn the last record and the events to remember, cut what a crash has left; return the last segment and its size."""
-        names = place.segments(self.location)
+        names = segments.names(self.location)
         if not names:
             return records.segment_name(1), 0
         data = self._place.last_segment(names[-1])
@@ -261,7 +261,7 @@ class Journal:
         taken = max(time.time_ns() // 1_000, self.figures.last_taken)
         events = tuple(records.concise(event, _NAMES) for event in fresh.values())
         block = Record(number=number, taken=taken, keys=tuple(fresh), events=events).encode()
-        if self._size and self._size + len(block) > self._segment_bytes:
+        if self._size and (not self._place.grows or self._size + len(block) > self._segment_bytes):
             self._segment, self._size = records.segment_name(number), 0
         block = block if self._size else MAGIC + block
         self._place.append(self._segment, block)
@@ -287,7 +287,7 @@ def sealed(location: storage.LocationLike, name: str, *, is_last: bool = False) 
     Raises:
         ArtifactError: it is damaged.
     """
-    data = place.read_from(location, name) or b""
+    data = segments.read(location, name)
     found = records.frames(data)
     if not is_last and len(data) > (found[-1].stop if found else len(MAGIC)):
         where, after = f"{location}/{name}", found[-1].number if found else "the start"

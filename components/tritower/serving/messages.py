@@ -51,12 +51,28 @@ class Visitor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Near:
+    """A circle around a point of the globe. A job without coordinates lies in none.
+
+    Attributes:
+        km: great-circle distance from its middle.
+        place: the middle, as somebody types it: the middle of the jobs there. None, and no coordinates: the place searched in.
+        latitude, longitude: the middle in degrees; both, or neither.
+    """
+
+    km: float
+    place: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Filters:
     """Hard conditions on the jobs; an absent one lets every job through.
 
     Attributes:
         city, region, country: the job's place must equal these, letter case aside.
-        radius_km: the job must lie this near to the place searched in; needs places with coordinates.
+        near: the job must lie within this; needs jobs with coordinates.
         posted_since: microseconds since 1970, UTC; older adverts are left out.
         without_companies: employers to leave out, letter case and outer white space aside.
     """
@@ -64,7 +80,7 @@ class Filters:
     city: str | None = None
     region: str | None = None
     country: str | None = None
-    radius_km: float | None = None
+    near: Near | None = None
     posted_since: int | None = None
     without_companies: tuple[str, ...] = ()
 

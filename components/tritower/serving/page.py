@@ -22,7 +22,7 @@ from tritower.errors import TritowerError
 from tritower.pages import page as pages
 from tritower.serving import moment, wording
 from tritower.serving.guide import Example, Guide, Known
-from tritower.serving.messages import Answer, Question, Versions
+from tritower.serving.messages import Answer, Filters, Near, Question, Versions
 from tritower.serving.places import Place
 from tritower.serving.ranking import Ranking
 from tritower.serving.refusal import refusal, unexpected
@@ -32,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 _PACKAGE = "tritower.serving"
 SHOWN = 10
 """Jobs on the page."""
+_FARTHEST_KM = 20_040
 LONGEST = 200
 """Characters of a field of the form; the encoder reads some 100 words at most."""
 HEADERS = {
@@ -54,12 +55,23 @@ class Form:
     query: str = ""
     place: str = ""
     user: str = ""
+    km: str = ""
     is_asked: bool = False
+
+    @property
+    def distance(self) -> float | None:
+        """Kilometres; None where no number of them was typed."""
+        try:
+            km = float(self.km.replace(",", "."))
+        except ValueError:
+            return None
+        return km if 0 < km <= _FARTHEST_KM else None
 
     @staticmethod
     def of(request: Request) -> "Form":
         """Of a request's address; fields that nobody knows are left aside."""
-        words = {name: " ".join(request.query_params.get(name, "").split())[:LONGEST] for name in ("query", "place", "user")}
+        given = request.query_params
+        words = {name: " ".join(given.get(name, "").split())[:LONGEST] for name in ("query", "place", "user", "km")}
         return Form(**words, is_asked=bool(request.query_params))
 
 
@@ -109,6 +121,7 @@ class View:
     request_id: str = ""
     examples: Sequence[Example] = ()
     places: Sequence[str] = ()
+    has_places: bool = False
     ts: int = 0
     took_ms: int = 0
 
@@ -151,7 +164,9 @@ async def _view(service: Service, form: Form) -> tuple[View, int]:
 async def _answered(service: Service, form: Form, request_id: str) -> View:
     ranking = service.holder.get()
     guide, versions = ranking.guide, ranking.versions
-    view = View(form=form, examples=guide.examples(), places=guide.places.named, versions=versions)
+    view = View(
+        form=form, examples=guide.examples(), places=guide.places.named, has_places=ranking.has_places, versions=versions
+    )  # fmt: skip
     if not form.is_asked:
         return view
     place = guide.places.find(form.place) if form.place else None
@@ -160,6 +175,7 @@ async def _answered(service: Service, form: Form, request_id: str) -> View:
     question = Question(
         query=form.query, user_id=form.user, k=SHOWN, explain=True, request_id=request_id, ts=ts,
         city=place.city if place else None, region=place.region if place else None, country=place.country if place else None,
+        filters=Filters(near=Near(km=form.distance) if place and form.distance and view.has_places else None),
     )  # fmt: skip
     start = time.perf_counter()
     answer = await service.answer(question)
@@ -167,7 +183,8 @@ async def _answered(service: Service, form: Form, request_id: str) -> View:
     rival, other = await _rival(service, ranking, question)
     return replace(
         view,
-        heading=_heading(form, place), notes=_notes(form, place, known, guide), known=known,
+        heading=_heading(form, place), known=known,
+        notes=[*_notes(form, place, known, guide), *map(_sentence, answer.warnings)],
         jobs=_shown(answer, other), rival=rival, rivals=_rivals(answer, other),
         as_of="" if ts is None else wording.date(ts), ts=answer.ts, took_ms=took_ms,
         versions=answer.versions, request_id=answer.request_id,
@@ -190,7 +207,13 @@ def _as_of(state: str) -> int | None:
 
 def _heading(form: Form, place: Place | None) -> str:
     what = f"Jobs for “{form.query}”" if form.query else "Jobs for any search"
-    return f"{what} near {place}" if place else what
+    if not place:
+        return what
+    return f"{what} within {form.distance:g} km of {place}" if form.distance else f"{what} near {place}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _notes(form: Form, place: Place | None, known: Known | None, guide: Guide) -> list[str]:
@@ -201,6 +224,10 @@ def _notes(form: Form, place: Place | None, known: Known | None, guide: Guide) -
     if form.place and not place:
         near = f" Try {guide.places.named[0]}, say." if guide.places.named else ""
         notes.append(f"No job is in a place called “{form.place}”: the jobs are ranked without a place.{near}")
+    if form.km and form.distance is None:
+        notes.append(f"“{form.km}” is no distance in kilometres: jobs at any distance are shown.")
+    elif form.km and not form.place:
+        notes.append("A distance needs a place: jobs at any distance are shown.")
     if known is not None and not known:
         notes.append(f"Nothing is known of a user “{form.user}”: the jobs are ranked as for somebody new.")
     return notes

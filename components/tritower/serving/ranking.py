@@ -42,6 +42,8 @@ from tritower.serving.encoding import TextEncoder
 from tritower.serving.gate import Gate
 from tritower.serving.guide import Guide
 from tritower.serving.messages import Answer, Question, RankedJob, Versions, Visitor
+from tritower.serving.nearby import Whereabouts
+from tritower.serving.places import Place
 from tritower.serving.retrieval import Retrieval, conditions
 from tritower.serving.tailing import Known
 from tritower.storage import manifest
@@ -65,6 +67,7 @@ class _Parts:
     described: updating.Described
     baseline: "Rival | None"
     known: Known
+    places: Whereabouts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Ranking:
         self._features, self._ranker, self._retrieval = parts.features, parts.ranker, parts.retrieval
         self._gate, self._updating = Gate(), threading.Lock()
         self._guide: Guide | None = None
+        self._places = parts.places
         self._number_J = parts.features.numbers(jobs.index.job_ids.to_pylist())
 
     @staticmethod
@@ -131,6 +135,7 @@ class Ranking:
             described=updating.Described.read(dataset, found.needed("embeddings")),
             baseline=_rival(found.path("baseline"), features.names),
             known=Known.read(found.needed("state"), found.parts["state"].sha256),
+            places=Whereabouts.read(dataset),
         )  # fmt: skip
         return Ranking(parts, jobs, name)
 
@@ -179,12 +184,17 @@ class Ranking:
             return None
         with self._gate.reading():
             question, ts = _timed(question)
-            row_N, unknown = self._candidates(question, ts)
+            row_N, unknown = self._candidates(question, ts, self._near(question))
             ranked: list[RankedJob] = []
             if len(row_N):
                 score_N = baseline.scores(self._features.read(_request(question, ts), self._number_J[row_N]))
                 ranked = self._told(row_N, score_N, self._best(row_N, score_N, question.k))
             return Answer(request_id=question.request_id, ts=ts, jobs=tuple(ranked), versions=self.versions, unknown=unknown)
+
+    @property
+    def has_places(self) -> bool:
+        """Whether a distance can be asked for: a job has coordinates."""
+        return self._places.some
 
     def known(self) -> Known:
         """What the state of its features knows of the events: where a journal goes on from."""
@@ -232,13 +242,15 @@ class Ranking:
                 new = index.ids(np.arange(len(self._number_J), len(index)))
                 self._number_J = np.concatenate([self._number_J, self._features.numbers(new)])
                 self._jobs, self._guide = self._jobs.updated(jobs, index, tower_NT), None
+                self._places = self._places.updated(jobs, self._jobs.find(jobs["job_id"].to_pylist()))
 
     def close(self) -> None:
         """Nothing to do: files stay mapped until the last answer that needs them is given."""
 
     def _answer(self, question: Question) -> Answer:
         question, ts = _timed(question)
-        row_N, unknown = self._candidates(question, ts)
+        near_J = self._near(question)
+        row_N, unknown = self._candidates(question, ts, near_J)
         scored = self._scored(question, ts, row_N) if len(row_N) else None
         return Answer(
             request_id=question.request_id or uuid.uuid4().hex,
@@ -248,22 +260,32 @@ class Ranking:
             unknown=unknown,
             features=tuple(self._ranker.names) if question.with_features else (),
             median_score=float(scored.score_N[explain.median(scored.score_N)]) if question.explain and scored else None,
+            warnings=() if near_J is None else self._places.warnings,
         )
 
-    def _candidates(self, question: Question, ts: int) -> tuple[Ints, tuple[str, ...]]:
+    def _near(self, question: Question) -> npt.NDArray[np.bool_] | None:
+        """Which jobs lie near enough; None where nobody asked."""
+        near = question.filters.near
+        if near is None:
+            return None
+        searched = Place(city=question.city, region=question.region, country=question.country)
+        place = self.guide.places.find(near.place) if near.place else searched
+        return self._places.near(near, place, self._jobs.index)
+
+    def _candidates(self, question: Question, ts: int, near_J: npt.NDArray[np.bool_] | None) -> tuple[Ints, tuple[str, ...]]:
         """The rows of the jobs to score, and the candidates that the catalogue lacks."""
-        given = self._found(question, ts) if question.candidates is None else question.candidates
+        given = self._found(question, ts, near_J) if question.candidates is None else question.candidates
         asked = tuple(dict.fromkeys(given))
         row_N = self._jobs.find(asked)
         unknown = tuple(job_id for job_id, row in zip(asked, row_N, strict=True) if row < 0)
         row_N = row_N[row_N >= 0]
-        return row_N[fulfilling(conditions(question.filters), self._jobs.index, row_N)], unknown
+        return row_N[fulfilling(conditions(question.filters, near_J), self._jobs.index, row_N)], unknown
 
-    def _found(self, question: Question, ts: int) -> list[str]:
+    def _found(self, question: Question, ts: int, near_J: npt.NDArray[np.bool_] | None) -> list[str]:
         visitor, past = question.visitor, None if question.visitor else self._features.past(question.user_id)
         titles = (*visitor.interests, *visitor.past_titles) if visitor else ()
         titles = (*past.wanted_titles, *past.past_titles) if past else titles
-        return self._retrieval.search(question, ts, self._vectors, titles)
+        return self._retrieval.search(question, ts, self._vectors, titles, near_J)
 
     def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float16]:
         return np.stack([self._features.vector(text) for text in texts])

@@ -12,7 +12,7 @@ class Refusal(DataError):
     """A request that the server does not answer.
 
     Args:
-        status: of HTTP, 400 to 503.
+        status: of HTTP, 400 to 503; 307 where another server answers.
         problem, where, remedy: see `TritowerError`.
         headers: more headers of the answer.
     """

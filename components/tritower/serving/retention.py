@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from tritower import storage
 from tritower.config import check
-from tritower.serving import forgetting, place, records, served
+from tritower.serving import forgetting, records, segments, served
 
 _DAY_US = 86_400_000_000
 
@@ -67,12 +67,12 @@ def expire(
 
 def _segments(location: storage.LocationLike, before: int) -> int:
     """Remove segments all of whose records were taken before a time; never the last one, which is written to."""
-    names, count = place.segments(location), 0
+    names, count = segments.names(location), 0
     for name, following in itertools.pairwise(names):
-        begun = records.taken_first(place.read_from(location, following, 0, records.HEAD_BYTES) or b"")
+        begun = records.taken_first(segments.read(location, following, 0, records.HEAD_BYTES))
         if not begun or begun >= before:
             break
-        place.remove(location, name)
+        segments.remove(location, name)
         count += 1
     return count
 

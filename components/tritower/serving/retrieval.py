@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tritower import storage
-from tritower.errors import ConfigError
 from tritower.features.live import clean
 from tritower.recommend import inputs
 from tritower.recommend.clicks import Clicks
@@ -74,7 +73,9 @@ class Retrieval:
         """Go on with another index, whose jobs have the numbers of the one before."""
         self._index = index
 
-    def search(self, question: Question, ts: int, embed: Embed, profile: Sequence[str]) -> list[str]:
+    def search(
+        self, question: Question, ts: int, embed: Embed, profile: Sequence[str], near_J: npt.NDArray[np.bool_] | None = None
+    ) -> list[str]:
         """The ids of the jobs to score, open at the time and past the filters, those first that most lists agree on.
 
         Args:
@@ -82,9 +83,7 @@ class Retrieval:
             ts: the time it is answered for.
             embed: for the query and the titles.
             profile: wanted and past titles of whoever asks.
-
-        Raises:
-            ConfigError: a filter that this catalogue cannot answer.
+            near_J: which jobs lie near enough; None = all.
         """
         index, query, titles = self._index, clean(question.query), [title for title in map(clean, profile) if title]
         visitor = question.visitor
@@ -98,7 +97,7 @@ class Retrieval:
             clicked=None if clicked is None else clicked[clicked >= 0],
             city=question.city,
             region=question.region,
-            conditions=conditions(question.filters),
+            conditions=conditions(question.filters, near_J),
         )
         return index.ids(retrieve(search, index, self._clicks, limit=max(CANDIDATES, question.k)))
 
@@ -137,19 +136,13 @@ def _made(clicks: pa.Table) -> pa.ChunkedArray:
     return pc.coalesce(clicks.column("clicked_at"), clicks.column("ts"))
 
 
-def conditions(filters: Filters) -> Conditions:
-    """Filters as retrieval takes them.
-
-    Raises:
-        ConfigError: one that no catalogue can answer.
-    """
-    if filters.radius_km is not None:
-        problem, remedy = "the catalogue has no coordinates of places", "Filter by city or by region."
-        raise ConfigError(problem, where="filters.radius_km", remedy=remedy)
+def conditions(filters: Filters, near_J: npt.NDArray[np.bool_] | None = None) -> Conditions:
+    """Filters as retrieval takes them; `near_J`: which jobs lie near enough, None = all."""
     return Conditions(
         city=filters.city,
         region=filters.region,
         country=filters.country,
         posted_since=filters.posted_since,
         without_companies=filters.without_companies,
+        allowed_J=near_J,
     )

@@ -1,6 +1,6 @@
 """One process that serves: listens, looks for new ones, ends in order.
 
-A worker is such a process too; `workers.py` gives it a socket, and a folder where it says that it is ready.
+A worker is such a process too; `workers.py` gives it a socket, a folder where it says that it is ready, and its word to begin.
 """
 
 import logging
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tritower import __version__
 from tritower.errors import ConfigError, of_system
-from tritower.serving import connections, watching
+from tritower.serving import connections, standby, watching
 from tritower.serving.app import Mount, create_app
 from tritower.serving.config import ServeConfig
 from tritower.serving.metrics import FOLDER, Metrics
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(holder: "Holder", places: Mapping[str, tuple[str, str]], config: ServeConfig, *, mounts: Iterable[Mount] = ()) -> None:
-    """Serve what a holder holds until SIGTERM or SIGINT.
+    """Serve what a holder holds until SIGTERM or SIGINT; a worker first waits until it is told to.
 
     Args:
         holder: with a bundle that is whole and warm; nothing listens before.
@@ -39,6 +39,9 @@ def run(holder: "Holder", places: Mapping[str, tuple[str, str]], config: ServeCo
         ConfigError: the server would be open to all, or a file for TLS cannot be used.
         StorageError: the address is taken.
     """
+    own = SOCKET not in os.environ
+    if not own:
+        places = standby.wait(Path(os.environ[FOLDER]), os.getpid(), holder, places, config.poll_s)
     service = Service(holder, config, Metrics())
     app = create_app(service, mounts=mounts)
     watchers = [watching.Watcher(service, place, seen=seen, name=name) for name, (place, seen) in places.items()]
@@ -48,7 +51,6 @@ def run(holder: "Holder", places: Mapping[str, tuple[str, str]], config: ServeCo
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         remedy = "Give files in PEM that belong together."
         raise ConfigError(f"TLS cannot be set up: {error}", where="tls_cert, tls_key, tls_client_ca", remedy=remedy) from None
-    own = SOCKET not in os.environ
     listener = listen(config) if own else socket.socket(fileno=int(os.environ[SOCKET]))
 
     def begun() -> None:

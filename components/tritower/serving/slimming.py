@@ -61,7 +61,9 @@ def _tables(dataset: Path, out: Path, kept_T: npt.NDArray[np.bool_], number_T: n
     texts = pq.read_table(dataset / "texts.parquet").filter(pa.array(kept_T))
     texts = _with(texts, "text", pa.array(np.arange(len(texts), dtype=np.int32)))
     _write(_with(texts, "is_description", pa.array(np.zeros(len(texts), np.bool_))), out / "texts.parquet")
-    jobs = pq.read_table(dataset / "jobs.parquet", columns=[name for name in DATASET_JOBS.names() if name != "description"])
+    there = pq.read_schema(dataset / "jobs.parquet").names  # an older dataset has no coordinates
+    kept = [name for name in DATASET_JOBS.names() if name != "description" and name in there]
+    jobs = pq.read_table(dataset / "jobs.parquet", columns=kept)
     for name in ("title_text", "document_text"):
         jobs = _with(jobs, name, pa.array(number_T[jobs[name].to_numpy()]))
     _write(_with(jobs, "description_text", pa.nulls(len(jobs), pa.int32())), out / "jobs.parquet")

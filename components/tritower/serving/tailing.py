@@ -25,12 +25,15 @@ import pyarrow.parquet as pq
 from tritower import storage
 from tritower.errors import ArtifactError, StorageError, TritowerError
 from tritower.features.online import EVENTS
-from tritower.serving import place, records
+from tritower.serving import records, segments
 from tritower.serving.records import Event, Framed
 
 _log = logging.getLogger(__name__)
 Observe = Callable[[pa.Table], None]
+Counted = Callable[[float], None]
 _STATES, _KEPT_STATES = "states.json", 20
+_LIST_S = 10.0
+"""A store is asked for the next object by its name, and for all names only so often: objects are merged after a minute."""
 _SKEW_US = 3_600_000_000
 """By so much may the clocks of whoever made an event and of the journal's writer differ."""
 
@@ -41,7 +44,8 @@ class Reader:
     def __init__(self, location: storage.LocationLike, after: int = 0) -> None:
         """Args: after: number of the record to begin behind."""
         self.location, self.last, self.missing = location, after, 0
-        self._name, self._position = "", 0
+        self._name, self._position, self._ahead = "", 0, ("", b"")
+        self._grows, self._listed = storage.is_local(location), 0.0
 
     def read(self) -> list[Framed]:
         """The next records, those of one segment at most; none where nothing has come.
@@ -50,31 +54,55 @@ class Reader:
             StorageError: the place cannot be read.
             ArtifactError: a segment is damaged.
         """
-        for _ in range(4):
+        for _ in range(5):
             if not self._name and not self._find():
                 return []
-            data = place.read_from(self.location, self._name, self._position)
-            if data is None:  # its time was over
-                self._name = ""
-                continue
-            found = [frame for frame in records.frames(data, self._position) if frame.number > self.last]
-            if found:
-                self._position, self.last = found[-1].stop, found[-1].number
+            found = self._next()
+            if found is not None:
                 return found
-            if not data:
-                following = records.segment_name(self.last + 1)
-                if following == self._name or place.read_from(self.location, following, 0, 1) is None:
-                    return []
-                self._name, self._position = following, 0
-            elif self._position:
-                self._position = 0  # no record: still being written, or the segment was written anew (`forget.py`)
-            elif self._is_whole(data):
-                continue
-            elif place.segments(self.location)[-1] > self._name:
-                where, remedy = f"{self.location}/{self._name}", "Restore it, or remove it: its events are then missing."
-                raise ArtifactError(f"the segment is damaged after record {self.last}", where=where, remedy=remedy)
-            else:
-                return []
+        return []
+
+    def _next(self) -> list[Framed] | None:
+        """The next records of this segment or the one behind it; none where nothing has come, None to look again."""
+        if self._position and not self._grows:
+            return self._turn()
+        name, data = self._ahead
+        if name != self._name:
+            piece = segments.look(self.location, self._name, self._position)
+            if piece is None or piece[1] < self._position:  # its time was over; it was written anew (`forget.py`)
+                self._name, self._position = "" if piece is None else self._name, 0
+                return None
+            data = piece[0]
+        self._ahead = "", b""
+        found = [frame for frame in records.frames(data, self._position) if frame.number > self.last]
+        if found:
+            self._position, self.last = found[-1].stop, found[-1].number
+            return found
+        if not data:
+            return self._turn()
+        if self._position:
+            self._position = 0  # no record: still being written, or the segment was written anew
+            return None
+        if self._is_whole(data):
+            return None
+        if segments.names(self.location)[-1] > self._name:
+            where, remedy = f"{self.location}/{self._name}", "Restore it, or remove it: its events are then missing."
+            raise ArtifactError(f"the segment is damaged after record {self.last}", where=where, remedy=remedy)
+        return []
+
+    def _turn(self) -> list[Framed] | None:
+        """Go on to the segment behind."""
+        following = records.segment_name(self.last + 1)
+        piece = None
+        if following != self._name:
+            piece = segments.look(self.location, following, size=1 if self._grows else None)
+        if piece:
+            self._name, self._position = following, 0
+            self._ahead = ("", b"") if self._grows else (following, piece[0])
+            return None
+        if not self._grows and time.monotonic() - self._listed > _LIST_S:  # it may have come, and have been merged since
+            self._name = ""
+            return None
         return []
 
     def _is_whole(self, data: bytes) -> bool:
@@ -86,7 +114,8 @@ class Reader:
 
     def _find(self) -> bool:
         """The segment that holds the next record."""
-        names = place.segments(self.location)
+        names = segments.names(self.location)
+        self._listed = time.monotonic()
         if not names:
             return False
         first = [records.first_number(name) or 1 for name in names]
@@ -101,10 +130,10 @@ class Reader:
 
 def last_record(location: storage.LocationLike) -> int:
     """The number of a journal's last record, 0 where there is none."""
-    names = place.segments(location)
+    names = segments.names(location)
     if not names:
         return 0
-    found = records.frames(place.read_from(location, names[-1]) or b"")
+    found = records.frames(segments.read(location, names[-1]))
     return found[-1].number if found else (records.first_number(names[-1]) or 1) - 1
 
 
@@ -207,7 +236,7 @@ class Follower:
 
     def __init__(
         self, location: storage.LocationLike, observe: Observe, known: Known, *, poll_s: float = 0.5,
-        wake: threading.Event | None = None,
+        wake: threading.Event | None = None, counted: Counted | None = None,
     ) -> None:  # fmt: skip
         """Args:
         location: the journal; one that does not exist yet is waited for.
@@ -215,9 +244,11 @@ class Follower:
         known: the state that it counts on from.
         poll_s: seconds between looks.
         wake: set when something has come (`Journal.written`), in the writer's process.
+        counted: told, of each record that comes while the thread runs, the seconds from its being taken to its being counted.
         """
         self._observe, self._known, self._poll_s = observe, known, poll_s
         self._wake, self._stopping = wake or threading.Event(), threading.Event()
+        self._counted = counted
         self._begins = begins(location, known.identity)
         self._reader = Reader(location, self._start(location))
         self._progress, self._thread = _Progress(), threading.Thread(target=self._run, name="follower", daemon=True)
@@ -261,11 +292,11 @@ class Follower:
 
     def _start(self, location: storage.LocationLike) -> int:
         """The record to begin behind: nothing that was taken long before the state's last impression can be later than it."""
-        names, low = place.segments(location), 0
+        names, low = segments.names(location), 0
         high = len(names)
         while low < high:
             middle = (low + high) // 2
-            head = place.read_from(location, names[middle], 0, records.HEAD_BYTES) or b""
+            head = segments.read(location, names[middle], 0, records.HEAD_BYTES)
             taken = records.taken_first(head)
             if taken and taken < self._known.last_ts - _SKEW_US:
                 low = middle + 1
@@ -298,6 +329,8 @@ class Follower:
                 lag.failed_events += len(events)
         lag.applied_records += 1
         lag.last_record = frame.number
+        if self._counted and self._thread.is_alive():
+            self._counted(max(0.0, time.time() - frame.taken / 1e6))
 
 
 def table(events: Sequence[Event]) -> pa.Table:

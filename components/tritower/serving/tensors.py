@@ -1,7 +1,7 @@
 """Searches and answers as tensors of the Open Inference Protocol (V2): n searches, m candidates, k jobs.
 
 In, all BYTES: `query`, `user_id`, `city`, `region`, `country` [n]; `candidates` [n, m], empty ones left out; or, in place of
-all of them, `request` [n]: the JSON of `POST /rank`. Parameters of the request: `k`, `explain`.
+all of them, `request` [n]: the JSON of `POST /rank`. Parameters of the request: `k`, `explain`, `features`.
 Out: `job_id` BYTES [n, k] and `score` FP64 [n, k], filled up with "" and 0; `count` INT64 [n]; `answer` BYTES [n]: the JSON of
 `POST /rank`. Inputs may be binary (Triton's extension: a length in 4 bytes, little-endian, before each value), outputs
 are JSON.
@@ -9,7 +9,7 @@ are JSON.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tritower.serving import wire
 from tritower.serving.messages import Answer
@@ -29,7 +29,6 @@ METADATA: dict[str, Any] = {
         {"name": "answer", "datatype": "BYTES", "shape": [-1]},
     ],
 }
-_ANSWER = TypeAdapter(Answer)
 
 
 class InputTensor(BaseModel):
@@ -148,7 +147,7 @@ def searches(given: InferRequest, inputs: dict[str, list[str]]) -> list[wire.Sea
     if len(set(counts.values())) > 1 or ("request" in inputs and len(inputs) > 1):
         remedy = "Give `request` alone, or the other inputs, all for as many searches."
         raise Refusal(422, f"the inputs do not go together: {counts}", where="inputs", remedy=remedy)
-    more = {name: value for name, value in given.parameters.items() if name in ("k", "explain")}
+    more = {name: value for name, value in given.parameters.items() if name in ("k", "explain", "features")}
     found = []
     for number in range(next(iter(counts.values()))):
         try:
@@ -177,9 +176,7 @@ def response(given: InferRequest, answers: list[Answer], model: str) -> InferRes
         OutputTensor(name="job_id", shape=[n, k], datatype="BYTES", data=ids),
         OutputTensor(name="score", shape=[n, k], datatype="FP64", data=scores),
         OutputTensor(name="count", shape=[n], datatype="INT64", data=[len(answer.jobs) for answer in answers]),
-        OutputTensor(
-            name="answer", shape=[n], datatype="BYTES", data=[_ANSWER.dump_json(answer).decode() for answer in answers]
-        ),
+        OutputTensor(name="answer", shape=[n], datatype="BYTES", data=[wire.told(answer).decode() for answer in answers]),
     ]
     wanted = {one.name for one in given.outputs}
     unknown = wanted - {one.name for one in outputs}

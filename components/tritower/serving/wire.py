@@ -1,9 +1,12 @@
-"""A search as JSON: the fields of `POST /rank`, which the other doors use too. Nothing is converted: "5" is no number."""
+"""A search as JSON, and its answer: the fields of `POST /rank`, which the other doors use too.
+
+Nothing is converted: "5" is no number.
+"""
 
 import difflib
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from tritower.serving import messages
 from tritower.serving.config import ServeConfig
@@ -12,6 +15,7 @@ from tritower.serving.refusal import LONGEST_ID, Refusal, quoted
 _Id = Annotated[str, Field(min_length=1, max_length=256)]
 _Text = Annotated[str, Field(max_length=1_000)]
 _Time = Annotated[int, Field(ge=0, lt=4_102_444_800_000_000, description="microseconds since 1970, UTC")]
+_ANSWER = TypeAdapter(messages.Answer)
 _MOST = 1_000
 """Longest history: clicks, searches, employers, titles each."""
 
@@ -44,13 +48,30 @@ class Visitor(_Strict):
     searches: list[PastSearch] = Field([], max_length=_MOST)
 
 
+class Near(_Strict):
+    """A distance from a place: by a name that the catalogue knows, by coordinates, or else from the place searched in."""
+
+    km: float = Field(gt=0, le=20_040)
+    place: _Text | None = Field(None, min_length=1, description="such as Austin, TX: the middle of the jobs there")
+    latitude: float | None = Field(None, ge=-90, le=90, description="degrees; with longitude, and without place")
+    longitude: float | None = Field(None, ge=-180, le=180)
+
+    @model_validator(mode="after")
+    def _one_middle(self) -> Self:
+        if (self.latitude is None) != (self.longitude is None):
+            raise ValueError("latitude and longitude go together")
+        if self.place is not None and self.latitude is not None:
+            raise ValueError("give a place or coordinates, not both")
+        return self
+
+
 class Filters(_Strict):
     """Hard conditions on the jobs."""
 
     city: _Text | None = None
     region: _Text | None = None
     country: _Text | None = None
-    radius_km: float | None = Field(None, gt=0, le=20_040, description="from the place searched in")
+    near: Near | None = Field(None, description="jobs without coordinates are left out; the answer's warnings count them")
     posted_since: _Time | None = None
     without_companies: list[_Text] = Field([], max_length=_MOST)
 
@@ -69,6 +90,7 @@ class Search(_Strict):
     k: int = Field(10, ge=1, description="jobs in the answer")
     filters: Filters | None = None
     explain: bool = Field(False, description="say why each job is there")
+    features: bool = Field(False, description="give the features of each job, as the model read them")
     request_id: str = Field("", max_length=LONGEST_ID, pattern=r"^[\w.:-]*$", description="empty = one is made")
 
     def question(self, config: ServeConfig, request_id: str, where: str = "") -> messages.Question:
@@ -85,13 +107,23 @@ class Search(_Strict):
         _within(len(self.query), config.max_query_chars, "characters", f"{where}query")
         _within(self.k, config.max_k, "jobs", f"{where}k")
         _within(len(self.candidates or ()), config.max_candidates, "candidates", f"{where}candidates")
-        plain = self.model_dump(exclude={"visitor", "filters", "candidates"})
+        plain = self.model_dump(exclude={"visitor", "filters", "candidates", "features"})
         return messages.Question(
             **plain | {"request_id": self.request_id or request_id},
             visitor=None if self.visitor is None else _visitor(self.visitor),
             filters=messages.Filters() if self.filters is None else _filters(self.filters),
             candidates=None if self.candidates is None else tuple(self.candidates),
+            with_features=self.features,
         )
+
+
+def told(answer: messages.Answer) -> bytes:
+    """An answer as JSON. Reasons and features are in it where they were asked for; a missing feature is null."""
+    left_out: dict[str, Any] = {} if answer.features else {"features": True}
+    of_jobs = {name for name in ("features", "reasons") if all(getattr(job, name) is None for job in answer.jobs)}
+    left_out |= {"jobs": {"__all__": of_jobs}} if of_jobs else {}
+    left_out |= {"median_score": True} if answer.median_score is None else {}
+    return _ANSWER.dump_json(answer, exclude=left_out)
 
 
 def _visitor(given: Visitor) -> messages.Visitor:
@@ -104,8 +136,9 @@ def _visitor(given: Visitor) -> messages.Visitor:
 
 
 def _filters(given: Filters) -> messages.Filters:
-    plain = given.model_dump(exclude={"without_companies"})
-    return messages.Filters(**plain, without_companies=tuple(given.without_companies))
+    plain = given.model_dump(exclude={"without_companies", "near"})
+    near = None if given.near is None else messages.Near(**given.near.model_dump())
+    return messages.Filters(**plain, near=near, without_companies=tuple(given.without_companies))
 
 
 def _within(count: int, most: int, unit: str, where: str) -> None:
@@ -137,6 +170,6 @@ def invalid(errors: list[Any], before: str = "") -> Refusal:
 
 
 def _near(name: str) -> str:
-    known = {field for kind in (Search, Filters, Visitor, PastClick, PastSearch) for field in kind.model_fields}
+    known = {field for kind in (Search, Filters, Near, Visitor, PastClick, PastSearch) for field in kind.model_fields}
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else "Leave it out; the fields are described in /openapi.json."

@@ -74,6 +74,8 @@ class SimulateConfig:
     """Probability that a job title carries requisition noise (shift, pay, number, 'Hiring Now'), 0 to 1."""
     occupation_missing: float = 0.25
     """Probability that a job's `occupation` is missing, 0 to 1: not every source of adverts is coded."""
+    coordinates_missing: float = 0.05
+    """Probability that a job has no coordinates, 0 to 1: not every address is found."""
     occupation_wrong: float = 0.20
     """Probability that a job's `occupation` is a related but wrong code, 0 to 1. Automatic coding of titles to detailed SOC
     codes disagrees with experts about as often, or oftener."""
@@ -186,6 +188,7 @@ def _is_date(text: str) -> bool:
 _SHARES = (
     "randomised_share", "tie_share", "drift", "side_intent", "profile_missing", "home_search", "same_words",
     "abbreviation_share", "typo_share", "vague_share", "empty_share", "title_noise", "occupation_missing", "occupation_wrong",
+    "coordinates_missing",
     "policy_known", "policy_explore",
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tritower import schema
+from tritower import schema, vocabulary
 from tritower.simulate import chance
 from tritower.simulate import world as worlds
 from tritower.simulate.lexicon import Lexicon
@@ -16,6 +16,7 @@ from tritower.simulate.world import World
 from tritower.vocabulary import Place
 
 _TIME = pa.timestamp("us", tz="UTC")
+_SPREAD_KM, _KM_PER_DEGREE = 5.0, 111.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,21 @@ def jobs(world: World, texts: Texts, ids: Ids) -> pa.Table:
         "description": pa.array(texts.descriptions, pa.string()),
         "posted_at": pa.array(world.jobs.posted_us, _TIME),
         "expires_at": pa.array(world.jobs.expires_us, _TIME),
+        **_coordinates(world, texts.cities),
     }
     return _as(schema.RAW_JOBS, columns)
+
+
+def _coordinates(world: World, cities: list[Place]) -> dict[str, pa.Array]:
+    """Where each job is: some kilometres from the middle of its city; unknown for a share of them."""
+    rng = chance.generator(world.config.seed, "coordinates")  # a stream of its own: no other number of the log depends on it
+    centre_C2 = np.array([vocabulary.coordinates()[place.city, place.region] for place in cities])
+    point_J2 = centre_C2[world.jobs.city]
+    moved_J2 = rng.standard_normal(point_J2.shape) * _SPREAD_KM / _KM_PER_DEGREE
+    moved_J2[:, 1] /= np.cos(np.radians(point_J2[:, 0]))
+    is_unknown_J = rng.random(len(point_J2)) < world.config.coordinates_missing
+    columns = (point_J2 + moved_J2).round(5).T
+    return {name: pa.array(one, mask=is_unknown_J) for name, one in zip(("latitude", "longitude"), columns, strict=True)}
 
 
 def users(texts: Texts, ids: Ids) -> pa.Table:

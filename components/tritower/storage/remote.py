@@ -7,7 +7,7 @@ Where a store is and who may use it comes from the environment, never from a par
     AWS_REGION, AWS_DEFAULT_REGION                                 region; us-east-1 with an endpoint of one's own
     TRITOWER_S3_CA_FILE, AWS_CA_BUNDLE                             PEM file of the CA that signed the store's certificate
     TRITOWER_S3_TIMEOUT_S                                          seconds without an answer until a request has failed (60)
-    TRITOWER_S3_RETRIES                                            how often a failed request is made again (5)
+    TRITOWER_S3_RETRIES                                            how often a failed request is made again (5), gs:// included
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN    credentials
     TRITOWER_SECRET_DIR                                            a mounted Secret with `accesskey` and `secretkey`, or with
                                                                    files named as the variables above
@@ -45,10 +45,11 @@ _SDK_VARIABLES = (
 )
 # What stores say when they refuse: pyarrow passes on the AWS SDK's error names, minio the codes of the S3 protocol.
 _REFUSED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "INVALID_SIGNATURE", "EXPIRED_TOKEN",
-            "HTTP response code 403", "HTTP status 403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-            "ExpiredToken", "InvalidToken", "PERMISSION_DENIED", "UNAUTHENTICATED", "Unauthenticated")  # fmt: skip
+            "HTTP response code 403", "HTTP status 403", "HTTP status 401", "AccessDenied", "InvalidAccessKeyId",
+            "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "PERMISSION_DENIED", "UNAUTHENTICATED",
+            "Unauthenticated")  # fmt: skip
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-_NO_BUCKET = ("NO_SUCH_BUCKET", "NoSuchBucket", "Bucket does not exist")
+_NO_BUCKET = ("NO_SUCH_BUCKET", "NoSuchBucket", "Bucket does not exist", "bucket does not exist")
 _UNTRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed", "SSL peer certificate", "curlCode: 60", "curlCode: 77")
 _SILENT = ("NewConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "timed out", "Connection refused", "curlCode: 28",
            "curlCode: 7,", "curlCode: 6,", "NameResolutionError")  # fmt: skip
@@ -158,8 +159,13 @@ def access(location: LocationLike) -> Access:
         anonymous=mode == "anonymous",
         ca_file=_ca_file(),
         timeout_s=_number("TRITOWER_S3_TIMEOUT_S", 60.0),
-        retries=int(_number("TRITOWER_S3_RETRIES", 5)),
+        retries=retries(),
     )
+
+
+def retries() -> int:
+    """How often a request that failed for the store's sake is made again."""
+    return int(_number("TRITOWER_S3_RETRIES", 5))
 
 
 def _ca_file() -> str:
@@ -247,15 +253,32 @@ def google() -> "FileSystem":
 
     from pyarrow.fs import GcsFileSystem
 
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST", "").removeprefix("http://")
-    if emulator:
+    check_google()
+    if emulator := google_emulator():
         return GcsFileSystem(anonymous=True, scheme="http", endpoint_override=emulator, retry_time_limit=timedelta(seconds=60))
+    return GcsFileSystem(retry_time_limit=timedelta(seconds=60))
+
+
+def google_emulator() -> str:
+    """`host:port` of an emulator; empty where Google itself is asked."""
+    return os.environ.get("STORAGE_EMULATOR_HOST", "").removeprefix("http://")
+
+
+def google_key() -> Path | None:
+    """The file with credentials of Google's; None where the metadata server gives them, or nobody."""
+    given = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", "")
     well_known = Path("~/.config/gcloud/application_default_credentials.json").expanduser()
-    known = ("GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST", "KUBERNETES_SERVICE_HOST")
-    if not (any(os.environ.get(name) for name in known) or well_known.exists()):
+    return Path(given) if given else well_known if well_known.exists() else None
+
+
+def check_google() -> None:
+    """Raises:
+    CredentialsError: nothing says who asks Google storage.
+    """
+    known = any(os.environ.get(name) for name in ("GCE_METADATA_HOST", "KUBERNETES_SERVICE_HOST"))
+    if not (google_emulator() or known or google_key()):
         raise CredentialsError(
             "no Google credentials",
             where="gs://",
             remedy="Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or run where there is workload identity.",
         )
-    return GcsFileSystem(retry_time_limit=timedelta(seconds=60))

@@ -5,7 +5,8 @@ Readers see the old content or the new one, whole. What a store can do decides w
     this machine         a lock on the folder (flock): the second one is told that it came late
     s3://, minio://      one PUT with `If-Match` (`If-None-Match: *` for a new object): likewise. A store that does not know
                          these headers refuses them: it then gets a plain PUT, with a warning, and the last writer wins
-    gs://                a look before one PUT (pyarrow has no conditions): the last of two within that instant wins
+    gs://                one PUT with `ifGenerationMatch`: likewise (`google.py`). With credentials of another cloud only a look
+                         before one PUT by pyarrow, with a warning: the last of two writers within that instant wins
 """
 
 import datetime as dt
@@ -15,7 +16,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from tritower.storage import atomic, objects, remote
+from tritower.storage import atomic, google, objects, remote
+from tritower.storage.google import PassingError
 from tritower.storage.location import Location, LocationLike
 
 if TYPE_CHECKING:
@@ -93,14 +95,14 @@ def _object(place: Location) -> tuple[bytes, str] | None:
         try:
             return response.read(), str(response.headers.get("ETag", ""))
         except HTTPError as error:
-            raise _PassingError(str(error)) from error
+            raise PassingError(str(error)) from error
         finally:
             response.close()
             response.release_conn()
 
     with objects.client_errors():
         try:
-            return _patiently(place, get)
+            return _patiently(get)
         except S3Error as error:
             if error.code in ("NoSuchKey", "NoSuchObject"):
                 return None
@@ -134,26 +136,22 @@ def _put(place: Location, content: bytes, headers: dict[str, str]) -> "BaseHTTPR
         try:
             response = objects.pool(how).request("PUT", url, body=content, headers=headers, retries=False)
         except HTTPError as error:
-            raise _PassingError(str(error)) from error
+            raise PassingError(str(error)) from error
         if response.status in objects.PASSING:
-            raise _PassingError(f"HTTP status {response.status}")
+            raise PassingError(f"HTTP status {response.status}")
         return response
 
     with objects.client_errors():
-        return _patiently(place, put)
+        return _patiently(put)
 
 
-class _PassingError(OSError):
-    """A request failed for the store's sake; made again, it may succeed."""
-
-
-def _patiently(place: Location, act: Callable[[], T]) -> T:
+def _patiently(act: Callable[[], T]) -> T:
     """Do it again where it fails for the store's sake, as often as the environment says."""
-    retries = remote.access(place).retries
+    retries = remote.retries()
     for failures in range(retries + 1):
         try:
             return act()
-        except _PassingError:
+        except PassingError:
             if failures == retries:
                 raise
             time.sleep(objects.pause_s(failures + 1))
@@ -161,6 +159,8 @@ def _patiently(place: Location, act: Callable[[], T]) -> T:
 
 
 def _google(place: Location) -> tuple[bytes, str] | None:
+    if google.is_able():
+        return _patiently(lambda: google.read(place))
     try:
         with remote.google().open_input_stream(place.path) as stream:
             content = stream.read()
@@ -170,6 +170,9 @@ def _google(place: Location) -> tuple[bytes, str] | None:
 
 
 def _write_google(place: Location, content: bytes, tag: str) -> bool:
+    if google.is_able():
+        return _patiently(lambda: google.write(place, content, tag))
+    _log.warning("%s: no conditional PUT with these credentials: the last of two writers wins", place)
     if _tag(_google(place)) != tag:
         return False
     with remote.google().open_output_stream(place.path) as stream:

@@ -5,7 +5,7 @@ cached, so that a caller may ask again for free; treat what they return as read-
 
     tokenise, normalise, singular, key, employer_key    one way of cutting and folding text, shared by all rooms
     titles, other_titles, skills, descriptions, title_tokens    Arrow tables from O*NET, SOC, ESCO, IPOD and two open lists
-    places, regions, companies, abbreviations, misspellings, seniorities,
+    places, coordinates, regions, companies, abbreviations, misspellings, seniorities,
     employment_types, qualifications, fields_of_work, tools, title_heads, not_titles, stop_words    written for this project
 
 Sources and licences: ATTRIBUTION.md. The tables are rebuilt by `python -m tritower.vocabulary build --source DIR`.
@@ -16,6 +16,7 @@ from tritower.vocabulary.tables import (
     Place,
     abbreviations,
     companies,
+    coordinates,
     descriptions,
     employment_types,
     fields_of_work,
@@ -41,6 +42,7 @@ __all__ = [
     "Token",
     "abbreviations",
     "companies",
+    "coordinates",
     "descriptions",
     "employer_key",
     "employment_types",

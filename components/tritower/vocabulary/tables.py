@@ -77,6 +77,13 @@ def places(country: str = "US") -> tuple[Place, ...]:
 
 
 @functools.cache
+def coordinates() -> Mapping[tuple[str, str], tuple[float, float]]:
+    """(City, state code) of the United States' `places` -> latitude and longitude in degrees, right to a kilometre."""
+    rows = _rows("coordinates_us.txt")
+    return MappingProxyType({(city, code): (float(north), float(east)) for city, code, north, east in rows})
+
+
+@functools.cache
 def regions() -> Mapping[str, str]:
     """State code -> state name of the United States, with the District of Columbia."""
     return MappingProxyType(dict(_rows("regions_us.txt")))

@@ -171,6 +171,7 @@ def with_defaults(cluster: "Cluster", kind: Kind, namespace: str, item: Object) 
     if kind is kinds.POD:
         if "katib" not in cluster.down:
             item = trials.injected(cluster, namespace, item)
+        item = kserve.injected(item)
         defaults = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "serviceAccountName": "default"}
         return item | {"spec": defaults | item["spec"], "status": {"phase": "Pending"}}
     return item

@@ -1,8 +1,8 @@
 """KServe's part (0.20, mode Standard): an InferenceService becomes a Deployment, a Service and an autoscaler.
 
 Its status is what the real one says of a rolling update, that is, little: Ready stays True through a good and a bad one,
-observedGeneration is the Deployment's, and trouble with pods shows when the Deployment gives up. Not played: models with a
-`model` section, the storage initializer, modes with Knative, ingress.
+observedGeneration is the Deployment's, and trouble with pods shows when the Deployment gives up. The storage initializer is a
+program that the tests give. Not played: models with a `model` section, modes with Knative, ingress.
 """
 
 import copy
@@ -20,6 +20,7 @@ MODE, SCALER = "serving.kserve.io/deploymentMode", "serving.kserve.io/autoscaler
 FINALIZER, MARK = "inferenceservice.finalizers", "serving.kserve.io/inferenceservice"
 WEBHOOK = "inferenceservice.kserve-webhook-server.validator"
 POD_WEBHOOK = "inferenceservice.kserve-webhook-server.pod-mutator"
+INITIALIZER = "kserve/storage-initializer:v0.20.0"
 _OWN = (
     "minReplicas", "maxReplicas", "labels", "annotations", "deploymentStrategy", "canaryTrafficPercent", "name", "scaleMetric",
     "scaleTarget", "scaleMetricType", "timeout", "containerConcurrency", "batcher", "logger", "autoScaling",
@@ -41,6 +42,19 @@ def check_pod(cluster: "Cluster", pod: Object) -> None:
     """Raises: Refused: no pod of a predictor is made while the webhook is down."""
     if "kserve" in cluster.down and MARK in (pod["metadata"].get("labels") or {}):
         raise answers.webhook_down(POD_WEBHOOK, "kserve-webhook-server-service", "mutate-pods")
+
+
+def injected(pod: Object) -> Object:
+    """A predictor's pod as the webhook makes it: what STORAGE_URI names is fetched before its container starts."""
+    if MARK not in (pod["metadata"].get("labels") or {}):
+        return pod
+    pod = copy.deepcopy(pod)
+    for one in (one for container in pod["spec"]["containers"] for one in container.get("env", [])):
+        if one["name"] == "STORAGE_URI" and not pod["spec"].get("initContainers"):
+            fetch = {"name": "storage-initializer", "image": INITIALIZER, "args": [one["value"], "/mnt/models"]}
+            pod["spec"]["initContainers"] = [fetch | {"terminationMessagePolicy": "FallbackToLogsOnError"}]
+            one["value"] = "/mnt/models"
+    return pod
 
 
 def defaulted(item: Object) -> Object:

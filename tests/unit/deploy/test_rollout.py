@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from tritower.cluster.api import MERGE, Api
 from tritower.config import from_dict
+from tritower.deploy import asking, manifests
 from tritower.deploy.config import DeployConfig
 from tritower.deploy.release import Release
 from tritower.deploy.rollout import Rollout
 from tritower.deploy.waiting import Waiting
 from tritower.errors import JobFailed, LaunchError
 
-from tests.support.apiserver import Cluster, kinds, proxy
+from tests.support.apiserver import Cluster, kinds, kserve, proxy
 from tests.unit.deploy.conftest import IMAGE
 
 QUICK = {
@@ -161,6 +162,22 @@ def test_a_version_that_never_gets_ready(cluster: Cluster, behaviour: str, setti
     assert f"(bundle two) was not let in: {why}" in str(caught.value), str(caught.value)
     assert f"Its pods are deleted; {before} serves on, as before." in caught.value.remedy
     assert sets(cluster) == {before} and serving(cluster) == {"one"} and rollout().record().stable == before
+
+
+def test_a_bundle_that_kserve_cannot_fetch(cluster: Cluster, kind: str) -> None:
+    """The server's container waits all along, and shows nothing."""
+    if kind != "kserve":
+        return
+    deploy("one")
+    said = "echo starting; echo Storage initialization failed: no keys"
+    cluster.programs[kserve.INITIALIZER] = ["sh", "-c", f"({said}) > $0; exit 1", "/dev/termination-log"]
+    with pytest.raises(JobFailed) as caught:
+        deploy("two", storage_initializer=True)
+    why = "storage-initializer failed 2 time(s): exit code 1, starting / Storage initialization failed: no keys"
+    assert f"(bundle two) was not let in: {why}" in str(caught.value)
+    assert "service account's Secret" in caught.value.remedy and serving(cluster) == {"one"}
+    cluster.programs[kserve.INITIALIZER] = ["true"]
+    assert "(bundle two) has all requests" in deploy("two", storage_initializer=True)
 
 
 def test_a_canary_by_numbers_of_pods_is_promoted(cluster: Cluster) -> None:
@@ -322,14 +339,58 @@ def test_a_canary_that_cannot_be_taken_back_is_still_one(cluster: Cluster) -> No
     assert serving(cluster) == {"one"} and sets(cluster) == {before}
 
 
-def test_of_two_that_deploy_at_one_time_one_stops_before_a_request_moves(cluster: Cluster) -> None:
+def test_of_two_that_deploy_at_one_time_one_stops_before_a_request_moves(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is the other's when this one has asked its questions and would let its version in."""
     deploy("one")
-    first = rollout(environment={"VERSION": "two"})
-    known = first.record()
-    deploy("three")
-    with pytest.raises(LaunchError, match=r"somebody else deployed meanwhile.*status"):
-        first._objects.write(known.told(what="late"))
-    assert serving(cluster) == {"three"}
+    (before,) = sets(cluster)
+    asked = asking.golden
+
+    def overtaken(*given: Any) -> None:
+        asked(*given)
+        other = rollout()._objects
+        other.write(other.record().told(what="deploy", by="you"))
+
+    monkeypatch.setattr(asking, "golden", overtaken)
+    with pytest.raises(JobFailed) as caught:
+        deploy("two")
+    assert "(bundle two) was not let in: somebody else deployed meanwhile by you" in str(caught.value)
+    assert caught.value.where == "ConfigMap tritower-rollout"
+    assert caught.value.remedy.endswith(f"deploy again. Its pods are deleted; {before} serves on, as before.")
+    assert serving(cluster) == {"one"} and sets(cluster) == {before}
+    assert rollout().record().history[-1] == {"what": "deploy", "by": "you"}
+
+
+def test_of_two_that_deploy_at_one_time_the_one_who_waits_is_told_why_its_set_is_gone(cluster: Cluster) -> None:
+    deploy("one")
+    caught: list[Exception] = []
+
+    def late() -> None:
+        try:
+            deploy("three", "unready")
+        except JobFailed as error:
+            caught.append(error)
+
+    waiting = threading.Thread(target=late)
+    waiting.start()
+    until(lambda: any("three" in str(one["spec"]) for one in cluster.store.all(kinds.DEPLOYMENT)))
+    deploy("two")
+    waiting.join()
+    assert "(bundle three) was not let in: somebody else deployed meanwhile by me" in str(caught[0])
+    assert serving(cluster) == {"two"} and f"{sets(cluster).pop()} serves on." in str(caught[0])
+
+
+def test_who_fails_leaves_the_same_version_that_somebody_else_has_let_in(cluster: Cluster) -> None:
+    """Both have made the same set, by the same name."""
+    deploy("one")
+    overtaken = rollout(environment={"VERSION": "two", "BEHAVIOUR": ""})
+    one = manifests.of(Release(bundle="s3://bucket/two", version="two"), overtaken.config, overtaken.kind)
+    known = overtaken.record()
+    deploy("two")
+    assert sets(cluster) == {one.name}
+    error = overtaken._given_up(one, known, JobFailed("no answer"), {})
+    assert "Its pods are left as they are" in error.remedy and serving(cluster) == {"two"}
 
 
 def test_kserve_that_is_down_is_named(cluster: Cluster, kind: str) -> None:

@@ -1,7 +1,9 @@
 """Error messages, log lines and the tables of the contract."""
 
 import logging
+import os
 import pickle
+import pty
 import re
 import shutil
 import subprocess
@@ -104,6 +106,26 @@ def test_a_failed_phase_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), pytest.raises(KeyError), logs.phase(logging.getLogger("t"), "read"):
         raise KeyError("x")
     assert not caplog.records
+
+
+DRAWING = """
+import sys
+from tritower import logs
+with logs.drawn():
+    print("a bar of another library's")
+print("a result")
+"""
+
+
+def test_bars_of_other_libraries_are_drawn_on_a_terminal_only() -> None:
+    piped = subprocess.run([sys.executable, "-c", DRAWING], capture_output=True, text=True, check=True)
+    assert (piped.stdout, piped.stderr) == ("a result\n", "")
+    terminal, end = pty.openpty()
+    shown = subprocess.run([sys.executable, "-c", DRAWING], stdout=subprocess.PIPE, stderr=end, text=True, check=True)
+    os.close(end)
+    assert shown.stdout == "a result\n"
+    assert os.read(terminal, 1_000).decode().rstrip() == "a bar of another library's"
+    os.close(terminal)
 
 
 NOISE = """

@@ -104,6 +104,21 @@ def test_several_bad_values_of_a_row_and_their_examples(log: Log, tmp_path: Path
     assert "position: wrong type" in page and "&lt;b&gt;top" in page and "<b>top" not in page
 
 
+def test_a_job_has_both_coordinates_or_none(log: Log) -> None:
+    point = {"latitude": 42.03, "longitude": -93.62}
+    for row, given in zip(log.jobs, (point, point | {"longitude": None}, {"latitude": 0, "longitude": 0.0}), strict=True):
+        row |= given
+    more = ({"latitude": 0, "longitude": 9.5}, {"latitude": -90.1, "longitude": 9.5}, {"latitude": None, "longitude": None})
+    for name, given in zip("def", more, strict=True):
+        log.jobs.append({"job_id": name, "title": "Cook", "company": "Acme"} | given)
+    log.run()
+    found = [(row["latitude"], row["longitude"]) for row in log.table("jobs")]
+    assert found == [(42.03, -93.62), (None, None), (None, None), (0.0, 9.5), (None, None), (None, None)]
+    assert log.mended("jobs") == {
+        "latitude.alone": 1, "latitude.none": 1, "latitude.out_of_range": 1, "longitude.alone": 1, "longitude.none": 1,
+    }  # fmt: skip
+
+
 def test_bad_lists_and_odd_types_are_missing(log: Log) -> None:
     """Columns of a type that can hold no such value at all."""
     table = pa.Table.from_pylist(log.impressions)

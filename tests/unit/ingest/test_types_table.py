@@ -18,6 +18,7 @@ README = Path(rows.__file__).with_name("README.md")
 PLACES = {
     "time": ("jobs", "posted_at"),
     "whole number": ("impressions", "position"),
+    "number": ("jobs", "longitude"),
     "truth value": ("impressions", "randomised"),
     "id": ("jobs", "job_id"),
     "text": ("jobs", "city"),
@@ -25,7 +26,7 @@ PLACES = {
 }
 # What the rows need besides.
 REST = {
-    "jobs": {"job_id": "j", "title": "t", "company": "c"},
+    "jobs": {"job_id": "j", "title": "t", "company": "c", "latitude": 1},
     "impressions": {"request_id": "r", "ts": "2026-01-01", "user_id": "u", "query": "q", "job_id": "j", "clicked": True},
     "users": {"user_id": "u"},
 }

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pyarrow.parquet as pq
 import pytest
 from tritower import storage
@@ -36,6 +37,13 @@ def test_faster_precisions_are_near_and_say_how_near(bundle_folder: Path, precis
     assert told[precision]["cosine_min"] > least and told["fp32"]["cosine_min"] > 0.999999
     if precision == "int8":
         assert not np.array_equal(exact, near)
+
+
+def test_the_graph_in_int8_is_made_without_a_bar_where_no_terminal_is(
+    bundle_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backends.with_int8_weights(openvino.Core().read_model(bundle_folder / "encoder" / "graph.xml"))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_threads_get_the_vectors_of_one_after_another(bundle_folder: Path) -> None:

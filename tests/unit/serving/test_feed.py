@@ -94,7 +94,7 @@ def scores(answer: dict[str, Any]) -> list[tuple[str, float]]:
 def test_the_config_is_what_the_command_line_brings() -> None:
     config = FeedConfig(journal="s3://b/journal", experiment=EXPERIMENT, shuffle_share=0.05)
     assert from_dict(FeedConfig, json.dumps(to_dict(config))) == config
-    for bad in ({"shuffle_top": 1}, {"shuffle_share": 2}, {"poll_s": 0}, {"jurnal": "x"}):
+    for bad in ({"shuffle_top": 1}, {"shuffle_share": 2}, {"poll_s": 0}, {"jurnal": "x"}, {"events_at": "host:80"}):
         with pytest.raises(ConfigError):
             from_dict(FeedConfig, bad)
 
@@ -126,7 +126,26 @@ def test_events_are_counted_and_a_follower_counts_the_same(board: Path, tmp_path
         assert client.post("/events", json={"events": []}).json() == {"taken": 0, "repeated": 0}
     with answering(board, FeedConfig(journal=journal, takes_events=False)) as client:
         assert scores(client.post("/rank", json=asked).json()) == scores(after), "bit for bit"
-        assert client.post("/events", json={"events": rows}).status_code == 404, "this one only follows"
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_follower_says_who_takes_events(board: Path, tmp_path: Path, slash: str) -> None:
+    journal = str(tmp_path / "journal")
+    row = {"request_id": "q1", "job_id": "j1", "ts": TS, "user_id": "eve", "query": "nurse"}
+    with answering(board, FeedConfig(journal=journal)) as writer, httpx.Client(timeout=120) as client:
+        there = str(writer.base_url).rstrip("/")
+        with answering(board, FeedConfig(journal=journal, takes_events=False, events_at=there + slash)) as follower:
+            answer = follower.post("/events", json={"events": [row]})
+            assert (answer.status_code, answer.headers["Location"]) == (307, f"{there}/events")
+            assert f"Send them to {there}/events" in answer.json()["remedy"]
+            sent = client.post(f"{str(follower.base_url).rstrip('/')}/events", json={"events": [row]}, follow_redirects=True)
+            assert sent.json() == {"taken": 1, "repeated": 0}, "method and body went along"
+            assert set(follower.get("/openapi.json").json()["paths"]["/events"]["post"]["responses"]) == {"307"}
+        with answering(board, FeedConfig(journal=journal, takes_events=False)) as follower:
+            answer = follower.post("/events", json={"events": [row]})
+            assert answer.status_code == 421 and "another one takes events" in answer.json()["what"]
+            assert "takes_events" in answer.json()["remedy"]
+            assert set(follower.get("/openapi.json").json()["paths"]["/events"]["post"]["responses"]) == {"421"}
 
 
 def test_no_room_is_503_with_the_time_to_wait(board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tritower.errors import ConfigError, StorageError
-from tritower.serving import bundle, forgetting, place, retention, served
+from tritower.serving import bundle, forgetting, retention, segments, served
 from tritower.serving.forgetting import forget
 from tritower.serving.journal import Journal, JournalConfig
 from tritower.serving.messages import Question
@@ -99,8 +99,11 @@ def test_a_state_alone(run: Any, tmp_path: Path) -> None:
     manifest.check(tmp_path / "state")
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "gs"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "gs":
+        request.getfixturevalue("gcs")
+        return "gs://bucket/server"
     return str(tmp_path) if request.param == "local" else str(request.getfixturevalue("s3"))
 
 
@@ -125,6 +128,7 @@ def test_journal_and_log(location: str) -> None:
     while frames := reader.read():
         left += [(frame.number, event["user_id"]) for frame in frames for event in frame.record().events]
     assert left == [(number, "ben") for number in range(1, 9)], "records keep their numbers"
+    assert not any(b"anna" in segments.read(journal_at, name) for name in segments.names(journal_at))
     assert len(served.files(served_at)) == 1
     with Journal(journal_at, config) as journal:
         assert journal.take([row | {"request_id": "r3ben", "user_id": "ben"}]).repeated == 1
@@ -173,7 +177,7 @@ def test_what_is_too_old_goes(location: str, monkeypatch: pytest.MonkeyPatch) ->
     assert [served.hour_of(name) for name in served.files(served_at)] == [START + day * DAY for day in (2, 3, 4)]
     assert expire(Retention(journal_days=0, served_days=0), journal_at=journal_at, served_at=served_at, now=now).files == 0
     expire(Retention(journal_days=1), journal_at=journal_at, now=now + 100 * DAY)
-    assert len(place.segments(journal_at)) == 1, "the last one is written to"
+    assert len(segments.names(journal_at)) == 1, "the last one is written to"
 
 
 def all_events(location: str) -> list[Any]:

@@ -90,7 +90,7 @@ def test_processes_share_a_table_and_count_no_request_twice_nor_never(tmp_path):
 def test_a_clients_rate_is_of_the_server_whichever_worker_answers(tmp_path):
     """Of a burst of 10, one worker grants 6 and the other the 4 that are left; one that was started again grants none."""
     bundle = tiny_server.write(tmp_path / "bundle", version="v1")
-    with served(tiny_server.command(bundle, workers=2, rate_per_s=0.001, rate_burst=10), tmp_path) as running:
+    with served(tiny_server.command(bundle, workers=2, spares=0, rate_per_s=0.001, rate_burst=10), tmp_path) as running:
 
         def workers():
             return {one.pid: one for one in psutil.Process(running.process.popen.pid).children()}

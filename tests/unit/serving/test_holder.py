@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from tritower.errors import ArtifactError, ConfigError
+from tritower.serving import watching
 from tritower.serving.holder import Holder
 from tritower.serving.messages import Question
 
@@ -72,12 +73,17 @@ def test_two_names_at_most(bundle_folder: Path, other_folder: Path) -> None:
     assert holder.names() == ["main"]
 
 
-def test_a_fetched_copy_goes_with_its_last_request(bundle_folder: Path, s3: str) -> None:
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_fetched_copy_goes_with_its_last_request(bundle_folder: Path, scheme: str, request: pytest.FixtureRequest) -> None:
     from tritower import storage
 
-    storage.upload_tree(bundle_folder, f"{s3}/bundle")
+    store = request.getfixturevalue("gcs" if scheme == "gs" else "s3")
+    at = "gs://bucket/bundle" if scheme == "gs" else f"{store}/bundle"
+    assert watching.tag(at) == ""
+    storage.upload_tree(bundle_folder, at)
+    assert watching.tag(at), "a server sees that there is one"
     holder = Holder()
-    folder = holder.swap(f"{s3}/bundle").folder
+    folder = holder.swap(at).folder
     kept = holder.get()
     holder.swap(bundle_folder)
     assert folder.exists() and kept.answer(Question(query="nurse", k=1)).jobs is not None

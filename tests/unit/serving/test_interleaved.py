@@ -199,11 +199,11 @@ def test_where_one_fails_the_other_answers_and_the_log_says_so(
 
 
 def test_a_question_that_neither_can_answer_is_refused_as_ever(tmp_path: Path) -> None:
-    refused = DataError("the places have no coordinates", where="filters.radius_km", remedy="Leave it out.")
+    refused = DataError("the jobs have no coordinates", where="filters.near", remedy="Leave it out.")
     held = Both(main=Fixed("main", refused), other=Fixed("other", refused))
     with answering(held, FeedConfig(interleave=Interleave())) as client:
         answer = client.post("/rank", json={"user_id": "u", "k": 2})
-        assert answer.status_code == 422 and answer.json()["where"] == "filters.radius_km"
+        assert answer.status_code == 422 and answer.json()["where"] == "filters.near"
         assert client.post("/rank", json={"k": 2}).status_code == 422
 
 

@@ -1,6 +1,7 @@
-"""The journal on this machine and in a real S3 store: acknowledged events are there, once, whatever happens to the writer."""
+"""The journal on this machine and in stores: acknowledged events are there, once, whatever happens to the writer."""
 
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -18,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritower import storage
 from tritower.errors import ArtifactError, DataError, OverloadError, StorageError
-from tritower.serving import place, records
+from tritower.serving import forgetting, records, segments, stored
 from tritower.serving.journal import Journal, JournalConfig, Receipt, _Seen
 from tritower.serving.records import MAGIC, Record
 from tritower.serving.tailing import Reader
+
+from tests.support.faults import Fault, proxy
 
 WRITER = """
 import sys
@@ -46,9 +49,18 @@ def held(location: Any) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.fixture(params=["local", "s3"])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"{tmp_path}/journal" if request.param == "local" else f"{request.getfixturevalue('s3')}/journal"
+@pytest.fixture(params=["local", "s3", "gs"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "local":
+        yield f"{tmp_path}/journal"
+    elif request.param == "s3":
+        yield f"{request.getfixturevalue('s3')}/journal"
+    else:
+        store = request.getfixturevalue("gcs")
+        yield "gs://bucket/journal"
+        assert {name.rpartition("/")[2] for name in store.quick} <= {"writer.json"}, (
+            "Google takes one write a second to an object"
+        )
 
 
 def test_what_is_taken_is_there_once_also_after_a_restart(location: str) -> None:
@@ -63,7 +75,7 @@ def test_what_is_taken_is_there_once_also_after_a_restart(location: str) -> None
         for number in range(3, 12):
             journal.take([shown(number)])
     assert held(location) == [("r1", "j0"), ("r1", "j1"), ("r2", "j0"), ("r1", "j0"), *((f"r{n}", "j0") for n in range(3, 12))]
-    assert len(place.segments(location)) > 2
+    assert len(segments.names(location)) > 2
 
 
 def test_a_reader_follows_the_writer_from_segment_to_segment(location: str) -> None:
@@ -104,6 +116,83 @@ def test_a_writer_that_was_thought_dead_writes_no_more(s3: str) -> None:
     assert held(location) == [("r1", "j0"), ("r2", "j0")]
 
 
+@pytest.mark.parametrize("at", ["start", "middle", "end"])
+def test_small_objects_are_merged_and_nobody_misses_a_record(s3: str, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers stand before, in and behind what is merged; a merge that died half-way has left what it had merged."""
+    location = storage.Location.parse(f"{s3}/journal")
+    monkeypatch.setattr(stored, "TOGETHER", 4)
+    with Journal(location, JournalConfig(lease_s=5)) as journal:
+        for number in range(12):
+            journal.take([shown(number)])
+        reader = Reader(location)
+        for _ in range({"start": 0, "middle": 2, "end": 12}[at]):
+            reader.read()
+        taken = journal.figures.last_taken
+        merge = functools.partial(stored.merge, location, taken_before=taken, segment_bytes=1 << 20)
+        assert merge(may=lambda: False) == 0 and len(segments.names(location)) == 12
+        held_back = storage.read_small(f"{location}/{records.segment_name(2)}")
+        assert held_back and merge(may=lambda: True) == 6
+        assert [records.first_number(name) for name in segments.names(location)] == [1, 5, 9, 10, 11, 12]
+        assert storage.swap_small(f"{location}/{records.segment_name(2)}", held_back[0])
+        assert merge(may=lambda: True) == 3, "2 again, which is in 1 as well, and 5 to 9"
+        assert [records.first_number(name) for name in segments.names(location)] == [1, 10, 11, 12]
+        journal.take([shown(12)])
+        found = []
+        while (frames := reader.read()) or (reader._listed and reader.last < 13):
+            reader._listed = -60.0  # a minute later
+            found += [frame.number for frame in frames]
+        assert found == list(range({"start": 1, "middle": 3, "end": 13}[at], 14)) and reader.missing == 0
+    assert held(location) == [(f"r{number}", "j0") for number in range(13)]
+    with Journal(location, JournalConfig(lease_s=1)) as journal:
+        assert journal.take([shown(number) for number in range(14)]) == Receipt(taken=1, repeated=13)
+
+
+def test_a_writer_merges_by_itself(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TOGETHER", 4), ("MERGED_AFTER_S", 0.0), ("_MERGE_EVERY_S", 0.0)):
+        monkeypatch.setattr(stored, name, value)
+    location = f"{s3}/journal"
+    with Journal(location, JournalConfig(lease_s=2)) as journal:
+        for number in range(9):
+            journal.take([shown(number)])
+        end = time.monotonic() + 120
+        while len(segments.names(location)) > 4 and time.monotonic() < end:
+            time.sleep(0.05)
+    assert held(location) == [(f"r{number}", "j0") for number in range(9)]
+    assert len(segments.names(location)) <= 4
+
+
+def test_a_store_that_fails_is_the_callers_error_and_loses_nothing(
+    s3: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer to the PUT that arrived; no PUT at all; and a journal that goes on."""
+    location = f"{s3}/journal"
+    with proxy(endpoint) as between:
+        monkeypatch.setenv("TRITOWER_S3_ENDPOINT", between.url)
+        monkeypatch.setenv("TRITOWER_S3_RETRIES", "1")
+        with Journal(location, JournalConfig(lease_s=60)) as journal:
+            between.faults.append(Fault("lost", method="PUT"))
+            assert journal.take([shown(1)]) == Receipt(taken=1, repeated=0)
+            between.faults.append(Fault("status", method="PUT", times=2))
+            with pytest.raises(StorageError, match="the store failed"):
+                journal.take([shown(2)])
+            assert journal.take([shown(2)]) == Receipt(taken=1, repeated=0)
+    monkeypatch.setenv("TRITOWER_S3_ENDPOINT", endpoint)
+    assert held(location) == [("r1", "j0"), ("r2", "j0")]
+
+
+def test_a_reader_behind_does_not_wait_where_a_segment_was_made_shorter(tmp_path: Path) -> None:
+    """`forget` has taken rows out of what it had read: its place is behind the segment's end, and what comes is before it."""
+    location = tmp_path / "journal"
+    with Journal(location) as journal:
+        journal.take([shown(1, f"j{i}") for i in range(20)])
+    reader = Reader(location)
+    assert reader.read()[-1].number == 1 and reader.read() == []
+    assert forgetting.forget("u", journal_at=location).journal_events == 20
+    with Journal(location) as journal:
+        journal.take([shown(2)])
+    assert [frame.number for frame in reader.read()] == [2]
+
+
 @pytest.mark.parametrize("cut", [1, 9, 40])
 def test_the_end_that_a_crash_has_cut_is_put_aside(tmp_path: Path, cut: int, caplog: pytest.LogCaptureFixture) -> None:
     with Journal(tmp_path / "journal") as journal:
@@ -126,7 +215,7 @@ def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", config) as journal:
         for number in range(6):
             journal.take([shown(number)])
-    first = tmp_path / "journal" / place.segments(tmp_path / "journal")[0]
+    first = tmp_path / "journal" / segments.names(tmp_path / "journal")[0]
     content = bytearray(first.read_bytes())
     content[-3] ^= 1
     first.write_bytes(bytes(content))

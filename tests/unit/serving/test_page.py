@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from tritower.errors import ConfigError, StorageError
 from tritower.serving import page
-from tritower.serving.messages import Question
+from tritower.serving.messages import Filters, Near, Question
 from tritower.serving.refusal import Refusal
 
 from tests.support.shelf import ADVERTS, DAY_US, Desk, Shelf
@@ -71,6 +71,29 @@ def test_a_search_shows_jobs_chances_and_reasons() -> None:
         ts=10 * DAY_US + 1, request_id=asked.request_id,
     )  # fmt: skip
     assert asked.request_id in read
+
+
+def test_jobs_within_a_distance() -> None:
+    shelf = Shelf()
+    asked = {"query": "nurse", "place": "austin", "km": " 12,5 "}
+    read = words(client(shelf).get("/", params=asked).text)
+    assert "Jobs for “nurse” within 12.5 km of Austin, TX" in read
+    assert shelf.asked[-1].filters == Filters(near=Near(km=12.5)) and shelf.asked[-1].city == "Austin"
+    for km, place, said in (
+        ("far", "austin", "“far” is no distance in kilometres: jobs at any distance are shown."),
+        ("-3", "austin", "“-3” is no distance"),
+        ("nan", "austin", "“nan” is no distance"),
+        ("20041", "austin", "“20041” is no distance"),
+        ("5", "", "A distance needs a place: jobs at any distance are shown."),
+        ("5", "Atlantis", "No job is in a place called “Atlantis”"),
+    ):
+        assert said in words(client(shelf).get("/", params={"query": "nurse", "place": place, "km": km}).text)
+        assert shelf.asked[-1].filters == Filters()
+    assert 'name="km"' in client(shelf).get("/").text
+    shelf.has_places = False  # a bundle of before there were coordinates
+    assert 'name="km"' not in client(shelf).get("/").text
+    client(shelf).get("/", params=asked)
+    assert shelf.asked[-1].filters == Filters()
 
 
 def test_another_version_stands_beside() -> None:

@@ -87,10 +87,12 @@ def test_a_search_by_keyboard_alone(chromium: Browser, address: str) -> None:
     tab.keyboard.press("Tab")
     tab.keyboard.type("Boston, MA")
     tab.keyboard.press("Tab")
+    tab.keyboard.type("25")
+    tab.keyboard.press("Tab")
     tab.keyboard.type("u1")
     with tab.expect_navigation():
         tab.keyboard.press("Enter")
-    assert "query=nurse" in tab.url and tab.locator("h1").inner_text() == "Jobs for “nurse” near Boston, MA"
+    assert "query=nurse" in tab.url and tab.locator("h1").inner_text() == "Jobs for “nurse” within 25 km of Boston, MA"
     assert tab.locator(".jobs h2").first.inner_text() == "Registered Nurse - Nights"
     details = tab.locator("details").first
     assert details.get_attribute("open") is None and not tab.get_by_text("it is far from the place").first.is_visible()

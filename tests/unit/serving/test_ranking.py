@@ -2,8 +2,11 @@
 
 import dataclasses
 import datetime as dt
+import math
+import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +22,9 @@ from tritower.ranker import step as ranker
 from tritower.ranker.scoring import Scorer
 from tritower.recommend import step as recommend
 from tritower.recommend.config import CandidatesConfig, RecommendConfig
-from tritower.serving import retrieval
+from tritower.serving import bundle, retrieval, slimming
 from tritower.serving.catalogue import same_advert
-from tritower.serving.messages import Filters, PastClick, PastSearch, Question, Visitor
+from tritower.serving.messages import Filters, Near, PastClick, PastSearch, Question, Visitor
 from tritower.serving.ranking import Ranking
 
 from tests.support import family
@@ -149,8 +152,90 @@ def test_filters_hold_for_retrieved_and_for_given_jobs(ranking: Ranking, run: Ru
     for candidates in (None, tuple(job_ids)):
         found = ranking.answer(Question(query="nurse", filters=filters, candidates=candidates, k=1000, ts=ts))
         assert found.jobs and {job.job_id for job in found.jobs} <= wanted and not found.unknown
-    with pytest.raises(ConfigError, match="no coordinates"):
-        ranking.answer(Question(query="nurse", filters=Filters(radius_km=5)))
+
+
+def km_between(one: dict[str, Any], north: float, east: float) -> float:
+    """Great-circle distance by the law of cosines, in doubles; infinite where a job has no coordinates."""
+    if one["latitude"] is None:
+        return math.inf
+    a, b, across = math.radians(one["latitude"]), math.radians(north), math.radians(one["longitude"] - east)
+    cosine = math.sin(a) * math.sin(b) + math.cos(a) * math.cos(b) * math.cos(across)
+    return 6371.0088 * math.acos(min(1.0, cosine))
+
+
+def test_jobs_near_a_place(ranking: Ranking, run: Run, job_ids: list[str]) -> None:
+    """By coordinates, by name, and around the place searched in; retrieved and given, against all pairs by hand."""
+    jobs = {row["job_id"]: row for row in pq.read_table(run.sources.dataset / "jobs.parquet").to_pylist()}
+    unplaced = sum(row["latitude"] is None for row in jobs.values())
+    assert 0 < unplaced < len(jobs) // 5
+    here = next(row for row in jobs.values() if row["latitude"] is not None)
+    town = [row for row in jobs.values() if (row["city"], row["region"]) == (here["city"], here["region"])]
+    placed = [row for row in town if row["latitude"] is not None]
+    middle = tuple(sum(row[name] for row in placed) / len(placed) for name in ("latitude", "longitude"))
+    ts = 10**6 * int(dt.datetime(2026, 1, 30, tzinfo=dt.UTC).timestamp())
+    place = {name: here[name] for name in ("city", "region", "country")}
+    point = {"latitude": middle[0], "longitude": middle[1]}
+    for km in (4.0, 40.0, 400.0):
+        wanted = {job_id for job_id, row in jobs.items() if km_between(row, *middle) <= km}
+        surely = {job_id for job_id, row in jobs.items() if km_between(row, *middle) <= km - 0.05}  # another middle by metres
+        assert surely
+        for near, more in (
+            (Near(km=km, **point), {}), (Near(km=km, place=f"{here['city']}, {here['region']}"), {}), (Near(km=km), place),
+        ):  # fmt: skip
+            asked = Question(query="nurse", filters=Filters(near=near), candidates=tuple(job_ids), k=1000, ts=ts, **more)
+            answer = ranking.answer(asked)
+            found = {job.job_id for job in answer.jobs}
+            adverts = {same_advert(jobs[job_id]["title"], jobs[job_id]["company"]) for job_id in surely}
+            assert found <= {job_id for job_id, row in jobs.items() if km_between(row, *middle) <= km + 0.05}
+            assert {same_advert(job.title, job.company) for job in answer.jobs} >= adverts and not answer.unknown
+            if near.latitude is not None:
+                assert found <= wanted
+            assert answer.warnings == (
+                f"{unplaced} of {len(jobs)} jobs have no coordinates and are left out where a distance is asked for",
+            )
+            retrieved = ranking.answer(dataclasses.replace(asked, candidates=None)).jobs
+            assert {job.job_id for job in retrieved} <= found and (retrieved or km < 40)
+    both = ranking.answer(Question(query="", filters=Filters(near=Near(km=20_040, **point)), candidates=tuple(job_ids), k=9999))
+    assert {job.job_id for job in both.jobs} <= {job_id for job_id, row in jobs.items() if row["latitude"] is not None}
+    assert not ranking.answer(Question(query="nurse", candidates=tuple(job_ids[:3]))).warnings
+
+
+@pytest.mark.parametrize(
+    ("near", "said"),
+    [
+        (Near(km=5, place="Atlantis"), "no job is in a place called 'Atlantis'"),
+        (Near(km=5), "a distance needs a place"),
+    ],
+)
+def test_a_distance_from_nowhere_is_refused(ranking: Ranking, near: Near, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        ranking.answer(Question(query="nurse", filters=Filters(near=near)))
+    assert caught.value.where == "filters.near"
+
+
+def test_a_bundle_whose_jobs_have_no_coordinates_says_so(run: Run, bundle_folder: Path, tmp_path: Path) -> None:
+    """One of a dataset from before there were any."""
+    own, dataset, parts, folder = run.sources, tmp_path / "dataset", tmp_path / "parts", tmp_path / "bundle"
+    shutil.copytree(own.dataset, dataset, ignore=shutil.ignore_patterns(".*"))
+    jobs = pq.read_table(dataset / "jobs.parquet")
+    pq.write_table(jobs.drop_columns(["latitude", "longitude"]), dataset / "jobs.parquet")
+    parts.mkdir()
+    slimming.write(dataset, own.embeddings, own.entities, parts, storage.read_json(own.embeddings / "encoder.json"))
+    shutil.copytree(bundle_folder, folder)
+    shutil.rmtree(folder / "dataset")
+    shutil.copytree(parts / "dataset", folder / "dataset")
+    bundle.write(folder)
+    ranking = Ranking.open(folder)
+    assert not ranking.has_places and ranking.answer(Question(query="nurse", candidates=("job-1",))).warnings == ()
+    for near in (Near(km=5, latitude=1, longitude=2), Near(km=5, place=jobs["city"][0].as_py())):
+        with pytest.raises(ConfigError, match="the catalogue has no coordinates of jobs"):
+            ranking.answer(Question(query="nurse", filters=Filters(near=near)))
+    ranking.update(changed(raw_jobs(run).slice(0, 1), job_id="new", latitude=1.0, longitude=2.0))
+    near = Filters(near=Near(km=5, latitude=1.01, longitude=2))
+    found = ranking.answer(Question(query="nurse", filters=near, candidates=("new", jobs["job_id"][0].as_py())))
+    assert ranking.has_places and [job.job_id for job in found.jobs] == ["new"]
+    ranking.update(changed(raw_jobs(run).slice(0, 1), job_id="new", latitude=91.0, longitude=2.0))
+    assert not ranking.has_places
 
 
 def test_a_visitor_who_is_described_is_ranked_by_that(ranking: Ranking, run: Run, job_ids: list[str]) -> None:

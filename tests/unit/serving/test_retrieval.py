@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tritower.errors import ConfigError
 from tritower.recommend import step
 from tritower.recommend.clicks import Clicks
 from tritower.recommend.config import CandidatesConfig
@@ -161,8 +160,6 @@ def test_what_a_filter_leaves_out_is_not_found(board: Board, ranking: Ranking) -
     answer = ranking.answer(Question(query="nurse", ts=ts, k=500, filters=filters))
     assert 0 < len(answer.jobs) < count
     assert all(job.city == city and job.company != company for job in answer.jobs)
-    with pytest.raises(ConfigError, match="radius_km"):
-        ranking.answer(Question(query="nurse", ts=ts, filters=Filters(radius_km=5)))
 
 
 def test_reasons_add_up(board: Board, ranking: Ranking, batch: list[tuple[dict, list[str]]]) -> None:

@@ -5,10 +5,8 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from tests.support import tiny_server
@@ -29,11 +27,6 @@ def _refused(command, environment=None):
 def _rest(connection):
     """What comes until the server closes it."""
     return b"".join(iter(lambda: connection.recv(10_000), b""))
-
-
-def _workers(running):
-    """The processes of a server with several workers."""
-    return psutil.Process(running.process.popen.pid).children()
 
 
 def test_a_damaged_bundle_at_the_start_is_named_and_nothing_serves(tmp_path):
@@ -195,53 +188,6 @@ def test_too_many_at_once_are_told_to_come_back(tmp_path):
         assert refused
         assert {one.status for one in visitors.asked} == {200, 503}
         assert refused[0].answer["what"] == "1 requests wait already"
-
-
-def test_a_killed_worker_loses_its_requests_in_flight_and_comes_back(tmp_path):
-    """Figures stay right: those of the dead worker are counted on."""
-    bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS, pause_s=0.02)
-    with served(tiny_server.command(bundle, workers=2, threads=4, linger_s=5), tmp_path) as running:
-        assert running.figure("tritower_ready") == 2
-        with Visitors(running.address, 8) as visitors:
-            until(lambda: len(visitors.asked) > 50)
-            victim = max(_workers(running), key=lambda one: sum(one.cpu_times()[:2]))
-            began = time.monotonic()
-            victim.kill()
-            victim.wait(60)
-            gone = time.monotonic()
-            until(lambda: len(_workers(running)) == 2 and running.figure("tritower_ready") == 2)
-            whole = time.monotonic() - began
-            until(lambda: len(visitors.asked) > 150)
-        print(f"whole again after {whole:.1f} s")
-        assert len(visitors.failed) <= 8
-        assert all(one.began <= gone for one in visitors.failed)
-        assert f"worker {victim.pid} died" in running.said()
-        answered = len(visitors.asked) - len(visitors.failed)
-        counted = running.figure('tritower_requests_total{route="/rank",status="200"}')
-        # The killed one may have counted an answer that did not get out.
-        assert answered <= counted <= answered + len(visitors.failed)
-        assert running.figure("tritower_in_flight") == 1
-        assert running.figure('tritower_bundle{bundle="v1",name="main"}') == 2
-        folder = Path(_workers(running)[0].environ()["PROMETHEUS_MULTIPROC_DIR"])
-        assert folder.is_dir()
-        running.process.popen.send_signal(signal.SIGTERM)
-        assert running.process.ended(120) == 0
-    assert not folder.exists()
-
-
-def test_workers_end_in_order_and_with_the_process_that_started_them(tmp_path):
-    bundle = tiny_server.write(tmp_path / "bundle", version="v1", jobs=JOBS, pause_s=0.05)
-    with served(tiny_server.command(bundle, workers=2, threads=4, linger_s=100), tmp_path / "a") as running:
-        with Visitors(running.address, 4, once=True) as visitors:
-            until(lambda: len(visitors.asked) > 8)
-            running.process.popen.send_signal(signal.SIGTERM)
-            visitors.join()
-            assert running.process.ended(120) == 0
-        assert visitors.failed == []
-    with served(tiny_server.command(bundle, workers=2), tmp_path / "b") as running:
-        orphans = _workers(running)
-        running.process.popen.kill()
-        assert psutil.wait_procs(orphans, timeout=60)[1] == []
 
 
 def test_the_address_is_free_again_and_taken_ones_are_named(tmp_path):

@@ -7,19 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-from tritower import schema, storage
+from tritower import storage
 from tritower.errors import DataError
-from tritower.features.online import OnlineFeatures, Request
+from tritower.features.online import OnlineFeatures
 from tritower.serving.events import checked
 from tritower.serving.journal import Journal, JournalConfig
 from tritower.serving.tailing import Follower, Known, begins, table
 
 from tests.support import tiny_dataset
-from tests.support.counted_board import FIRST, JOBS, compute, embed, opened
+from tests.support.counted_board import FIRST, calls, compute, embed, opened, values
 
 SERVER = """
 import sys, time
@@ -37,46 +35,6 @@ for call in calls[: 3 * len(calls) // 4]:
     print(journal.figures.records, flush=True)
 time.sleep(600)  # until it is killed
 """
-
-
-def calls(folder: Path, first: int) -> list[list[dict[str, Any]]]:
-    """The events in the order in which they come: each search's rows in one call, each click when it is made, some late."""
-    names = ("jobs", "users", "requests", "texts")
-    read = {name: pq.read_table(folder / "dataset" / f"{name}.parquet").to_pylist() for name in names}
-    found: list[tuple[int, list[dict[str, Any]]]] = []
-    for split in schema.SPLITS:
-        part = pq.read_table(folder / "dataset" / "impressions" / split)
-        part = part.set_column(part.schema.get_field_index("ts"), "ts", part["ts"].cast(pa.int64()))
-        at = part.schema.get_field_index("clicked_at")
-        for row in part.set_column(at, "clicked_at", part["clicked_at"].cast(pa.int64())).to_pylist():
-            if row["request"] < first:
-                continue
-            search = read["requests"][row["request"]]
-            event = {
-                "request_id": search["request_id"], "ts": row["ts"], "user_id": read["users"][row["user"]]["user_id"],
-                "query": read["texts"][row["query_text"]]["value"], "job_id": read["jobs"][row["job"]]["job_id"],
-                "city": search["city"], "region": search["region"], "country": search["country"],
-                "position": row["position"], "randomised": row["randomised"],
-            }  # fmt: skip
-            late = 3 * 60_000_000 * (row["request"] % 7 == 0)
-            if found and found[-1][1][0].get("event") is None and found[-1][1][0]["request_id"] == search["request_id"]:
-                found[-1][1].append(event)
-            else:
-                found.append((row["ts"] + late, [event]))
-            if row["clicked"]:
-                click = event | {"event": "click", "clicked": True, "clicked_at": row["clicked_at"]}
-                found.insert(len(found) - 1, (row["clicked_at"] + 1, [click]))
-    return [call for _, call in sorted(found, key=lambda one: one[0])]
-
-
-def values(online: OnlineFeatures) -> bytes:
-    """The features of some searches, now."""
-    found = []
-    for user in range(6):
-        for query in ("nurse", "java developer", "never seen"):
-            request = Request(ts=2 * 10**15, user_id=f"u{user}", query=query, city="Boston", region="MA", country="US")
-            found += [column.tobytes() for column in online.read(request, JOBS).values()]
-    return b"".join(found)
 
 
 def test_a_follower_counts_what_one_that_is_told_counts(board: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the files hold: schema, order, keys, times, and that they are a function of the seed."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -7,10 +8,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tritower import schema
+from tritower import schema, vocabulary
 from tritower.errors import ConfigError, StorageError
 from tritower.simulate import log as stream
-from tritower.simulate import policy, step
+from tritower.simulate import policy, step, tables
 from tritower.simulate.config import SimulateConfig
 
 SMALL = {"impressions": 3_000, "days": 5}
@@ -27,6 +28,22 @@ def test_same_seed_gives_the_same_bytes(tmp_path):
     first = digests(tmp_path / "a")
     assert first == digests(tmp_path / "b")
     assert {"jobs.parquet", "users.parquet", "bad_rows.json", "world/world.json", "world/requests.npz"} <= set(first)
+
+
+def test_jobs_lie_around_their_cities_and_some_are_nowhere():
+    """Within 25 km, five times the spread; what is missing does not move the others."""
+    world, texts = step.build(SimulateConfig(**SMALL, seed=7))
+    table = tables.jobs(world, texts, tables.Ids(world)).to_pandas()
+    assert (table.latitude.isna() == table.longitude.isna()).all() and 0 < table.latitude.isna().mean() < 0.2
+    centre = [vocabulary.coordinates()[place] for place in zip(table.city, table.region, strict=True)]
+    north, east = np.array(centre).T
+    apart = np.hypot(table.latitude - north, (table.longitude - east) * np.cos(np.radians(north))) * 111.2
+    assert apart.max() < 25 and 2 < np.sqrt((apart**2).mean()) < 12
+    assert table.groupby(["city", "region"]).latitude.nunique().min() > 1
+    world.config = dataclasses.replace(world.config, coordinates_missing=0.0)
+    whole = tables.jobs(world, texts, tables.Ids(world)).to_pandas()
+    there = table.latitude.notna()
+    assert whole.latitude.notna().all() and (whole[there] == table[there]).latitude.all()
 
 
 def test_another_seed_gives_another_board(tmp_path):

@@ -1,4 +1,5 @@
-"""One small file that several processes replace: on this machine, and in a real S3 store behind a proxy that does faults."""
+"""One small file that several processes replace: on this machine, in a real S3 store behind a proxy that does faults, and in a
+store that speaks Google's API."""
 
 import os
 import signal
@@ -15,8 +16,11 @@ from tritower.errors import StorageError
 from tests.support.faults import Fault, Proxy, proxy
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "gs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "gs":
+        request.getfixturevalue("gcs")
+        return "gs://bucket/a folder/file.json"
     return f"{tmp_path}/new/file.json" if request.param == "local" else f"{request.getfixturevalue('s3')}/file.json"
 
 

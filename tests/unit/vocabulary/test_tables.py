@@ -30,11 +30,18 @@ def test_handwritten_tables_are_consistent() -> None:
     assert all(slip != right for slip, right in vocabulary.misspellings().items())
 
 
+def test_every_city_of_the_united_states_is_somewhere_in_them() -> None:
+    found = vocabulary.coordinates()
+    assert found.keys() == {(place.city, place.region) for place in vocabulary.places()}
+    assert found["Austin", "TX"] == (30.27, -97.74) and found["Kansas City", "MO"] != found["Kansas City", "KS"]
+    assert all(18 < north < 72 and -160 < east < -66 for north, east in found.values())
+
+
 def test_data_is_small_and_names_its_sources() -> None:
     folder = Path(str(resources.files("tritower.vocabulary")))
     assert sum(path.stat().st_size for path in (folder / "data").iterdir()) < 4_000_000
     attribution = (folder / "ATTRIBUTION.md").read_text(encoding="utf-8")
-    assert all(word in attribution for word in ("O*NET", "USDOL/ETA", "ESCO", "IPOD", "CC BY 4.0", "MIT"))
+    assert all(word in attribution for word in ("O*NET", "USDOL/ETA", "ESCO", "IPOD", "GeoNames", "CC BY 4.0", "MIT"))
 
 
 @pytest.mark.parametrize(
