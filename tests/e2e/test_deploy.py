@@ -71,6 +71,8 @@ def test_a_version_that_is_not_fit_is_not_let_in(run: Run) -> None:
     assert code == 1 and "found no job" in said and "serves on, as before" in said
     code, said = run("apply", environment={"ROUND": "3"}, serve={"no_such_knob": 1})
     assert code == 1 and "it failed 2 time(s)" in said and "serves on, as before" in said
+    code, said = run("apply", environment={"ROUND": "4"}, start_timeout_s=1)
+    assert code == 1 and "0 of 1 pods are ready after 1 s" in said and "serves on, as before" in said
     code, said = run("apply", image="example.invalid/none:1", patience_s=20)
     assert code == 1 and "the image cannot be pulled" in said and "serves on, as before" in said
 

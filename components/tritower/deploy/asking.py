@@ -12,6 +12,8 @@ from tritower.errors import LaunchError
 
 MODEL = "tritower"
 _PAUSE_S = 0.5
+_CONNECT_S = 5.0
+"""A connection begun before the node knows a new Service is lost, with all that is sent on it: it is made anew."""
 
 
 class Endpoint(Protocol):
@@ -52,9 +54,8 @@ class Direct:
         try:
             more = {"Content-Type": "application/json"} if body is not None else {}
             content = json.dumps(body) if body is not None else None
-            answer = self._pool.request(
-                method, url, headers=self._headers | more, body=content, timeout=self._timeout_s, retries=False
-            )
+            limits = urllib3.Timeout(connect=min(_CONNECT_S, self._timeout_s), read=self._timeout_s)
+            answer = self._pool.request(method, url, headers=self._headers | more, body=content, timeout=limits, retries=False)
         except urllib3.exceptions.HTTPError as error:
             raise LaunchError(f"there is no answer: {error}", where=url) from None
         return _read(answer.status, answer.data, url)
