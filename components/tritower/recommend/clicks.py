@@ -222,8 +222,8 @@ class _Log:
         row, since = -1 if name in self._gone else row, self._since.get(name, ())
         start, stop = (self._offset_N[row], self._offset_N[row + 1]) if row >= 0 else (0, 0)
         stop = start + np.searchsorted(self._ts_E[start:stop], ts, side="left")
-        kept: Ints = self._job_E[start:stop]
-        return np.concatenate([kept, np.array([job for when, job in since if when < ts], np.int64)]) if since else kept
+        table: Ints = np.asarray(self._job_E[start:stop], np.int64)
+        return np.concatenate([table, np.array([job for when, job in since if when < ts], np.int64)]) if since else table
 
     def merged(self) -> "_Log":
         """The same as one table."""

@@ -139,7 +139,8 @@ def bounded(heads: Heads, vectors: Vectors, row_R: Ints) -> Floats:
 
 
 def _wide(bits_TD: NDArray[np.uint16], row_S: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    return bits_TD[row_S].view(np.float16).astype(np.float64)
+    wide_SD: NDArray[np.float64] = bits_TD[row_S].view(np.float16).astype(np.float64)
+    return wide_SD
 
 
 def _lengths(value_SH: NDArray[np.float64]) -> NDArray[np.float64]:
