@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMAGES ?= base train serve
+# Processes of the default tests, some 1.5 GB each. Tests wait for processes and servers: two cores have time for five.
+WORKERS ?= 5
 
 # Where torch comes from, if not from pip's index: an index of CPU builds, say. .venv remembers it, and is made anew for another.
 KEPT_INDEX := $(shell cat $(VENV)/.torch-index 2>/dev/null)
@@ -54,10 +56,10 @@ check: $(STAMP)  ## Lint, types, import layers, lock, compiled pipelines
 	$(BIN)/python -m pipelines compile --check
 
 test: $(STAMP)  ## The default tests: offline, a few minutes on two cores
-	$(BIN)/python -m pytest -n 3 --dist worksteal --durations=40
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=40
 
 test-slow: $(STAMP)  ## The tests that take longer than the default run allows
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --durations=40 -m slow
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=40 -m slow
 
 compile: $(STAMP)  ## Write pipelines/compiled/
 	$(BIN)/python -m pipelines compile

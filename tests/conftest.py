@@ -1,15 +1,23 @@
 """Settings and fixtures for all tests."""
 
 import inspect
+import os
 import sys
 
 from hypothesis import settings
+
+from pipelines import kernels
 
 pytest_plugins = ["tests.support.s3", "tests.support.gcs"]
 
 # A deadline measures how busy the machine is: what has to be fast is asserted where it matters.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+# The steps of a run here take the kernels of the images: so do the tests, and what is compiled for one is found by the other.
+with kernels.as_in_the_images():
+    _compiled_for = {name: os.environ[name] for name in kernels.NUMBA if name in os.environ}
+os.environ.update(_compiled_for)
 
 
 def _stack(context: int = 1) -> list[inspect.FrameInfo]:

@@ -102,24 +102,28 @@ def _body(batch: int) -> bytes:
 
 
 def _load(writer: Served, followers: list[Served], clients: int, batch: int, seconds: float) -> str:
-    took, lock, sent = list[float](), threading.Lock(), [0]
-    until_ = time.monotonic() + seconds
+    took, lock, sent, ready = list[float](), threading.Lock(), [0], threading.Barrier(clients + 1)
+    before, lags = [_cpu_s(one) for one in (writer, *followers)], _histogram(followers)
 
     def post() -> None:
         with httpx.Client(base_url=writer.address, timeout=120) as client:
-            while time.monotonic() < until_:
+            ready.wait()
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
                 with lock:
                     body = _body(batch)
-                start = time.perf_counter()
+                began = time.perf_counter()
                 answer = client.post("/events", content=body, headers={"Content-Type": "application/json"})
                 answer.raise_for_status()
-                took.append(time.perf_counter() - start)
-                sent[0] += answer.json()["taken"]
+                with lock:
+                    took.append(time.perf_counter() - began)
+                    sent[0] += answer.json()["taken"]
 
-    before, lags, start = [_cpu_s(one) for one in (writer, *followers)], _histogram(followers), time.monotonic()
     threads = [threading.Thread(target=post) for _ in range(clients)]
     for thread in threads:
         thread.start()
+    ready.wait()
+    start = time.monotonic()
     for thread in threads:
         thread.join()
     wall = time.monotonic() - start

@@ -72,7 +72,6 @@ def run(log: Path | str, root: Path | str, out: Path, *more: str, **inputs: Path
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_demo_from_raw_logs_to_ranked_jobs(demo: tuple[Path, str], demo_log: Path) -> None:
     folder, printed = demo
     assert "15/15" in printed and "0 of them taken from the cache" in printed
@@ -101,7 +100,6 @@ def test_demo_from_raw_logs_to_ranked_jobs(demo: tuple[Path, str], demo_log: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_a_backend_would_take_what_every_step_handed_back(demo: tuple[Path, str]) -> None:
     components = next(yaml.safe_load_all(compiling.yaml_path("training").read_text()))["components"]
     outputs = sorted(demo[0].glob("run/artifacts/*/*/executor_output.json"))
@@ -114,20 +112,8 @@ def test_a_backend_would_take_what_every_step_handed_back(demo: tuple[Path, str]
         )
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_the_demo_as_it_is_shipped_runs_with_the_inputs_of_a_backend(tmp_path: Path) -> None:
-    """Without a preset, on a log of a third of its size: AUC .754 against .733."""
-    done = call("pipelines", "demo", "--impressions", 60_000, "--backend-inputs", "--out", tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "15/15" in done.stdout
-    metrics = storage.read_json(tmp_path / "metrics.json")
-    assert metrics["randomised"]["model"]["auc"] > metrics["randomised"]["baseline"]["auc"] > 0.5
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], demo_log: Path, tmp_path: Path) -> None:
     done = run(demo_log, demo[0] / "run", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -138,7 +124,6 @@ def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], demo_log: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.xdist_group("demo")
 def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], demo_log: Path, tmp_path: Path) -> None:
     options = [part for name in ("jobs", "users") for part in (f"--{name}", demo_log / f"{name}.parquet")]
     done = call(
@@ -156,7 +141,6 @@ def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], demo_log: 
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path
 ) -> None:
@@ -175,7 +159,6 @@ def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
 
 @pytest.mark.timeout(600)
 @pytest.mark.slow
-@pytest.mark.xdist_group("demo")
 def test_the_bundle_of_a_run_shows_the_baselines_order_beside_the_models(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path
 ) -> None:
@@ -193,7 +176,6 @@ def test_the_bundle_of_a_run_shows_the_baselines_order_beside_the_models(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("demo")
 def test_the_best_knobs_of_a_search_are_those_that_are_trained_with(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path
 ) -> None:
@@ -250,7 +232,6 @@ def test_an_empty_input_is_named(log: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.xdist_group("demo")
 def test_data_and_pipeline_root_in_an_object_store_give_the_same(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

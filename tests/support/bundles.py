@@ -55,11 +55,15 @@ def run(folder: Path, *, impressions: int = 1500, seed: int = 0) -> Run:
         dataset=folder / "dataset", embeddings=folder / "embeddings", entities=folder / "entities",
         features=folder / "features", config=FeaturesConfig(),
     )  # fmt: skip
-    sources = Sources(
-        model=random_ranker(folder, seed=seed), encoder=model, dataset=folder / "dataset",
-        embeddings=folder / "embeddings", features=folder / "features", entities=folder / "entities",
-    )  # fmt: skip
-    return Run(sources=sources, log=log)
+    random_ranker(folder, seed=seed)
+    return found(folder, seed=seed)
+
+
+def found(folder: Path, *, seed: int = 0) -> Run:
+    """The run that `run` made below `folder`."""
+    names = ("dataset", "embeddings", "features", "entities")
+    parts = {name: folder / name for name in names}
+    return Run(sources=Sources(model=folder / f"model-{seed}", encoder=folder / "tiny/model", **parts), log=folder / "log")
 
 
 def random_ranker(folder: Path, *, seed: int = 0, config: RankerConfig = SMALL) -> Path:

@@ -2,8 +2,9 @@
 
     python -m tests.support.counting_server FOLDER CONFIG FEED [--torn NUMBER] [--worker]
 
-`/record` gives the last record that it has counted; `/features` also which process answers, when it last looked into the
-journal, and the hash of its features. With `--torn` it is killed when it has written half of that record.
+`/record` gives the last record that it has counted. Each process also says so below the folder TOLD, in `PID.json`: the record,
+when it last looked into the journal, and the hash of its features. With `--torn` it is killed when it has written half of that
+record.
 """
 
 import contextlib
@@ -13,11 +14,13 @@ import os
 import signal
 import struct
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from tritower import child, logs, processes
+from tritower import child, logs, processes, storage
 from tritower import config as knobs
 from tritower.errors import TritowerError
 from tritower.serving import server, workers
@@ -29,6 +32,9 @@ from tritower.serving.service import Service
 from tritower.serving.tailing import Known
 
 from tests.support.counted_board import opened, values
+
+TOLD = "TOLD"
+"""The variable of the environment that names the folder."""
 
 
 class Counting:
@@ -67,12 +73,18 @@ class One:
         def record() -> int:
             return self._feed._followers["main"].lag().last_record
 
-        @app.get("/features")
-        def features() -> dict[str, Any]:
-            follower = self._feed._followers["main"]
-            looked, record = follower._progress.read_at, follower.lag().last_record
-            digest = hashlib.sha256(values(self.main.online)).hexdigest()
-            return {"pid": os.getpid(), "looked": looked, "record": record, "digest": digest}
+        if TOLD in os.environ:
+            threading.Thread(target=self._tell, args=(Path(os.environ[TOLD]),), daemon=True).start()
+
+    def _tell(self, folder: Path) -> None:
+        """Again and again, as it may be killed at any time; the features when there is something new."""
+        record, digest, follower = -1, "", self._feed._followers["main"]
+        while True:
+            looked, now = follower._progress.read_at, follower.lag().last_record
+            if now != record:
+                record, digest = now, hashlib.sha256(values(self.main.online)).hexdigest()
+            storage.write_json(folder / f"{os.getpid()}.json", {"looked": looked, "record": record, "digest": digest})
+            time.sleep(0.1)
 
 
 def tear(number: int) -> None:

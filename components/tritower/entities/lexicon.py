@@ -78,7 +78,7 @@ class Lexicon:
 
     def key(self, text: str) -> Key:
         """The lookup key of a phrase."""
-        return tuple(self.fold(token.norm) for token in vocabulary.tokenise(text))
+        return tuple([self.fold(word) for word in vocabulary.words(text)])
 
 
 @functools.cache
@@ -243,10 +243,10 @@ def _abbreviated(lexicon: Lexicon, titles: frozenset[Key]) -> Iterator[tuple[Key
                 parts.setdefault(key, short)
     longest = max(map(len, parts))
     for title in sorted(titles):
-        value = lexicon.value([lexicon.fold(word) for word in title])
         for start in range(len(title) - 1):
             for end in range(start + 2, min(len(title), start + longest) + 1):
                 if title[start:end] in parts and end - start < len(title):
+                    value = lexicon.value([lexicon.fold(word) for word in title])
                     words = (*title[:start], parts[title[start:end]], *title[end:])
                     yield tuple(lexicon.fold(word) for word in words), Meaning("TITLE", value)
 

@@ -43,9 +43,10 @@ def _index() -> tuple[dict[str, str], dict[str, str]]:
     rows = titles.append_column("rank", kind).sort_by([("rank", "ascending")])
     by_title: dict[str, str] = {}
     by_name: dict[str, str] = {}
+    named = functools.cache(vocabulary.key)  # an occupation has some sixty titles
     for text, code, name in zip(
         *(rows.column(c).to_pylist() for c in ("title", "occupation", "occupation_title")), strict=True
     ):
         by_title.setdefault(vocabulary.key(text), code)
-        by_name.setdefault(vocabulary.key(name), code)
+        by_name.setdefault(named(name), code)
     return by_title, by_name

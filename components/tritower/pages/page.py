@@ -12,13 +12,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import jinja2
 from markupsafe import Markup
 
 from tritower.drawable import printable
-from tritower.pages.drawing import Drawing
+
+if TYPE_CHECKING:  # matplotlib takes a second to import, and a server's page draws nothing
+    from tritower.pages.drawing import Drawing
 
 Tone = Literal["", "good", "bad"]
 _LONGEST = 1000
@@ -93,7 +95,7 @@ class Plots:
     """Drawings, side by side where there is room."""
 
     kind: ClassVar[str] = "plots"
-    plots: Sequence[Drawing]
+    plots: "Sequence[Drawing]"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from tritower.features.online import OnlineFeatures, Recognise, Request, conform
 from tritower.ranker import documents
 from tritower.ranker.online import OnlineRanker, Query
 from tritower.recommend.retrieve import fulfilling
-from tritower.serving import bundle, explain, updating
+from tritower.serving import bundle, explain, optional, updating
 from tritower.serving.bundle import Bundle
 from tritower.serving.catalogue import Catalogue, Floats, Ints, same_advert
 from tritower.serving.config import Precision
@@ -356,7 +356,8 @@ def _rival(folder: Path | None, names: Sequence[str]) -> "Rival | None":
     """The baseline of a bundle; where there is none, XGBoost is not even imported."""
     if folder is None:
         return None
-    from tritower.serving.rival import Rival
+    with optional.hidden("sklearn"):  # XGBoost imports it where it is there: a second
+        from tritower.serving.rival import Rival
 
     found = Rival.load(folder)
     if missing := sorted(set(found.names) - set(names)):
@@ -378,8 +379,10 @@ def _guest(visitor: Visitor | None) -> Guest | None:
 
 def _recogniser(entities: Path, dataset: Path) -> Recognise:
     """As the step that wrote the entities."""
-    from tritower.entities.recognise import recogniser
-
     config = from_dict(EntitiesConfig, storage.read_json(entities / "entities.json")["config"])
+    # spaCy imports what it could compute with: two seconds for torch alone. Our own model computes with NumPy.
+    others = () if config.method == "spacy" else ("torch", "tensorflow", "mxnet", "cupy")
+    with optional.hidden(*others):
+        from tritower.entities.recognise import recogniser
     employers = pq.read_table(dataset / "jobs.parquet", columns=["company"])["company"].unique().drop_null().to_pylist()
     return recogniser(config, sorted(employers))

@@ -34,7 +34,7 @@ from tritower.vocabulary.tables import (
     titles,
     tools,
 )
-from tritower.vocabulary.text import Token, employer_key, key, normalise, singular, tokenise
+from tritower.vocabulary.text import Token, employer_key, key, normalise, singular, tokenise, words
 
 __all__ = [
     "LEVELS",
@@ -64,4 +64,5 @@ __all__ = [
     "titles",
     "tokenise",
     "tools",
+    "words",
 ]

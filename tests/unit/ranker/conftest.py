@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import shared
 from tests.support.ranker_log import Log, write_log
 from tests.support.ranker_training import SMALL, train
 
@@ -17,4 +18,4 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Log:
 @pytest.fixture(scope="session")
 def one(log: Log, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model of an undisturbed single process."""
-    return train(log, tmp_path_factory.mktemp("one"), SMALL)
+    return shared.once(tmp_path_factory, "ranker-one", lambda folder: train(log, folder, SMALL)) / "model"

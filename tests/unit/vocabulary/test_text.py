@@ -56,6 +56,17 @@ def test_offsets_are_ordered_and_inside_the_text(text: str) -> None:
         position = token.end
 
 
+_TEXTS = st.text(st.characters() | st.sampled_from("&.'’ RnsSC+#éﷺ̈"), max_size=60)
+
+
+@given(_TEXTS)
+def test_words_and_key_are_those_of_the_tokens(text: str) -> None:
+    norms = [token.norm for token in vocabulary.tokenise(text)]
+    assert vocabulary.words(text) == norms
+    assert vocabulary.normalise(text) == " ".join(norms)
+    assert vocabulary.key(text) == " ".join([vocabulary.singular(norm) for norm in norms])
+
+
 @given(st.text(max_size=60))
 def test_normalise_twice_changes_nothing_for_plain_words(text: str) -> None:
     once = vocabulary.normalise("".join(c for c in text if c.isascii() and (c.isalnum() or c == " ")))
