@@ -1,6 +1,6 @@
 """A small generated log, taken through the steps with a tiny encoder and a random ranker, and the bundle of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,15 +39,18 @@ class Run:
     log: Path
 
 
-def run(folder: Path, *, impressions: int = 1500, seed: int = 0) -> Run:
-    """Write log/, dataset/, encoder/, embeddings/, entities/, features/ and model/ below `folder`."""
+def run(
+    folder: Path, *, impressions: int = 1500, seed: int = 0, encoder_at: Path | None = None, ranker: RankerConfig = SMALL
+) -> Run:
+    """Write log/, dataset/, encoder/, embeddings/, entities/, features/ and model/ below `folder`; without `encoder_at` with a
+    tiny encoder."""
     log = folder / "log"
     simulate.run(out=log, config=SimulateConfig(impressions=impressions, seed=seed))
     ingest.run(
         jobs=str(log / "jobs.parquet"), impressions=str(log / "impressions"), users=str(log / "users.parquet"),
         dataset=folder / "dataset", config=IngestConfig(),
     )  # fmt: skip
-    model = tiny_encoder.write(folder / "tiny")
+    model = encoder_at or tiny_encoder.write(folder / "tiny")
     config = EmbedConfig(model=str(model), precision="fp32", backend="torch")
     encoder.embed(dataset=folder / "dataset", embeddings=folder / "embeddings", config=config)
     entities.run(dataset=folder / "dataset", entities=folder / "entities", config=EntitiesConfig(method="gazetteer"))
@@ -55,8 +58,9 @@ def run(folder: Path, *, impressions: int = 1500, seed: int = 0) -> Run:
         dataset=folder / "dataset", embeddings=folder / "embeddings", entities=folder / "entities",
         features=folder / "features", config=FeaturesConfig(),
     )  # fmt: skip
-    random_ranker(folder, seed=seed)
-    return found(folder, seed=seed)
+    random_ranker(folder, seed=seed, config=ranker)
+    made = found(folder, seed=seed)
+    return made if encoder_at is None else replace(made, sources=replace(made.sources, encoder=encoder_at))
 
 
 def found(folder: Path, *, seed: int = 0) -> Run:

@@ -42,7 +42,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(command: Sequence[str], folder: Path, environment: dict[str, str] | None = None) -> Iterator[Served]:
+def served(
+    command: Sequence[str], folder: Path, environment: dict[str, str] | None = None, *, within_s: float = START_S
+) -> Iterator[Served]:
     """Start a server and wait until it takes requests.
 
     Raises:
@@ -56,7 +58,7 @@ def served(command: Sequence[str], folder: Path, environment: dict[str, str] | N
     ):
         stdout = process.popen.stdout
         assert stdout is not None
-        assert select.select([stdout], [], [], START_S)[0], log.read_text()
+        assert select.select([stdout], [], [], within_s)[0], log.read_text()
         line = stdout.readline().decode().strip()
         assert line, log.read_text()
         yield Served(line, process, log)

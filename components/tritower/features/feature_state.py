@@ -56,7 +56,7 @@ class FeatureState:
             found: the texts' entities; None for no entity features.
             sizes: how many jobs, occupations, companies and queries to have counters for; None for those of the tables.
         """
-        self.tables = tables
+        self.tables, self.config = tables, config
         self.layout = catalogue.whole_layout(with_entities=found is not None)
         self._from_history = catalogue.Layout(groups=catalogue.HISTORY)
         self._without_history = catalogue.static_layout(with_entities=found is not None)
@@ -85,10 +85,11 @@ class FeatureState:
     def grow(self, tables: FeatureTables, sizes: Sequence[int]) -> None:
         """Go on with tables that hold more behind, and counters for `sizes` names of each level but the last."""
         base_L, old_KW = np.cumsum([0, *sizes]), self.counters.state.table_KW
-        new_KW = np.zeros((int(base_L[-1]) + len(old_KW) - int(self.base_L[-1]), counters.WIDTH))
-        for start, stop, to in zip(self.base_L, [*self.base_L[1:], len(old_KW)], base_L, strict=True):
-            new_KW[to : to + stop - start] = old_KW[start:stop]
-        self.counters.state = self.counters.state._replace(table_KW=new_KW)
+        if (base_L != self.base_L).any():
+            new_KW = np.zeros((int(base_L[-1]) + len(old_KW) - int(self.base_L[-1]), counters.WIDTH))
+            for start, stop, to in zip(self.base_L, [*self.base_L[1:], len(old_KW)], base_L, strict=True):
+                new_KW[to : to + stop - start] = old_KW[start:stop]
+            self.counters.state = self.counters.state._replace(table_KW=new_KW)
         self.base_L, self.tables, self.vectors = base_L, tables, vectors(tables)
         self.history.rings, self.searches.rings = (
             rings.with_users(past, len(tables.home_3U[0])) for past in (self.history.rings, self.searches.rings)

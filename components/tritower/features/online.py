@@ -22,6 +22,7 @@ from tritower.config import from_dict
 from tritower.errors import ConfigError, DataError, SchemaError
 from tritower.features import entities as found_entities
 from tritower.features import guest as guests
+from tritower.features import resident
 from tritower.features import state as saved_state
 from tritower.features.config import FeaturesConfig
 from tritower.features.excerpt import Excerpt, Query
@@ -92,6 +93,7 @@ class OnlineFeatures:
         *,
         embed: Embed,
         recognise: Recognise | None = None,
+        kept: str | Path | None = None,
     ) -> "OnlineFeatures":
         """Continue from a state.
 
@@ -102,6 +104,7 @@ class OnlineFeatures:
             entities: written by the entities step for it; without it there are no entity features.
             embed: for texts that the catalogue lacks.
             recognise: the same; needed with `entities`.
+            kept: what `keep` wrote of the same state, catalogue, embeddings and entities; it is mapped instead of made anew.
 
         Raises:
             ArtifactError: the state is of another version, or the embeddings of another dataset.
@@ -110,15 +113,24 @@ class OnlineFeatures:
         if entities and not recognise:
             raise ConfigError("entities are given without `recognise`", where=str(entities), remedy="Give both, or neither.")
         catalogue = Path(catalogue)
+        if kept:
+            whole, live = resident.read(Path(kept), catalogue, Path(embeddings))
+            return OnlineFeatures(whole, live, live.tables.past_requests, embed, recognise)
         with saved_state.fetched(state) as folder:
             config = from_dict(FeaturesConfig, storage.read_json(folder / "state.json")["config"])
             seen = saved_state.Saved(folder, config)
             tables = saved_state.extend(FeatureTables.read(catalogue, Path(embeddings)), seen)
             counts = len(tables.texts), len(tables.jobs)
-            live = LiveTables(tables, found_entities.Entities.read(entities, catalogue, *counts) if entities else None)
+            live = LiveTables.of(tables, found_entities.Entities.read(entities, catalogue, *counts) if entities else None)
             whole = FeatureState(live.tables, config, live.found, live.sizes)
             saved_state.restore(whole, seen)
         return OnlineFeatures(whole, live, tables.past_requests, embed, recognise)
+
+    def keep(self, folder: Path) -> None:
+        """Write what `open` maps as `kept`; of features that nobody has told anything yet."""
+        self._live.make_room(resident.ROOM_SHARE)
+        self._state.grow(self._live.tables, self._live.sizes)
+        resident.write(folder, self._state, self._live)
 
     @property
     def names(self) -> list[str]:
@@ -140,7 +152,7 @@ class OnlineFeatures:
         vector_D: npt.NDArray[np.float16] = (self._describe([text])[0][0] if bits_D is None else bits_D).view(np.float16)
         return vector_D
 
-    def numbers(self, job_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    def numbers(self, job_ids: Sequence[str] | pa.Array) -> npt.NDArray[np.int64]:
         """What `read` takes in place of ids, -1 for a job never met; a job that has a number keeps it."""
         with self._lock:
             return self._live.jobs.find_all(job_ids)
@@ -175,7 +187,7 @@ class OnlineFeatures:
     def busiest(self, most: int) -> list[str]:
         """The users with the most clicks counted; at most `most`."""
         with self._lock:
-            return busiest(self._state, self._live.users.names, most)
+            return busiest(self._state, self._live.users, most)
 
     def observe(self, events: pa.Table) -> None:
         """Count what has happened.
@@ -233,7 +245,7 @@ class OnlineFeatures:
         place_3, names_remote = live.tables.places.of_search(request.city, request.region, request.country)
         if described is None:
             plain_number, asks_remote = int(live.tables.texts.plain_T[number]), bool(live.tables.texts.remote_T[number])
-            plain = live.plain.names[plain_number] if plain_number >= 0 else ""
+            plain = live.plain[plain_number] if plain_number >= 0 else ""
         else:
             plain = normalised(text)
             asks_remote = speaks_of_remote(plain)
@@ -347,9 +359,9 @@ def _rows(events: pa.Table, queries: Sequence[str], live: LiveTables, request_E:
     clicked = events.column("clicked").to_numpy()
     return Rows(
         row=np.full(count, -1), request=request_E, ts=ts,
-        user=np.array([live.add_user(name) for name in events.column("user_id").to_pylist()], np.int32),
-        job=np.array([live.add_job(name) for name in events.column("job_id").to_pylist()], np.int32),
-        query=np.array([live.text(text) for text in queries], np.int32),
+        user=np.array(live.add_users(events.column("user_id").to_pylist()), np.int32),
+        job=np.array(live.add_jobs(events.column("job_id").to_pylist()), np.int32),
+        query=live.texts.find_all(queries).astype(np.int32),
         position=events.column("position").fill_null(0).to_numpy().astype(np.int32),
         randomised=events.column("randomised").fill_null(False).to_numpy(),
         clicked_at=np.where(clicked, np.where(clicked_at == NO_TIME, ts, clicked_at), NO_TIME),

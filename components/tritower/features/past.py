@@ -1,6 +1,5 @@
 """What the features of a user's past rest on, in names: for a page that shows it, never for a score."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ from tritower.features import rings
 from tritower.features.feature_state import FeatureState
 from tritower.features.live import LiveTables, user_lists
 from tritower.features.timeline import Rows
+from tritower.lookup import Lookup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ def of_user(state: FeatureState, live: LiveTables, user: int) -> Past:
         r: (text, ts) for r, text, ts in zip(queued.request.tolist(), queued.query.tolist(), queued.ts.tolist(), strict=True)
     }
     new_searches = [(text, ts) for text, ts in last.values() if live.tables.texts.plain_T[text] >= 0]
-    texts, tables = live.texts.names, live.tables
+    texts, tables = live.texts, live.tables
     return Past(
-        clicks=tuple((live.jobs.names[job], ts) for job, ts in [*new_clicks[::-1], *clicks]),
+        clicks=tuple((live.jobs[job], ts) for job, ts in [*new_clicks[::-1], *clicks]),
         clicked=clicked + len(new_clicks),
         searches=tuple((texts[text], ts) for text, ts in [*new_searches[::-1], *searches]),
         searched=searched + len(new_searches),
@@ -56,7 +56,7 @@ def of_user(state: FeatureState, live: LiveTables, user: int) -> Past:
     )
 
 
-def busiest(state: FeatureState, users: Sequence[str], most: int) -> list[str]:
+def busiest(state: FeatureState, users: Lookup, most: int) -> list[str]:
     """Ids of the users with the most clicks counted, in falling order; at most `most`."""
     slot_U, count_S = state.history.rings.slot_U, state.history.rings.count_S
     clicks_U = np.where(slot_U >= 0, count_S[slot_U], 0)[: len(users)]

@@ -71,6 +71,8 @@ def reserve(rings: Rings, slots: int) -> Rings:
 
 def with_users(rings: Rings, users: int) -> Rings:
     """Rings for `users` users, the further ones without a slot."""
+    if users == len(rings.slot_U):
+        return rings
     more = np.full(users - len(rings.slot_U), -1, np.int32)
     return rings._replace(slot_U=np.concatenate([rings.slot_U, more]))
 

@@ -19,6 +19,7 @@ from rapidfuzz import distance, fuzz
 
 from tritower.features import ratios
 from tritower.features.pairs import PairIndex
+from tritower.lookup import Lookup
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -44,18 +45,17 @@ def normalised(text: str) -> str:
 class Phrases(NamedTuple):
     """Texts to be scored, and the same with their words in order, by number."""
 
-    text: list[str]
+    text: Sequence[str] | Lookup
     as_is: ratios.Codes
     ordered: ratios.Codes
 
     @staticmethod
     def of(texts: Sequence[str]) -> "Phrases":
         """From normalised texts."""
-        return Phrases([], ratios.Codes.of(()), ratios.Codes.of(())).extended(texts)
+        return Phrases(texts, ratios.Codes.of(()), ratios.Codes.of(())).extended(texts)
 
     def extended(self, texts: Sequence[str]) -> "Phrases":
-        """With more behind; what others hold of these stays as it is."""
-        self.text.extend(texts)
+        """Ready for more, which stand behind in `text`; what others hold of these stays as it is."""
         in_order = [" ".join(sorted(text.split(" "))) for text in texts]
         return Phrases(self.text, self.as_is.extended(texts), self.ordered.extended(in_order))
 

@@ -119,7 +119,7 @@ class FeatureTables:
             dataset / "users.parquet", ["user_id", "interest_texts", "past_title_texts", "city", "region", "country"]
         )
         log = Requests(dataset / "requests.parquet", texts.remote_T, codes)
-        matrix_TD = _matrix(embeddings / "matrix.npy", len(texts))
+        matrix_TD = matrix(embeddings / "matrix.npy", len(texts))
         return FeatureTables(
             jobs=jobs,
             texts=texts,
@@ -200,7 +200,13 @@ def _numbers(column: pa.ChunkedArray) -> Int32:
     return np.asarray(column.to_numpy(), np.int32)
 
 
-def _matrix(path: Path, texts: int) -> npt.NDArray[np.uint16]:
+def matrix(path: Path, texts: int) -> npt.NDArray[np.uint16]:
+    """The embeddings of a dataset's texts, mapped, as bits of float16.
+
+    Raises:
+        StorageError: they are missing.
+        ArtifactError: they are of another dataset.
+    """
     if not path.exists():
         raise StorageError("the embeddings are missing", where=str(path), remedy="Was the encoder's step run to its end?")
     matrix = np.load(path, mmap_mode="r")

@@ -9,17 +9,20 @@ towers.npy       float32 (J, T), C order: rows of `OnlineRanker.documents`; mapp
 A row takes 4 T bytes, for each member: width of the head + classes; 1.3 KB with 193 classes.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tritower import storage
 from tritower.errors import ArtifactError, DataError
+from tritower.lookup import Lookup
 from tritower.ranker import rows
 from tritower.ranker.joining import Floats
 from tritower.ranker.online import OnlineRanker
@@ -36,11 +39,11 @@ class Documents:
 
     Attributes:
         table_JT: for `OnlineRanker.score`.
-        row_by_job: job id -> row.
+        job_ids: of its rows.
     """
 
     table_JT: Floats
-    row_by_job: dict[str, int]
+    job_ids: pa.Array
 
     def rows(self, job_ids: Sequence[str]) -> NDArray[np.int64]:
         """The rows of jobs (N,).
@@ -48,12 +51,16 @@ class Documents:
         Raises:
             DataError: a job is not in the table.
         """
-        found = [self.row_by_job.get(job_id, -1) for job_id in job_ids]
-        if -1 in found:
-            unknown = [job_id for job_id, row in zip(job_ids, found, strict=True) if row < 0]
-            problem = f"{len(unknown):,} of {len(job_ids):,} jobs are not in the table, first {unknown[0]!r}"
+        found = self._lookup.find_all(job_ids)
+        unknown = np.flatnonzero(found < 0)
+        if len(unknown):
+            problem = f"{len(unknown):,} of {len(job_ids):,} jobs are not in the table, first {job_ids[unknown[0]]!r}"
             raise DataError(problem, where="document towers", remedy="Ask for jobs of the catalogue, or compute theirs.")
-        return np.array(found, dtype=np.int64)
+        return found
+
+    @functools.cached_property
+    def _lookup(self) -> Lookup:
+        return Lookup(self.job_ids)
 
 
 def write(*, ranker: OnlineRanker, dataset: Path, embeddings: Path, out: Path) -> int:
@@ -129,9 +136,9 @@ def _load(folder: Path, ranker: OnlineRanker) -> Documents:
         if theirs != ours:
             problem = f"the document towers were computed with {what} {theirs}, asked for is {ours}"
             raise ArtifactError(problem, where=where, remedy=_REMEDY)
-    job_ids = pq.read_table(folder / "jobs.parquet")["job_id"].to_pylist()
-    table_JT = np.load(folder / "towers.npy", mmap_mode="r" if job_ids else None, allow_pickle=False)
+    job_ids = pq.read_table(folder / "jobs.parquet")["job_id"].combine_chunks()
+    table_JT = np.load(folder / "towers.npy", mmap_mode="r" if len(job_ids) else None, allow_pickle=False)
     if table_JT.shape != (len(job_ids), ranker.width) or facts["jobs"] != len(job_ids):
         problem = f"the table has the shape {table_JT.shape} for {len(job_ids)} jobs and {ranker.width} columns"
         raise ArtifactError(problem, where=where, remedy=_REMEDY)
-    return Documents(table_JT, {job_id: row for row, job_id in enumerate(job_ids)})
+    return Documents(table_JT, job_ids)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tritower import storage
 from tritower.errors import ArtifactError
+from tritower.mapped import opened, read_strings, written
 from tritower.recommend import scan
-from tritower.recommend.arrays import opened, read_strings, written
 from tritower.storage import manifest
 
 VERSION = 1

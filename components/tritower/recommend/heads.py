@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tritower.mapped import opened, put, written
 from tritower.recommend import scan
-from tritower.recommend.arrays import opened, put, written
 from tritower.recommend.scan import Codes, Floats, Ints, Vectors
 
 WIDTH = 128

@@ -34,8 +34,8 @@ from numpy.typing import NDArray
 
 from tritower import storage
 from tritower.errors import ArtifactError
+from tritower.mapped import opened, put, read_strings, written
 from tritower.recommend import heads, scan, words
-from tritower.recommend.arrays import opened, put, read_strings, written
 from tritower.recommend.heads import Heads
 from tritower.storage import manifest
 

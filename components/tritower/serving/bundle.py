@@ -11,6 +11,7 @@ state/        the features' state after the last event
 index/        the index that jobs are retrieved from (`recommend.index`)
 clicks/       who clicked what after which query (`recommend.clicks`)
 baseline/     a rival whose order can be shown beside the model's; optional
+resident/     what follows from the others, as arrays that processes map and share (`resident.py`); optional
 
 A claim is what a part's own files say of what it was made with: `model`, `encoder` and `dataset` are hashes. Two parts that
 claim another value of the same kind were never made together, so such a bundle is refused.
@@ -103,15 +104,23 @@ def write(folder: Path) -> Bundle:
     """
     parts = {}
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = {
-            name: {"bytes": path.stat().st_size, "sha256": manifest.digest(path)}
-            for name, path in manifest.files(place).items()
-        }
+        files = _files(place)
         parts[place.name] = Part(sha256=_digest(files), files=files, claims=_claims(place))
     _check_together(parts, str(folder))
     facts = {name: {"sha256": one.sha256, "files": one.files, "claims": one.claims} for name, one in parts.items()}
     storage.write_json(folder / MANIFEST, {"format": FORMAT, "code_version": __version__, "parts": facts})
     return Bundle(folder=folder, sha256=_identity(parts), parts=parts)
+
+
+def part_hash(place: Path) -> str:
+    """What the manifest will say of a part."""
+    return _digest(_files(place))
+
+
+def _files(place: Path) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"bytes": path.stat().st_size, "sha256": manifest.digest(path)} for name, path in manifest.files(place).items()
+    }
 
 
 def read(folder: Path) -> Bundle:

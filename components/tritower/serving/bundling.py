@@ -20,7 +20,7 @@ from tritower.errors import ArtifactError
 from tritower.logs import phase
 from tritower.ranker import documents, export
 from tritower.ranker.online import OnlineRanker
-from tritower.serving import bundle, encoding, golden, slimming
+from tritower.serving import bundle, encoding, golden, resident, slimming
 from tritower.serving.bundle import Bundle
 from tritower.serving.config import Precision
 from tritower.serving.encoding import TextEncoder
@@ -92,6 +92,8 @@ def write(sources: Sources, out: Path) -> Bundle:
         if sources.baseline:
             Rival.check(sources.baseline)
             shutil.copytree(sources.baseline, folder / "baseline", ignore=shutil.ignore_patterns(".*"))
+        with phase(LOG, "arrays that processes share"):
+            resident.write(folder)
         return bundle.write(folder)
 
 

@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tritower.errors import ArtifactError
+from tritower.lookup import Lookup
 from tritower.ranker.documents import Documents
 from tritower.recommend.index import Index
+from tritower.serving import resident
+from tritower.serving.resident import SHOWN
 
-SHOWN = ["title", "company", "city", "region", "country", "posted_at"]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -30,7 +32,7 @@ class Catalogue:
     """Jobs by row: the numbers of the index.
 
     Attributes:
-        row_by_job: job id -> row. It may hold jobs of later updates, too.
+        rows: the rows of job ids. It may hold jobs of later updates, too.
         index: for retrieval and filters.
         table_JT: towers of the bundle's jobs.
         extra_UT: towers of the jobs of updates.
@@ -38,7 +40,7 @@ class Catalogue:
         at_J: where a row's tower and what is shown of it stand; from the length of `table_JT` on in what updates brought.
     """
 
-    row_by_job: dict[str, int]
+    rows: Lookup
     index: Index
     table_JT: Floats
     extra_UT: Floats
@@ -49,25 +51,32 @@ class Catalogue:
         return len(self.at_J)
 
     @staticmethod
-    def read(dataset: Path, documents: Documents, index: Index) -> "Catalogue":
+    def read(dataset: Path, documents: Documents, index: Index, kept: Path | None = None) -> "Catalogue":
         """Of a bundle's part `dataset`.
+
+        Args:
+            dataset: the part.
+            documents, index: of the same bundle.
+            kept: the part `resident`, where there is one: what is shown is then mapped.
 
         Raises:
             ArtifactError: the towers or the index are of other jobs.
         """
-        jobs = pq.read_table(dataset / "jobs.parquet", columns=["job_id", *SHOWN]).combine_chunks()
-        for what, ids in (("document towers", pa.array(list(documents.row_by_job), pa.string())), ("index", index.job_ids)):
+        columns = ["job_id"] if kept else ["job_id", *SHOWN]
+        jobs = pq.read_table(dataset / "jobs.parquet", columns=columns).combine_chunks()
+        for what, ids in (("document towers", documents.job_ids), ("index", index.job_ids)):
             if not jobs["job_id"].combine_chunks().equals(ids):
                 raise ArtifactError(f"the {what} are of other jobs", where=str(dataset), remedy="Make the bundle again.")
         table_JT = documents.table_JT
+        shown, slots = resident.shown(kept) if kept else (jobs.select(SHOWN), None)
         return Catalogue(
-            row_by_job=documents.row_by_job, index=index, table_JT=table_JT,
-            extra_UT=np.empty((0, table_JT.shape[1]), np.float32), shown=jobs.select(SHOWN), at_J=np.arange(len(jobs)),
+            rows=Lookup(index.job_ids, slots), index=index, table_JT=table_JT,
+            extra_UT=np.empty((0, table_JT.shape[1]), np.float32), shown=shown, at_J=np.arange(len(jobs)),
         )  # fmt: skip
 
     def find(self, job_ids: Sequence[str]) -> Ints:
         """The row of each job, -1 where the catalogue lacks it."""
-        found = np.fromiter((self.row_by_job.get(job_id, -1) for job_id in job_ids), np.int64, len(job_ids))
+        found = self.rows.find_all(job_ids)
         found[found >= len(self)] = -1
         return found
 
@@ -93,6 +102,8 @@ class Catalogue:
 
     def by_row(self) -> pa.Table:
         """What is shown of all jobs, by row."""
+        if not len(self.extra_UT):
+            return self.shown
         return self.shown.take(pa.array(self.at_J))
 
     def updated(self, jobs: pa.Table, index: Index, tower_UT: Floats) -> "Catalogue":
@@ -105,9 +116,8 @@ class Catalogue:
         """
         at_J = np.full(len(index), -1, np.int64)
         at_J[: len(self)] = self.at_J
-        for number, job_id in enumerate(jobs["job_id"].to_pylist()):
-            row = self.row_by_job.setdefault(job_id, len(self.row_by_job))
-            at_J[row] = len(self.table_JT) + len(self.extra_UT) + number
+        row_N = self.rows.add_all(jobs["job_id"].to_pylist())
+        at_J[row_N] = len(self.table_JT) + len(self.extra_UT) + np.arange(len(jobs))
         assert (at_J >= 0).all(), "the index numbers new jobs in another order"
         shown = pa.concat_tables([self.shown, jobs.select(SHOWN).cast(self.shown.schema)]).combine_chunks()
         extra_UT = np.concatenate([self.extra_UT, tower_UT])

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tritower import storage
 from tritower.errors import ConfigError, StorageError
 from tritower.recommend.clicks import Clicks
-from tritower.serving import bundle, journal, place, records, segments, served
+from tritower.serving import bundle, journal, place, records, resident, segments, served
 from tritower.storage import manifest
 
 BEYOND_REACH = (
@@ -110,6 +110,8 @@ def thin(folder: Path, users: Set[str], *, profiles: bool) -> Removed:
                 if (part / storage.MARK).exists():
                     (part / storage.MARK).unlink()
                     manifest.write(part)
+            if (fresh / resident.PART).is_dir():
+                resident.write(fresh)
             bundle.write(fresh)
     return found
 

@@ -1,12 +1,12 @@
 """What the page says beside the ranking: places to name, searches to try, and what is known of a visitor."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from tritower.features.online import OnlineFeatures
 from tritower.features.past import Past
+from tritower.lookup import Lookup
 from tritower.serving.places import Place, Places
 
 _EXAMPLES = 5
@@ -46,17 +46,16 @@ class Example:
 class Guide:
     """Of one bundle, whose jobs and features it asks."""
 
-    def __init__(self, row_by_job: Mapping[str, int], jobs: pa.Table, features: OnlineFeatures) -> None:
+    def __init__(self, rows: Lookup, jobs: pa.Table, features: OnlineFeatures) -> None:
         """For a catalogue.
 
         Args:
-            row_by_job: the row of each job id.
+            rows: the row of each job id.
             jobs: title, company, city, region, country by row.
             features: of the same bundle.
         """
-        self._row_by_job, self._jobs, self._features = row_by_job, jobs, features
-        columns = [jobs[name].to_pylist() for name in ("city", "region", "country")]
-        self.places = Places(zip(*columns, strict=True))
+        self._rows, self._jobs, self._features = rows, jobs, features
+        self.places = Places(_counted(jobs))
         self._examples: list[Example] | None = None
 
     def known(self, user_id: str) -> Known:
@@ -76,11 +75,23 @@ class Guide:
         past = self._features.past(user_id)
         if not past.searches:
             return None
-        rows = [row for job_id, _ in past.clicks if (row := self._row_by_job.get(job_id)) is not None]
+        rows = [row for job_id, _ in past.clicks if (row := self._row(job_id)) is not None]
         city, region = (self._jobs[name][rows[0]].as_py() if rows else None for name in ("city", "region"))
         return Example(query=past.searches[0][0], place=str(Place(city=city, region=region)), user_id=user_id)
 
+    def _row(self, job_id: str) -> int | None:
+        row = self._rows.find(job_id)
+        return row if 0 <= row < len(self._jobs) else None
+
     def _clicked(self, job_id: str, ts: int) -> Clicked:
-        row = self._row_by_job.get(job_id)
+        row = self._row(job_id)
         title, company = ("" if row is None else self._jobs[name][row].as_py() for name in ("title", "company"))
         return Clicked(title=title or "", company=company or "", ts=ts)
+
+
+def _counted(jobs: pa.Table) -> dict[tuple[str | None, str | None, str | None], int]:
+    """How many jobs each place has, in the order of first jobs; a million jobs are not made Python's strings for it."""
+    levels = ["city", "region", "country"]
+    found = jobs.select(levels).group_by(levels, use_threads=False).aggregate([([], "count_all")])
+    places = zip(*(found[name].to_pylist() for name in levels), strict=True)
+    return dict(zip(places, found["count_all"].to_pylist(), strict=True))

@@ -1,7 +1,7 @@
 """The places of the catalogue, found by what somebody typed: "Austin, TX", "austin", "TX"."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tritower.features.live import clean
@@ -25,8 +25,11 @@ class Place:
 class Places:
     """Every way to name a place that a job has. Where two places have one name, that with more jobs has it."""
 
-    def __init__(self, rows: Iterable[tuple[str | None, str | None, str | None]]) -> None:
-        """Of the jobs: the city, region and country of each."""
+    def __init__(
+        self,
+        rows: Iterable[tuple[str | None, str | None, str | None]] | Mapping[tuple[str | None, str | None, str | None], int],
+    ) -> None:
+        """Of the jobs: the city, region and country of each, or how many jobs each place has."""
         counts = collections.Counter(rows)
         self._place_by_name: dict[str, Place] = {}
         for (city, region, country), _ in counts.most_common():

@@ -34,7 +34,7 @@ from tritower.features.online import OnlineFeatures, Recognise, Request, conform
 from tritower.ranker import documents
 from tritower.ranker.online import OnlineRanker, Query
 from tritower.recommend.retrieve import fulfilling
-from tritower.serving import bundle, explain, optional, updating
+from tritower.serving import bundle, explain, optional, resident, updating
 from tritower.serving.bundle import Bundle
 from tritower.serving.catalogue import Catalogue, Floats, Ints, same_advert
 from tritower.serving.config import Precision
@@ -92,7 +92,7 @@ class Ranking:
         self._gate, self._updating = Gate(), threading.Lock()
         self._guide: Guide | None = None
         self._places = parts.places
-        self._number_J = parts.features.numbers(jobs.index.job_ids.to_pylist())
+        self._number_J = parts.features.numbers(jobs.index.job_ids)
 
     @staticmethod
     def open(folder: str | Path, name: str = "main", *, precision: Precision = "fp32") -> "Ranking":
@@ -120,16 +120,17 @@ class Ranking:
         ranker = OnlineRanker.load(found.needed("ranker"))
         encoder = TextEncoder(found.needed("encoder"), precision)
         dataset, entities = found.needed("dataset"), found.path("entities")
+        kept = resident.found(found)
         features = OnlineFeatures.open(
             found.needed("state"), dataset, found.needed("embeddings"), entities,
-            embed=encoder, recognise=_recogniser(entities, dataset) if entities else None,
+            embed=encoder, recognise=_recogniser(entities, dataset) if entities else None, kept=kept and kept / "features",
         )  # fmt: skip
         if missing := sorted(set(ranker.names) - set(features.names)):
             problem = f"the model reads features that the bundle cannot compute: {', '.join(missing)}"
             raise ArtifactError(problem, where=str(found.folder), remedy="Make the bundle with the entities.")
         towers = documents.load(found.needed("documents"), ranker)
         retrieval = Retrieval.open(found.needed("index"), found.needed("clicks"))
-        jobs = Catalogue.read(dataset, towers, retrieval.index)
+        jobs = Catalogue.read(dataset, towers, retrieval.index, kept)
         parts = _Parts(
             bundle=found, ranker=ranker, encoder=encoder, features=features, retrieval=retrieval,
             described=updating.Described.read(dataset, found.needed("embeddings")),
@@ -160,7 +161,7 @@ class Ranking:
         """What a page says beside the ranking."""
         jobs, guide = self._jobs, self._guide
         if guide is None:
-            self._guide = guide = Guide(jobs.row_by_job, jobs.by_row(), self._features)
+            self._guide = guide = Guide(jobs.rows, jobs.by_row(), self._features)
         return guide
 
     def answer(self, question: Question) -> Answer:
@@ -203,7 +204,7 @@ class Ranking:
     def warm(self) -> None:
         """Do once what costs more the first time: every length of query, and every compiled function."""
         self._parts.encoder.warm()
-        some = tuple(list(self._jobs.row_by_job)[:2])
+        some = tuple(self._jobs.index.ids(np.arange(min(2, len(self._jobs)))))
         visitor = Visitor(interests=("warm",))
         for candidates in (some, None):
             for query in ("warm", ""):

@@ -10,9 +10,11 @@ with a warning.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -24,6 +26,8 @@ MARK = ".tritower"
 """The manifest; also the sign that a folder was written by tritower, which may therefore replace it."""
 HASHED_BYTES = 16 << 30
 """Bytes of a folder that a check hashes at most: 10 to 25 seconds on one core."""
+_TRIES, _PATIENT_S = 50, 30.0
+"""A folder that is replaced under its reader is read again so often, and for so long, at least."""
 _VERSION = 1
 _AGAIN = "Restore the whole folder from where it was copied, or run the step that writes it again."
 _log = logging.getLogger(__name__)
@@ -169,7 +173,9 @@ def _is_trusted(folder: Path) -> bool:
 
 
 def _retried(folder: Path, act: Callable[[Path], T]) -> T:
-    for last in (False,) * 50 + (True,):
+    until = time.monotonic() + _PATIENT_S
+    for tries in itertools.count():
+        last = tries >= _TRIES and time.monotonic() >= until
         with _pinned(folder) as is_same:
             try:
                 result = act(folder)

@@ -40,6 +40,7 @@ def test_a_bundle_says_what_it_is_made_of(bundle_folder: Path, run: Run) -> None
         "index",
         "clicks",
         "questions",
+        "resident",
         "state",
     }
     dataset, encoder = (storage.read_json(path) for path in (

@@ -223,7 +223,8 @@ def test_a_bundle_whose_jobs_have_no_coordinates_says_so(run: Run, bundle_folder
     parts.mkdir()
     slimming.write(dataset, own.embeddings, own.entities, parts, storage.read_json(own.embeddings / "encoder.json"))
     shutil.copytree(bundle_folder, folder)
-    shutil.rmtree(folder / "dataset")
+    for part in ("dataset", "resident"):  # there was no `resident` either
+        shutil.rmtree(folder / part)
     shutil.copytree(parts / "dataset", folder / "dataset")
     bundle.write(folder)
     ranking = Ranking.open(folder)

@@ -27,8 +27,16 @@ def opened(folder: Path, name: str) -> NDArray[Any]:
     return array
 
 
+def own(folder: Path, name: str) -> NDArray[Any]:
+    """An array that `written` wrote, to be written to: what is written stays in this process, page by page, and the file as it
+    is. Pages that nobody writes to are shared."""
+    path = folder / f"{name}.npy"
+    array: NDArray[Any] = np.asarray(np.load(path, mmap_mode=None if _is_empty(path) else "c", allow_pickle=False))
+    return array
+
+
 def read_strings(folder: Path, name: str) -> pa.Array:
-    """Strings that `written` wrote."""
+    """Strings, or an Arrow array of another type, that `written` wrote."""
     with pa.memory_map(str(folder / f"{name}.arrow")) as source:
         column = pa.ipc.open_file(source).read_all().column(name)
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
