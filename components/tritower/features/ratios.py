@@ -151,7 +151,7 @@ def _partials(
 
 
 @njit(cache=True, nogil=True)
-def _best_place(m: Any, long_C: Array, t: Any, n: Any, letter_bits: Array, bits_W: Array, state_W: Array) -> float:
+def _best_place(m: Any, long_C: Array, t: Any, n: Any, letter_bits: Array, bits_W: Array, state_W: Array) -> Any:
     """The best ratio of m characters, whose bits are given, and any window of that length over the n characters from t on."""
     # A window may stand out at either end, over blanks that match nothing.
     places = n + m - 1
