@@ -48,3 +48,11 @@ def _is_empty(path: Path) -> bool:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, *_ = read(file)
     return 0 in shape  # an empty file cannot be mapped
+
+
+def put(old_J: NDArray[Any], number_N: NDArray[np.int64], new_N: NDArray[Any], size: int) -> NDArray[Any]:
+    """A copy with other values for some jobs, and room for new ones."""
+    out = np.empty((size, *old_J.shape[1:]), old_J.dtype)
+    out[: len(old_J)] = old_J
+    out[number_N] = new_N
+    return out

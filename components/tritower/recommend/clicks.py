@@ -222,7 +222,8 @@ class _Log:
         row, since = -1 if name in self._gone else row, self._since.get(name, ())
         start, stop = (self._offset_N[row], self._offset_N[row + 1]) if row >= 0 else (0, 0)
         stop = start + np.searchsorted(self._ts_E[start:stop], ts, side="left")
-        return np.concatenate([self._job_E[start:stop], np.array([job for when, job in since if when < ts], np.int64)])
+        table: Ints = np.asarray(self._job_E[start:stop], np.int64)
+        return np.concatenate([table, np.array([job for when, job in since if when < ts], np.int64)]) if since else table
 
     def merged(self) -> "_Log":
         """The same as one table."""
@@ -290,11 +291,9 @@ class _Queries:
         codes = scan.frozen(scan.of_arrays((array[:count] for array in self._codes.arrays), self._codes.longest))
         row_R = np.flatnonzero(self.first_Q[:count] < ts_us)
         own = np.arange(count)
-        low_VR, high_VR = np.empty((2, 1, len(row_R)), np.float32)
-        scan.bounds(codes, asking, row_R, low_VR, high_VR)
         bits_QD = scan.bits(self._bits_QD[:count].view(np.float16))
-        found = asking.exact_VD[0], row_R, low_VR[0], high_VR[0], np.arange(len(row_R))
-        key_K = scan.nearest(bits_QD, own, own, *found, NEIGHBOURS)
+        high_R = scan.bounded(codes, asking, row_R)[0]
+        key_K = scan.nearest(bits_QD, own, own, codes, asking.exact_VD[0], asking.asked, 0, row_R, high_R, NEIGHBOURS)
         row_K, value_K = scan.decoded(np.sort(key_K))
         if len(row_K) > NEIGHBOURS:
             ties = value_K >= value_K[NEIGHBOURS - 1]

@@ -14,6 +14,7 @@ order               (J,) int32, a job's place in the order of ids, which settles
 job_ids.arrow       (J,)
 vector_row          (J,) int64 row of each job in `vectors` (X, D) float16, the distinct documents' embeddings
 codes_*             the same in bytes, a row for each job (scan.py)
+heads_*             their heads (heads.py), where these leave few rows to look at; an index without them gives the same lists
 words_*             n-grams of the documents (words.py)
 
 Legend: J jobs, N jobs of an update, X documents, T texts, D embedding size.
@@ -33,8 +34,9 @@ from numpy.typing import NDArray
 
 from tritower import storage
 from tritower.errors import ArtifactError
-from tritower.mapped import opened, read_strings, written
-from tritower.recommend import scan, words
+from tritower.mapped import opened, put, read_strings, written
+from tritower.recommend import heads, scan, words
+from tritower.recommend.heads import Heads
 from tritower.storage import manifest
 
 VERSION = 1
@@ -58,6 +60,7 @@ class Index:
         half_TD, text_J: bits of the embeddings, and each job's row there.
         codes: the embeddings in bytes.
         words: the documents' n-grams.
+        heads: bounds for most rows at a third of the bytes.
     """
 
     job_ids: pa.Array
@@ -73,6 +76,7 @@ class Index:
     text_J: Ints
     codes: scan.Codes
     words: words.Words
+    heads: Heads | None = None
 
     def __len__(self) -> int:
         return len(self.posted_J)
@@ -95,7 +99,7 @@ class Index:
         ids = jobs.column("job_id").combine_chunks()
         return Index(
             job_ids=ids, order_J=_order(ids), **_columns(jobs, names), names=names, half_TD=half_TD, text_J=row_J,
-            codes=scan.coded(half_TD, row_J), words=words.build(documents),
+            codes=scan.coded(half_TD, row_J), words=words.build(documents), heads=heads.made(half_TD, row_J),
         )._frozen()  # fmt: skip
 
     def updated(self, jobs: pa.Table, documents: Sequence[str], vector_ND: NDArray[np.floating[Any]]) -> "Index":
@@ -110,18 +114,20 @@ class Index:
         number_N[is_new_N] = len(self) + np.arange(is_new_N.sum())
         size, names = len(self) + int(is_new_N.sum()), dict(self.names)
         fresh = _columns(jobs, names)
-        columns = {name: _put(getattr(self, name), number_N, fresh[name], size) for name in fresh}
+        columns = {name: put(getattr(self, name), number_N, fresh[name], size) for name in fresh}
         ids = pa.concat_arrays([self.job_ids, jobs.column("job_id").combine_chunks().filter(pa.array(is_new_N))])
         fresh_ND = np.asarray(vector_ND, np.float16)
         text_N = len(self.half_TD) + np.arange(len(jobs))
-        codes = scan.coded(scan.bits(fresh_ND), np.arange(len(jobs)))
-        code = (_put(old, number_N, new, size) for old, new in zip(self.codes.arrays, codes.arrays, strict=True))
+        bits_ND = scan.bits(fresh_ND)
+        codes = scan.coded(bits_ND, np.arange(len(jobs)))
+        code = (put(old, number_N, new, size) for old, new in zip(self.codes.arrays, codes.arrays, strict=True))
         return Index(
             job_ids=ids, order_J=_order(ids) if is_new_N.any() else self.order_J, **columns, names=names,
             half_TD=np.concatenate([self.half_TD, fresh_ND.view(np.uint16)]),
-            text_J=_put(self.text_J, number_N, text_N, size),
+            text_J=put(self.text_J, number_N, text_N, size),
             codes=scan.of_arrays(code, max(self.codes.longest, codes.longest)),
             words=words.updated(self.words, number_N, documents),
+            heads=heads.updated(self.heads, number_N, bits_ND, size) if self.heads else None,
         )._frozen()  # fmt: skip
 
     def find(self, job_ids: Sequence[str]) -> Ints:
@@ -141,7 +147,7 @@ class Index:
 
     def number(self, name: str | None) -> int:
         """The number of a place or a company, -1 where no job has it."""
-        return self.names.get(folded([name])[0] or "", -1)
+        return self.names.get(_folded(name) or "", -1)
 
     def save(self, folder: Path, made_of: Mapping[str, str] | None = None) -> None:
         """Write it as a folder of files that `open` maps.
@@ -160,7 +166,10 @@ class Index:
             for kind, arrays in (("codes", self.codes.arrays), ("words", self.words)):
                 for name, array in zip(type(getattr(self, kind))._fields, arrays, strict=False):
                     written(new, f"{kind}_{name}", array)
-            facts = {"jobs": len(self), "dim": self.half_TD.shape[1], "longest": float(self.codes.longest)}
+            facts: dict[str, Any] = {
+                "jobs": len(self), "dim": self.half_TD.shape[1], "longest": float(self.codes.longest),
+                "heads": heads.save(new, self.heads) if self.heads else None,
+            }  # fmt: skip
             storage.write_json(new / "index.json", {"version": VERSION, **facts, **(made_of or {})})
 
     @staticmethod
@@ -172,6 +181,10 @@ class Index:
             ArtifactError: the folder was changed, or is of another version.
         """
         return manifest.whole(folder, _open)
+
+    def bounded(self, vectors: scan.Vectors, row_R: Ints) -> scan.Floats:
+        """Which numbers (V, R) the products of rows with vectors are not above."""
+        return heads.bounded(self.heads, vectors, row_R) if self.heads else scan.bounded(self.codes, vectors, row_R)
 
     @functools.cached_property
     def by_order(self) -> Ints:
@@ -194,6 +207,11 @@ def folded(names: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> list[str
     return found
 
 
+@functools.lru_cache(4096)
+def _folded(name: str | None) -> str | None:
+    return folded([name])[0]
+
+
 def _columns(jobs: pa.Table, names: dict[str, int]) -> dict[str, NDArray[Any]]:
     """The columns of jobs in numbers; names that are new are numbered on."""
     out: dict[str, NDArray[Any]] = {}
@@ -211,14 +229,6 @@ def _order(ids: pa.Array) -> Numbers:
     return order_J
 
 
-def _put(old_J: NDArray[Any], number_N: Ints, new_N: NDArray[Any], size: int) -> NDArray[Any]:
-    """A copy with other values for some jobs, and room for new ones."""
-    out = np.empty((size, *old_J.shape[1:]), old_J.dtype)
-    out[: len(old_J)] = old_J
-    out[number_N] = new_N
-    return out
-
-
 def _open(folder: Path) -> Index:
     facts = storage.read_json(folder / "index.json")
     if facts.get("version") != VERSION:
@@ -231,6 +241,7 @@ def _open(folder: Path) -> Index:
         half_TD=scan.bits(opened(folder, "vectors")), text_J=opened(folder, "vector_row"),
         codes=scan.of_arrays(code, facts["longest"]),
         words=words.Words(*(opened(folder, f"words_{name}") for name in words.Words._fields)),
+        heads=heads.read(folder, facts["heads"]) if facts.get("heads") is not None else None,
     )  # fmt: skip
     if not len(index) == len(index.job_ids) == facts["jobs"] or index.half_TD.shape[1] != facts["dim"]:
         problem = f"the parts of the index do not fit each other: {len(index)} jobs, {len(index.job_ids)} ids"

@@ -132,22 +132,21 @@ def _dense(
 ) -> dict[str, Ints]:  # fmt: skip
     """The lists by cosine. Each vector is compared with all jobs once, and its lists are cut from that."""
     wanted_D = next(one for one in (query_D, profile_D, history_D) if one is not None)
-    asked: list[tuple[Floats, list[tuple[str, Ints]]]] = []
-    everywhere = np.arange(len(row_R))
+    asked: list[tuple[Floats, list[tuple[str, Ints | None]]]] = []
     for name, vector_D in (("query", query_D), ("profile", profile_D), ("history", history_D)):
         if vector_D is not None:
-            own = [(name, everywhere)]
+            own: list[tuple[str, Ints | None]] = [(name, None)]  # None: wherever they are
             own += [("city", city_P), ("region", region_P)] if vector_D is wanted_D else []
             own += [("near", region_P)] if vector_D is (wanted_D if history_D is None else history_D) else []
             asked.append((vector_D, own))
     found: dict[str, Ints] = {}
     vectors = scan.vectors([vector_D for vector_D, _ in asked])
-    low_VR, high_VR = np.empty((2, len(asked), len(row_R)), np.float32)
-    scan.bounds(index.codes, vectors, row_R, low_VR, high_VR)
-    for exact_D, low_R, high_R, (_, own) in zip(vectors.exact_VD, low_VR, high_VR, asked, strict=True):
+    high_VR = index.bounded(vectors, row_R)
+    for v, (_, own) in enumerate(asked):
+        given = index.half_TD, index.text_J, index.order_J, index.codes, vectors.exact_VD[v], vectors.asked, v
         for name, at_P in own:
-            key_K = scan.nearest(index.half_TD, index.text_J, index.order_J, exact_D, row_R, low_R, high_R, at_P, limit)
-            found[name] = scan.ordered(key_K, limit)
+            row_P, high_P = (row_R, high_VR[v]) if at_P is None else (row_R[at_P], high_VR[v][at_P])
+            found[name] = scan.ordered(scan.nearest(*given, row_P, high_P, limit), limit)
     return found
 
 

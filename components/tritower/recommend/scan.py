@@ -1,13 +1,19 @@
 """The nearest of many vectors, found in bytes and settled in halves: the same rows in the same order as by brute force.
 
-Each vector is kept twice: as int8 with a scale of its own, which a scan of all reads at the speed of memory, and in half
-precision, in which the product with a vector of halves has one value (`half.py`). The scan knows how far each of its products
-may be off: |q.d - q'.d'| <= |q| |d - d'| + |q - q'| |d'| (Cauchy-Schwarz). Rows whose upper bound lies below the K-th largest
-lower bound cannot be among the best K; the few others are multiplied again. Nothing is lost, whatever the vectors are.
+Each vector is kept twice: as int8 with a scale of its own, and in half precision, in which the product with a vector of halves
+has one value (`half.py`). What is computed in bytes comes with a bound of how far it may be off: |q.d - q'.d'| <= |q| |d - d'|
++ |q - q'| |d'| (Cauchy-Schwarz). A list of K rows is made in four steps:
 
-Ties go to the row that stands first in `order`.
+1. every row gets an upper bound, from its first principal components (heads.py) or, without those, from all its bytes;
+2. the rows with the largest get lower bounds; K products are not below the K-th largest of those, the bar;
+3. rows whose upper bound lies below the bar cannot be in the list; the others get both bounds, and again those below the K-th
+   largest lower bound fall out;
+4. what is left, 2 or 3 K rows, is multiplied in halves.
 
-Legend: J rows, V vectors that ask, R rows that may be found, P places among those R, T texts, D embedding size, K list length.
+Nothing is lost, whatever the vectors are. Ties go to the row that stands first in `order`.
+
+Legend: J rows, V vectors that ask, R rows that may be found, P rows of one list among those, T texts, D embedding size,
+H numbers of a row that bounds are made of (D, or the length of its head), K list length.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,12 +24,16 @@ from numpy.typing import NDArray
 
 from tritower.half import dot, half_to_float
 from tritower.numba_cache import njit
+from tritower.recommend.int8 import one_product, three_products
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-_BINS = 4096
-_BLOCK = 1024  # rows of 384 bytes that stay in the cache while each vector is multiplied with them
-_ROUNDING = 1e-6  # of float32 sums and scales, relative to the vectors' lengths: three roundings are 2e-7
+ROUNDING = 1e-6  # of float32 sums and scales, relative to the vectors' lengths: three roundings are 2e-7
+_TOGETHER = 3  # vectors that a row is multiplied with at once
+_BLOCK = 64  # values that are skipped together where all are too small
+_LEADING = 2  # times K rows set the bar
+_BINS = 1024
+_STEP = 7  # of many values, one in so many says where the largest begin
 
 
 class Codes(NamedTuple):
@@ -43,14 +53,28 @@ class Codes(NamedTuple):
         return self.code_JD, self.scale_J, self.off_J
 
 
-class Vectors(NamedTuple):
-    """Vectors that ask: `exact_VD` float32 values that are halves, `code_VD` int16 with its scale, the two lengths."""
+class Asked(NamedTuple):
+    """Vectors as bytes are multiplied with them.
 
-    exact_VD: Floats
-    code_VD: NDArray[np.int16]
+    Attributes:
+        code_WH: int16, rows of zeros behind the V.
+        scale_V: a vector is about `code * scale`.
+        length_V, off_V: bounds of its length, and of that of the difference.
+        rest_V: a bound of the length of what is not among its H numbers.
+    """
+
+    code_WH: NDArray[np.int16]
     scale_V: Floats
     length_V: Floats
     off_V: Floats
+    rest_V: Floats
+
+
+class Vectors(NamedTuple):
+    """Vectors that ask: `exact_VD` float32 values that are halves, and the same in whole numbers."""
+
+    exact_VD: Floats
+    asked: Asked
 
 
 def bits(matrix_TD: NDArray[np.float16]) -> NDArray[np.uint16]:
@@ -84,13 +108,30 @@ def frozen(codes: Codes) -> Codes:
 def vectors(value_VD: Sequence[NDArray[np.floating[Any]]]) -> Vectors:
     """Vectors, rounded to halves, as a scan takes them."""
     exact_VD = np.asarray(value_VD, np.float16).astype(np.float32)
-    wide_VD = exact_VD.astype(np.float64)
+    return Vectors(exact_VD, asking(exact_VD.astype(np.float64), np.zeros(len(exact_VD))))
+
+
+def asking(wide_VH: NDArray[np.float64], rest_V: NDArray[np.float64]) -> Asked:
+    """Vectors in whole numbers.
+
+    Args:
+        rest_V: `Asked.rest_V`.
+    """
     # Sums of products stay below 2^31 however large the vectors are.
-    most = min(32_767, (1 << 31) // (128 * wide_VD.shape[1]) - 1)
-    scale_V1 = np.maximum(np.abs(wide_VD).max(axis=1, keepdims=True), 1e-30) / most
-    code_VD = np.rint(wide_VD / scale_V1).astype(np.int16)
-    length_V, off_V = (np.sqrt((one**2).sum(axis=1)) for one in (wide_VD, wide_VD - code_VD * scale_V1))
-    return Vectors(exact_VD, code_VD, *(one.astype(np.float32) for one in (scale_V1[:, 0], length_V, off_V)))
+    count, most = len(wide_VH), min(32_767, (1 << 31) // (128 * wide_VH.shape[1]) - 1)
+    scale_V = (np.maximum(np.abs(wide_VH).max(axis=1), 1e-30) / most).astype(np.float32)
+    code_WH = np.zeros((-(-count // _TOGETHER) * _TOGETHER, wide_VH.shape[1]), np.int16)
+    code_WH[:count] = np.clip(np.rint(wide_VH / scale_V[:, None]), -most, most)
+    off_VH = wide_VH - code_WH[:count] * scale_V[:, None].astype(np.float64)
+    length_V, off_V = (np.sqrt(np.einsum("vh,vh->v", one, one)) * (1 + ROUNDING) for one in (wide_VH, off_VH))
+    return Asked(code_WH, scale_V, *(one.astype(np.float32) for one in (length_V, off_V, rest_V)))
+
+
+def bounded(codes: Codes, vectors: Vectors, row_R: Ints) -> Floats:
+    """Which numbers (V, R) the products of rows with vectors are not above."""
+    high_VR = np.empty((len(vectors.exact_VD), len(row_R)), np.float32)
+    upper(codes, codes.off_J, vectors.asked, row_R, high_VR)  # nothing is missing: its bound does not count
+    return high_VR
 
 
 def ordered(key_K: Ints, limit: int) -> Ints:
@@ -122,78 +163,149 @@ def _code_rows(bits_TD, row_J, code_JD, scale_J, off_J):  # type: ignore[no-unty
             code_JD[j, d] = np.int8(code)
             off += (np.float64(value) - np.float64(code) * np.float64(scale)) ** 2
             length += (np.float64(code) * np.float64(scale)) ** 2
-        off_J[j] = np.sqrt(off) * (1 + _ROUNDING)
-        longest = max(longest, np.sqrt(length) * (1 + _ROUNDING))
+        off_J[j] = np.sqrt(off) * (1 + ROUNDING)
+        longest = max(longest, np.sqrt(length) * (1 + ROUNDING))
     return longest
 
 
 @njit(cache=True, nogil=True)
-def bounds(codes, asked, row_R, low_VR, high_VR):  # type: ignore[no-untyped-def]
-    """Write between which numbers the products of rows with vectors are. Rows are read once for all vectors."""
-    for start in range(0, len(row_R), _BLOCK):
-        for v in range(len(asked.scale_V)):
-            length = asked.length_V[v]
-            margin = (asked.off_V[v] + np.float32(_ROUNDING) * length) * codes.longest
-            for r in range(start, min(start + _BLOCK, len(row_R))):
-                row, total = row_R[r], np.int32(0)
-                for d in range(codes.code_JD.shape[1]):
-                    total += np.int32(codes.code_JD[row, d]) * np.int32(asked.code_VD[v, d])
-                # Cut to 32 bits, in which the sum is: only then does the compiler use the instruction made for it.
-                about = np.float32(np.int32(total)) * (codes.scale_J[row] * asked.scale_V[v])
-                off = length * codes.off_J[row] + margin
-                low_VR[v, r], high_VR[v, r] = about - off, about + off
+def upper(codes, rest_J, asked, row_R, high_VR):  # type: ignore[no-untyped-def]
+    """Write which number the product of each row with each vector is not above. Rows are read once for three vectors.
+
+    Args:
+        codes: of all numbers of the rows, or of their heads.
+        rest_J: a bound of the length of what is not among them.
+        asked: the vectors.
+        row_R: the rows that may be found.
+    """
+    dim, base = codes.code_JD.shape[1], codes.code_JD.ctypes.data
+    many = len(asked.scale_V)
+    for first in range(0, many, 3):
+        v, w = min(first + 1, many - 1), min(first + 2, many - 1)
+        at = asked.code_WH.ctypes.data + first * dim * 2
+        one, two, three = asked.scale_V[first], asked.scale_V[v], asked.scale_V[w]
+        a_length, b_length, c_length = asked.length_V[first], asked.length_V[v], asked.length_V[w]
+        a_rest, b_rest, c_rest = asked.rest_V[first], asked.rest_V[v], asked.rest_V[w]
+        a_more, b_more, c_more = _margin(codes, asked, first), _margin(codes, asked, v), _margin(codes, asked, w)
+        for r in range(len(row_R)):
+            row = row_R[r]
+            a, b, c = three_products(base + row * dim, at, dim)
+            scale, off, rest = codes.scale_J[row], codes.off_J[row], rest_J[row]
+            # The last vector is written last: where there are fewer than three, the others' places are its own.
+            high_VR[w, r] = np.float32(c) * (scale * three) + (c_length * off + c_rest * rest + c_more)
+            high_VR[v, r] = np.float32(b) * (scale * two) + (b_length * off + b_rest * rest + b_more)
+            high_VR[first, r] = np.float32(a) * (scale * one) + (a_length * off + a_rest * rest + a_more)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _margin(codes, asked, v):  # type: ignore[no-untyped-def]
+    """What a product in bytes may be off beside what depends on the row."""
+    return (asked.off_V[v] + np.float32(ROUNDING) * asked.length_V[v]) * codes.longest
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _about(codes, asked, v, margin, row):  # type: ignore[no-untyped-def]
+    """The product of a row with a vector, and how far it may be off."""
+    dim = codes.code_JD.shape[1]
+    (total,) = one_product(codes.code_JD.ctypes.data + row * dim, asked.code_WH.ctypes.data + v * dim * 2, dim)
+    about = np.float32(total) * (codes.scale_J[row] * asked.scale_V[v])
+    return about, asked.length_V[v] * codes.off_J[row] + margin
 
 
 @njit(cache=True, nogil=True)
-def nearest(bits_TD, text_J, order_J, exact_D, row_R, low_R, high_R, at_P, limit):  # type: ignore[no-untyped-def]
+def nearest(bits_TD, text_J, order_J, codes, exact_D, asked, v, row_P, high_P, limit):  # type: ignore[no-untyped-def]
     """Keys of rows among which the `limit` with the largest products are, and not many more.
 
     Args:
         bits_TD, text_J: all halves, and where each row's are.
         order_J: what settles ties, each number once.
-        exact_D: the vector.
-        row_R, low_R, high_R: rows that may be found, and what `bounds` wrote of them.
-        at_P: which of the R belong to this list.
+        codes: all bytes.
+        exact_D, asked, v: the vector, and which it is of those asked.
+        row_P, high_P: rows that may be in the list, and what `upper` wrote of them.
         limit: K.
     """
-    low_P = low_R[at_P]
-    least, found = threshold(low_P, limit, low_P.min(), low_P.max()) if len(at_P) > limit else np.float32(-np.inf), 0
-    key_P, value_1 = np.empty(len(at_P), np.int64), np.empty(1, np.float32)
-    for p in range(len(at_P)):
-        if high_R[at_P[p]] >= least:
-            row = row_R[at_P[p]]
-            value_1[0] = dot(bits_TD, text_J[row], exact_D)
-            key_P[found] = _key(value_1, order_J[row])
+    margin, bar = _margin(codes, asked, v), np.float32(-np.inf)
+    if len(row_P) > limit:
+        lead_L = leading(high_P, _LEADING * limit)
+        low_L = np.empty(len(lead_L), np.float32)
+        for n in range(len(lead_L)):
+            about, off = _about(codes, asked, v, margin, row_P[lead_L[n]])
+            low_L[n] = about - off
+        bar = np.partition(low_L, len(low_L) - limit)[len(low_L) - limit]
+    place_N = reaching(high_P, bar)
+    low_N, high_N, found = np.empty(len(place_N), np.float32), np.empty(len(place_N), np.float32), 0
+    for place in place_N:
+        about, off = _about(codes, asked, v, margin, row_P[place])
+        if about + off >= bar:
+            low_N[found], high_N[found], place_N[found] = about - off, about + off, place
             found += 1
-    return key_P[:found].copy()
+    if found > limit:
+        bar = np.partition(low_N[:found], found - limit)[found - limit]
+    key_K, value_1, kept = np.empty(found, np.int64), np.empty(1, np.float32), 0
+    for n in range(found):
+        if high_N[n] >= bar:
+            row = row_P[place_N[n]]
+            value_1[0] = dot(bits_TD, text_J[row], exact_D)
+            key_K[kept] = _key(value_1, order_J[row])
+            kept += 1
+    return key_K[:kept].copy()
 
 
 @njit(cache=True, nogil=True)
 def largest(value_P, order_P, limit):  # type: ignore[no-untyped-def]
     """Keys of values among which the `limit` largest are, and not many more; as `nearest`, of values that are exact."""
-    least, found = threshold(value_P, limit, value_P.min(), value_P.max()) if len(value_P) > limit else np.float32(-np.inf), 0
-    key_P, value_1 = np.empty(len(value_P), np.int64), np.empty(1, np.float32)
-    for p in range(len(value_P)):
-        if value_P[p] >= least:
-            value_1[0] = value_P[p]
-            key_P[found] = _key(value_1, order_P[p])
-            found += 1
-    return key_P[:found].copy()
+    place_N = leading(value_P, limit)
+    key_K, value_1 = np.empty(len(place_N), np.int64), np.empty(1, np.float32)
+    for n in range(len(place_N)):
+        value_1[0] = value_P[place_N[n]]
+        key_K[n] = _key(value_1, order_P[place_N[n]])
+    return key_K
 
 
 @njit(cache=True, nogil=True)
-def threshold(value_P, limit, low, high):  # type: ignore[no-untyped-def]
-    """A number that at least `limit` values reach, of more than `limit` between `low` and `high`, and not many more do."""
-    if not low < high:
-        return low
-    count_B, per = np.zeros(_BINS, np.int64), np.float32(_BINS - 1) / (high - low)
-    for p in range(len(value_P)):
+def leading(value_P, count):  # type: ignore[no-untyped-def]
+    """Where the largest `count` values are and those that tie with them, and not many more; ascending."""
+    if len(value_P) <= count:
+        return np.arange(len(value_P))
+    step, wanted = (_STEP if len(value_P) > 10 * _STEP * count else 1), count + count // 4
+    low = high = value_P[0]
+    for p in range(0, len(value_P), step):
+        low, high = min(low, value_P[p]), max(high, value_P[p])
+    count_B, per = np.zeros(_BINS, np.int64), np.float32(_BINS - 1) / max(high - low, np.float32(1e-30))
+    for p in range(0, len(value_P), step):
         count_B[np.int32((value_P[p] - low) * per)] += 1
-    above, b = 0, _BINS
-    while above < limit:
-        b -= 1
-        above += count_B[b]
-    return low + (np.float32(b) - np.float32(0.25)) / per  # an edge of a bin, rounded to the safe side
+    b, above = _BINS, 0
+    while True:
+        while b > 0 and above * step < wanted:
+            b -= 1
+            above += count_B[b]
+        # The edge of a bin, rounded to the safe side. Some rows are as good as all where they say enough of all.
+        place_N = reaching(value_P, low + (np.float32(b) - np.float32(0.25)) / per if b > 0 else np.float32(-np.inf))
+        if len(place_N) >= count:
+            return place_N
+        wanted *= 2
+
+
+@njit(cache=True, nogil=True)
+def reaching(value_P, least):  # type: ignore[no-untyped-def]
+    """Where the values are that are not below `least`, ascending."""
+    place_N, found = np.empty(len(value_P) + 1, np.int64), 0
+    for start in range(0, len(value_P), _BLOCK):
+        stop = min(start + _BLOCK, len(value_P))
+        if _reached(value_P, start, stop, least):
+            for p in range(start, stop):  # without a branch, which would often be foreseen wrongly
+                place_N[found] = p
+                found += value_P[p] >= least
+    return place_N[:found]
+
+
+@njit(cache=True, nogil=True)
+def _reached(value_P, start, stop, least):  # type: ignore[no-untyped-def]
+    """Whether any of some values is not below `least`: a loop without a way out, which is done many values at a time."""
+    found = False
+    for p in range(start, stop):
+        found |= value_P[p] >= least
+    return found
 
 
 @njit(cache=True, nogil=True, forceinline=True)

@@ -1,5 +1,6 @@
 """Fusion, every list, filters and updates against brute force."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +8,17 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tritower import storage
 from tritower.errors import ArtifactError
-from tritower.recommend import retrieve, sample
+from tritower.recommend import heads, retrieve, sample
 from tritower.recommend.clicks import Clicks
 from tritower.recommend.index import Index
 from tritower.recommend.retrieve import Conditions
+from tritower.storage import manifest
 
 from tests.support import catalogue
+
+WIDE = 2 * heads.WIDTH + 1  # wide enough for heads, and no multiple of what is multiplied at once
 
 
 @given(st.lists(st.lists(st.integers(0, 30), unique=True, max_size=12), min_size=1, max_size=5), st.integers(1, 40))
@@ -27,10 +32,11 @@ def test_fusion_equals_the_definition(lists: list[list[int]], limit: int) -> Non
     np.testing.assert_allclose([total[job] for job in fused], sorted(total.values(), reverse=True)[:limit], rtol=1e-12)
 
 
-@pytest.mark.parametrize("limit", [7, 500])
-def test_every_list_equals_brute_force(limit: int) -> None:
-    board = catalogue.board(1)
+@pytest.mark.parametrize(("limit", "dim"), [(7, 24), (500, 24), (7, WIDE)])
+def test_every_list_equals_brute_force(limit: int, dim: int) -> None:
+    board = catalogue.board(1, dim=dim)
     index, clicks, seen = board.index(), board.log(), set()
+    assert (index.heads is not None) == (dim == WIDE)
     for search in catalogue.searches(board, 2, 80):
         wanted = catalogue.lists(board, search, limit)
         found = {name: one.tolist() for name, one in retrieve.lists(search, index, clicks, limit).items()}
@@ -83,15 +89,34 @@ def test_clicks_named_in_the_search_take_the_place_of_the_users() -> None:
     assert named.tolist() == known.tolist()
 
 
-def test_a_saved_index_gives_the_same_lists(tmp_path: Path) -> None:
-    board = catalogue.board(7)
+@pytest.mark.parametrize("dim", [24, WIDE])
+def test_a_saved_index_gives_the_same_lists(tmp_path: Path, dim: int) -> None:
+    board = catalogue.board(7, dim=dim)
     index, clicks = board.index(), board.log()
     index.save(tmp_path / "index")
     clicks.save(tmp_path / "clicks")
+    assert (tmp_path / "index" / "heads_code.npy").exists() == (dim == WIDE)
     again, clicks_again = Index.open(tmp_path / "index"), Clicks.open(tmp_path / "clicks")
     for search in catalogue.searches(board, 8, 20):
         one = retrieve.retrieve(search, index, clicks, limit=30)
         assert one.tolist() == retrieve.retrieve(search, again, clicks_again, limit=30).tolist()
+
+
+def test_an_index_without_heads_as_older_bundles_hold_it_gives_the_same_lists(tmp_path: Path) -> None:
+    board = catalogue.board(7, dim=WIDE)
+    index, clicks = board.index(), board.log()
+    assert index.heads is not None
+    older = dataclasses.replace(index, heads=None)
+    older.save(tmp_path / "index")
+    facts = storage.read_json(tmp_path / "index" / "index.json")
+    del facts["heads"]
+    storage.write_json(tmp_path / "index" / "index.json", facts)
+    manifest.write(tmp_path / "index")
+    again = Index.open(tmp_path / "index")
+    assert again.heads is None
+    for search in catalogue.searches(board, 8, 20):
+        one, two = (retrieve.retrieve(search, given, clicks, limit=15).tolist() for given in (index, again))
+        assert one == two
 
 
 def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
@@ -104,10 +129,10 @@ def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
         Index.open(tmp_path / "index")
 
 
-@pytest.mark.parametrize("parts", [1, 4])
-def test_an_updated_index_is_as_one_built_anew(tmp_path: Path, parts: int) -> None:
+@pytest.mark.parametrize(("parts", "dim"), [(1, 24), (4, 24), (4, WIDE)])
+def test_an_updated_index_is_as_one_built_anew(tmp_path: Path, parts: int, dim: int) -> None:
     """Half of the catalogue, then the rest and changes of what was there, in one or more deltas."""
-    whole, before = catalogue.board(9), catalogue.board(10)
+    whole, before = catalogue.board(9, dim=dim), catalogue.board(10, dim=dim)
     changed = before.jobs.set_column(0, "job_id", whole.jobs["job_id"])  # the first 60 jobs were other adverts once
     start = catalogue.Board(
         changed.slice(0, 60), before.documents[:60], before.text_J[:60], before.matrix_TD, before.texts, 0, []
@@ -118,6 +143,7 @@ def test_an_updated_index_is_as_one_built_anew(tmp_path: Path, parts: int) -> No
         documents, vectors = [whole.documents[job] for job in part], whole.matrix_TD[whole.text_J[part]]
         index = index.updated(whole.jobs.take(pa.array(part)), documents, vectors)
     anew = whole.index()
+    assert (index.heads is not None) == (dim == WIDE)
     for search in catalogue.searches(whole, 11, 40):
         one, two = (retrieve.lists(search, one, None, 15) for one in (index, anew))
         assert {name: places.tolist() for name, places in one.items()} == {

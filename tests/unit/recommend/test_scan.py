@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tritower.recommend import scan
+from tritower.recommend import heads, scan
 
 
 def brute(matrix: np.ndarray, query: np.ndarray, rows: np.ndarray, order: np.ndarray, limit: int) -> list[int]:
@@ -12,15 +12,19 @@ def brute(matrix: np.ndarray, query: np.ndarray, rows: np.ndarray, order: np.nda
     return sorted(order[rows].tolist(), key=lambda place: (-value[np.flatnonzero(order == place)[0]], place))[:limit]
 
 
-def found(matrix: np.ndarray, query: np.ndarray, rows: np.ndarray, order: np.ndarray, limit: int) -> tuple[list[int], int]:
+def found(
+    matrix: np.ndarray, query: np.ndarray, rows: np.ndarray, order: np.ndarray, limit: int, width: int = 0
+) -> tuple[list[int], int]:
+    """Places by the scan, with heads of an arbitrary basis where a width is given, and how many were multiplied in halves."""
     bits, own = scan.bits(matrix), np.arange(len(matrix))
     codes, asked = scan.coded(bits, own), scan.vectors([query[::-1], query])
-    low, high = np.empty((2, 2, len(rows)), np.float32)
-    scan.bounds(codes, asked, rows, low, high)
-    low, high, one = low[1], high[1], asked.exact_VD[1]
-    keys = scan.nearest(bits, own, order, one, rows, low, high, np.arange(len(rows)), limit)
+    high, one = scan.bounded(codes, asked, rows)[1], asked.exact_VD[1]
+    if width:
+        basis = np.linalg.qr(np.random.default_rng(width).normal(size=(matrix.shape[1], width)))[0].T
+        high = heads.bounded(heads.of_basis(np.ascontiguousarray(basis), bits, own), asked, rows)[1]
+    keys = scan.nearest(bits, own, order, codes, one, asked.asked, 1, rows, high, limit)
     exact = (matrix.astype(np.float64) @ one.astype(np.float64)).astype(np.float32)
-    assert ((low <= exact[rows]) & (exact[rows] <= high)).all()
+    assert (exact[rows] <= high).all()
     places, values = scan.decoded(keys)
     assert dict(zip(places.tolist(), values, strict=True)) == {order[r]: exact[r] for r in np.argsort(order)[places]}
     return scan.ordered(keys, limit).tolist(), len(keys)
@@ -47,7 +51,9 @@ def test_as_by_brute_force(seed: int, rows: int, dim: int, limit: int, sort: str
     half, query = matrix.astype(np.float16), matrix[0] + 0.05 * rng.normal(size=dim)
     order = rng.permutation(rows).astype(np.int32)
     among = np.flatnonzero(rng.random(rows) < 0.8)
-    assert found(half, query, among, order, limit)[0] == brute(half, query, among, order, limit)
+    wanted = brute(half, query, among, order, limit)
+    assert found(half, query, among, order, limit)[0] == wanted
+    assert found(half, query, among, order, limit, width=max(1, dim // 3))[0] == wanted
 
 
 def test_few_are_multiplied_again() -> None:
@@ -58,6 +64,37 @@ def test_few_are_multiplied_again() -> None:
     query = rng.normal(size=128)
     best, tried = found(matrix.astype(np.float16), query / np.linalg.norm(query), np.arange(20_000), np.arange(20_000), 100)
     assert len(best) == 100 and tried < 600
+
+
+def test_heads_leave_few_rows_where_few_components_matter_and_are_left_out_where_not() -> None:
+    """Vectors as those of an encoder, and vectors without any direction of their own."""
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(3_000, 256)) * np.exp(-np.arange(256) / 25)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    turned = (matrix @ np.linalg.qr(rng.normal(size=(256, 256)))[0]).astype(np.float16)
+    made = heads.made(scan.bits(turned), np.arange(3_000))
+    assert made is not None
+    assert made.rest_J.max() < 0.1
+    assert heads.left(made, turned.astype(np.float64)) < 0.03
+    flat = rng.normal(size=(3_000, 256)) / 16
+    assert heads.made(scan.bits(flat.astype(np.float16)), np.arange(3_000)) is None
+    assert heads.made(scan.bits(turned[:, :255].copy()), np.arange(3_000)) is None
+
+
+@pytest.mark.parametrize("count", [1, 5, 200, 3_000])
+@pytest.mark.parametrize("sort", ["any", "ascending", "two values", "a spike"])
+def test_leading_values_are_found_with_what_ties(count: int, sort: str) -> None:
+    value = np.random.default_rng(count).normal(size=20_011).astype(np.float32)
+    if sort == "ascending":
+        value.sort()
+    if sort == "two values":
+        value = (value > 0).astype(np.float32)
+    if sort == "a spike":  # where one in seven does not see it
+        value[1::7] += np.float32(1e6)
+    places = scan.leading(value, count)
+    assert places.tolist() == np.flatnonzero(value >= value[places].min()).tolist()
+    assert value[places].min() <= np.sort(value)[-count]
+    assert sort != "any" or len(places) <= 3 * count + 60
 
 
 @given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=80), st.integers(1, 90))
