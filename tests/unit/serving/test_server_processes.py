@@ -8,6 +8,8 @@ import time
 
 import httpx
 import pytest
+from tritower.serving import server
+from tritower.serving.config import ServeConfig
 
 from tests.support import tiny_server
 from tests.support.serving_process import served, until
@@ -27,6 +29,13 @@ def _refused(command, environment=None):
 def _rest(connection):
     """What comes until the server closes it."""
     return b"".join(iter(lambda: connection.recv(10_000), b""))
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement():
+    with server.listen(ServeConfig(port=0)) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_damaged_bundle_at_the_start_is_named_and_nothing_serves(tmp_path):
