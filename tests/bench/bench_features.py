@@ -201,6 +201,14 @@ def texts(count: int, low: int, high: int, seed: int) -> list[str]:
     return [" ".join(rng.choice(words, rng.integers(low, high))) for _ in range(count)]
 
 
+def distinct(values: Sequence[str]) -> list[str]:
+    """The values, those that came before with their number behind: a dataset has each text once."""
+    out: dict[str, None] = {}
+    for number, value in enumerate(values):
+        out[f"{value} {number}" if value in out else value] = None
+    return list(out)
+
+
 def bench_strings() -> dict[str, Any]:
     """Three scorers over a million rows at 3.6 repeats per pair, in batches of the step's size."""
     rng = np.random.default_rng(0)
@@ -294,8 +302,9 @@ def write_dataset(folder: Path, rows: int) -> None:
     """A dataset of `rows` impressions with the same jobs, users and texts whatever the size, and random vectors."""
     rng = np.random.default_rng(0)
     jobs, users, queries = SIZES["job"], 40_000, SIZES["query"]
-    titles, words = texts(jobs, 2, 7, 2), texts(queries, 1, 4, 1)
-    values = [*words, *titles, *(f"{title}, company {j % SIZES['company']}" for j, title in enumerate(titles))]
+    names = distinct([*texts(queries, 1, 4, 1), *texts(jobs, 2, 7, 2)])
+    titles = names[queries:]
+    values = distinct([*names, *(f"{title}, company {j % SIZES['company']}" for j, title in enumerate(titles))])
     tables = {
         "texts": {
             "text": range(len(values)), "value": values, "is_query": [t < queries for t in range(len(values))],
