@@ -63,7 +63,7 @@ def compiled(name: str, parts: frozenset[str], folder: Path) -> dict[str, Any]:
     ("name", "parts", "most"),
     [
         ("training", steps.parts("training"), Shape(boxes=10, nodes=32, layers=13, widest=7, parameters=28, settings=12)),
-        ("training", ALL, Shape(boxes=18, nodes=49, layers=14, widest=8, parameters=31, settings=14)),
+        ("training", ALL, Shape(boxes=18, nodes=50, layers=14, widest=8, parameters=31, settings=14)),
         ("training", frozenset(), Shape(boxes=9, nodes=28, layers=13, widest=6, parameters=26, settings=10)),
         ("batch", steps.parts("batch"), Shape(boxes=8, nodes=17, layers=8, widest=5, parameters=18, settings=7)),
         ("experiment", steps.parts("experiment"), Shape(boxes=2, nodes=6, layers=2, widest=4, parameters=12, settings=2)),
