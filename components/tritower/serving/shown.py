@@ -19,6 +19,7 @@ from tritower import schema, storage
 from tritower.errors import DataError
 from tritower.serving import served, tailing
 from tritower.serving.moment import microseconds
+from tritower.serving.reading import Reader
 
 _OWN = ("ts", "user_id", "query", "position", "city", "region", "country", "randomised")
 
@@ -100,7 +101,7 @@ def _query(since: int, until: int) -> str:
 
 def _journaled(journal: storage.LocationLike, path: Path) -> None:
     """The journal's events as one file."""
-    reader, kind = tailing.Reader(journal), tailing.table([]).schema
+    reader, kind = Reader(journal), tailing.table([]).schema
     with pq.ParquetWriter(path, kind) as writer:
         while journal and (frames := reader.read()):
             for frame in frames:

@@ -14,9 +14,9 @@ from tritower.serving.forgetting import forget
 from tritower.serving.journal import Journal, JournalConfig
 from tritower.serving.messages import Question
 from tritower.serving.ranking import Ranking
+from tritower.serving.reading import Reader
 from tritower.serving.retention import Retention, expire
 from tritower.serving.served import ServedConfig, ServedLog
-from tritower.serving.tailing import Reader
 from tritower.storage import manifest
 
 from tests.unit.serving.test_served import HOUR, START, asked

@@ -21,8 +21,8 @@ from tritower import storage
 from tritower.errors import ArtifactError, DataError, OverloadError, StorageError
 from tritower.serving import forgetting, records, segments, stored
 from tritower.serving.journal import Journal, JournalConfig, Receipt, _Seen
+from tritower.serving.reading import Reader
 from tritower.serving.records import MAGIC, Record
-from tritower.serving.tailing import Reader
 
 from tests.support.faults import Fault, proxy
 
