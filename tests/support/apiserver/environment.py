@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines import kernels
 from tests.support.apiserver import kinds
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def started(cluster: "Cluster", pod: Object, container: Object, folder: Path) ->
         # All pods are on this machine, which may have no other address.
         "PET_LOCAL_ADDR": "127.0.0.1",
         "GLOO_SOCKET_IFNAME": "lo",
-    }
+    } | {name: os.environ[name] for name in kernels.NUMBA if name in os.environ}  # the images name them
     places = _volumes(cluster, pod, container, folder) | termination_message(container, folder)
     words = [*container.get("command", []), *container.get("args", [])]
     if container["image"] in cluster.programs:
