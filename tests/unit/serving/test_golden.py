@@ -43,7 +43,7 @@ def test_its_own_ranking_answers_them(ranking: Ranking, bundle_folder: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_real_server_is_let_in_and_a_damaged_bundle_is_not(
     bundle_folder: Path,
     s3: str,  # noqa: F811
@@ -60,7 +60,7 @@ def test_a_real_server_is_let_in_and_a_damaged_bundle_is_not(
         token = {"metadata": {"name": "tritower-serving"}, "stringData": {}, "data": {"token": "b3Blbg=="}}
         cluster.add(kinds.SECRET, token, namespace="team")
         config = from_dict(DeployConfig, {"image": "example/serve:1", "launcher": "kserve", "replicas": 1, "poll_s": 0.2,
-                                          "start_timeout_s": 100, "cpu": "10m"})  # fmt: skip
+                                          "start_timeout_s": 300, "cpu": "10m"})  # fmt: skip
         good = release.read(f"{s3}/good")
         assert good.version == bundle.read(bundle_folder).sha256 and len(good.questions) == 11
         said = Rollout(config).deploy(good, gate="pass")
