@@ -11,34 +11,21 @@ RIVALS = {"baseline": "standard", "baseline_cos": "cosines", "baseline_full": "f
 """Step of a rival -> its variant."""
 
 
+class BaselinesAndModel(NamedTuple):
+    """Scores of the three rivals on the rows that the model is judged on, and the usual rival itself."""
+
+    baseline_scores: Dataset
+    baseline_cos_scores: Dataset
+    baseline_full_scores: Dataset
+    baseline_model: Model
+
+
 class Baselines(NamedTuple):
     """Scores of the three rivals on the rows that the model is judged on."""
 
     baseline_scores: Dataset
     baseline_cos_scores: Dataset
     baseline_full_scores: Dataset
-
-
-def baselines(wiring: Wiring, features: Input[Dataset], embeddings: Input[Dataset]) -> Baselines:
-    """Train three XGBoost rivals, from the usual one to the strongest, and score with them.
-
-    Args:
-        features: features of the impressions.
-        embeddings: embeddings of the texts.
-    """
-    rows = {"features": features, "embeddings": embeddings}
-    return Baselines(
-        **{f"{name}_scores": wiring.add(name, **rows, variant=how).outputs["baseline_scores"] for name, how in RIVALS.items()}
-    )
-
-
-class BaselinesAndModel(NamedTuple):
-    """As `Baselines`, and the usual rival itself."""
-
-    baseline_scores: Dataset
-    baseline_cos_scores: Dataset
-    baseline_full_scores: Dataset
-    baseline_model: Model
 
 
 def baselines_and_model(wiring: Wiring, features: Input[Dataset], embeddings: Input[Dataset]) -> BaselinesAndModel:
@@ -52,6 +39,17 @@ def baselines_and_model(wiring: Wiring, features: Input[Dataset], embeddings: In
     trained = {name: wiring.add(name, **rows, variant=how).outputs for name, how in RIVALS.items()}
     scores = {f"{name}_scores": outputs["baseline_scores"] for name, outputs in trained.items()}
     return BaselinesAndModel(**scores, baseline_model=trained["baseline"]["baseline_model"])
+
+
+def baselines(wiring: Wiring, features: Input[Dataset], embeddings: Input[Dataset]) -> Baselines:
+    """Train three XGBoost rivals, from the usual one to the strongest, and score with them.
+
+    Args:
+        features: features of the impressions.
+        embeddings: embeddings of the texts.
+    """
+    both = baselines_and_model(wiring, features, embeddings)
+    return Baselines(both.baseline_scores, both.baseline_cos_scores, both.baseline_full_scores)
 
 
 def of_parts(inner: Mapping[str, Callable[..., Any]], parts: frozenset[str]) -> dict[str, Callable[..., Any]]:

@@ -61,7 +61,7 @@ class Reader:
         if self._is_whole(data):
             return None
         if segments.names(self.location)[-1] > self._name:
-            where, remedy = f"{self.location}/{self._name}", "Restore it, or remove it: its events are then missing."
+            where, remedy = segments.at(self.location, self._name), "Restore it, or remove it: its events are then missing."
             raise ArtifactError(f"the segment is damaged after record {self.last}", where=where, remedy=remedy)
         return []
 

@@ -10,16 +10,21 @@ from tritower.serving import records
 WRITER = "the writer of the journal"
 
 
+def at(location: storage.LocationLike, name: str) -> str:
+    """Where a segment of a journal, or another file of it, is."""
+    return f"{str(location).rstrip('/')}/{name}"
+
+
 def replace(location: storage.LocationLike, name: str, content: bytes) -> None:
     """Write a segment anew, as a whole. Whoever calls this is the writer.
 
     Raises:
         StorageError: it cannot be written, or somebody else has written it.
     """
-    at = f"{str(location).rstrip('/')}/{name}"
-    found = storage.read_small(at)
-    if not storage.swap_small(at, content, tag=found[1] if found else ""):
-        raise StorageError("another process has written it meanwhile", where=at, remedy="Try again.")
+    place = at(location, name)
+    found = storage.read_small(place)
+    if not storage.swap_small(place, content, tag=found[1] if found else ""):
+        raise StorageError("another process has written it meanwhile", where=place, remedy="Try again.")
 
 
 def remove(location: storage.LocationLike, name: str) -> None:
@@ -27,7 +32,7 @@ def remove(location: storage.LocationLike, name: str) -> None:
     if storage.is_local(location):
         (storage.local_path(location) / name).unlink(missing_ok=True)
     else:
-        storage.remove(f"{str(location).rstrip('/')}/{name}")
+        storage.remove(at(location, name))
 
 
 def remove_cut(location: storage.LocationLike) -> None:
@@ -64,7 +69,7 @@ def look(location: storage.LocationLike, name: str, position: int = 0, size: int
         StorageError: the place cannot be read.
     """
     if not storage.is_local(location):
-        found = storage.read_small(f"{str(location).rstrip('/')}/{name}")
+        found = storage.read_small(at(location, name))
         stop = None if size is None else position + size
         return None if found is None else (found[0][position:stop], len(found[0]))
     path = storage.local_path(location) / name

@@ -120,7 +120,7 @@ class Objects:
         return UnknownOutcome("another process has begun to write it", where=str(self._location), remedy=_REMEDY)
 
     def _at(self, name: str) -> str:
-        return f"{str(self._location).rstrip('/')}/{name}"
+        return segments.at(self._location, name)
 
 
 def merge(location: storage.Location, *, taken_before: int, segment_bytes: int, may: Callable[[], bool]) -> int:
@@ -151,7 +151,7 @@ def merge(location: storage.Location, *, taken_before: int, segment_bytes: int, 
 
 
 def _merged(location: storage.Location, run: list[str], taken_before: int, may: Callable[[], bool]) -> int:
-    at = [f"{str(location).rstrip('/')}/{name}" for name in run]
+    at = [segments.at(location, name) for name in run]
     first = storage.read_small(at[0])
     if first is None:
         return 0

@@ -89,7 +89,7 @@ def begins(location: storage.LocationLike, identity: str) -> int:
     Raises:
         StorageError: it can be neither read nor written.
     """
-    at = f"{str(location).rstrip('/')}/{_STATES}"
+    at = segments.at(location, _STATES)
     for _ in range(100):
         found = storage.read_small(at)
         states: dict[str, int] = json.loads(found[0]) if found else {}
