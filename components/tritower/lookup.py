@@ -163,22 +163,21 @@ def _is_same(one_C: Array, one: Any, stop: Any, other_C: Array, other: Any, othe
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _slot(bytes_C: Array, start_S: Array, slots: Array, asked_C: Array, start: Any, stop: Any) -> Any:
-    """The slot of a string, or the free one where it would be; and its hash."""
-    mixed, size = _hash(asked_C, start, stop), np.uint64(len(slots))
-    at: Any = np.int64((mixed * size) >> np.uint64(32))
+def _slot(bytes_C: Array, start_S: Array, slots: Array, asked_C: Array, start: Any, stop: Any, mixed: Any) -> Any:
+    """The slot of a string with this hash, or the free one where it would be."""
+    at: Any = np.int64((mixed * np.uint64(len(slots))) >> np.uint64(32))
     while slots[at] != 0:
         if slots[at] >> np.uint64(32) == mixed:
             number = np.int64(slots[at] & _LOW) - 1
             if _is_same(bytes_C, np.int64(start_S[number]), np.int64(start_S[number + 1]), asked_C, start, stop):
-                break
+                return at
         at = at + 1 if at + 1 < len(slots) else 0
-    return at, mixed
+    return at
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _number(bytes_C: Array, start_S: Array, slots: Array, asked_C: Array, start: Any, stop: Any) -> Any:
-    at, _ = _slot(bytes_C, start_S, slots, asked_C, start, stop)
+    at = _slot(bytes_C, start_S, slots, asked_C, start, stop, _hash(asked_C, start, stop))
     return np.int64(slots[at] & _LOW) - 1
 
 
@@ -197,7 +196,9 @@ def _find(bytes_C: Array, start_S: Array, slots: Array, asked_C: Array, asked_N:
 def _fill(bytes_C: Array, start_S: Array, slots: Array) -> Any:
     """Put all strings into the slots; the number of one that was there before, else -1."""
     for s in range(len(start_S) - 1):
-        at, mixed = _slot(bytes_C, start_S, slots, bytes_C, np.int64(start_S[s]), np.int64(start_S[s + 1]))
+        start, stop = np.int64(start_S[s]), np.int64(start_S[s + 1])
+        mixed = _hash(bytes_C, start, stop)
+        at = _slot(bytes_C, start_S, slots, bytes_C, start, stop, mixed)
         if slots[at] != 0:
             return np.int64(s)
         slots[at] = (mixed << np.uint64(32)) | np.uint64(s + 1)
