@@ -102,7 +102,7 @@ def executors(one: Cluster, *phases: str) -> list[Object]:
 
 
 def log(one: Cluster, name: str = DRIVER) -> str:
-    """What a pod has printed."""
+    """What a pod has printed; nothing before its first container has begun."""
     container = one._runner(name, NAMESPACE).containers[0]
     return b"".join(line for attempt in container.attempts for _, line in attempt.lines).decode()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from tests.support.apiserver.server import Server
 from tests.support.apiserver.store import CLOCK, Store
 
 Object = dict[str, Any]
+TAKEN_UP_S = 60.0
+"""How long a pod may wait for the kubelet; a busy machine needs a second or two."""
 
 
 class Cluster:
@@ -130,11 +133,16 @@ class Cluster:
         resources.delete(self, kinds.POD, namespace, pod, {})
 
     def _runner(self, pod: str, namespace: str) -> Any:
-        found = self.store.get(kinds.POD, namespace, pod)
-        runner = self.kubelet.runner(found["metadata"]["uid"]) if found else None
-        if runner is None:
-            raise LookupError(f"no pod {namespace}/{pod}")
-        return runner
+        """What the kubelet has of a pod. It takes a pod up soon after the API server has it, not at once, so this waits for it."""
+        deadline = time.monotonic() + TAKEN_UP_S
+        while found := self.store.get(kinds.POD, namespace, pod):
+            if runner := self.kubelet.runner(found["metadata"]["uid"]):
+                return runner
+            if self.errors or time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        why = f"the kubelet has not taken it up: {self.errors}" if found else "there is none"
+        raise LookupError(f"pod {namespace}/{pod}: {why}")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Pods and PyTorchJobs: real processes, their logs, and what ends them."""
 
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,23 @@ def test_pods_have_the_environment_of_the_operator(cluster: Cluster, api: Any) -
     assert texts["env-master-0"].endswith("s3cret")
     shown = {one.name: one.value for one in pods(api)["env-worker-1"].spec.containers[0].env}
     assert (shown["MASTER_ADDR"], shown["MASTER_PORT"]) == ("env-master-0", "23456")
+
+
+def test_a_pod_that_the_kubelet_has_not_taken_up_is_waited_for() -> None:
+    one = Cluster(namespaces=["team"])
+    container = {"name": "main", "image": "example/shell:1", "command": shell("sleep 300")}
+    pod = {"metadata": {"name": "late"}, "spec": {"restartPolicy": "Never", "containers": [container]}}
+    one.add(kinds.POD, pod, namespace="team")
+    asked = threading.Thread(target=one.kill, args=("late",), kwargs={"namespace": "team"})
+    asked.start()
+    time.sleep(0.1)
+    assert asked.is_alive()
+    one.kubelet.step()
+    asked.join(timeout=60)
+    assert not asked.is_alive()
+    one.kubelet.close()
+    with pytest.raises(LookupError, match="pod team/none: there is none"):
+        one.evict("none", namespace="team")
 
 
 def test_a_log_is_followed_while_the_pod_runs(cluster: Cluster, api: Any) -> None:
