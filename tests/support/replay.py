@@ -3,14 +3,15 @@
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import urllib3
 
-from tests.support.apiserver import Cluster, kinds
+from tests.support.apiserver import Cluster, kinds, served
 from tests.support.apiserver.store import Change
 
 Object = dict[str, Any]
@@ -138,6 +139,40 @@ class Observer:
         return self._tales.by_object
 
 
+def played(name: str, speed: float, made: Callable[[float], Cluster], play: Callable[[Cluster, str], None]) -> None:
+    """Play a recording on a cluster of its own.
+
+    A busy machine needs as long for a start as there is between two events of the recording, so that another one may come
+    first. What differs is played once more, at a quarter of the speed: what is between is four times as long.
+
+    Args:
+        made: a cluster of a speed.
+        play: raises AssertionError where something differs.
+    """
+    for pace in (speed, speed / 4):
+        try:
+            with served(made(pace)) as cluster:
+                return play(cluster, name)
+        except AssertionError:
+            if pace != speed:
+                raise
+    return None
+
+
+def played_together(
+    names: Sequence[str], speed: float, made: Callable[[float], Cluster], play: Callable[[Cluster, str], None]
+) -> None:
+    """Play recordings side by side on one cluster; what differs, by itself and slower."""
+    with served(made(speed)) as cluster, ThreadPoolExecutor(len(names)) as pool:
+        running = {name: pool.submit(play, cluster, name) for name in names}
+        differing = [name for name, one in running.items() if isinstance(one.exception(), AssertionError)]
+        for one in running.values():
+            if not isinstance(one.exception(), AssertionError):
+                one.result()
+    for name in differing:
+        played(name, speed / 4, made, play)
+
+
 def events(cluster: Cluster, kind: str) -> set[tuple[str, str, str]]:
     """Events about objects of a kind."""
     found = cluster.store.all(kinds.EVENT)
@@ -173,7 +208,7 @@ class Player:
 
     def call(self, line: Object) -> None:
         """One request, until it is answered as recorded: code, and message or text."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120
         while True:
             code, answer = self._send(line)
             recorded = line.get("answer")
@@ -208,7 +243,7 @@ class Player:
         except ValueError:
             return answer.status, text
 
-    def _wait(self, wanted: Tales, when: str, seconds: float = 30.0) -> None:
+    def _wait(self, wanted: Tales, when: str, seconds: float = 120.0) -> None:
         """Until every tale has begun as the recording's has."""
         end = time.monotonic() + seconds
         while True:

@@ -132,8 +132,12 @@ class Cluster:
         """As kubectl drain does: the pod is asked to end, in its grace."""
         resources.delete(self, kinds.POD, namespace, pod, {})
 
+    def looked(self, since: int) -> bool:
+        """Whether the operators have looked at everything once since `rounds` was `since`, the round of then left out."""
+        return self.rounds >= since + 2 or bool(self.errors)
+
     def _runner(self, pod: str, namespace: str) -> Any:
-        """What the kubelet has of a pod. It takes a pod up soon after the API server has it, not at once, so this waits for it."""
+        """What the kubelet has of a pod. It takes a pod up soon after the API server has it, not at once: this waits for it."""
         deadline = time.monotonic() + TAKEN_UP_S
         while found := self.store.get(kinds.POD, namespace, pod):
             if runner := self.kubelet.runner(found["metadata"]["uid"]):

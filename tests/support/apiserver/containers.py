@@ -48,8 +48,8 @@ class Container:
         self.may_start = self._has_run = False
         self._cluster, self._pod, self._folder = cluster, pod, folder
         self._due = 0.0
-        self._round = 0
-        """The operators' round from which it may start again: on a busy machine, too, each has seen its end by then."""
+        self._told: tuple[Object, int] = ({}, 0)
+        """The last state that was written, and the operators' round then."""
         self._tries = 0
         self.is_ready = "readinessProbe" not in spec
         """As its probe found it; without one it is ready while it runs."""
@@ -68,14 +68,29 @@ class Container:
         return "" if self.attempts else str(self.state.get("waiting", {}).get("reason", ""))
 
     def step(self, policy: str) -> None:
-        """Look after it once. Args: policy: the pod's restartPolicy."""
+        """Look after it once. On a busy machine, too, the operators see each of its states before the next one comes.
+
+        Args:
+            policy: the pod's restartPolicy.
+        """
+        if self._has_run and not self._is_seen():
+            return
         if "running" in self.state:
             if self.attempts[-1].poll() is not None:
                 self._end(self.attempts[-1], policy)
-        elif self.may_start and time.monotonic() >= self._due and self._cluster.rounds >= self._round and not self.has_ended:
+        elif self.may_start and time.monotonic() >= self._due and not self.has_ended:
             self._start(policy)
         elif self._due and "terminated" in self.state and self.restarts:
             self._wait_for_restart()
+
+    def told(self) -> None:
+        """Its state has been written into the pod's."""
+        if self._told[0] is not self.state:
+            self._told = self.state, self._cluster.rounds
+
+    def _is_seen(self) -> bool:
+        state, since = self._told
+        return state is self.state and self._cluster.looked(since)
 
     def status(self) -> Object:
         """Its entry in containerStatuses."""
@@ -163,7 +178,6 @@ class Container:
     def _restart(self, policy: str, code: int) -> None:
         if policy == "Always" or (policy == "OnFailure" and code):
             self._due = time.monotonic() + self._backoff_s()
-            self._round = self._cluster.rounds + 3
 
     def _backoff_s(self) -> float:
         backoff = _RESTART_S if not self.restarts else min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (self.restarts - 1))

@@ -192,6 +192,7 @@ class Runner(threading.Thread):
         if not self._base:
             self._store.remove(kinds.POD, self.pod)
             return
+        asked = self._cluster.rounds
         running = [one for one in [*self.inits, *self.containers] if "running" in one.state]
         for container in running:
             self._event("Killing", f"Stopping container {container.name}")
@@ -199,13 +200,20 @@ class Runner(threading.Thread):
             container.stop(grace_s / self._cluster.speed)
         for container in self.containers:
             container.lose("ContainerStatusUnknown", "The container could not be located when the pod was terminated")
+        self._be_seen(asked)
         with contextlib.suppress(_Ended):
             self._tell(self._last_phase(), last=True)
         # For a moment the log cannot be read, nor is the pod gone.
         if not self._cluster.kubelet.is_closing:
             time.sleep(0.5 / self._cluster.speed)
+        self._be_seen(self._cluster.rounds)
         self._store.remove(kinds.POD, self.pod)
         shutil.rmtree(self.home, ignore_errors=True)
+
+    def _be_seen(self, since: int) -> None:
+        """Wait until the operators have seen what the pod was like in a round, as the real ones do within milliseconds."""
+        while not (self._cluster.looked(since) or self._cluster.kubelet.is_closing):
+            time.sleep(0.005)
 
     def _before_stop(self, container: Container, grace_s: float) -> float:
         """Its preStop sleep; what is left of the grace."""
@@ -245,6 +253,8 @@ class Runner(threading.Thread):
         if not last and not self.evicted:
             self._look()
         self._change(None, {"phase": phase} | self._base | self._statuses() | self._readiness(phase))
+        for container in [*self.inits, *self.containers]:
+            container.told()
 
     def _readiness(self, phase: str) -> Object:
         """The condition Ready, of pods that serve."""

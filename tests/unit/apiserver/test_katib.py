@@ -2,14 +2,13 @@
 
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.support.apiserver import Cluster, kinds, served
 from tests.support.pytorchjobs import until
-from tests.support.replay import FOLDER, Object, Observer, Player, Recording, Tale, events
+from tests.support.replay import FOLDER, Object, Observer, Player, Recording, Tale, events, played, played_together
 
 INJECTED = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
 SPEED = 10.0
@@ -28,16 +27,13 @@ CHANCE = {"kat-goal": "how long its trials take hangs on the values that are dra
 
 
 def test_recordings_play_again_side_by_side() -> None:
-    with served(_cluster()) as cluster, ThreadPoolExecutor(len(QUICK)) as pool:
-        list(pool.map(lambda name: _play(cluster, name), QUICK))
+    played_together(QUICK, SPEED, _cluster, _play)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PLAYED - {*QUICK}))
 def test_a_recording_plays_again(name: str) -> None:
-    speed = 2.0 if name == "kat-fast" else SPEED
-    with served(_cluster(speed)) as cluster:
-        _play(cluster, name)
+    played(name, 2.0 if name == "kat-fast" else SPEED, _cluster, _play)
 
 
 @pytest.mark.parametrize("name", sorted(ELSEWHERE))

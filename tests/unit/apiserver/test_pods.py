@@ -47,10 +47,13 @@ def reasons(api: Any, name: str) -> set[str]:
     return {event.reason for event in found}
 
 
-def test_pods_have_the_environment_of_the_operator(cluster: Cluster, api: Any) -> None:
+def test_pods_have_the_environment_of_the_operator(cluster: Cluster, api: Any, tmp_path: Path) -> None:
     core = client.CoreV1Api(api())
     core.create_namespaced_secret("team", {"metadata": {"name": "store"}, "stringData": {"key": "s3cret"}})
-    manifest = job("env", shell("env; cat /keys/key"), shell("env"), shell("env"))
+    # The Workers wait for the Master's name, which goes with it; its success is the job's, whatever they do.
+    let = tmp_path / "let"
+    master = shell(f"until [ -e {let} ]; do sleep 0.05; done; env; cat /keys/key")
+    manifest = job("env", master, shell("env"), shell("env"))
     for role in manifest["spec"]["pytorchReplicaSpecs"].values():
         spec = role["template"]["spec"]
         spec["volumes"] = [{"name": "keys", "secret": {"secretName": "store"}}]
@@ -58,7 +61,11 @@ def test_pods_have_the_environment_of_the_operator(cluster: Cluster, api: Any) -
         own = [{"name": "KEY", "valueFrom": key}, {"name": "HELLO", "value": "key $(KEY)"}]
         spec["containers"][0] |= {"env": own, "volumeMounts": [{"name": "keys", "mountPath": "/keys"}]}
     manifest["spec"]["nprocPerNode"] = "2"
-    assert ended(run(api, manifest)) == "Succeeded"
+    start(api, manifest)
+    until(lambda: [pod.status.phase for pod in pods(api).values()].count("Succeeded") == 2)
+    let.touch()
+    custom = client.CustomObjectsApi(api())
+    assert ended(until(lambda: _ended(custom, "env"))) == "Succeeded"
     texts = {name: core.read_namespaced_pod_log(name, "team") for name in pods(api)}
     values = {name: dict(line.partition("=")[::2] for line in text.splitlines()) for name, text in texts.items()}
     assert set(values) == {"env-master-0", "env-worker-0", "env-worker-1"}
@@ -218,7 +225,7 @@ def test_after_an_eviction_by_the_node_a_pod_is_made_anew(cluster: Cluster, api:
     start(api, job("full", shell("sleep 60"), restart="OnFailure"), "full-master-0")
     first = pods(api)["full-master-0"].metadata.uid
     cluster.evict("full-master-0", namespace="team")
-    until(lambda: "full-master-0" in pods(api) and pods(api)["full-master-0"].metadata.uid != first)
+    until(lambda: first not in {pod.metadata.uid for pod in pods(api).values()} and pods(api))
 
 
 def _ended(custom: Any, name: str) -> Object | None:

@@ -1,12 +1,11 @@
 """The server of the tests does what real ones were recorded doing: the same conditions, reasons, phases, events, answers."""
 
 import copy
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support.apiserver import Cluster, kinds, served
-from tests.support.replay import FOLDER, Object, Player, Recording, events
+from tests.support.replay import FOLDER, Object, Player, Recording, events, played, played_together
 
 SPEED = {"ptj-init-timeout": 100.0, "ptj-init-timeout-onfailure": 100.0}
 IMAGES = {"localhost:5000/none:1": "missing", "localhost:5001/private:1": "denied", "tritower/none:1": "unreachable"}
@@ -38,17 +37,13 @@ QUICK = [
 
 
 def test_recordings_play_again_side_by_side() -> None:
-    speed = 10.0
-    with served(_cluster(speed)) as cluster, ThreadPoolExecutor(len(QUICK)) as pool:
-        list(pool.map(lambda name: _play(cluster, name, speed), QUICK))
+    played_together(QUICK, 10.0, _cluster, _play)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*PLAYED} - {*QUICK}))
 def test_a_recording_plays_again(name: str) -> None:
-    speed = SPEED.get(name, 10.0)
-    with served(_cluster(speed)) as cluster:
-        _play(cluster, name, speed)
+    played(name, SPEED.get(name, 10.0), _cluster, _play)
 
 
 SENT = {
@@ -93,8 +88,8 @@ def _cluster(speed: float) -> Cluster:
     return cluster
 
 
-def _play(cluster: Cluster, name: str, speed: float) -> None:
-    recording = Recording(name, speed)
+def _play(cluster: Cluster, name: str) -> None:
+    recording = Recording(name, cluster.speed)
     _mend(name, recording)
     Player(cluster, recording, is_loose=name in LOOSE, skipped=list(SKIPPED)).play()
     assert name in EVENTS or recording.events("PyTorchJob") - events(cluster, "PyTorchJob") == set()
