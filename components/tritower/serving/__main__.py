@@ -62,6 +62,11 @@ def _bundle(folders: dict[str, Any]) -> int:
 
 def _serve(bundle: str, other: str, config: ServeConfig, feeding: str) -> None:
     from tritower import processes
+    from tritower.serving import optional
+
+    with optional.hidden("pandas"):  # pyarrow looks for it once, here, and no answer needs it
+        import pyarrow.dataset  # noqa: F401
+
     from tritower.serving.feed import FeedConfig
 
     fed = knobs.from_dict(FeedConfig, feeding, where="feed")

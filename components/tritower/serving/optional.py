@@ -3,6 +3,18 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from importlib.abc import MetaPathFinder
+
+
+class _Absent(MetaPathFinder):
+    """Says that some packages are not there. Cython takes a None in sys.modules for the module, and goes on with it."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname in self._names:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 
 
 @contextlib.contextmanager
@@ -12,10 +24,9 @@ def hidden(*names: str) -> Iterator[None]:
     Args:
         names: of packages that a library in the block uses where it finds them and can do without.
     """
-    absent = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
+    absent = _Absent(names)
+    sys.meta_path.insert(0, absent)
     try:
         yield
     finally:
-        for name in absent:
-            del sys.modules[name]
+        sys.meta_path.remove(absent)

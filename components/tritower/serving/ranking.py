@@ -357,7 +357,7 @@ def _rival(folder: Path | None, names: Sequence[str]) -> "Rival | None":
     """The baseline of a bundle; where there is none, XGBoost is not even imported."""
     if folder is None:
         return None
-    with optional.hidden("sklearn"):  # XGBoost imports it where it is there: a second
+    with optional.hidden("sklearn", "pandas"):  # XGBoost imports them where they are there: a second
         from tritower.serving.rival import Rival
 
     found = Rival.load(folder)
