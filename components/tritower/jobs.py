@@ -214,7 +214,7 @@ def _torchrun(job: Job) -> list[str]:
     network nor a host name is needed."""
     return [
         sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={job.processes}",
-        "--rdzv-backend=static", "--local-addr=127.0.0.1", "--master-addr=127.0.0.1", f"--master-port={_free_port()}",
+        "--rdzv-backend=static", "--local-addr=127.0.0.1", "--master-addr=127.0.0.1", f"--master-port={processes.free_port()}",
         "--max-restarts=0", "-m", "tritower.child", "--worker", job.module, *job.words(),
     ]  # fmt: skip
 
@@ -223,9 +223,3 @@ def _loopback() -> dict[str, str]:
     """Without a network gloo finds no address of this machine by its name; the loopback is there."""
     names = [name for _, name in socket.if_nameindex()]
     return {"GLOO_SOCKET_IFNAME": "lo"} if "lo" in names and "GLOO_SOCKET_IFNAME" not in os.environ else {}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

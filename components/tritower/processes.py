@@ -4,8 +4,10 @@
 """
 
 import contextlib
+import errno
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,6 +29,8 @@ GRACE_S = 5.0
 START_TIMEOUT = "TRITOWER_START_TIMEOUT_S"
 _START_TIMEOUT_S = 300.0
 _LOOK_S = 0.05
+_PORTS = range(20_000, 30_000)
+"""Below those that Linux gives to whoever asks for any (from 32768 on): nobody is given one of these by chance."""
 
 
 class Process:
@@ -250,6 +254,20 @@ def _check_devices(said: Sequence[str]) -> None:
             where="start of the process group",
             remedy="Give every node GPUs that its torch can use, or none: CUDA_VISIBLE_DEVICES= (empty) hides them.",
         )
+
+
+def free_port() -> int:
+    """A port of this machine for a server that is about to start: it may need seconds to take it, and finds it free still."""
+    numbers = random.SystemRandom()
+    while True:
+        port = numbers.choice(_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+                return port
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
 
 
 def start_timeout_s() -> float:

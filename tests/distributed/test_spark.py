@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from tritower import processes
 from tritower.features import step as features_step
 from tritower.features.config import FeaturesConfig
 from tritower.ingest import step
@@ -190,11 +191,7 @@ def _cluster(folder: Path) -> Iterator[tuple[str, Callable[[], subprocess.Popen[
     import pyspark
 
     spark_class = Path(pyspark.__file__).parent / "bin" / "spark-class"
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
+    ports = [processes.free_port() for _ in range(2)]
     environment = os.environ | {
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_NO_DAEMONIZE": "1",

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tritower import processes
 
 from tests.support.family import wait_for
 
@@ -27,7 +27,7 @@ CONFIG = "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}}}}}\nht
 def registry(tmp_path: Path) -> Iterator[str]:
     if not shutil.which("docker-registry"):
         pytest.skip("NOT RUN: it needs a registry: apt-get install docker-registry")
-    port = free_port()
+    port = processes.free_port()
     (tmp_path / "config.yml").write_text(CONFIG.format(folder=tmp_path / "registry", port=port))
     with (tmp_path / "log").open("w") as log:
         served = subprocess.Popen(["docker-registry", "serve", tmp_path / "config.yml"], stdout=log, stderr=log)
@@ -52,12 +52,6 @@ def images(registry: str) -> Iterator[list[str]]:
     yield made
     there = [f"{registry}/team/{name}:{TAG}" for name in ("base", "train")]
     subprocess.run(["docker", "rmi", "--force", *made, *there], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def answers(url: str) -> bool:
@@ -101,7 +95,7 @@ def test_nothing_is_written_where_an_image_is_missing_or_the_registry_refuses(
     assert f"there is no image {PREFIX}/serve:{TAG} on this machine: run `make images`" in done.stderr
     done = publish("https://registry.example.org", tmp_path / "published")
     assert "give host and path without https://" in done.stderr
-    done = publish(f"127.0.0.1:{free_port()}/team", tmp_path / "published")
+    done = publish(f"127.0.0.1:{processes.free_port()}/team", tmp_path / "published")
     assert done.returncode == 1
     assert "docker ended with 1" in done.stderr
     assert not (tmp_path / "published").exists()

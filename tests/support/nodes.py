@@ -6,7 +6,6 @@ elsewhere nodes differ in their folders only.
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tritower import processes
 
 from tests.support import family
 from tests.support.s3 import client, s3_server
@@ -32,9 +32,7 @@ class Nodes:
     marks: tuple[dict[str, str], ...] = field(default_factory=lambda: (family.mark(), family.mark()))
 
     def __post_init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = processes.free_port()
 
     def start(self, number: int, module: str, arguments: Sequence[str], each: int = 1) -> None:
         """Start the agent of a node, as its pod does; what it and its `each` processes print is in `log(number)`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tritower import processes
 
 _SERVER = """
 import threading
@@ -36,9 +37,7 @@ server.main()
 @contextlib.contextmanager
 def s3_server(log: Path, host: str = "127.0.0.1", options: tuple[str, ...] = (), **environment: str) -> Iterator[str]:
     """Start the server on a free port; yield its endpoint."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port = probe.getsockname()[1]
+    port = processes.free_port()
     command = [sys.executable, "-c", _SERVER, "-H", host, "-p", str(port), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | environment)

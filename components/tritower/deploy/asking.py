@@ -130,7 +130,7 @@ def answers_as(endpoint: Endpoint, wanted: str, within_s: float, times: int = 3)
         except LaunchError as error:
             last = str(error)
         row = row + 1 if last == wanted else 0
-        if time.monotonic() > limit:
+        if row < times and time.monotonic() > limit:
             problem = f"version {wanted[:16]} does not answer within {within_s:g} s"
             raise LaunchError(f"{problem}: {last if ' ' in last else f'version {last[:16]} does'}", where=endpoint.where)
         if not row:

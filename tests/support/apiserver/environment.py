@@ -3,11 +3,12 @@
 import base64
 import os
 import re
-import socket
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tritower import processes
 
 from pipelines import kernels
 from tests.support.apiserver import kinds
@@ -35,9 +36,7 @@ class Network:
         """A free port of this machine that stands for a port of a Service (by its uid)."""
         with self._lock:
             if (service, port) not in self._ports:
-                with socket.socket() as free:
-                    free.bind(("127.0.0.1", 0))
-                    self._ports[service, port] = free.getsockname()[1]
+                self._ports[service, port] = processes.free_port()
             return self._ports[service, port]
 
 

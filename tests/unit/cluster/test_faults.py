@@ -281,13 +281,13 @@ def test_clocks_that_differ_by_hours(
     monkeypatch.setenv("CLOCK_AHEAD_S", f"{sign * 5 * 3600}")
     cluster.environment |= {"PYTHONPATH": clock + cluster.environment["PYTHONPATH"], "CLOCK_AHEAD_S": f"{-sign * 7 * 3600}"}
     cluster.set_clock(sign * 2 * 3600)
-    first = start(s3, "count", "100", output=tmp_path / "out", abandoned_after_s=3)
+    first = start(s3, "count", "100", output=tmp_path / "out", abandoned_after_s=8)
     assert first.wait(120) == 0
     lines = re.findall(r"^line \d+$", (tmp_path / "out").read_text(), re.MULTILINE)
     assert lines == [f"line {number}" for number in range(100)]
-    launcher = start(f"{s3}/other", "sleep", abandoned_after_s=3)
+    launcher = start(f"{s3}/other", "sleep", abandoned_after_s=8)
     family.wait_for(lambda: running(cluster), "a running pod")
-    time.sleep(4)
+    time.sleep(9)
     assert running(cluster)  # it is heard
     launcher.kill()
     launcher.wait()

@@ -160,11 +160,11 @@ def test_a_job_that_is_left_in_place_stays_there(cluster: Cluster, s3: str) -> N
     with pytest.raises(
         JobFailed, match=r"has not ended within 2 s .*The job is left in place: kubectl -n team delete pytorchjob"
     ):
-        launch(s3, "sleep", deadline_s=2, keep_failed=True, abandoned_after_s=1)
-    time.sleep(3)
+        launch(s3, "sleep", deadline_s=2, keep_failed=True, abandoned_after_s=5)
+    time.sleep(7)
     assert running(cluster) and len(jobs(cluster)) == 1
     with pytest.raises(LaunchError, match="another spec"):
-        launch(s3, "sleep", deadline_s=3, abandoned_after_s=1)
+        launch(s3, "sleep", deadline_s=3)
     launch(f"{s3}/beside", "count", "1")
 
 
@@ -174,7 +174,7 @@ def test_a_server_that_stays_away_leaves_the_end_to_the_heartbeat(cluster: Clust
             cluster.faults.gone(6.0)
 
     with pytest.raises(LaunchError, match="the API server does not answer"):
-        launch(s3, "sleep", look=look, api_patience_s=1, abandoned_after_s=2)
+        launch(s3, "sleep", look=look, api_patience_s=1, abandoned_after_s=5)
     assert running(cluster)
     wait_for(lambda: not jobs(cluster) and not cluster.store.all(kinds.POD), "no job and no pod")
 
@@ -201,7 +201,7 @@ def test_a_store_that_is_away_for_longer_than_the_heartbeat_may_be_silent(
             watchers.append(threading.Thread(target=watch))
             watchers[0].start()
 
-    launch(s3, "count", "150", look=look, abandoned_after_s=1)
+    launch(s3, "count", "150", look=look, abandoned_after_s=5)
     watchers[0].join()
     assert "no heartbeat" in caplog.text and "it starts anew" in caplog.text
     made = [change for change in cluster.store.history if change.kind is kinds.PYTORCHJOB and change.verb == "ADDED"]

@@ -172,11 +172,11 @@ def test_a_job_in_a_queue_is_waited_for(cluster: Cluster, s3: str) -> None:
 
     def look() -> None:
         (job,) = cluster.store.all(kinds.TRAINJOB)
-        if time.monotonic() - began > 5 and job["spec"]["suspend"]:
+        if time.monotonic() - began > 11 and job["spec"]["suspend"]:
             assert not cluster.store.all(kinds.POD)
             cluster.store.edit(kinds.TRAINJOB, job, lambda one: one["spec"].update(suspend=False))
 
-    launch(s3, "count", "1", queue="team-queue", start_timeout_s=4, look=look)
+    launch(s3, "count", "1", queue="team-queue", start_timeout_s=10, look=look)
     (job,) = cluster.store.all(kinds.TRAINJOB)
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
     assert [one["reason"] for one in job["status"]["conditions"]] == ["Resumed", "AllJobsCompleted"]

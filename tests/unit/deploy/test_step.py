@@ -125,7 +125,7 @@ def test_a_server_is_asked_directly_with_its_token() -> None:
         threading.Thread(target=server.serve_forever, args=[0.05], daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         asking.golden(asking.Direct(address, token="open"), "v", [{"query": ""}])
-        asking.answers_as(asking.Direct(address), "v", 5)
+        asking.answers_as(asking.Direct(address), "v", 60)
         with pytest.raises(LaunchError, match=r"asks for a token.*TRITOWER_SERVING_TOKEN"):
             asking.golden(asking.Direct(address), "v", [{"query": ""}])
         with pytest.raises(LaunchError, match="no JSON"):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -204,9 +205,17 @@ def test_torchrun_that_does_not_start_is_ended(monkeypatch: pytest.MonkeyPatch, 
             processes.start_timeout_s()
 
 
+def test_a_free_port_is_given_to_nobody_by_chance() -> None:
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", port := processes.free_port()))
+        found = {processes.free_port() for _ in range(200)}
+    assert max(found) < first and len(found) > 150 and port not in found
+
+
 def test_a_process_whose_fellows_do_not_come_gives_up(tmp_path: Path) -> None:
     """Rank 0 of two, and no rank 1: both rooms wait for a stated time only."""
-    port = str(jobs._free_port())
+    port = str(processes.free_port())
     environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     command = processes.module("tests.support.alone")
     with processes.started(command, environment=environment | {processes.START_TIMEOUT: "1"}, stderr=subprocess.DEVNULL) as one:
