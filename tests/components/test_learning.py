@@ -38,7 +38,6 @@ def redrawn_auc(folder: Path, scores: str) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_triple_tower_learns_more_than_xgboost_on_standard_features(tmp_path: Path) -> None:
     """AUC of redrawn clicks on some 200 test searches; stock encoder, no entities, XGBoost without a search of its knobs.
 

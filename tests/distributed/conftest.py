@@ -9,7 +9,6 @@ import pytest
 _HAS_SPARK = shutil.which("java") is not None and importlib.util.find_spec("pyspark") is not None
 WITH_SPARK = [
     pytest.mark.spark,
-    pytest.mark.timeout(900),
     pytest.mark.skipif(not _HAS_SPARK, reason="NOT RUN: the Spark engine needs Java 17 and the extra `spark`"),
 ]
 

@@ -15,7 +15,7 @@ from pipelines import local
 from pipelines.containers import on_this_machine, run_container, runner_arguments
 from tests.support import family, stoppable
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker]
 RUN = """
 import sys
 import docker

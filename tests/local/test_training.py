@@ -70,7 +70,6 @@ def run(log: Path | str, root: Path | str, out: Path, *more: str, **inputs: Path
     return call("pipelines", "run", "--local", *options)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_demo_from_raw_logs_to_ranked_jobs(demo: tuple[Path, str], demo_log: Path) -> None:
     folder, printed = demo
@@ -112,7 +111,6 @@ def test_a_backend_would_take_what_every_step_handed_back(demo: tuple[Path, str]
         )
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], demo_log: Path, tmp_path: Path) -> None:
     done = run(demo_log, demo[0] / "run", tmp_path)
@@ -123,7 +121,6 @@ def test_unchanged_input_comes_from_the_cache(demo: tuple[Path, str], demo_log: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], demo_log: Path, tmp_path: Path) -> None:
     options = [part for name in ("jobs", "users") for part in (f"--{name}", demo_log / f"{name}.parquet")]
     done = call(
@@ -139,7 +136,6 @@ def test_batch_ranks_open_jobs_for_every_user(demo: tuple[Path, str], demo_log: 
     assert {row["ts"] for row in rows} == {max(searched["ts"].to_pylist()) + dt.timedelta(microseconds=1)}
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path
@@ -157,7 +153,6 @@ def test_the_model_in_use_is_the_one_to_beat_and_baselines_can_be_left_out(
     assert metrics["gate"]["word"] == "hold"
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.slow
 def test_the_bundle_of_a_run_shows_the_baselines_order_beside_the_models(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path
@@ -175,7 +170,6 @@ def test_the_bundle_of_a_run_shows_the_baselines_order_beside_the_models(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_best_knobs_of_a_search_are_those_that_are_trained_with(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path
 ) -> None:
@@ -231,7 +225,6 @@ def test_an_empty_input_is_named(log: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_data_and_pipeline_root_in_an_object_store_give_the_same(
     demo: tuple[Path, str], demo_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

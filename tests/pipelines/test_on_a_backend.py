@@ -51,7 +51,7 @@ class There:
         return str(self.until(lambda: backend.runs_of(self.api, self.name, schedule_id))[0]["run_id"])
 
 
-@pytest.fixture(params=["own", pytest.param("real", marks=pytest.mark.timeout(1200))])
+@pytest.fixture(params=["own", "real"])
 def there(request: pytest.FixtureRequest) -> Iterator[There]:
     name = f"toy-{uuid.uuid4().hex[:8]}"
     if request.param == "own":

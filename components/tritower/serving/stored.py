@@ -38,8 +38,9 @@ class Objects:
     def __init__(self, location: storage.Location, lease_s: float, segment_bytes: int) -> None:
         self._location, self._lease_s, self._segment_bytes = location, lease_s, segment_bytes
         self._owner = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
-        self._lease_tag = self._patiently()
         self._renewed = self._merged = time.monotonic()
+        """When the lease was written: before the request, as its end is counted from then."""
+        self._lease_tag = self._patiently()
         self._closing, self._merging = threading.Event(), threading.Thread()
 
     def last_segment(self, name: str) -> bytes:
@@ -92,10 +93,11 @@ class Objects:
         return not self._closing.is_set() and time.monotonic() - self._renewed < self._lease_s / 2
 
     def _renew(self) -> None:
+        begun = time.monotonic()
         if not storage.swap_small(self._at(_LEASE), self._lease(), tag=self._lease_tag):
             raise self._lost()
         self._lease_tag = (storage.read_small(self._at(_LEASE)) or (b"", ""))[1]
-        self._renewed = time.monotonic()
+        self._renewed = begun
 
     def _patiently(self) -> str:
         """Take the lease, waiting for that of a dead writer to end; return its tag."""
@@ -104,6 +106,7 @@ class Objects:
             found = storage.read_small(self._at(_LEASE))
             held = json.loads(found[0]) if found else {}
             left_s = held.get("until", 0) - time.time()
+            self._renewed = time.monotonic()
             if left_s <= 0 and storage.swap_small(self._at(_LEASE), self._lease(), tag=found[1] if found else ""):
                 return (storage.read_small(self._at(_LEASE)) or (b"", ""))[1]
             first = first or held.get("until", 0)

@@ -18,7 +18,7 @@ from tests.unit.encoder.conftest import dataset, tiny_model  # noqa: F401 - fixt
 from tests.unit.encoder.test_embed import write_texts
 from tests.unit.encoder.test_finetune import SETTINGS, weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow]
 ELSEWHERE: dict[str, Any] = {
     "launcher": "pytorchjob",
     "cluster": QUICK | {"nodes": 2, "memory": "", "cpu": "1", "start_timeout_s": 240},

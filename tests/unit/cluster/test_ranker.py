@@ -22,7 +22,7 @@ from tests.support.ranker_log import Log, write_log
 from tests.support.ranker_training import SMALL, same
 from tests.unit.cluster.test_launcher import QUICK, jobs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow]
 CLUSTER = QUICK | {"nodes": 2, "memory": "", "start_timeout_s": 120}
 
 

@@ -191,7 +191,6 @@ def test_a_search_that_has_ended_is_not_run_again(cluster: Cluster, s3: str) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_an_experiment_finds_knobs_of_the_ranker(cluster: Cluster, s3: str, tmp_path: Path, nodes: int) -> None:
     """Four trials of one pod, two of two: the figures are those of the same knobs here, to the order of float32 additions."""

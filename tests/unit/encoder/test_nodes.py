@@ -28,7 +28,6 @@ def finished(nodes: Nodes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_two_nodes_tune_and_embed_as_one_does(
     dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,7 +61,6 @@ def test_two_nodes_tune_and_embed_as_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_lost_node_comes_back_and_tuning_goes_on_from_the_store(
     dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,6 @@ def whole(dataset: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_fine_tuning_goes_on_in_an_empty_pod(
     dataset: Path, tiny_model: Path, whole: Path, root: str, tmp_path: Path, number: int
@@ -61,7 +60,6 @@ def test_a_killed_fine_tuning_goes_on_in_an_empty_pod(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_embedding_computes_only_what_is_missing(tiny_model: Path, root: str, tmp_path: Path) -> None:
     texts = [f"nurse {a}{b} wanted {c}" for a in "abcdefgh" for b in "abcdefgh" for c in "abcdefghijkl"]
     storage.upload_tree(write_texts(tmp_path / "dataset", texts), f"{root}/dataset")
@@ -78,7 +76,6 @@ def test_killed_embedding_computes_only_what_is_missing(tiny_model: Path, root: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_pod_without_the_stores_keys_says_what_it_cannot_read(
     dataset: Path, tiny_model: Path, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,6 @@ def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     found, told = run(tmp_path / "gpu.json", "--tiny", "--device", "cpu", "--limit", "600")
     assert {"machine", "finetune", "embed", "ranker", "seconds"} == set(found)

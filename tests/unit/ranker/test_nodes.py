@@ -48,7 +48,6 @@ def test_two_nodes_with_a_store_between_them_learn_what_one_learns(one: Path, no
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_lost_node_comes_back_and_both_go_on_from_the_store(one: Path, nodes: Nodes, tmp_path: Path):
     """Two processes on each node; one fetches and prepares for both. All is gone from the disks when a node starts again."""
     config = replace(SMALL, launch=replace(SMALL.launch, checkpoint_every_steps=3, checkpoints=f"{RUN}/checkpoints"))
@@ -65,7 +64,6 @@ def test_a_lost_node_comes_back_and_both_go_on_from_the_store(one: Path, nodes: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_batch_of_a_loss_that_is_not_finite_is_in_the_store(log: Any, nodes: Nodes, tmp_path: Path):
     matrix_TD = np.load(log.embeddings / "matrix.npy")
     matrix_TD[70] = np.nan

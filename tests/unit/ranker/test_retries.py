@@ -45,7 +45,6 @@ def whole(log: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_training_goes_on_in_an_empty_pod(step: Step, whole: bytes, tmp_path: Path, number: int):
     """Killed while its second member trains; the first one is not trained again."""

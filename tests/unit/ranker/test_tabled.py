@@ -378,7 +378,6 @@ def test_members_from_tables_are_those_of_the_eager_loop(log: Any, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_killed_training_from_tables_resumes_to_the_identical_weights(log: Any, tmp_path: Path):
     launch = replace(SMALL.launch, loop="tables", checkpoint_every_steps=3, checkpoints=str(tmp_path / "checkpoints"))
     torch.set_num_threads(1)
@@ -392,7 +391,6 @@ def test_a_killed_training_from_tables_resumes_to_the_identical_weights(log: Any
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for a CPU by g++")
 def test_the_compiled_loss_is_the_eager_one():
     """What the graph has in it on a GPU, compiled for the CPU."""

@@ -43,7 +43,6 @@ def test_its_own_ranking_answers_them(ranking: Ranking, bundle_folder: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_real_server_is_let_in_and_a_damaged_bundle_is_not(
     bundle_folder: Path,
     s3: str,  # noqa: F811

@@ -217,7 +217,6 @@ def test_without_a_second_bundle_it_does_not_start() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_server_of_two_bundles_as_a_process(run: Run, bundle_folder: Path, tmp_path: Path) -> None:
     """Real bundles, candidates with repeats and unknown ones, filters, k above the catalogue; clicks come back with teams."""
     folder = run.sources.features.parent

@@ -101,6 +101,19 @@ def test_a_second_writer_is_refused_by_name(location: str) -> None:
         assert journal.take([shown(1)]).repeated == 1
 
 
+def test_a_slow_store_does_not_make_the_lease_longer(s3: str, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease ends by what was written before the request went out, not by when the answer came."""
+    with proxy(endpoint) as between:
+        monkeypatch.setenv("TRITOWER_S3_ENDPOINT", between.url)
+        between.faults.append(Fault("stall", method="PUT", seconds=0.3, times=2))
+        writer = stored.Objects(storage.Location.parse(f"{s3}/journal"), 60, 1 << 20)
+        assert time.monotonic() - writer._renewed >= 0.3
+        begun = time.monotonic()
+        writer._renew()
+        assert begun <= writer._renewed <= time.monotonic() - 0.3
+        writer.close()
+
+
 def test_a_writer_that_was_thought_dead_writes_no_more(s3: str) -> None:
     """Its lease was taken over while it slept: neither its lease nor its segment is what it left."""
     location = f"{s3}/journal"
