@@ -4,14 +4,18 @@ import inspect
 import os
 import sys
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from pipelines import kernels
 
 pytest_plugins = ["tests.support.s3", "tests.support.gcs"]
 
-# A deadline measures how busy the machine is: what has to be fast is asserted where it matters.
-settings.register_profile("default", deadline=None)
+# A deadline measures how busy the machine is, and so does the time that examples take to be drawn: what has to be fast is
+# asserted where it matters. CI draws the same examples each time, as hypothesis' own profile for it does: what a new example
+# finds is found by who works on it, and not by who lands something else.
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
 settings.load_profile("default")
 
 # The steps of a run here take the kernels of the images: so do the tests, and what is compiled for one is found by the other.

@@ -238,7 +238,7 @@ def _answers(port: int) -> bool:
 def _workers(port: int) -> set[str]:
     """The ids of all workers that the master takes for living."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/", timeout=300) as answer:
             return {worker["id"] for worker in json.load(answer)["workers"] if worker["state"] == "ALIVE"}
     except OSError:
         return set()

@@ -33,7 +33,7 @@ def test_java_and_its_workers_go_with_the_step(tmp_path: Path, number: signal.Si
     try:
         family.wait_for(lambda: there("java") and there("pyspark.daemon"), "Java and a Python worker", seconds=240)
         step.send_signal(number)
-        step.wait(60)
+        step.wait(300)
         family.assert_gone(marked)
     finally:
         family.end(marked)

@@ -44,7 +44,7 @@ def start(pipeline: Path, folder: Path, deed: str, marked: dict[str, str], *befo
 
 def fails(pipeline: Path, folder: Path, deed: str) -> str:
     """The one line that a run says which fails."""
-    out, told = start(pipeline, folder, deed, {}).communicate(timeout=120)
+    out, told = start(pipeline, folder, deed, {}).communicate(timeout=300)
     assert out == "" and re.fullmatch(r"\n[^\n]+\n", told), told
     return told.strip()
 
@@ -68,7 +68,7 @@ def test_a_stopped_run_leaves_nobody(
     if deed == "train":
         assert {step, pid(tmp_path / "here-0"), pid(tmp_path / "here-1")} < set(family.members(marked))
     run.send_signal(number)
-    assert run.wait(60) == status
+    assert run.wait(300) == status
     family.assert_gone(marked)
     told = run.communicate()[1]
     if by:
@@ -81,8 +81,8 @@ def test_after_a_stop_the_finished_steps_come_from_the_cache(pipeline: Path, tmp
     run = start(pipeline, tmp_path, "sleep", marked)
     pid(tmp_path / "step")
     run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=60)
-    out, told = start(pipeline, tmp_path, "end", marked).communicate(timeout=120)
+    run.communicate(timeout=300)
+    out, told = start(pipeline, tmp_path, "end", marked).communicate(timeout=300)
     assert (out, told) == ("first cached\nact done\n", "")
 
 
@@ -93,7 +93,7 @@ def test_a_run_under_nohup_stays(pipeline: Path, tmp_path: Path) -> None:
     time.sleep(0.3)
     assert run.poll() is None
     run.terminate()
-    assert run.wait(60) == 143
+    assert run.wait(300) == 143
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
@@ -102,7 +102,7 @@ def test_a_step_that_is_ended_takes_its_training_along(pipeline: Path, tmp_path:
     run = start(pipeline, tmp_path, "train", marked)
     assert {pid(tmp_path / "here-0"), pid(tmp_path / "here-1")} < set(family.members(marked))
     os.kill(pid(tmp_path / "step"), number)
-    _, told = run.communicate(timeout=120)
+    _, told = run.communicate(timeout=300)
     assert run.returncode == 1
     assert ("was killed (SIGKILL)" if number == signal.SIGKILL else "was ended by SIGTERM") in told
     family.assert_gone(marked)
@@ -221,4 +221,4 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     text = "import sys\nfrom pipelines import top\nsys.exit(top.run(lambda: print('x' * 1_000_000) or 0))"
     with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
         done.stdout.close()
-        assert done.wait(120) == 141 and done.stderr.read() == b""
+        assert done.wait(300) == 141 and done.stderr.read() == b""

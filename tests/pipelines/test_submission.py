@@ -212,6 +212,6 @@ def test_waiting_can_be_interrupted(api: Api) -> None:
     assert process.stdout
     run_id = process.stdout.readline().strip()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert errors.strip() == f"No longer followed; the run goes on. python -m pipelines diagnose {run_id}"

@@ -32,7 +32,7 @@ def shell(text: str) -> list[str]:
     return ["sh", "-c", text]
 
 
-def until(look: Callable[[], Any], seconds: float = 120.0) -> Any:
+def until(look: Callable[[], Any], seconds: float = 300.0) -> Any:
     """The first value that counts as true of `look()`; fails after so many seconds."""
     end = time.monotonic() + seconds
     while not (found := look()):

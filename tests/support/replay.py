@@ -243,7 +243,7 @@ class Player:
         except ValueError:
             return answer.status, text
 
-    def _wait(self, wanted: Tales, when: str, seconds: float = 120.0) -> None:
+    def _wait(self, wanted: Tales, when: str, seconds: float = 300.0) -> None:
         """Until every tale has begun as the recording's has."""
         end = time.monotonic() + seconds
         while True:

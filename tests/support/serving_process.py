@@ -30,14 +30,14 @@ class Served:
     log: Path
 
     def client(self, **more: object) -> httpx.Client:
-        return httpx.Client(base_url=self.address, timeout=120, **more)  # type: ignore[arg-type]
+        return httpx.Client(base_url=self.address, timeout=300, **more)  # type: ignore[arg-type]
 
     def said(self) -> str:
         return self.log.read_text()
 
     def figure(self, name: str) -> float:
         """The sum of a figure of /metrics over its labels; `name` may bring a part of the labels: `a{b="c"`."""
-        lines = httpx.get(f"{self.address}/metrics", timeout=120).text.splitlines()
+        lines = httpx.get(f"{self.address}/metrics", timeout=300).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name) and line[len(name)] in "{ ,}")
 
 
@@ -64,7 +64,7 @@ def served(
         yield Served(line, process, log)
 
 
-def until(what: Callable[[], object], within_s: float = 120.0, *, pause_s: float = 0.05) -> None:
+def until(what: Callable[[], object], within_s: float = 300.0, *, pause_s: float = 0.05) -> None:
     """Wait until a function returns something true."""
     end = time.monotonic() + within_s
     while not what():

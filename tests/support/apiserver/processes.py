@@ -54,7 +54,7 @@ class Attempt:
             code = self.process.poll()
             if code is not None:
                 self._kill_all()
-                self.is_read.wait(5)
+                self.is_read.wait(60)
                 self.ended = time.time()
                 self.exit_code = 137 if self.is_oom else code if code >= 0 else 128 - code
         return self.exit_code

@@ -198,7 +198,7 @@ def test_a_server_that_is_gone_resets_connections_and_streams(cluster: Cluster, 
     cluster.faults.gone(600)
     with pytest.raises(urllib3.exceptions.HTTPError):
         core.list_namespaced_pod("team")
-    thread.join(60)
+    thread.join(300)
     assert broken
     cluster.faults.back()
     assert core.list_namespaced_pod("team").items == []

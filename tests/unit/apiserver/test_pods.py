@@ -89,7 +89,7 @@ def test_a_pod_that_the_kubelet_has_not_taken_up_is_waited_for() -> None:
     time.sleep(0.1)
     assert asked.is_alive()
     one.kubelet.step()
-    asked.join(timeout=60)
+    asked.join(timeout=300)
     assert not asked.is_alive()
     one.kubelet.close()
     with pytest.raises(LookupError, match="pod team/none: there is none"):

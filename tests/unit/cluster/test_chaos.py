@@ -51,7 +51,7 @@ class Story:
             self.told.append(f"{time.monotonic() - end + LASTS_S:.2f} s {deed.__name__} {deed()}")
         self.cluster.faults.pending.clear()
         self.cluster.down.clear()
-        codes = [launcher.wait(120) for launcher in self.launchers]
+        codes = [launcher.wait(300) for launcher in self.launchers]
         self.told.append(f"exit codes {codes}, jobs {len(jobs(self.cluster))}")
         return 0 in codes
 

@@ -218,7 +218,7 @@ def test_a_process_that_ends_with_0_when_it_is_asked_to_is_no_success() -> None:
     agent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert agent.stdout and [agent.stdout.readline() for _ in range(2)] == ["deed polite\n", "ready\n"]
     agent.send_signal(signal.SIGTERM)
-    assert agent.wait(120) == 143
+    assert agent.wait(300) == 143
 
 
 def test_an_evicted_pod_is_made_anew_or_told(cluster: Cluster, s3: str) -> None:
@@ -282,7 +282,7 @@ def test_clocks_that_differ_by_hours(
     cluster.environment |= {"PYTHONPATH": clock + cluster.environment["PYTHONPATH"], "CLOCK_AHEAD_S": f"{-sign * 7 * 3600}"}
     cluster.set_clock(sign * 2 * 3600)
     first = start(s3, "count", "100", output=tmp_path / "out", abandoned_after_s=8)
-    assert first.wait(120) == 0
+    assert first.wait(300) == 0
     lines = re.findall(r"^line \d+$", (tmp_path / "out").read_text(), re.MULTILINE)
     assert lines == [f"line {number}" for number in range(100)]
     launcher = start(f"{s3}/other", "sleep", abandoned_after_s=8)

@@ -167,7 +167,7 @@ def test_nothing_is_written_when_the_launcher_has_gone_on(
         until(lambda: any("/log" in path for _, path in cluster.faults.seen))
     log.output.close()
     released.set()
-    log._thread.join(60)
+    log._thread.join(300)
     assert not log._thread.is_alive() and not errors and not (tmp_path / "log").read_text()
 
 

@@ -85,13 +85,13 @@ def test_a_killed_worker_comes_back_and_the_training_goes_on(
         family.wait_for(
             lambda: any("slot-1/state.json" in name for name in storage.names(storage.beside(f"{s3}/ranker_model"))),
             "a checkpoint",
-            120,
+            600,
         )
         (worker,) = (one for one in cluster.store.all(kinds.POD) if "worker-0" in one["metadata"]["name"] or _rank(one) == "1")
         cluster.kill(worker["metadata"]["name"], namespace="team")
         killed.append(worker)
         begun, before = time.monotonic(), {pod["metadata"]["uid"] for pod in cluster.store.all(kinds.POD)}
-        family.wait_for(lambda: again(before), "both pods run again", 120)
+        family.wait_for(lambda: again(before), "both pods run again", 400)
         again_s.append(time.monotonic() - begun)
 
     def again(before: set[str]) -> bool:
@@ -107,7 +107,7 @@ def test_a_killed_worker_comes_back_and_the_training_goes_on(
     murderer.start()
     train(s3, tmp_path / "launched", log, config=config, launcher=launcher, cluster=CLUSTER)
     murderer.join()
-    assert killed and again_s[0] < 60  # 11 to 15 s on a real cluster
+    assert killed and again_s[0] < 300  # 11 to 15 s on a real cluster; the processes' own patience is half an hour
     pods = cluster.store.all(kinds.POD)
     if launcher == "pytorchjob":  # both containers start again in their pods; as a TrainJob both pods are new ones
         assert sum(one["restartCount"] for pod in pods for one in pod["status"]["containerStatuses"]) >= 2

@@ -82,7 +82,7 @@ def test_a_terminated_launcher_deletes_its_job_and_prints_nothing_more(cluster: 
     family.wait_for(lambda: "deed sleep" in (tmp_path / "out").read_text(), "the pod's log")
     printed, before = (tmp_path / "out").stat().st_size, len(cluster.faults.seen)
     launcher.send_signal(signal.SIGTERM)
-    assert launcher.wait(60) == -signal.SIGTERM
+    assert launcher.wait(300) == -signal.SIGTERM
     assert (tmp_path / "out").stat().st_size == printed
     assert deletes(cluster, before) == ["pytorchjobs"]
     family.wait_for(lambda: not jobs(cluster) and not cluster.store.all(kinds.POD), "no job and no pod")
@@ -94,7 +94,7 @@ def test_a_launcher_that_is_terminated_while_it_creates_its_job_leaves_none(clus
     launcher = start(s3, "sleep")
     family.wait_for(lambda: any(one == "POST" and "/pytorchjobs" in path for one, path in cluster.faults.seen), "a create")
     launcher.send_signal(signal.SIGTERM)
-    assert launcher.wait(60) == -signal.SIGTERM
+    assert launcher.wait(300) == -signal.SIGTERM
     family.wait_for(lambda: any(change.kind is kinds.PYTORCHJOB for change in cluster.store.history), "the job")
     family.wait_for(lambda: not jobs(cluster), "no job")
 

@@ -75,7 +75,7 @@ def test_two_launchers_of_one_job_make_one_and_the_later_one_follows_it(cluster:
     first = start(s3, "count", "300", output=outputs[0])
     wait_for(lambda: running(cluster), "a running pod")
     second = start(s3, "count", "300", output=outputs[1])
-    assert first.wait(120) == 1 and second.wait(120) == 0
+    assert first.wait(300) == 1 and second.wait(300) == 0
     assert "another launcher follows this job" in outputs[0].read_text()
     lines = re.findall(r"^line \d+$", outputs[1].read_text(), re.MULTILINE)
     assert lines == [f"line {number}" for number in range(300)]
@@ -86,7 +86,7 @@ def test_two_launchers_of_one_job_make_one_and_the_later_one_follows_it(cluster:
 @pytest.mark.slow
 def test_two_launchers_at_the_same_moment(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     both = [start(s3, "count", "150", output=tmp_path / f"{number}") for number in range(2)]
-    codes = sorted(one.wait(120) for one in both)
+    codes = sorted(one.wait(300) for one in both)
     made = [change for change in cluster.store.history if change.kind is kinds.PYTORCHJOB and change.verb == "ADDED"]
     assert codes in ([0, 0], [0, 1]) and len(made) == 1
     told = "".join((tmp_path / f"{number}").read_text() for number in range(2))

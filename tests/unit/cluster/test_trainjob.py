@@ -132,7 +132,7 @@ def test_a_terminated_launcher_deletes_its_job_and_its_runtime(cluster: Cluster,
     family.wait_for(lambda: "deed sleep" in (tmp_path / "out").read_text(), "the pod's log")
     printed, before = (tmp_path / "out").stat().st_size, len(cluster.faults.seen)
     launcher.send_signal(signal.SIGTERM)
-    assert launcher.wait(60) == -signal.SIGTERM
+    assert launcher.wait(300) == -signal.SIGTERM
     assert (tmp_path / "out").stat().st_size == printed
     assert deletes(cluster, before) == ["trainjobs", "trainingruntimes"]
     family.wait_for(lambda: not left(cluster), "nothing of the job")

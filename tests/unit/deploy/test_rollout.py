@@ -42,7 +42,7 @@ def serving(cluster: Cluster, times: int = 20) -> set[str]:
     found = set()
     for _ in range(times):
         host, port = proxy.endpoint(cluster, "team", "tritower")
-        connection = http.client.HTTPConnection(host, port, timeout=60)
+        connection = http.client.HTTPConnection(host, port, timeout=300)
         connection.request("GET", "/v2/models/tritower")
         found.add(json.loads(connection.getresponse().read())["versions"][0])
         connection.close()
@@ -401,7 +401,7 @@ def test_kserve_that_is_down_is_named(cluster: Cluster, kind: str) -> None:
         deploy("one", api_patience_s=1)
 
 
-def until(true: Any, seconds: float = 120.0) -> None:
+def until(true: Any, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

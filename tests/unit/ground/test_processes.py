@@ -51,7 +51,7 @@ def test_torchrun_and_its_workers_go_with_the_step(tmp_path: Path, number: signa
     assert {here(tmp_path, 0), here(tmp_path, 1)} < set(family.members(marked))
     assert any("torch.distributed.run" in command for command in family.members(marked).values())
     step.send_signal(number)
-    assert step.wait(60) == -number
+    assert step.wait(300) == -number
     family.assert_gone(marked)
 
 
@@ -70,7 +70,7 @@ with processes.started(processes.program("sh", "-c", 'exec "$@"', "sh", sys.exec
     here(tmp_path)
     assert len(family.members(marked)) == 3
     first.kill()
-    first.wait(60)
+    first.wait(300)
     family.assert_gone(marked)
 
 

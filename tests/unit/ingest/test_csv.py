@@ -42,7 +42,7 @@ TEXT = st.text(alphabet='ab1 "\\;\té', max_size=6)
 LONG_TEXT = st.text(alphabet='ab1 "é\n', max_size=12)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(TEXT, TEXT, TEXT, LONG_TEXT), max_size=12),
     delimiter=st.sampled_from(",;\t|"),
@@ -78,7 +78,7 @@ WORDS = st.sampled_from(["nurse", "line cook", "truck driver 2", ""])
 INJECTED = st.lists(st.tuples(st.integers(0, 29), st.integers(0, 4), st.sampled_from(["start", "middle", "end"])), max_size=4)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(WORDS, min_size=30, max_size=30),
     injected=INJECTED,

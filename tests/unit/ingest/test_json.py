@@ -43,7 +43,7 @@ VALUES = st.one_of(
 OBJECTS = st.lists(st.dictionaries(st.sampled_from(["a", 'b":', "é", "d"]), VALUES, min_size=1), min_size=1, max_size=8)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     objects=OBJECTS,
     form=st.sampled_from(["lines", "array", "indented array", "indented", "joined"]),

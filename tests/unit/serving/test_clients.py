@@ -103,7 +103,7 @@ def test_nothing_that_the_description_allows_or_forbids_is_a_fault_of_the_server
 
 
 def _ran(program, address):
-    ended = subprocess.run([CLIENTS, "-c", program, address], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([CLIENTS, "-c", program, address], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout.splitlines()[-1])
 

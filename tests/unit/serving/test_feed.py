@@ -79,7 +79,7 @@ def answering(folder: Path, config: FeedConfig) -> Iterator[httpx.Client]:
     """A real HTTP server with a feed."""
     with contextlib.closing(Feed(config)) as feed:
         service = Service(Two(folder, feed), ServeConfig(), Metrics())  # type: ignore[arg-type]
-        with served_app(create_app(service, mounts=[feed.mount])) as url, httpx.Client(base_url=url, timeout=120) as client:  # type: ignore[arg-type]
+        with served_app(create_app(service, mounts=[feed.mount])) as url, httpx.Client(base_url=url, timeout=300) as client:  # type: ignore[arg-type]
             yield client
 
 
@@ -132,7 +132,7 @@ def test_events_are_counted_and_a_follower_counts_the_same(board: Path, tmp_path
 def test_a_follower_says_who_takes_events(board: Path, tmp_path: Path, slash: str) -> None:
     journal = str(tmp_path / "journal")
     row = {"request_id": "q1", "job_id": "j1", "ts": TS, "user_id": "eve", "query": "nurse"}
-    with answering(board, FeedConfig(journal=journal)) as writer, httpx.Client(timeout=120) as client:
+    with answering(board, FeedConfig(journal=journal)) as writer, httpx.Client(timeout=300) as client:
         there = str(writer.base_url).rstrip("/")
         with answering(board, FeedConfig(journal=journal, takes_events=False, events_at=there + slash)) as follower:
             answer = follower.post("/events", json={"events": [row]})
@@ -156,13 +156,13 @@ def test_no_room_is_503_with_the_time_to_wait(board: Path, tmp_path: Path, monke
 
         def slow(handle: int) -> None:
             going.set()
-            assert done.wait(120)
+            assert done.wait(300)
             plain(handle)
 
         monkeypatch.setattr(os, "fsync", slow)
         caller = threading.Thread(target=client.post, args=("/events",), kwargs={"json": {"events": [row]}})
         caller.start()
-        assert going.wait(120)
+        assert going.wait(300)
         answer = client.post("/events", json={"events": [row | {"job_id": "j2"}]})
         done.set()
         caller.join()
@@ -216,7 +216,7 @@ def test_several_workers_do_not_write_one_journal(tmp_path: Path) -> None:
         (tmp_path / "log").open("w") as log,
         processes.started(processes.module("tritower.serving", *given), stderr=log) as process,
     ):
-        assert process.ended(120) == 1
+        assert process.ended(300) == 1
     assert "several workers would write one journal" in (tmp_path / "log").read_text()
 
 

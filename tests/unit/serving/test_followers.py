@@ -83,7 +83,7 @@ def test_killed_followers_and_a_torn_writer_come_to_the_same_features(board: Pat
             replica.process.popen.wait()
         victim = psutil.Process(min(workers_of(pair)))
         victim.kill()
-        victim.wait(60)
+        victim.wait(300)
         send(writer, sent[third : torn - 1])
         with pytest.raises(httpx.TransportError):
             send(writer, [sent[torn - 1]])

@@ -97,7 +97,7 @@ def test_a_clients_rate_is_of_the_server_whichever_worker_answers(tmp_path):
 
         def asked(times):
             # A connection each: one that is kept would stay with its worker.
-            return [httpx.post(f"{running.address}/rank", json={}, timeout=30).status_code for _ in range(times)]
+            return [httpx.post(f"{running.address}/rank", json={}, timeout=300).status_code for _ in range(times)]
 
         first, second = workers()
         os.kill(first, signal.SIGSTOP)
@@ -190,7 +190,7 @@ def test_a_clients_certificate_opens_the_doors_and_probes_need_none(tmp_path):
             context = ssl.create_default_context(cafile=str(ours.file))
             if files:
                 context.load_cert_chain(*files)
-            with httpx.Client(base_url=address, verify=context, timeout=120) as client:
+            with httpx.Client(base_url=address, verify=context, timeout=300) as client:
                 return (client.post(path, json={}) if path == "/rank" else client.get(path)).status_code
 
         assert status(ours.certificate("client")) == 200

@@ -83,7 +83,7 @@ class Both:
 def answering(held: Both, config: FeedConfig) -> Iterator[httpx.Client]:
     with contextlib.closing(Feed(config)) as feed:
         service = Service(held, ServeConfig(rate_per_s=0), Metrics())  # type: ignore[arg-type]
-        with served_app(create_app(service, mounts=[feed.mount])) as url, httpx.Client(base_url=url, timeout=60) as client:  # type: ignore[arg-type]
+        with served_app(create_app(service, mounts=[feed.mount])) as url, httpx.Client(base_url=url, timeout=300) as client:  # type: ignore[arg-type]
             yield client
 
 
@@ -258,7 +258,7 @@ def test_a_server_of_two_bundles_as_a_process(run: Run, bundle_folder: Path, tmp
         click |= {"event": "click", "ts": now, "clicked_at": now + 9}
         assert client.post("/events", json={"events": [click]}).json()["taken"] == 1
         server.process.popen.terminate()
-        assert server.process.ended(120) == 0
+        assert server.process.ended(300) == 0
     counts = shown.write(served_at=feed["served"], journal=feed["journal"], out=tmp_path / "shown")  # type: ignore[arg-type]
     assert counts["clicks"] == 1 and counts["rows"] == sum(len(answer["jobs"]) for answer in answers)
     table = pq.read_table(tmp_path / "shown")

@@ -295,7 +295,7 @@ def test_too_much_is_refused_and_what_waits_is_written(tmp_path: Path, monkeypat
 
     def slow(handle: int) -> None:
         going.set()
-        assert done.wait(120)
+        assert done.wait(300)
         plain(handle)
 
     with Journal(tmp_path / "journal", JournalConfig(queued_events=2)) as journal:
@@ -303,7 +303,7 @@ def test_too_much_is_refused_and_what_waits_is_written(tmp_path: Path, monkeypat
         monkeypatch.setattr(os, "fsync", slow)
         callers = [threading.Thread(target=journal.take, args=([shown(number)],)) for number in (1, 2)]
         callers[0].start()
-        assert going.wait(120)
+        assert going.wait(300)
         callers[1].start()
         while journal.figures.waiting < 2:
             time.sleep(0.01)
