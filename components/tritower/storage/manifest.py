@@ -190,16 +190,25 @@ def _retried(folder: Path, act: Callable[[Path], T]) -> T:
 
 @contextlib.contextmanager
 def _pinned(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Hold a folder open, so that its number is not given to another one, and tell whether the name still means it."""
+    """Hold a folder open, so that its number is not given to another one, and tell whether its name has meant it all the time.
+
+    Another folder, or a link to one, may have taken its place and given it back: moving either leaves a new time of change.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
-    def is_same() -> bool:
+    def found() -> list[tuple[int, int, int]]:
+        """The folder and, where that is one, the link to it; nothing while one is being moved."""
         try:
-            return os.path.samestat(os.fstat(handle), folder.stat())
+            return [(one.st_dev, one.st_ino, one.st_ctime_ns) for one in (folder.stat(), folder.lstat())]
         except FileNotFoundError:
-            return False
+            return []
+
+    def is_same() -> bool:
+        now = found()
+        return bool(now) and now == held and now[0][1] == os.fstat(handle).st_ino
 
     try:
+        held = found()
         yield is_same
     finally:
         os.close(handle)

@@ -110,6 +110,38 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_from_the_start(tmp_p
         manifest.unmoved(place, lambda here: {}[str(here)])
 
 
+@pytest.mark.parametrize("by_link", [True, False])
+def test_a_folder_that_was_away_while_it_was_read_is_read_from_the_start(tmp_path: Path, by_link: bool) -> None:
+    """Another one took its place and gave it back: at the end the name means the folder that it meant at the beginning."""
+    place, read = tmp_path / "place", list[list[str]]()
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        for part in ("first", "second"):
+            (tmp_path / name / part).write_text(name)
+
+    def put(name: str) -> None:
+        if by_link:
+            (tmp_path / "next").symlink_to(tmp_path / name)
+            (tmp_path / "next").replace(place)
+        else:
+            if place.exists():
+                place.rename(tmp_path / (place / "first").read_text())
+            (tmp_path / name).rename(place)
+
+    def reader(here: Path) -> list[str]:
+        read.append([(here / "first").read_text()])
+        if len(read) == 1:
+            put("other")
+        read[-1].append((here / "second").read_text())
+        if len(read) == 1:
+            put("one")
+        return read[-1]
+
+    put("one")
+    assert manifest.unmoved(place, reader) == ["one", "one"]
+    assert read[0] == ["one", "other"]
+
+
 def test_a_checked_folder_is_trusted_and_no_other_one(tmp_path: Path) -> None:
     for name in ("checked/part", "other"):
         with storage.atomic_directory(tmp_path / name) as new:
