@@ -2,8 +2,9 @@
 
 The board is that of the bench of the features: 20,000 jobs, 40,000 users, 300,000 impressions, 70 features; the model has the
 default config with random weights, which cost what trained ones cost; queries are new, so each is encoded. `ours` is the median
-CPU time of the thread that answers, with `encode_ms`, `features_ms` and `join_ms` of it. `encode_bf16_ms` is the same query in
-bf16, `read_weights_ms` the time to read as many bytes as the encoder's weights have in fp32. `naive` scores row by row with
+CPU time of the thread that answers, with `encode_ms`, `features_ms` and `join_ms` of it. `encode_ms` is by the default, weights
+in float16; `encode_fp32_ms` and `encode_bf16_ms` are the same query in OpenVINO's graph, `read_weights_ms` is the time to read as
+many bytes as the encoder's weights have in fp32. `naive` scores row by row with
 what the server has; `peer` is the step's scorer in torch, eager, on embeddings that are cached, with the same features read.
 """
 
@@ -27,12 +28,13 @@ from tritower.ranker.config import RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.online import OnlineRanker
 from tritower.ranker.scoring import Scorer
+from tritower.serving import halving
 from tritower.serving.config import Precision
 from tritower.serving.encoding import FILE, TextEncoder
 
 CANDIDATES, SEARCHES, WARM = 1_000, 200, 20
-PRECISIONS: tuple[Precision, Precision] = ("fp32", "bf16")
-SIDES = ("encode", "encode_bf16", "read_weights", "features", "join", "torch", "by_row")
+PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32", "bf16")
+SIDES = ("encode", "encode_fp32", "encode_bf16", "read_weights", "features", "join", "torch", "by_row")
 WEIGHTS = 6 * (4 * 384**2 + 2 * 384 * 1_536)  # of the layers of MiniLM-L6; of the embeddings a query reads a few rows
 
 
@@ -54,13 +56,14 @@ def board(folder: Path) -> None:
     facts = storage.read_json(folder / "encoder" / "export.json")
     own = {"encoder": "0", "prompt": "", **{name: facts[name] for name in ("dim", "max_tokens")}}
     storage.write_json(folder / "encoder" / FILE, own)
+    halving.write(models.load(base), folder / "encoder")
 
 
 def compare(folder: Path, name: str, *, members: int) -> dict[str, Any]:
     """Both sides on the same searches in turn."""
-    encoder, half = (TextEncoder(folder / "encoder", precision, kept=0) for precision in PRECISIONS)
-    encoder.warm(16)
-    half.warm(16)
+    encoder, *others = (TextEncoder(folder / "encoder", precision, kept=0) for precision in PRECISIONS)
+    for one in (encoder, *others):
+        one.warm(16)
     weights = np.ones(WEIGHTS, np.float32)
     parts = [folder / part for part in ("features", "dataset", "embeddings", "entities")]
     features = OnlineFeatures.open(*parts, embed=encoder, recognise=recognised)
@@ -77,7 +80,8 @@ def compare(folder: Path, name: str, *, members: int) -> dict[str, Any]:
         ids = [f"j{job}" for job in row_N.tolist()]
         request = Request(ts=1_800_000_000_000_000 + number, user_id=f"u{rng.integers(40_000)}", query=query, city="city 7")
         vector_D = clocked(used["encode"], lambda query=query: encoder([query])[0])
-        clocked(used["encode_bf16"], lambda query=query: half([query]))
+        for other in others:
+            clocked(used[f"encode_{other.precision}"], lambda query=query, other=other: other([query]))
         clocked(used["read_weights"], weights.max)
         features._embed = lambda texts, vector_D=vector_D: vector_D[None]
         columns = clocked(used["features"], lambda request=request, ids=ids: features.read(request, ids))

@@ -6,7 +6,7 @@ knows the log up to the test split is asked the requests of that split over HTTP
 
 Prints for all requests: features compared, how many differ in a bit, quantiles of the distance of the scores to the step's.
 Then, for requests with a query that nobody typed before the split, of a server whose catalogue lacks these queries, so that it
-encodes and recognises them, in fp32, bf16 and int8: features that differ though no vector enters them, quantiles of the scores'
+encodes and recognises them, in each precision: features that differ though no vector enters them, quantiles of the scores'
 distance, and what share of the first ten jobs found without candidates is that of the server that knows the queries' vectors.
 """
 
@@ -37,7 +37,7 @@ from tritower.simulate.config import SimulateConfig
 from tests.support import skew
 
 QUANTILES = {"half": 0.5, "99 %": 0.99, "99.9 %": 0.999, "largest": 1.0}
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 TOP = 10
 
 

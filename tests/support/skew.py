@@ -73,7 +73,7 @@ class Server(Protocol):
 class Within:
     """A ranking in this process, behind the same forms of searches, answers and events as a server's."""
 
-    def __init__(self, bundle: Path, precision: Precision = "fp32") -> None:
+    def __init__(self, bundle: Path, precision: Precision = "auto") -> None:
         self._ranking, self._config = Ranking.open(bundle, precision=precision), ServeConfig()
 
     def ask(self, search: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Process:
 
 
 @contextmanager
-def serving(bundle: Path, folder: Path, precision: Precision = "fp32") -> Iterator[Process]:
+def serving(bundle: Path, folder: Path, precision: Precision = "auto") -> Iterator[Process]:
     """A server process on a bundle, with a journal below `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     knobs = json.dumps({"port": 0, "rate_per_s": 0, "precision": precision})

@@ -5,7 +5,7 @@ from typing import Literal
 
 from tritower.config import check
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,9 @@ class ServeConfig:
     """Processes that wait, loaded and warm, for the place of a worker that dies; each takes as much memory as a worker. Only
     where several workers serve: one process alone is started again by whatever started it. Decision 0041."""
 
-    precision: Precision = "fp32"
-    """What queries are encoded in: fp32, bf16 or int8. Decision 0037 says what the faster ones cost."""
+    precision: Precision = "auto"
+    """What queries are encoded in: fp32, fp16 (weights alone, sums in fp32), bf16 or int8; `auto` is fp16 where the bundle has
+    such weights, else fp32. Decisions 0037 and 0045 say what each costs."""
 
     threads: int = 0
     """Searches that a process computes at one time; 0 = as many as it is granted CPUs."""

@@ -1,80 +1,86 @@
-"""The text encoder of a bundle, without torch: an OpenVINO graph on the CPU and the tokeniser's file.
+"""The text encoder of a bundle, without torch.
 
 encoder.json     {"encoder", "dim", "max_tokens", "prompt", "fidelity"}: `encoder` is the hash that embeddings of this encoder
                  carry; `fidelity` says of each precision how near its vectors come to those of torch in fp32
-graph.xml, .bin  token ids (B, L) int64 in, L2-normalised vectors (B, D) float32 out; no padding, no mask
-graph_int8.*     the same with weights in bytes; not in bundles of format 1
 tokenizer.json   of the package tokenizers
+halves.*, ...    weights in float16, for `transformer.py`; where the encoder is not one that it computes, and in older bundles,
+                 they are absent
+graph.xml, .bin  for OpenVINO (`graph.py`): token ids (B, L) int64 in, L2-normalised vectors (B, D) float32 out; no padding, no
+                 mask
+graph_int8.*     the same with weights in bytes; not in bundles of format 1
 
-fp32 and bf16 are one graph, computed otherwise. Decision 0037 has the figures of all three.
+fp32 and bf16 are one graph, computed otherwise. Decisions 0037 and 0045 have the figures of all four.
 
 Legend: X texts, L tokens of a text, D dimension.
 """
 
 import functools
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 from tokenizers import Tokenizer
 
 from tritower import storage
 from tritower.errors import ArtifactError
 from tritower.serving import bundle
 from tritower.serving.config import Precision
+from tritower.serving.transformer import FACTS, Transformer
+
+if TYPE_CHECKING:
+    from tritower.serving.graph import Graph
 
 FILE = "encoder.json"
-INT8 = "graph_int8.xml"
-_FIRST = 2
-_GROUP = 32  # numbers with a scale of their own, of what a layer takes in; wider groups were less exact and not faster
 _KEPT = 8192  # vectors of the texts asked for last: 12 MB with 384 dimensions
+_WITHOUT: dict[Precision, tuple[str, str]] = {
+    "fp16": (FACTS, "It has them where the encoder is BERT with mean pooling."),
+    "int8": ("graph_int8.xml", bundle.AGAIN),
+}
+"""Precision -> the file that a bundle may lack, and what to do then."""
 Vectors = npt.NDArray[np.float32]
 
 
 class TextEncoder:
-    """Texts in, unit vectors out. Any number of threads may call it; each text is one inference on one core, one at a time.
-
-    Two faults of OpenVINO 2026.4 are kept away from. Two threads that hand it inputs at once can wait for each other for ever,
-    about once in ten starts. And a graph whose first input ever has one token gives wrong vectors (by .3) for every text
-    of 16 tokens and more.
+    """Texts in, unit vectors out. Any number of threads may call it; each text is one inference on one core.
 
     Attributes:
         identity: the encoder's hash.
         dim: D.
+        precision: what it computes in, never `auto`.
     """
 
-    def __init__(self, folder: Path, precision: Precision = "fp32", kept: int = _KEPT) -> None:
+    def __init__(self, folder: Path, precision: Precision = "auto", kept: int = _KEPT) -> None:
         """Load it.
 
         Args:
             folder: the part `encoder` of a bundle.
-            precision: what it computes in.
+            precision: what it computes in; `auto` is fp16 where the bundle has the weights for it, else fp32.
             kept: vectors remembered, those of the texts asked for last; 0 = none.
 
         Raises:
-            ArtifactError: the graph or the tokeniser cannot be read, or the bundle has no graph of this precision.
+            ArtifactError: weights, graph or tokeniser cannot be read, or the bundle has none for this precision.
         """
-        file = folder / (INT8 if precision == "int8" else "graph.xml")
-        if precision == "int8" and not file.exists():
-            remedy = f"{bundle.AGAIN} Or serve it with precision=fp32."
-            raise ArtifactError("the encoder of this bundle has no graph in int8", where=str(folder), remedy=remedy)
+        if precision == "auto":
+            precision = "fp16" if (folder / FACTS).exists() else "fp32"
+        file, remedy = _WITHOUT.get(precision, (FILE, ""))
+        if not (folder / file).exists() and remedy:
+            problem = f"the encoder of this bundle has no weights in {precision}"
+            raise ArtifactError(problem, where=str(folder), remedy=f"{remedy} Or serve it with precision=fp32.")
+        self.precision = precision
         facts = storage.read_json(folder / FILE)
         self.identity, self.dim, self.max_tokens = str(facts["encoder"]), int(facts["dim"]), int(facts["max_tokens"])
         self._prompt = str(facts["prompt"])
         try:
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            graph = openvino.Core().read_model(file)
-            compiled = openvino.Core().compile_model(graph, "CPU", self._settings(precision))
+            self._network = Transformer(folder) if precision == "fp16" else _graph(folder, precision)
+        except ArtifactError:
+            raise
         except Exception as error:  # the tokenisers raise nothing narrower
             raise ArtifactError(f"the encoder cannot be read: {error}", where=str(folder), remedy=bundle.AGAIN) from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_tokens)
-        self._request, self._infers = compiled.create_infer_request(), threading.Lock()
-        self._infer(np.ones((1, _FIRST), np.int64))
         self._vector = functools.lru_cache(kept)(self._encoded) if kept else self._encoded
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
@@ -85,22 +91,16 @@ class TextEncoder:
         return out_XD
 
     def warm(self, tokens: int = 64) -> None:
-        """Infer once for every length up to `tokens`: the first inference of a length costs the most."""
-        for length in range(1, min(tokens, self.max_tokens) + 1):
-            self._infer(np.ones((1, length), np.int64))
-
-    @staticmethod
-    def _settings(precision: Precision) -> dict[str, Any]:
-        hint, group = "bf16" if precision == "bf16" else "f32", _GROUP if precision == "int8" else 0
-        one = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-        return {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": group, **one}
+        """Do once what costs more the first time, for texts of up to `tokens` tokens."""
+        self._network.warm(min(tokens, self.max_tokens))
 
     def _encoded(self, text: str) -> Vectors:
-        ids = self._tokenizer.encode(self._prompt + text).ids
-        return self._infer(np.array([ids], np.int64))
+        return self._network(np.array(self._tokenizer.encode(self._prompt + text).ids, np.int64))
 
-    def _infer(self, ids_1L: npt.NDArray[np.int64]) -> Vectors:
-        with self._infers:
-            self._request.infer({0: ids_1L})
-            vector_D: Vectors = self._request.get_output_tensor(0).data[0].copy()
-        return vector_D
+
+def _graph(folder: Path, precision: Precision) -> "Graph":
+    """OpenVINO takes half a second to import: only where it computes."""
+    from tritower.serving.graph import Graph
+
+    assert precision in ("fp32", "bf16", "int8"), precision
+    return Graph(folder, precision)

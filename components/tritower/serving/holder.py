@@ -26,7 +26,7 @@ class Holder:
     An old ranking goes, with the copy of its bundle, when its last request has ended.
     """
 
-    def __init__(self, *, precision: Precision = "fp32", prepare: Prepare | None = None) -> None:
+    def __init__(self, *, precision: Precision = "auto", prepare: Prepare | None = None) -> None:
         """Args:
         precision: what queries are encoded in.
         prepare: called with a ranking that is warm, before it answers anybody: to count what has happened since its state.

@@ -95,7 +95,7 @@ class Ranking:
         self._number_J = parts.features.numbers(jobs.index.job_ids)
 
     @staticmethod
-    def open(folder: str | Path, name: str = "main", *, precision: Precision = "fp32") -> "Ranking":
+    def open(folder: str | Path, name: str = "main", *, precision: Precision = "auto") -> "Ranking":
         """Load a bundle, after every byte of it was checked.
 
         Args:

@@ -103,9 +103,10 @@ def test_another_format_is_refused(copy: Path, number: int, words: str) -> None:
 
 
 def test_a_bundle_of_the_format_before_is_served(copy: Path, ranking: Ranking, run: Run) -> None:
-    """Format 1 had no int8 graph, and said in encoder.json in which precision it is computed."""
-    for file in (copy / "encoder").glob("graph_int8.*"):
-        file.unlink()
+    """Format 1 had fp32 only, and said in encoder.json in which precision it is computed."""
+    for file in (copy / "encoder").iterdir():
+        if file.name.startswith(("graph_int8", "halves", "singles")):
+            file.unlink()
     about = storage.read_json(copy / "encoder" / "encoder.json")
     storage.write_json(copy / "encoder" / "encoder.json", about | {"precision": "fp32"})
     bundle.write(copy)
@@ -113,8 +114,9 @@ def test_a_bundle_of_the_format_before_is_served(copy: Path, ranking: Ranking, r
     (copy / "bundle.json").write_text(json.dumps(facts | {"format": 1}))
     jobs = tuple(pq.read_table(run.sources.dataset / "jobs.parquet")["job_id"].to_pylist()[:20])
     question = Question(query="a driver of trams", candidates=jobs, ts=10**15)
-    assert Ranking.open(copy).answer(question).jobs == ranking.answer(question).jobs
-    with pytest.raises(ArtifactError, match="the encoder of this bundle has no graph in int8") as caught:
+    same = Ranking.open(ranking.folder, precision="fp32")
+    assert Ranking.open(copy).answer(question).jobs == same.answer(question).jobs
+    with pytest.raises(ArtifactError, match="the encoder of this bundle has no weights in int8") as caught:
         Ranking.open(copy, precision="int8")
     assert "python -m tritower.serving bundle" in caught.value.remedy and "precision=fp32" in caught.value.remedy
 
