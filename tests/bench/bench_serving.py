@@ -3,9 +3,9 @@
 The board is that of the bench of the features: 20,000 jobs, 40,000 users, 300,000 impressions, 70 features; the model has the
 default config with random weights, which cost what trained ones cost; queries are new, so each is encoded. `ours` is the median
 CPU time of the thread that answers, with `encode_ms`, `features_ms` and `join_ms` of it. `encode_ms` is by the default, weights
-in float16; `encode_fp32_ms` and `encode_bf16_ms` are the same query in OpenVINO's graph, `read_weights_ms` is the time to read as
-many bytes as the encoder's weights have in fp32. `naive` scores row by row with
-what the server has; `peer` is the step's scorer in torch, eager, on embeddings that are cached, with the same features read.
+in float16; `encode_fp32_ms` and `encode_bf16_ms` are the same query in OpenVINO's graph, `read_weights_ms` is the time to read
+as many bytes as the encoder's weights have in fp32. `naive` scores row by row with what the server has; `peer` is the step's
+scorer in torch, eager, on embeddings that are cached, with the same features read.
 """
 
 import statistics

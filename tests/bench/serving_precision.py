@@ -4,7 +4,7 @@
 query, the cosine to fp32 (least, mean), and the share of the ten nearest texts of the catalogue that both agree on.
 
 Searches are pairs of words of the catalogue's texts that stand together in none, so that each is encoded; each ranks the same
-1,000 jobs in fp32, fp16, bf16 and int8. A row for each precision: quantiles of the difference of a job's score to that in fp32, the
+1,000 jobs in each precision. A row for each: quantiles of the difference of a job's score to that in fp32, the
 share of the first ten jobs that both name, the share of searches with the same first job, and the CPU time of encoding a query.
 """
 
