@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from bench_features import SIZES, recognised, texts, write_online
 from tritower import storage
-from tritower.encoder import backends, models
+from tritower.encoder import backends, halving, models
 from tritower.features.online import OnlineFeatures, Request
 from tritower.ranker import documents, export, normaliser, rows
 from tritower.ranker.artifact import Artifact
@@ -28,7 +28,6 @@ from tritower.ranker.config import RankerConfig, TrainingConfig
 from tritower.ranker.network import ClickModel
 from tritower.ranker.online import OnlineRanker
 from tritower.ranker.scoring import Scorer
-from tritower.serving import halving
 from tritower.serving.config import Precision
 from tritower.serving.encoding import FILE, TextEncoder
 

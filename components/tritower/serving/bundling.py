@@ -15,12 +15,12 @@ import openvino
 import pyarrow.parquet as pq
 
 from tritower import storage
-from tritower.encoder import backends, fidelity, models
+from tritower.encoder import backends, fidelity, halving, models
 from tritower.errors import ArtifactError
 from tritower.logs import phase
 from tritower.ranker import documents, export
 from tritower.ranker.online import OnlineRanker
-from tritower.serving import bundle, encoding, golden, graph, halving, resident, slimming
+from tritower.serving import bundle, encoding, golden, graph, resident, slimming
 from tritower.serving.bundle import Bundle
 from tritower.serving.config import Precision
 from tritower.serving.encoding import TextEncoder

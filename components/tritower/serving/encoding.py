@@ -3,8 +3,8 @@
 encoder.json     {"encoder", "dim", "max_tokens", "prompt", "fidelity"}: `encoder` is the hash that embeddings of this encoder
                  carry; `fidelity` says of each precision how near its vectors come to those of torch in fp32
 tokenizer.json   of the package tokenizers
-halves.*, ...    weights in float16, for `transformer.py`; where the encoder is not one that it computes, and in older bundles,
-                 they are absent
+halves.*, ...    weights in float16, for `encoder/transformer.py`; absent where the encoder is not one that it computes, and
+                 in older bundles
 graph.xml, .bin  for OpenVINO (`graph.py`): token ids (B, L) int64 in, L2-normalised vectors (B, D) float32 out; no padding, no
                  mask
 graph_int8.*     the same with weights in bytes; not in bundles of format 1
@@ -24,10 +24,10 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from tritower import storage
+from tritower.encoder.transformer import FACTS, Transformer
 from tritower.errors import ArtifactError
 from tritower.serving import bundle
 from tritower.serving.config import Precision
-from tritower.serving.transformer import FACTS, Transformer
 
 if TYPE_CHECKING:
     from tritower.serving.graph import Graph

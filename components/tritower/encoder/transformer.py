@@ -5,7 +5,7 @@ read. No inference library keeps weights so and computes in float32; those that 
 processors that lack the instructions. Here every sum has one order, and exponential and error function are written out, so the
 vectors are the same bits on every processor with fused multiply-adds.
 
-Files of a bundle's part `encoder`, mapped into memory, so that workers share them (`halving.py` writes them):
+Three files, mapped into memory, so that the processes of a server share them (`halving.py` writes them):
 
 halves.json       {"layers", "heads", "dim", "inner", "words", "positions", "epsilon"}
 halves.npy        uint16, the bits of float16: the words' embeddings (V, D), then of each layer the panels
@@ -33,15 +33,15 @@ from tritower import storage
 from tritower.errors import ArtifactError
 from tritower.numba_cache import njit
 from tritower.products import LANES, column, half_column, padded
-from tritower.serving import bundle
 
 types: Any = _types  # numba's are not typed
 FACTS, HALVES, SINGLES = "halves.json", "halves.npy", "singles.npy"
 Vector = NDArray[np.float32]
+_REMEDY = "Write or copy it again: what a bundle holds, with the bundle (python -m tritower.serving bundle)."
 
 
 class Transformer:
-    """The encoder of a bundle. Any number of threads may call it.
+    """The encoder. Any number of threads may call it.
 
     Attributes:
         positions: S, the most tokens that it takes.
@@ -64,7 +64,7 @@ class Transformer:
             if kinds != ["uint16", "float32"] or found != sizes:
                 raise ValueError(f"{found} numbers of {kinds} where {sizes} are expected")
         except (KeyError, ValueError, OSError) as error:
-            raise ArtifactError(f"the encoder cannot be read: {error!r}", where=str(folder), remedy=bundle.AGAIN) from error
+            raise ArtifactError(f"the encoder cannot be read: {error!r}", where=str(folder), remedy=_REMEDY) from error
 
     def __call__(self, ids_L: NDArray[np.int64]) -> Vector:
         """The L2-normalised vector (D,) of a text's tokens.

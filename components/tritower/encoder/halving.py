@@ -14,8 +14,8 @@ from torch import nn
 from transformers import BertModel
 
 from tritower import storage
+from tritower.encoder import transformer
 from tritower.products import LANES, panels
-from tritower.serving import transformer
 
 Floats = NDArray[np.float32]
 _NORM = ("weight", "bias")

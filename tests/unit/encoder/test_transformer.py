@@ -11,12 +11,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from tritower import storage
-from tritower.encoder import backends, models
+from tritower.encoder import backends, halving, models, transformer
 from tritower.errors import ArtifactError
-from tritower.serving import halving, transformer
 
 from tests.support import tiny_encoder
-from tests.support.bundles import Run
 
 TEXTS = ["", "night nurse", "x", "Ärztin 日本語 🚚", "senior welder wanted, acme", "driver " * 40]
 
@@ -35,8 +33,8 @@ def rounded(model: SentenceTransformer) -> SentenceTransformer:
     return model
 
 
-def test_vectors_are_those_of_torch_with_the_same_weights(run: Run, tmp_path: Path) -> None:
-    model = rounded(models.load(run.sources.encoder))
+def test_vectors_are_those_of_torch_with_the_same_weights(tiny_model: Path, tmp_path: Path) -> None:
+    model = rounded(models.load(tiny_model))
     assert halving.write(model, tmp_path)
     np.testing.assert_allclose(vectors(tmp_path, model, TEXTS), backends.encode_texts(model, TEXTS), rtol=0, atol=2e-6)
 
@@ -50,8 +48,8 @@ def test_a_real_encoder(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors(tmp_path, model, TEXTS), backends.encode_texts(rounded(model), TEXTS), rtol=0, atol=2e-6)
 
 
-def test_threads_get_the_vectors_of_one_after_another(run: Run, tmp_path: Path) -> None:
-    model = models.load(run.sources.encoder)
+def test_threads_get_the_vectors_of_one_after_another(tiny_model: Path, tmp_path: Path) -> None:
+    model = models.load(tiny_model)
     halving.write(model, tmp_path)
     one = transformer.Transformer(tmp_path)
     tokens = [np.arange(5, 5 + length) for length in range(1, 30)] * 20
@@ -61,8 +59,8 @@ def test_threads_get_the_vectors_of_one_after_another(run: Run, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("what", ["maximum", "class token", "dense", "activation", "large", "width"])
-def test_what_it_does_not_compute_is_not_written(run: Run, tmp_path: Path, what: str) -> None:
-    model = models.load(run.sources.encoder)
+def test_what_it_does_not_compute_is_not_written(tiny_model: Path, tmp_path: Path, what: str) -> None:
+    model = models.load(tiny_model)
     bert, chain = model.transformers_model, list(model.children())
     if what == "maximum":
         model = SentenceTransformer(modules=[chain[0], Pooling(32, "max")], device="cpu")
@@ -93,8 +91,8 @@ def test_other_transformers_are_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [[], [10_000], [-1], list(range(5, 46))])
-def test_tokens_that_there_are_not(run: Run, tmp_path: Path, ids: list[int]) -> None:
-    halving.write(models.load(run.sources.encoder), tmp_path)
+def test_tokens_that_there_are_not(tiny_model: Path, tmp_path: Path, ids: list[int]) -> None:
+    halving.write(models.load(tiny_model), tmp_path)
     with pytest.raises(IndexError, match="tokens for 40 places"):
         transformer.Transformer(tmp_path)(np.array(ids, np.int64))
 
@@ -119,8 +117,8 @@ def _without(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_cut, _other_type, _other_shape, _without])
-def test_damaged_files_are_refused(run: Run, tmp_path: Path, damage: Any) -> None:
-    halving.write(models.load(run.sources.encoder), tmp_path)
+def test_damaged_files_are_refused(tiny_model: Path, tmp_path: Path, damage: Any) -> None:
+    halving.write(models.load(tiny_model), tmp_path)
     damage(tmp_path)
     with pytest.raises(ArtifactError, match="the encoder cannot be read"):
         transformer.Transformer(tmp_path)
