@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import warm
+from tritower import storage
+from tritower.encoder import transformer
 from tritower.entities.config import EntitiesConfig
 from tritower.entities.recognise import recogniser
 from tritower.features.online import OnlineFeatures, Request
@@ -24,6 +26,7 @@ RNG = np.random.default_rng(0)
 def main(root: Path) -> None:
     """One search, its clicks, and a search after them; what is written under `root` is of no use."""
     warm.main(root)
+    _encoder(root)
     dataset = root / "dataset"
     online = OnlineFeatures.open(
         root / "features", dataset, root / "embeddings", root / "entities",
@@ -47,6 +50,16 @@ _EVENT = pa.schema(
     [(name, pa.string()) for name in ("request_id", "user_id", "query", "job_id")]
     + [("clicked", pa.bool_()), ("ts", pa.timestamp("us", "UTC"))]
 )
+
+
+def _encoder(folder: Path) -> None:
+    """A text through an encoder of one layer."""
+    shape = {"layers": 1, "heads": 2, "dim": 32, "inner": 32, "words": 8, "positions": 8}
+    half, single = transformer.sizes_of(**shape)
+    np.save(folder / transformer.HALVES, np.zeros(half, np.uint16))
+    np.save(folder / transformer.SINGLES, np.ones(single, np.float32))
+    storage.write_json(folder / transformer.FACTS, shape | {"epsilon": 1e-12})
+    transformer.Transformer(folder).warm(4)
 
 
 def _embed(texts: Any) -> Any:
