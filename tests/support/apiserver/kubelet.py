@@ -50,11 +50,12 @@ class Kubelet:
         return self._runners.get(uid)
 
     def step(self) -> None:
-        """Take up pods that are new."""
+        """Take up pods that are new; each is tried on the nodes once before the next one is, as in the real queue."""
         for pod in self._cluster.store.all(kinds.POD):
             uid = pod["metadata"]["uid"]
             if uid not in self._runners and not self.is_closing:
                 self._runners[uid] = Runner(self._cluster, pod)
+                self._runners[uid].place()
                 self._runners[uid].start()
 
     def close(self) -> None:
@@ -85,13 +86,18 @@ class Runner(threading.Thread):
                 self.containers.append(trials.Collector(cluster, pod, one, self.home, waits=first, main=self.containers[0]))
         self._policy = spec["restartPolicy"]
         self._base: Object = {}
+        self._unplaced = ""
+        """Why no node has taken it, as it was told last."""
 
     def container(self, name: str) -> Container:
         return next(one for one in [*self.inits, *self.containers] if one.name == name)
 
     def run(self) -> None:
         try:
-            self._place()
+            while not self._base:
+                self._look()
+                time.sleep(0.1)
+                self.place()
             self._tell("Pending")
             if self._initialise():
                 for container in self.containers:
@@ -101,25 +107,20 @@ class Runner(threading.Thread):
         except _Ended as end:
             self._end(end.grace_s)
 
-    def _place(self) -> None:
-        said = ""
-        while True:
-            self._look()
-            with self._store.changed:
-                node, why = scheduler.place(self._cluster, self.pod)
-                if node:
-                    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()}
-                    self._change(
-                        lambda pod, node=node: pod["spec"].update(nodeName=node),
-                        {"phase": "Pending", "conditions": [scheduled]},
-                    )
-                    break
-            if why != said:
-                said = why
+    def place(self) -> None:
+        """Find it a node, or tell why there is none."""
+        with self._store.changed:
+            node, why = scheduler.place(self._cluster, self.pod)
+            if node:
+                scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()}
+                self._change(lambda pod: pod["spec"].update(nodeName=node), {"phase": "Pending", "conditions": [scheduled]})
+        if not node:
+            if why != self._unplaced:
+                self._unplaced = why
                 self._event("FailedScheduling", why, type_="Warning", source="default-scheduler")
                 condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
                 self._change(None, {"phase": "Pending", "conditions": [condition | {"lastTransitionTime": now()}]})
-            time.sleep(0.1)
+            return
         meta = self.pod["metadata"]
         self._event(
             "Scheduled", f"Successfully assigned {meta['namespace']}/{meta['name']} to {node}", source="default-scheduler"
@@ -271,7 +272,7 @@ class Runner(threading.Thread):
         def write(pod: Object) -> None:
             if change:
                 change(pod)
-            old = {one["type"]: one for one in pod["status"].get("conditions", [])}
+            old = {one["type"]: one for one in pod.setdefault("status", {}).get("conditions", [])}
             new = {one["type"]: one for one in status.get("conditions", [])}
             pod["status"] = {**pod["status"], **status, "conditions": [*(old | new).values()]}
 

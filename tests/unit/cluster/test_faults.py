@@ -83,7 +83,7 @@ def test_a_secret_that_is_made_in_time(cluster: Cluster, s3: str, tmp_path: Path
 
     maker = threading.Thread(target=make)
     maker.start()
-    launch(s3, "count", "1", store_secret="other", patience_s=30)
+    launch(s3, "count", "1", store_secret="other", patience_s=120)
     maker.join()
 
 
@@ -100,7 +100,7 @@ def test_a_job_says_that_it_runs_while_a_worker_has_no_node(cluster: Cluster, s3
     with pytest.raises(
         JobFailed, match=r"no node takes the pod: 0/2 nodes are available: .*Insufficient nvidia.com/gpu"
     ) as caught:
-        launch(s3, "sleep", nodes=2, gpus=2, start_timeout_s=5)
+        launch(s3, "sleep", nodes=2, gpus=2, start_timeout_s=10)
     assert "worker-0" in caught.value.where and "the largest, large, has 2 of nvidia.com/gpu" in caught.value.remedy
     assert ("Running", "True") in conditions_of(cluster) and not jobs(cluster)
 
@@ -122,7 +122,7 @@ def test_an_operator_that_goes_before_the_end(cluster: Cluster, s3: str) -> None
             cluster.down.add("training-operator")
 
     with pytest.raises(JobFailed, match=r"its pods have ended, but the job has not: is the training operator there"):
-        launch(s3, "count", "20", look=look, start_timeout_s=5)
+        launch(s3, "count", "20", look=look, start_timeout_s=10)
     cluster.down.clear()
 
 

@@ -92,7 +92,7 @@ def test_gpus_that_no_node_has(cluster: Cluster, s3: str) -> None:
     with pytest.raises(LaunchError, match=r"no node has 8 nvidia.com/gpu: large has most, 2.*kubectl get nodes"):
         launch(s3, "count", "1", gpus=8)
     with pytest.raises(JobFailed, match=r"Insufficient nvidia.com/gpu.*large, has 2 of nvidia.com/gpu"):
-        launch(s3, "count", "1", gpus=8, nodes_may_come=True, start_timeout_s=1)
+        launch(s3, "count", "1", gpus=8, nodes_may_come=True, start_timeout_s=5)
     assert not jobs(cluster)
 
 

@@ -97,7 +97,7 @@ def test_a_launched_step_is_small_whatever_is_behind_it(
     settings = {"launcher": "pytorchjob", "cluster": QUICK | {"memory": ""}}
     step = Step(component, f"{RUN}/{name}", parameters=parameters | settings)
     with measured(tmp_path / "pod") as held, step.start(tmp_path / "pod") as pod:
-        pod.succeeds(60)
+        pod.succeeds(300)
     assert "the stub has done its work" in pod.log()
     asked = store.of("step")
     data = [one for one in asked if one.key.startswith(tuple(f"run/{input_}/" for input_ in DATA))]

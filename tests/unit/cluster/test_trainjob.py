@@ -49,7 +49,7 @@ def test_the_runtime_is_not_known_to_the_webhook_for_a_moment(cluster: Cluster, 
         " created"
     )
     cluster.faults.answer(403, method="POST", path="trainjobs", times=2, message=message)
-    launch(s3, "count", "1", patience_s=5)
+    launch(s3, "count", "1", patience_s=60)
     cluster.faults.answer(403, method="POST", path="trainjobs", times=99, message=message)
     with pytest.raises(LaunchError, match="must be created before the TrainJob"):
         launch(f"{s3}/other", "count", "1")

@@ -147,7 +147,7 @@ def test_a_bad_answer_before_there_are_requests(cluster: Cluster, behaviour: str
         ("", {"image": "example/none:1"}, "the image cannot be pulled: "),
         (
             "",
-            {"memory": "900Gi", "start_timeout_s": 2},
+            {"memory": "900Gi", "start_timeout_s": 5},
             "no node takes the pod: 0/1 nodes are available: 1 Insufficient memory",
         ),
     ],
