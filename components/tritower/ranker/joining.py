@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tritower.numba_cache import njit
+from tritower.products import LANES, column
 from tritower.ranker import piecewise
 
 Floats = NDArray[np.float32]
@@ -122,8 +123,8 @@ def add_scores(given, weights, context, table_JT, row_N, start_T, out_N):  # typ
         crossed_Pn = plain_Pn
         for layer in range(layers):
             low_Rn, gain_Pn = low[: rank * n].reshape(rank, n), gain[: used * n].reshape(used, n)
-            np.dot(down_LPR[layer].T, crossed_Pn, low_Rn)
-            np.dot(up_LPR[layer], low_Rn, gain_Pn)
+            _narrow(down_LPR[layer].T, crossed_Pn, low_Rn)
+            _narrow(up_LPR[layer], low_Rn, gain_Pn)
             next_Pn = crossed[: used * n].reshape(used, n)
             _cross(plain_Pn, gain_Pn, up_LP[layer], crossed_Pn, next_Pn)
             crossed_Pn = next_Pn
@@ -142,6 +143,20 @@ def add_scores(given, weights, context, table_JT, row_N, start_T, out_N):  # typ
 @njit(cache=True, nogil=True)
 def _room(size):  # type: ignore[no-untyped-def]
     return np.empty(size, np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _narrow(weight_AB, value_Bn, out_An):  # type: ignore[no-untyped-def]
+    """A product where one side is a cross layer's rank: too narrow for a BLAS, which packs it first."""
+    rows, terms = weight_AB.shape
+    n = value_Bn.shape[1]
+    if n < LANES:
+        np.dot(weight_AB, value_Bn, out_An)
+        return
+    weight, by_row, by_term = weight_AB.ctypes.data, weight_AB.strides[0] // 4, weight_AB.strides[1] // 4
+    for panel in range(0, n, LANES):
+        start = min(panel, n - LANES)  # the last panel may write some columns again
+        column(rows, out_An.ctypes.data + 4 * start, n, weight, by_row, by_term, value_Bn.ctypes.data + 4 * start, n, terms)
 
 
 @njit(cache=True, nogil=True)
