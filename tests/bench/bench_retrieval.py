@@ -95,7 +95,7 @@ def retrieval(name: str, energy: dict[int, float]) -> dict[str, Any]:
     narrow = milliseconds([lambda one=one: retrieve.retrieve(one, index, clicks, limit=LIMIT) for one in filtered])
     sizes = [*index.codes.arrays, *index.words, index.posted_J, index.expires_J, index.order_J, index.text_J]
     if index.heads:
-        sizes += [*index.heads.codes.arrays, index.heads.rest_J]
+        sizes += index.heads[:-2]
     held = sum(array.nbytes for array in sizes) / JOBS + 2 * DIM + 4 * 4
     scans = [statistics.median(cpu_seconds(one) for _ in range(5)) for one in (ours, full_scan)]
     return row | sq8(wide_JD, matrix_TD, searches) | {
@@ -159,22 +159,23 @@ def search(random: np.random.Generator, queries: list[str], matrix_TD: np.ndarra
 
 def dense(one: Search, index: Index, clicks: Clicks) -> tuple[Any, ...]:
     """What the lists by cosine are made of."""
-    row_R = retrieve._open_jobs(one, index)
+    open_L = retrieve._open_jobs(one, index)
     vectors = (
         retrieve._halves(one.query_D, index), retrieve._profile(one.profile_XD, index), retrieve._history(one, index, clicks)
     )  # fmt: skip
-    return row_R, *retrieve._places(one, index, row_R), *vectors
+    return open_L, *retrieve._places(one, index, open_L), *vectors
 
 
 def by_numpy(wide_JD: np.ndarray, given: tuple[Any, ...]) -> dict[str, np.ndarray]:
     """Products with all jobs, and the best of each list."""
-    row_R, city_P, region_P, query_D, profile_D, history_D = given
+    open_L, city_P, region_P, query_D, profile_D, history_D = given
+    row_R = np.flatnonzero(open_L)
     score = {name: one for name, one in (("query", query_D), ("profile", profile_D), ("history", history_D)) if one is not None}
-    score = {name: (wide_JD @ one)[row_R] for name, one in score.items()}
+    score = {name: wide_JD @ one for name, one in score.items()}
     near = score.get("history", score["query"])
-    out = {name: best(row_R, one) for name, one in score.items()}
-    out |= {name: best(row_R[at], score["query"][at]) for name, at in (("city", city_P), ("region", region_P))}
-    return out | {"near": best(row_R[region_P], near[region_P])}
+    out = {name: best(row_R, one[row_R]) for name, one in score.items()}
+    out |= {name: best(at, score["query"][at]) for name, at in (("city", city_P), ("region", region_P))}
+    return out | {"near": best(region_P, near[region_P])}
 
 
 def best(row_R: np.ndarray, score_R: np.ndarray) -> np.ndarray:
@@ -187,11 +188,12 @@ def best(row_R: np.ndarray, score_R: np.ndarray) -> np.ndarray:
 
 def by_faiss(flat: Any, given: tuple[Any, ...]) -> dict[str, np.ndarray]:
     """A search for each list, among the jobs that belong to it."""
-    row_R, city_P, region_P, query_D, profile_D, history_D = given
-    asked = [("query", query_D, row_R), ("city", query_D, row_R[city_P]), ("region", query_D, row_R[region_P])]
+    open_L, city_P, region_P, query_D, profile_D, history_D = given
+    row_R = np.flatnonzero(open_L)
+    asked = [("query", query_D, row_R), ("city", query_D, city_P), ("region", query_D, region_P)]
     asked += [("profile", profile_D, row_R)] if profile_D is not None else []
     asked += [("history", history_D, row_R)] if history_D is not None else []
-    asked.append(("near", query_D if history_D is None else history_D, row_R[region_P]))
+    asked.append(("near", query_D if history_D is None else history_D, region_P))
     out = {}
     for name, vector_D, rows in asked:
         among = faiss.SearchParameters(
@@ -218,8 +220,10 @@ def sq8(wide_JD: np.ndarray, matrix_TD: np.ndarray, searches: list[Search]) -> d
         wanted = np.lexsort((rows, -exact_J.astype(np.float32)))[:100]
         hit += len(np.intersect1d(near[np.argsort(-exact_J[near])][:100], wanted))
         one = scan.vectors([query_D])
-        high_J = scan.bounded(codes, one, rows)[0]
-        keys = scan.nearest(bits, rows, rows, codes, one.exact_VD[0], one.asked, 0, rows, high_J, 100)
+        high = scan.bounded(codes, one, scan.wanted(np.ones(JOBS, np.bool_)))
+        keys = scan.nearest(
+            bits, rows, rows, codes, one.exact_VD[0], one.asked, 0, rows[:0], high.high_VL[0], high.peak_VG[0], 100
+        )
         ours += len(np.intersect1d(scan.ordered(keys, 100), wanted))
     three = milliseconds([lambda n=n: index.search(coded_SD[n : n + 3], 120) for n in range(len(searches) - 3)])
     return {"sq8_ms": three, "sq8_recall": hit / (100 * len(searches)), "recall": ours / (100 * len(searches))}

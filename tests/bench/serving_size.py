@@ -6,7 +6,8 @@ The bundle is a small one enlarged (`tests/support/enlarged.py`): that given, or
 log with the default encoder and the default ranker, untrained. A real server is started with one worker and with two, each
 time with the bundle's files out of the page cache and then with them in it. Lines give MiB from /proc/PID/smaps_rollup: PSS
 (shared pages divided by who shares them), RSS, what is this process's own (dirty pages: no other process can use them), and
-what is of files. With one worker a second bundle is then swapped in; the highest figures of that time are printed as well.
+what is of files. With one worker a second bundle is then swapped in while a client asks: the highest figures of that time are
+printed as well, how long requests took before and meanwhile, and how many failed.
 What each part takes in memory is told by a process that opens one after another.
 
 It needs disk for two bundles, 9 KB for each job and bundle, and as much page cache if files are to stay in memory.
@@ -31,11 +32,13 @@ import pyarrow.parquet as pq
 from tritower.lookup import Lookup
 
 from tests.support import enlarged
-from tests.support.serving_process import Served, served
+from tests.support.serving_process import Served, served, until
+from tests.support.visitors import Visitors
 
 _MAPPED = "towers.npy"  # whoever has mapped it has the bundle open
 _FIELDS = ("Pss", "Rss", "Private_Dirty", "Private_Clean", "Shared_Clean", "Anonymous")
 _MIB = 1 << 20
+_LONG_S = 1_200.0
 Memory = Mapping[str, int]
 
 
@@ -129,7 +132,7 @@ def measure(folder: Path, place: Path, other: Path | None, workers: int, request
             ask(running, place, requests)
             _tell(f"after {requests} requests", running)
             if other:
-                swap(running, live, other)
+                swap(running, live, other, requests)
                 _tell("after a swap", running)
     live.unlink()
 
@@ -158,8 +161,8 @@ def ask(running: Served, place: Path, requests: int) -> None:
             assert answer.status_code == 200, answer.text
 
 
-def swap(running: Served, live: Path, other: Path) -> None:
-    """Put another bundle in the place of the one in use; what memory does until it answers."""
+def swap(running: Served, live: Path, other: Path, requests: int) -> None:
+    """Put another bundle in the place of the one in use while a client asks; what memory does until it answers."""
     peak: dict[str, int] = dict.fromkeys(_FIELDS, 0)
     ended = threading.Event()
 
@@ -168,20 +171,29 @@ def swap(running: Served, live: Path, other: Path) -> None:
             for memory in _workers(running):
                 peak.update({name: max(peak[name], memory[name]) for name in _FIELDS})
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    start = time.monotonic()
-    fresh = live.with_name("fresh")
-    fresh.symlink_to(other)
-    fresh.rename(live)
-    try:
-        while running.figure('tritower_bundle_swaps_total{result="taken"') < 1:
-            assert time.monotonic() - start < 1_200, running.said()
-            time.sleep(0.1)
-    finally:
-        ended.set()
-        thread.join()
-    print(f"  swap took {time.monotonic() - start:.1f} s; highest: {_words(peak)}")
+    with Visitors(running.address, 1, body={"query": "night nurse", "k": 10}) as visitors:
+        until(lambda: len(visitors.asked) >= requests, _LONG_S)
+        thread = threading.Thread(target=watch)
+        thread.start()
+        start = time.monotonic()
+        fresh = live.with_name("fresh")
+        fresh.symlink_to(other)
+        fresh.rename(live)
+        try:
+            while running.figure('tritower_bundle_swaps_total{result="taken"') < 1:
+                assert time.monotonic() - start < _LONG_S, running.said()
+                time.sleep(0.1)
+        finally:
+            ended.set()
+            thread.join()
+        took, asked = time.monotonic() - start, len(visitors.asked)
+        until(lambda: len(visitors.asked) >= asked + requests, _LONG_S)
+    print(f"  swap took {took:.1f} s; highest: {_words(peak)}")
+    before, meanwhile = ([one for one in visitors.asked if (one.began < start) == is_before] for is_before in (True, False))
+    for when, some in (("before", before), ("from the swap on", meanwhile)):
+        p50, p99 = np.percentile([1e3 * (one.ended - one.began) for one in some], [50, 99])
+        print(f"  requests {when}: {len(some)}, p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+    print(f"  requests that failed: {len(visitors.failed)}")
 
 
 def _tell(when: str, running: Served) -> None:

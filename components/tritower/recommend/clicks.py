@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tritower import storage
 from tritower.errors import ArtifactError
 from tritower.mapped import opened, read_strings, written
+from tritower.numba_cache import njit
 from tritower.recommend import scan
 from tritower.storage import manifest
 
@@ -146,9 +147,10 @@ class Clicks:
             texts = list(self._fresh_number) if len(row_K) else []
             found += [(-value, texts[row], -1) for value, row in zip(value_K.tolist(), row_K.tolist(), strict=True)]
             nearest = [(-value, name, row) for value, name, row in sorted(found)[:NEIGHBOURS] if value < 0]
-            jobs = [self._by_query.before(name, ts_us, row) for _, name, row in nearest]
-        weight = np.repeat([value**_POWER for value, *_ in nearest], [len(one) for one in jobs])
-        return _most_voted(np.concatenate([*jobs, np.empty(0, np.int64)]), weight, order_J)
+            jobs, length_K = self._by_query.before_all(
+                [name for _, name, _ in nearest], ts_us, np.array([row for *_, row in nearest], np.int64)
+            )
+        return _most_voted(jobs, np.repeat([value**_POWER for value, *_ in nearest], length_K), order_J)
 
 
 def centroid(job_N: Ints, half_TD: NDArray[np.uint16], text_J: NDArray[np.integer[Any]]) -> Floats:
@@ -185,6 +187,8 @@ class _Log:
 
     def __init__(self, names: pa.Array, offset_N: Ints, job_E: NDArray[np.int32], ts_E: Ints) -> None:
         self.names, self._offset_N, self._job_E, self._ts_E = names, offset_N, job_E, ts_E
+        for array in (offset_N, job_E, ts_E):
+            array.flags.writeable = False  # the kernel is compiled for such arrays, as those of files are
         self._since: dict[str, list[tuple[int, int]]] = {}
         self._gone: set[str] = set()
 
@@ -225,6 +229,13 @@ class _Log:
         table: Ints = np.asarray(self._job_E[start:stop], np.int64)
         return np.concatenate([table, np.array([job for when, job in since if when < ts], np.int64)]) if since else table
 
+    def before_all(self, names: list[str], ts: int, row_K: Ints) -> tuple[Ints, Ints]:
+        """What `before` gives of some names, one behind the other, and how many jobs each has."""
+        if self._gone or not self._since.keys().isdisjoint(names):
+            jobs = [self.before(name, ts, row) for name, row in zip(names, row_K.tolist(), strict=True)]
+            return np.concatenate([*jobs, np.empty(0, np.int64)]), np.array([len(one) for one in jobs], np.int64)
+        return _before(self._offset_N, self._job_E, self._ts_E, row_K, ts)  # type: ignore[no-any-return]
+
     def merged(self) -> "_Log":
         """The same as one table."""
         kept_N = np.ones(len(self.names), np.bool_)
@@ -251,6 +262,21 @@ class _Log:
         return _Log(
             read_strings(folder, f"{name}_names"), *(opened(folder, f"{name}_{what}") for what in ("offsets", "jobs", "times"))
         )
+
+
+@njit(cache=True, nogil=True)
+def _before(offset_N, job_E, ts_E, row_K, ts):  # type: ignore[no-untyped-def]
+    room = 0
+    for row in row_K:
+        room += offset_N[row + 1] - offset_N[row]
+    out_M, length_K, found = np.empty(room, np.int64), np.zeros(len(row_K), np.int64), 0
+    for k in range(len(row_K)):
+        for e in range(offset_N[row_K[k]], offset_N[row_K[k] + 1]):
+            if ts_E[e] >= ts:
+                break
+            out_M[found] = job_E[e]
+            found, length_K[k] = found + 1, length_K[k] + 1
+    return out_M[:found].copy(), length_K
 
 
 class _Queries:
@@ -289,11 +315,11 @@ class _Queries:
         """The rows clicked before a time, the nearest `NEIGHBOURS` with what ties with the last, and their cosines."""
         count = self._count
         codes = scan.frozen(scan.of_arrays((array[:count] for array in self._codes.arrays), self._codes.longest))
-        row_R = np.flatnonzero(self.first_Q[:count] < ts_us)
         own = np.arange(count)
         bits_QD = scan.bits(self._bits_QD[:count].view(np.float16))
-        high_R = scan.bounded(codes, asking, row_R)[0]
-        key_K = scan.nearest(bits_QD, own, own, codes, asking.exact_VD[0], asking.asked, 0, row_R, high_R, NEIGHBOURS)
+        high = scan.bounded(codes, asking, scan.wanted(self.first_Q[:count] < ts_us))
+        given = codes, asking.exact_VD[0], asking.asked, 0, own[:0], high.high_VL[0], high.peak_VG[0]
+        key_K = scan.nearest(bits_QD, own, own, *given, NEIGHBOURS)
         row_K, value_K = scan.decoded(np.sort(key_K))
         if len(row_K) > NEIGHBOURS:
             ties = value_K >= value_K[NEIGHBOURS - 1]

@@ -8,7 +8,10 @@ length. With an orthonormal basis B of those, and the rest r(x) = x - B'Bx,
 and the length of each row's rest is known. The bound holds for any vectors and any such basis, so that rows may come and go
 without a new one; how many rows it leaves out is what the basis is chosen for.
 
-Legend: J rows, V vectors that ask, R rows that may be found, T texts, D embedding size, H length of a head, S rows of a sample.
+Rows stand sixteen abreast (int8.py), so that a row is not read alone: where few are wanted, all bytes of those are quicker.
+
+Legend: J rows, L the same filled up to G groups of sixteen, P pairs of H numbers, V vectors that ask, T texts,
+D embedding size, H length of a head, S rows of a sample.
 """
 
 from pathlib import Path
@@ -17,14 +20,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tritower.mapped import opened, put, written
+from tritower.mapped import opened, written
+from tritower.numba_cache import njit
 from tritower.recommend import scan
-from tritower.recommend.scan import Codes, Floats, Ints, Vectors
+from tritower.recommend.int8 import BOUNDED, LANES, abreast
+from tritower.recommend.scan import Bounds, Floats, Ints, Vectors
 
 WIDTH = 128
 _SAMPLE, _ASKING, _USEFUL = 8192, 32, 0.25
-_CHUNK = 8192
-_FILES = ("code", "scale", "off", "rest", "basis")
+_CHUNK = 8192  # whole groups
+_one, _two, _three = BOUNDED
+_FILES = ("abreast", "scale", "off", "rest", "basis")
 _ORTHONORMAL = 1e-9  # the norm of BB' - I is smaller; what that moves in a product is far below `scan.ROUNDING`
 
 
@@ -32,14 +38,19 @@ class Heads(NamedTuple):
     """First components of rows.
 
     Attributes:
-        codes: the heads in bytes.
-        rest_J: bounds of the lengths of what the heads lack.
+        code_GP: the heads in bytes, as `int8.abreast` gives them.
+        scale_L, off_L: as in `scan.Codes`; zeros behind the last row, and in `rest_L`.
+        rest_L: bounds of the lengths of what the heads lack.
         basis_HD: orthonormal rows, to a part in a billion.
+        longest: bounds the length of a head as coded.
     """
 
-    codes: Codes
-    rest_J: Floats
+    code_GP: NDArray[np.int8]
+    scale_L: Floats
+    off_L: Floats
+    rest_L: Floats
     basis_HD: NDArray[np.float64]
+    longest: np.float32
 
 
 def made(bits_TD: NDArray[np.uint16], row_J: Ints, width: int = WIDTH) -> Heads | None:
@@ -66,58 +77,68 @@ def principal(sample_SD: NDArray[np.float64], width: int) -> NDArray[np.float64]
 def left(heads: Heads, sample_SD: NDArray[np.float64]) -> float:
     """The share of rows that a search leaves, on average over some rows that search for a hundredth of them."""
     asking = scan.vectors(list(sample_SD[:: -(-len(sample_SD) // _ASKING)]))
-    high_VS = bounded(heads, asking, np.arange(len(sample_SD)))
+    high_VL = bounded(heads, asking, scan.wanted(np.ones(len(sample_SD), np.bool_))).high_VL
     value_VS = asking.exact_VD @ sample_SD.T
     bar_V = np.quantile(value_VS, 0.99, axis=1)
-    return float((high_VS >= bar_V[:, None]).mean())
+    return float((high_VL[:, : len(sample_SD)] >= bar_V[:, None]).mean())
 
 
 def of_basis(basis_HD: NDArray[np.float64], bits_TD: NDArray[np.uint16], row_J: NDArray[np.integer[Any]]) -> Heads:
     """Heads of some rows of a matrix of halves."""
     count, width = len(row_J), len(basis_HD)
-    code_JH, longest = np.empty((count, width), np.int8), 0.0
-    scale_J, off_J, rest_J = np.empty((3, count), np.float32)
+    size, longest = -(-count // LANES) * LANES, 0.0
+    code_GP = np.empty((size // LANES, -(-width // 2), 2 * LANES), np.int8)
+    scale_L, off_L, rest_L = np.zeros((3, size), np.float32)
     assert np.linalg.norm(basis_HD @ basis_HD.T - np.eye(width)) < _ORTHONORMAL
     for start in range(0, count, _CHUNK):
-        part = slice(start, start + _CHUNK)
+        part = slice(start, min(start + _CHUNK, count))
         wide_SD = _wide(bits_TD, row_J[part])
         head_SH = wide_SD @ basis_HD.T
-        scale_J[part] = np.abs(head_SH).max(axis=1) / 127
-        step_S1 = np.maximum(scale_J[part], np.float32(1e-30)).astype(np.float64)[:, None]
-        code_JH[part] = np.clip(np.rint(head_SH / step_S1), -127, 127)
-        about_SH = code_JH[part] * scale_J[part].astype(np.float64)[:, None]
-        off_J[part] = _lengths(head_SH - about_SH) * (1 + scan.ROUNDING)
-        rest_J[part] = rests(wide_SD, head_SH)
+        scale_L[part] = np.abs(head_SH).max(axis=1) / 127
+        step_S1 = np.maximum(scale_L[part], np.float32(1e-30)).astype(np.float64)[:, None]
+        code_SH = np.clip(np.rint(head_SH / step_S1), -127, 127).astype(np.int8)
+        code_GP[start // LANES : -(-part.stop // LANES)] = abreast(code_SH)
+        about_SH = code_SH * scale_L[part].astype(np.float64)[:, None]
+        off_L[part] = _lengths(head_SH - about_SH) * (1 + scan.ROUNDING)
+        rest_L[part] = rests(wide_SD, head_SH)
         longest = max(longest, _lengths(about_SH).max() * (1 + scan.ROUNDING))
-    return frozen(Heads(scan.of_arrays((code_JH, scale_J, off_J), longest), rest_J, basis_HD))
+    return frozen(Heads(code_GP, scale_L, off_L, rest_L, basis_HD, np.float32(longest)))
 
 
 def updated(heads: Heads, number_N: Ints, bits_ND: NDArray[np.uint16], size: int) -> Heads:
     """With other vectors under some numbers, new ones among them; of the same basis."""
-    new = of_basis(heads.basis_HD, bits_ND, np.arange(len(bits_ND)))
-    code = (put(old, number_N, one, size) for old, one in zip(heads.codes.arrays, new.codes.arrays, strict=True))
-    codes = scan.of_arrays(code, max(heads.codes.longest, new.codes.longest))
-    return frozen(heads._replace(codes=codes, rest_J=put(heads.rest_J, number_N, new.rest_J, size)))
+    new, groups = of_basis(heads.basis_HD, bits_ND, np.arange(len(bits_ND))), -(-size // LANES)
+    code_GP = np.zeros((groups, *heads.code_GP.shape[1:]), np.int8)
+    code_GP[: len(heads.code_GP)] = heads.code_GP
+    (to_G, to_L), (from_G, from_L) = (np.divmod(one, LANES) for one in (number_N, np.arange(len(number_N))))
+    own_GPL2, new_GPL2 = (code.reshape(*code.shape[:2], LANES, 2) for code in (code_GP, new.code_GP))
+    own_GPL2[to_G, :, to_L] = new_GPL2[from_G, :, from_L]
+    float_3L = np.zeros((3, groups * LANES), np.float32)
+    for out_L, old_L, new_L in zip(float_3L, heads[1:4], new[1:4], strict=True):
+        out_L[: len(old_L)] = old_L
+        out_L[number_N] = new_L[: len(number_N)]
+    scale_L, off_L, rest_L = float_3L
+    return frozen(Heads(code_GP, scale_L, off_L, rest_L, heads.basis_HD, max(heads.longest, new.longest)))
 
 
 def frozen(heads: Heads) -> Heads:
     """The same, not to be written to: kernels are compiled for such arrays."""
-    scan.frozen(heads.codes)
-    heads.rest_J.flags.writeable = False
+    for array in heads[:-1]:
+        array.flags.writeable = False
     return heads
 
 
 def save(folder: Path, heads: Heads) -> float:
     """Write the files `heads_*`; what `read` wants to know beside them."""
-    for name, array in zip(_FILES, (*heads.codes.arrays, heads.rest_J, heads.basis_HD), strict=True):
+    for name, array in zip(_FILES, heads[:-1], strict=True):
         written(folder, f"heads_{name}", array)
-    return float(heads.codes.longest)
+    return float(heads.longest)
 
 
 def read(folder: Path, longest: float) -> Heads:
     """Map what `save` wrote."""
-    *code, rest_J, basis_HD = (opened(folder, f"heads_{name}") for name in _FILES)
-    return Heads(scan.of_arrays(code, longest), rest_J, basis_HD)
+    code_GP, scale_L, off_L, rest_L, basis_HD = (opened(folder, f"heads_{name}") for name in _FILES)
+    return Heads(code_GP, scale_L, off_L, rest_L, basis_HD, np.float32(longest))
 
 
 def rests(wide_SD: NDArray[np.float64], head_SH: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -128,14 +149,47 @@ def rests(wide_SD: NDArray[np.float64], head_SH: NDArray[np.float64]) -> NDArray
     return rest_S
 
 
-def bounded(heads: Heads, vectors: Vectors, row_R: Ints) -> Floats:
-    """Which numbers (V, R) the products of rows with vectors are not above."""
+def bounded(heads: Heads, vectors: Vectors, wanted_L: NDArray[np.bool_]) -> Bounds:
+    """Which numbers the products of wanted rows with vectors are not above; as `scan.bounded`, by heads."""
     wide_VD = vectors.exact_VD.astype(np.float64)
     head_VH = wide_VD @ heads.basis_HD.T
-    asked = scan.asking(head_VH, rests(wide_VD, head_VH))
-    high_VR = np.empty((len(wide_VD), len(row_R)), np.float32)
-    scan.upper(heads.codes, heads.rest_J, asked, row_R, high_VR)
-    return high_VR
+    even_VH = np.pad(head_VH, ((0, 0), (0, head_VH.shape[1] % 2)))
+    asked, found = scan.asking(even_VH, rests(wide_VD, head_VH)), scan.room(len(wide_VD), len(wanted_L))
+    _upper(heads, asked, wanted_L, found.high_VL, found.peak_VG)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _upper(heads, asked, wanted_L, high_VL, peak_VG):  # type: ignore[no-untyped-def]
+    many, groups, pairs = len(asked.scale_V), peak_VG.shape[1], heads.code_GP.shape[1]
+    word_W = wanted_L.view(np.uint64)
+    factor_V4 = np.empty((many, 4), np.float32)
+    for v in range(many):
+        factor_V4[v, 0], factor_V4[v, 1], factor_V4[v, 2] = asked.scale_V[v], asked.length_V[v], asked.rest_V[v]
+        factor_V4[v, 3] = (asked.off_V[v] + np.float32(scan.ROUNDING) * asked.length_V[v]) * heads.longest
+    lowest, step = np.float32(scan.LOWEST), 4 * LANES
+    scale, off, rest = heads.scale_L.ctypes.data, heads.off_L.ctypes.data, heads.rest_L.ctypes.data
+    for first in range(0, many, 3):
+        code, at, by = heads.code_GP.ctypes.data, asked.code_WH[first:].ctypes.data, factor_V4[first:].ctypes.data
+        out, stride, is_wanted = high_VL[first:].ctypes.data, 4 * high_VL.shape[1], wanted_L.ctypes.data
+        together = min(3, many - first)
+        for g in range(groups):
+            if not word_W[2 * g] | word_W[2 * g + 1]:
+                for v in range(first, first + together):
+                    peak_VG[v, g] = lowest
+                continue
+            rows = code + g * pairs * 2 * LANES
+            one, two, three = scale + g * step, off + g * step, rest + g * step
+            here, there = is_wanted + g * LANES, out + g * step
+            if together == 3:
+                a, b, c = _three(rows, at, pairs, by, one, two, three, here, lowest, there, stride)
+                peak_VG[first, g], peak_VG[first + 1, g], peak_VG[first + 2, g] = a, b, c
+            elif together == 2:
+                a, b = _two(rows, at, pairs, by, one, two, three, here, lowest, there, stride)
+                peak_VG[first, g], peak_VG[first + 1, g] = a, b
+            else:
+                (a,) = _one(rows, at, pairs, by, one, two, three, here, lowest, there, stride)
+                peak_VG[first, g] = a
 
 
 def _wide(bits_TD: NDArray[np.uint16], row_S: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

@@ -14,7 +14,8 @@ order               (J,) int32, a job's place in the order of ids, which settles
 job_ids.arrow       (J,)
 vector_row          (J,) int64 row of each job in `vectors` (X, D) float16, the distinct documents' embeddings
 codes_*             the same in bytes, a row for each job (scan.py)
-heads_*             their heads (heads.py), where these leave few rows to look at; an index without them gives the same lists
+heads_*             their heads (heads.py), where these leave few rows to look at; an index without them gives the same lists,
+                    and those of an index whose heads stood row by row are not read
 words_*             n-grams of the documents (words.py)
 
 Legend: J jobs, N jobs of an update, X documents, T texts, D embedding size.
@@ -42,6 +43,7 @@ from tritower.storage import manifest
 VERSION = 1
 NEVER, ALWAYS = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 NAMED = ("city", "region", "country", "company")
+_FEW = 8  # where fewer than one job in so many is wanted, reading all of these costs less than heads of all
 _COLUMNS = ("posted_J", "expires_J", "city_J", "region_J", "country_J", "company_J", "order_J")
 Ints = NDArray[np.int64]
 Numbers = NDArray[np.int32]
@@ -168,7 +170,7 @@ class Index:
                     written(new, f"{kind}_{name}", array)
             facts: dict[str, Any] = {
                 "jobs": len(self), "dim": self.half_TD.shape[1], "longest": float(self.codes.longest),
-                "heads": heads.save(new, self.heads) if self.heads else None,
+                "heads_abreast": heads.save(new, self.heads) if self.heads else None,
             }  # fmt: skip
             storage.write_json(new / "index.json", {"version": VERSION, **facts, **(made_of or {})})
 
@@ -182,9 +184,15 @@ class Index:
         """
         return manifest.whole(folder, _open)
 
-    def bounded(self, vectors: scan.Vectors, row_R: Ints) -> scan.Floats:
-        """Which numbers (V, R) the products of rows with vectors are not above."""
-        return heads.bounded(self.heads, vectors, row_R) if self.heads else scan.bounded(self.codes, vectors, row_R)
+    def bounded(self, vectors: scan.Vectors, wanted_L: NDArray[np.bool_]) -> scan.Bounds:
+        """Which numbers the products of wanted jobs with vectors are not above.
+
+        Args:
+            wanted_L: as `scan.wanted` gives it.
+        """
+        if self.heads and _FEW * np.count_nonzero(wanted_L) > len(wanted_L):
+            return heads.bounded(self.heads, vectors, wanted_L)
+        return scan.bounded(self.codes, vectors, wanted_L)
 
     @functools.cached_property
     def by_order(self) -> Ints:
@@ -241,7 +249,7 @@ def _open(folder: Path) -> Index:
         half_TD=scan.bits(opened(folder, "vectors")), text_J=opened(folder, "vector_row"),
         codes=scan.of_arrays(code, facts["longest"]),
         words=words.Words(*(opened(folder, f"words_{name}") for name in words.Words._fields)),
-        heads=heads.read(folder, facts["heads"]) if facts.get("heads") is not None else None,
+        heads=heads.read(folder, facts["heads_abreast"]) if facts.get("heads_abreast") is not None else None,
     )  # fmt: skip
     if not len(index) == len(index.job_ids) == facts["jobs"] or index.half_TD.shape[1] != facts["dim"]:
         problem = f"the parts of the index do not fit each other: {len(index)} jobs, {len(index.job_ids)} ids"

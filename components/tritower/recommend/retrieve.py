@@ -17,7 +17,7 @@ the server call the same function on the same index, and so give the same list.
 
 Fusion is reciprocal rank fusion (Cormack, Clarke, Buettcher, SIGIR 2009, constant 60): it needs no common scale.
 
-Legend: J jobs, R jobs that are open and pass the filters, P places among those, X texts, D embedding size, K list length.
+Legend: J jobs, L the same filled up to groups of sixteen, P jobs in a place, X texts, D embedding size, K list length.
 """
 
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from tritower.numba_cache import njit
 from tritower.recommend import scan, words
 from tritower.recommend.clicks import Clicks, centroid
 from tritower.recommend.index import Index
+from tritower.recommend.int8 import LANES
 
 FUSION_CONSTANT = 60
 LISTS = ("query", "city", "region", "profile", "history", "near", "lexical", "newest", "clicked")
@@ -37,6 +38,8 @@ _DAY = 86_400_000_000
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+_ALL: Ints = np.empty(0, np.int64)  # a list is made of all rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,23 +95,21 @@ def retrieve(search: Search, index: Index, clicks: Clicks | None = None, *, limi
 
 def lists(search: Search, index: Index, clicks: Clicks | None, limit: int) -> dict[str, Ints]:
     """The lists by name, best first: places in the order of job ids (`Index.order_J`), at most `limit` each."""
-    row_R = _open_jobs(search, index)
-    city_P, region_P = _places(search, index, row_R)
+    open_L = _open_jobs(search, index)
+    city_P, region_P = _places(search, index, open_L)
     query_D = _halves(search.query_D, index)
     profile_D = _profile(search.profile_XD, index)
     history_D = _history(search, index, clicks)
     found: dict[str, Ints] = {}
     if query_D is None and profile_D is None and history_D is None:
-        found["newest"] = _newest(index, row_R, city_P, limit)
+        found["newest"] = _newest(index, open_L, city_P, limit)
     else:
-        found |= _dense(index, row_R, city_P, region_P, query_D, profile_D, history_D, limit)
+        found |= _dense(index, open_L, city_P, region_P, query_D, profile_D, history_D, limit)
     if search.query:
-        found["lexical"] = _lexical(search.query, index, row_R, limit)
+        found["lexical"] = _lexical(search.query, index, open_L, limit)
     if clicks is not None and query_D is not None:
-        is_open_J = np.zeros(len(index), np.bool_)
-        is_open_J[row_R] = True
         voted = clicks.voted(query_D, search.ts_us, index.order_J)
-        found["clicked"] = index.order_J[voted[is_open_J[voted]][:limit]].astype(np.int64)
+        found["clicked"] = index.order_J[voted[open_L[voted]][:limit]].astype(np.int64)
     return {name: found[name] for name in LISTS if name in found}
 
 
@@ -118,16 +119,36 @@ def fuse(ranked: list[Ints], limit: int) -> Ints:
     >>> fuse([np.array([4, 2]), np.array([2])], limit=3).tolist()
     [2, 4]
     """
-    job = np.concatenate([*ranked, np.empty(0, np.int64)])
-    weight = np.concatenate([np.empty(0), *(1.0 / (FUSION_CONSTANT + 1 + np.arange(len(one))) for one in ranked)])
-    distinct, inverse = np.unique(job, return_inverse=True)
-    total = np.bincount(inverse, weights=weight, minlength=len(distinct))
-    best: Ints = distinct[np.lexsort((distinct, -total))][:limit]
+    job_N = np.concatenate([*ranked, np.empty(0, np.int64)])
+    job_U, total_U = _added(job_N, np.array([len(one) for one in ranked], np.int64))
+    best: Ints = job_U[np.lexsort((job_U, -total_U))][:limit]
     return best
 
 
+@njit(cache=True, nogil=True)
+def _added(job_N, length_X):  # type: ignore[no-untyped-def]
+    """The distinct numbers of lists, one behind the other, and the sum of each one's weights, in the order of the lists."""
+    mask, bits = 1, 0
+    while mask < 2 * len(job_N):
+        mask, bits = 2 * mask, bits + 1
+    place_M, mask = np.full(mask, -1, np.int64), mask - 1
+    job_U, total_U, found = np.empty(len(job_N), np.int64), np.empty(len(job_N), np.float64), 0
+    n = 0
+    for length in length_X:
+        for rank in range(length):
+            at = np.int64((np.uint64(job_N[n]) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - bits)) if bits else 0
+            while place_M[at] >= 0 and job_U[place_M[at]] != job_N[n]:
+                at = (at + 1) & mask
+            if place_M[at] < 0:
+                place_M[at], job_U[found], total_U[found] = found, job_N[n], 0.0
+                found += 1
+            total_U[place_M[at]] += 1.0 / (FUSION_CONSTANT + 1 + rank)
+            n += 1
+    return job_U[:found].copy(), total_U[:found].copy()
+
+
 def _dense(
-    index: Index, row_R: Ints, city_P: Ints, region_P: Ints, query_D: Floats | None, profile_D: Floats | None,
+    index: Index, open_L: Flags, city_P: Ints, region_P: Ints, query_D: Floats | None, profile_D: Floats | None,
     history_D: Floats | None, limit: int,
 ) -> dict[str, Ints]:  # fmt: skip
     """The lists by cosine. Each vector is compared with all jobs once, and its lists are cut from that."""
@@ -141,36 +162,51 @@ def _dense(
             asked.append((vector_D, own))
     found: dict[str, Ints] = {}
     vectors = scan.vectors([vector_D for vector_D, _ in asked])
-    high_VR = index.bounded(vectors, row_R)
+    high = index.bounded(vectors, open_L)
     for v, (_, own) in enumerate(asked):
         given = index.half_TD, index.text_J, index.order_J, index.codes, vectors.exact_VD[v], vectors.asked, v
         for name, at_P in own:
-            row_P, high_P = (row_R, high_VR[v]) if at_P is None else (row_R[at_P], high_VR[v][at_P])
-            found[name] = scan.ordered(scan.nearest(*given, row_P, high_P, limit), limit)
+            if at_P is None:
+                among = _ALL, high.high_VL[v], high.peak_VG[v]
+            else:
+                high_P = high.high_VL[v][at_P]
+                among = at_P, high_P, scan.peaks(high_P)
+            found[name] = scan.ordered(scan.nearest(*given, *among, limit), limit)
     return found
 
 
-def _lexical(query: str, index: Index, row_R: Ints, limit: int) -> Ints:
-    value_P, order_P = _above_zero(words.similarities(index.words, query), row_R, index.order_J)
-    return scan.ordered(scan.largest(value_P, order_P, limit), limit)
+def _lexical(query: str, index: Index, open_L: Flags, limit: int) -> Ints:
+    value_J = words.products(index.words, query)
+    peak_G = _above_zero(value_J, index.words.scale_J, open_L)
+    return scan.ordered(scan.largest(value_J, peak_G, index.order_J, limit), limit)
 
 
-@njit(cache=True, nogil=True)
-def _above_zero(value_J, row_R, order_J):  # type: ignore[no-untyped-def]
-    value_P, order_P = np.empty(len(row_R), np.float32), np.empty(len(row_R), np.int32)
-    found = 0
-    for r in range(len(row_R)):
-        if value_J[row_R[r]] > 0:
-            value_P[found], order_P[found] = value_J[row_R[r]], order_J[row_R[r]]
-            found += 1
-    return value_P[:found], order_P[:found]
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def _above_zero(value_J, scale_J, open_L):  # type: ignore[no-untyped-def]
+    """Multiply by scales, and let no value stand but those above zero, of open jobs; the largest of each group of sixteen."""
+    lowest = np.float32(scan.LOWEST)
+    peak_G = np.full(len(open_L) // LANES, lowest, np.float32)
+    for g in range(len(value_J) // LANES):
+        most = lowest
+        for j in range(g * LANES, (g + 1) * LANES):
+            value = value_J[j] * scale_J[j]
+            value = value if open_L[j] & (value > 0) else lowest
+            value_J[j] = value
+            most = value if value > most else most
+        peak_G[g] = most
+    for j in range(len(value_J) // LANES * LANES, len(value_J)):
+        value = value_J[j] * scale_J[j]
+        value_J[j] = value if open_L[j] & (value > 0) else lowest
+        peak_G[-1] = max(peak_G[-1], value_J[j])
+    return peak_G
 
 
-def _newest(index: Index, row_R: Ints, city_P: Ints, limit: int) -> Ints:
+def _newest(index: Index, open_L: Flags, city_P: Ints, limit: int) -> Ints:
     """Newest first among near jobs, then among the others; by days."""
-    days_R = (index.posted_J[row_R] // _DAY).clip(-1_000_000, 1_000_000).astype(np.float32)
-    days_R[city_P] += 4_000_000  # float32 holds these whole numbers exactly
-    return scan.ordered(scan.largest(days_R, index.order_J[row_R], limit), limit)
+    days_J = (index.posted_J // _DAY).clip(-1_000_000, 1_000_000).astype(np.float32)
+    days_J[city_P] += 4_000_000  # float32 holds these whole numbers exactly
+    days_J[~open_L[: len(index)]] = scan.LOWEST
+    return scan.ordered(scan.largest(days_J, scan.peaks(days_J), index.order_J, limit), limit)
 
 
 def fulfilling(wanted: Conditions, index: Index, job_N: Ints) -> NDArray[np.bool_]:
@@ -180,11 +216,11 @@ def fulfilling(wanted: Conditions, index: Index, job_N: Ints) -> NDArray[np.bool
     return _passing(wanted, index, index.posted_J >= _since(wanted))[job_N]
 
 
-def _open_jobs(search: Search, index: Index) -> Ints:
-    """The jobs that are open at the time of the search and pass its filters, ascending."""
+def _open_jobs(search: Search, index: Index) -> Flags:
+    """Which jobs are open at the time of the search and pass its filters (`scan.wanted`)."""
     wanted = search.conditions
     is_open_J = _is_open(index.posted_J, index.expires_J, search.ts_us, _since(wanted))
-    return np.flatnonzero(_passing(wanted, index, is_open_J))
+    return scan.wanted(_passing(wanted, index, is_open_J))
 
 
 def _since(wanted: Conditions) -> int:
@@ -211,27 +247,37 @@ def _is_open(posted_J, expires_J, ts_us, since_us):  # type: ignore[no-untyped-d
     return out_J
 
 
-def _places(search: Search, index: Index, row_R: Ints) -> tuple[Ints, Ints]:
-    """Which of the jobs lie in the same city (same region where one of the two has no city), and in the same region."""
+def _places(search: Search, index: Index, open_L: Flags) -> tuple[Ints, Ints]:
+    """Open jobs in the same city (same region where one of the two has no city), and in the same region; ascending."""
     city, region = index.number(search.city), index.number(search.region)
     is_known = (search.city or "").strip() != ""
-    return _in_places(index.city_J, index.region_J, row_R, city, region, is_known)  # type: ignore[no-any-return]
+    return _in_places(index.city_J, index.region_J, open_L, city, region, is_known)  # type: ignore[no-any-return]
 
 
 @njit(cache=True, nogil=True)
-def _in_places(city_J, region_J, row_R, city, region, has_city):  # type: ignore[no-untyped-def]
-    city_P, region_P = np.empty(len(row_R), np.int64), np.empty(len(row_R), np.int64)
+def _in_places(city_J, region_J, open_L, city, region, has_city):  # type: ignore[no-untyped-def]
+    city_P, region_P = np.empty(len(city_J) + 1, np.int64), np.empty(len(city_J) + 1, np.int64)
     cities = regions = 0
-    for r in range(len(row_R)):
-        in_region = region >= 0 and region_J[row_R[r]] == region
-        own = city_J[row_R[r]]
-        if (own == city and city >= 0) if has_city and own >= 0 else in_region:
-            city_P[cities] = r
-            cities += 1
-        if in_region:
-            region_P[regions] = r
-            regions += 1
+    for start in range(0, len(city_J), LANES):
+        stop = min(start + LANES, len(city_J))
+        if stop - start == LANES and not _near(city_J, region_J, start, np.int32(city), np.int32(region)):
+            continue
+        for j in range(start, stop):
+            in_region = open_L[j] and region >= 0 and region_J[j] == region
+            in_city = open_L[j] and city >= 0 and city_J[j] == city
+            city_P[cities], region_P[regions] = j, j
+            cities += in_city if has_city and city_J[j] >= 0 else in_region
+            regions += in_region
     return city_P[:cities].copy(), region_P[:regions].copy()
+
+
+@njit(cache=True, nogil=True)
+def _near(city_J, region_J, start, city, region):  # type: ignore[no-untyped-def]
+    """Whether any of sixteen jobs may lie there: a loop without a way out, which is done many jobs at a time."""
+    found = False
+    for j in range(start, start + LANES):
+        found |= (region_J[j] == region) | (city_J[j] == city)
+    return found
 
 
 def _halves(vector_D: NDArray[np.floating] | None, index: Index) -> Floats | None:

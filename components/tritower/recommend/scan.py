@@ -12,8 +12,8 @@ has one value (`half.py`). What is computed in bytes comes with a bound of how f
 
 Nothing is lost, whatever the vectors are. Ties go to the row that stands first in `order`.
 
-Legend: J rows, V vectors that ask, R rows that may be found, P rows of one list among those, T texts, D embedding size,
-H numbers of a row that bounds are made of (D, or the length of its head), K list length.
+Legend: J rows, L the same filled up to G groups of sixteen, V vectors that ask, P places of one list (rows, or numbers of
+some), T texts, D embedding size, H numbers of a row that bounds are made of (D, or the length of its head), K list length.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,16 +24,18 @@ from numpy.typing import NDArray
 
 from tritower.half import dot, half_to_float
 from tritower.numba_cache import njit
-from tritower.recommend.int8 import one_product, three_products
+from tritower.recommend.int8 import LANES, one_product, prefetched, three_products
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 ROUNDING = 1e-6  # of float32 sums and scales, relative to the vectors' lengths: three roundings are 2e-7
 _TOGETHER = 3  # vectors that a row is multiplied with at once
-_BLOCK = 64  # values that are skipped together where all are too small
 _LEADING = 2  # times K rows set the bar
+_FEW = 3  # times as many as wanted are not too many
 _BINS = 1024
-_STEP = 7  # of many values, one in so many says where the largest begin
+_AHEAD, _LINE = 8, 64  # rows that are asked for before they are read; bytes that come at once
+LOWEST = float(np.finfo(np.float32).min)
+"""What stands for no value; no product is as low."""
 
 
 class Codes(NamedTuple):
@@ -75,6 +77,18 @@ class Vectors(NamedTuple):
 
     exact_VD: Floats
     asked: Asked
+
+
+class Bounds(NamedTuple):
+    """Upper bounds of rows in groups of sixteen.
+
+    Attributes:
+        high_VL: `LOWEST` for rows that are not wanted, and anything at all in a group that has none.
+        peak_VG: the largest of each group.
+    """
+
+    high_VL: Floats
+    peak_VG: Floats
 
 
 def bits(matrix_TD: NDArray[np.float16]) -> NDArray[np.uint16]:
@@ -127,11 +141,26 @@ def asking(wide_VH: NDArray[np.float64], rest_V: NDArray[np.float64]) -> Asked:
     return Asked(code_WH, scale_V, *(one.astype(np.float32) for one in (length_V, off_V, rest_V)))
 
 
-def bounded(codes: Codes, vectors: Vectors, row_R: Ints) -> Floats:
-    """Which numbers (V, R) the products of rows with vectors are not above."""
-    high_VR = np.empty((len(vectors.exact_VD), len(row_R)), np.float32)
-    upper(codes, codes.off_J, vectors.asked, row_R, high_VR)  # nothing is missing: its bound does not count
-    return high_VR
+def bounded(codes: Codes, vectors: Vectors, wanted_L: NDArray[np.bool_]) -> Bounds:
+    """Which numbers the products of wanted rows with vectors are not above.
+
+    Args:
+        wanted_L: as `wanted` gives it.
+    """
+    found = room(len(vectors.exact_VD), len(wanted_L))
+    _upper(codes, vectors.asked, wanted_L, found.high_VL, found.peak_VG)
+    return found
+
+
+def wanted(is_wanted_J: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows may be found, and as many that may not as it takes to fill groups (L,)."""
+    rest = -len(is_wanted_J) % LANES
+    return np.concatenate([is_wanted_J, np.zeros(rest, np.bool_)]) if rest else is_wanted_J
+
+
+def room(vectors: int, rows: int) -> Bounds:
+    """Bounds to be written."""
+    return Bounds(np.empty((vectors, rows), np.float32), np.empty((vectors, -(-rows // LANES)), np.float32))
 
 
 def ordered(key_K: Ints, limit: int) -> Ints:
@@ -169,36 +198,36 @@ def _code_rows(bits_TD, row_J, code_JD, scale_J, off_J):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def upper(codes, rest_J, asked, row_R, high_VR):  # type: ignore[no-untyped-def]
-    """Write which number the product of each row with each vector is not above. Rows are read once for three vectors.
-
-    Args:
-        codes: of all numbers of the rows, or of their heads.
-        rest_J: a bound of the length of what is not among them.
-        asked: the vectors.
-        row_R: the rows that may be found.
-    """
+def _upper(codes, asked, wanted_L, high_VL, peak_VG):  # type: ignore[no-untyped-def]
+    """Bounds by all bytes. Rows are read once for three vectors."""
     dim, base = codes.code_JD.shape[1], codes.code_JD.ctypes.data
     many = len(asked.scale_V)
+    word_W = wanted_L.view(np.uint64)
     for first in range(0, many, 3):
         v, w = min(first + 1, many - 1), min(first + 2, many - 1)
         at = asked.code_WH.ctypes.data + first * dim * 2
         one, two, three = asked.scale_V[first], asked.scale_V[v], asked.scale_V[w]
         a_length, b_length, c_length = asked.length_V[first], asked.length_V[v], asked.length_V[w]
-        a_rest, b_rest, c_rest = asked.rest_V[first], asked.rest_V[v], asked.rest_V[w]
-        a_more, b_more, c_more = _margin(codes, asked, first), _margin(codes, asked, v), _margin(codes, asked, w)
-        for r in range(len(row_R)):
-            row = row_R[r]
-            a, b, c = three_products(base + row * dim, at, dim)
-            scale, off, rest = codes.scale_J[row], codes.off_J[row], rest_J[row]
-            # The last vector is written last: where there are fewer than three, the others' places are its own.
-            high_VR[w, r] = np.float32(c) * (scale * three) + (c_length * off + c_rest * rest + c_more)
-            high_VR[v, r] = np.float32(b) * (scale * two) + (b_length * off + b_rest * rest + b_more)
-            high_VR[first, r] = np.float32(a) * (scale * one) + (a_length * off + a_rest * rest + a_more)
+        a_more, b_more, c_more = margin(codes, asked, first), margin(codes, asked, v), margin(codes, asked, w)
+        for g in range(peak_VG.shape[1]):
+            a_peak = b_peak = c_peak = np.float32(LOWEST)
+            if word_W[2 * g] | word_W[2 * g + 1]:
+                for row in range(LANES * g, LANES * g + LANES):
+                    a_high = b_high = c_high = np.float32(LOWEST)
+                    if wanted_L[row]:
+                        a, b, c = three_products(base + row * dim, at, dim)
+                        scale, off = codes.scale_J[row], codes.off_J[row]
+                        a_high = np.float32(a) * (scale * one) + (a_length * off + a_more)
+                        b_high = np.float32(b) * (scale * two) + (b_length * off + b_more)
+                        c_high = np.float32(c) * (scale * three) + (c_length * off + c_more)
+                    # The first is written last: where there are fewer than three, the others' places are the last one's.
+                    high_VL[w, row], high_VL[v, row], high_VL[first, row] = c_high, b_high, a_high
+                    a_peak, b_peak, c_peak = max(a_peak, a_high), max(b_peak, b_high), max(c_peak, c_high)
+            peak_VG[w, g], peak_VG[v, g], peak_VG[first, g] = c_peak, b_peak, a_peak
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _margin(codes, asked, v):  # type: ignore[no-untyped-def]
+def margin(codes, asked, v):  # type: ignore[no-untyped-def]
     """What a product in bytes may be off beside what depends on the row."""
     return (asked.off_V[v] + np.float32(ROUNDING) * asked.length_V[v]) * codes.longest
 
@@ -213,7 +242,7 @@ def _about(codes, asked, v, margin, row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def nearest(bits_TD, text_J, order_J, codes, exact_D, asked, v, row_P, high_P, limit):  # type: ignore[no-untyped-def]
+def nearest(bits_TD, text_J, order_J, codes, exact_D, asked, v, row_P, high_P, peak_G, limit):  # type: ignore[no-untyped-def]
     """Keys of rows among which the `limit` with the largest products are, and not many more.
 
     Args:
@@ -221,40 +250,54 @@ def nearest(bits_TD, text_J, order_J, codes, exact_D, asked, v, row_P, high_P, l
         order_J: what settles ties, each number once.
         codes: all bytes.
         exact_D, asked, v: the vector, and which it is of those asked.
-        row_P, high_P: rows that may be in the list, and what `upper` wrote of them.
+        row_P: rows that may be in the list; empty = the places in `high_P` are the rows.
+        high_P, peak_G: a row of `Bounds`.
         limit: K.
     """
-    margin, bar = _margin(codes, asked, v), np.float32(-np.inf)
-    if len(row_P) > limit:
-        lead_L = leading(high_P, _LEADING * limit)
+    loose, bar, own = margin(codes, asked, v), np.float32(LOWEST), len(row_P) == 0
+    lead_L = leading(high_P, peak_G, _LEADING * limit)
+    if len(lead_L) > limit:
         low_L = np.empty(len(lead_L), np.float32)
         for n in range(len(lead_L)):
-            about, off = _about(codes, asked, v, margin, row_P[lead_L[n]])
+            _coming(codes, row_P, own, lead_L, n)
+            about, off = _about(codes, asked, v, loose, lead_L[n] if own else row_P[lead_L[n]])
             low_L[n] = about - off
         bar = np.partition(low_L, len(low_L) - limit)[len(low_L) - limit]
-    place_N = reaching(high_P, bar)
+    place_N = reaching(high_P, peak_G, bar)
     low_N, high_N, found = np.empty(len(place_N), np.float32), np.empty(len(place_N), np.float32), 0
-    for place in place_N:
-        about, off = _about(codes, asked, v, margin, row_P[place])
+    for n in range(len(place_N)):
+        _coming(codes, row_P, own, place_N, n)
+        row = place_N[n] if own else row_P[place_N[n]]
+        about, off = _about(codes, asked, v, loose, row)
         if about + off >= bar:
-            low_N[found], high_N[found], place_N[found] = about - off, about + off, place
+            low_N[found], high_N[found], place_N[found] = about - off, about + off, row
             found += 1
     if found > limit:
         bar = np.partition(low_N[:found], found - limit)[found - limit]
     key_K, value_1, kept = np.empty(found, np.int64), np.empty(1, np.float32), 0
     for n in range(found):
         if high_N[n] >= bar:
-            row = row_P[place_N[n]]
+            row = place_N[n]
             value_1[0] = dot(bits_TD, text_J[row], exact_D)
             key_K[kept] = _key(value_1, order_J[row])
             kept += 1
     return key_K[:kept].copy()
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def _coming(codes, row_P, own, place_N, n):  # type: ignore[no-untyped-def]
+    """Ask for the bytes of a row that will be read soon."""
+    if n + _AHEAD < len(place_N):
+        row = place_N[n + _AHEAD] if own else row_P[place_N[n + _AHEAD]]
+        dim = codes.code_JD.shape[1]
+        for at in range(0, dim, _LINE):
+            prefetched(codes.code_JD.ctypes.data + row * dim + at)
+
+
 @njit(cache=True, nogil=True)
-def largest(value_P, order_P, limit):  # type: ignore[no-untyped-def]
+def largest(value_P, peak_G, order_P, limit):  # type: ignore[no-untyped-def]
     """Keys of values among which the `limit` largest are, and not many more; as `nearest`, of values that are exact."""
-    place_N = leading(value_P, limit)
+    place_N = leading(value_P, peak_G, limit)
     key_K, value_1 = np.empty(len(place_N), np.int64), np.empty(1, np.float32)
     for n in range(len(place_N)):
         value_1[0] = value_P[place_N[n]]
@@ -263,49 +306,72 @@ def largest(value_P, order_P, limit):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def leading(value_P, count):  # type: ignore[no-untyped-def]
-    """Where the largest `count` values are and those that tie with them, and not many more; ascending."""
-    if len(value_P) <= count:
-        return np.arange(len(value_P))
-    step, wanted = (_STEP if len(value_P) > 10 * _STEP * count else 1), count + count // 4
-    low = high = value_P[0]
-    for p in range(0, len(value_P), step):
-        low, high = min(low, value_P[p]), max(high, value_P[p])
-    count_B, per = np.zeros(_BINS, np.int64), np.float32(_BINS - 1) / max(high - low, np.float32(1e-30))
-    for p in range(0, len(value_P), step):
-        count_B[np.int32((value_P[p] - low) * per)] += 1
-    b, above = _BINS, 0
-    while True:
-        while b > 0 and above * step < wanted:
-            b -= 1
-            above += count_B[b]
-        # The edge of a bin, rounded to the safe side. Some rows are as good as all where they say enough of all.
-        place_N = reaching(value_P, low + (np.float32(b) - np.float32(0.25)) / per if b > 0 else np.float32(-np.inf))
-        if len(place_N) >= count:
-            return place_N
-        wanted *= 2
+def peaks(value_P):  # type: ignore[no-untyped-def]
+    """The largest value of each group of sixteen."""
+    peak_G = np.full(-(-len(value_P) // LANES), LOWEST, np.float32)
+    for p in range(len(value_P)):
+        peak_G[p // LANES] = max(peak_G[p // LANES], value_P[p])
+    return peak_G
 
 
 @njit(cache=True, nogil=True)
-def reaching(value_P, least):  # type: ignore[no-untyped-def]
-    """Where the values are that are not below `least`, ascending."""
-    place_N, found = np.empty(len(value_P) + 1, np.int64), 0
-    for start in range(0, len(value_P), _BLOCK):
-        stop = min(start + _BLOCK, len(value_P))
-        if _reached(value_P, start, stop, least):
-            for p in range(start, stop):  # without a branch, which would often be foreseen wrongly
+def leading(value_P, peak_G, count):  # type: ignore[no-untyped-def]
+    """Where the largest `count` values are and those that tie with them, and not many more; ascending. `LOWEST` is none."""
+    # So many groups have a peak as large: so many values are, and few more where groups are mixed.
+    place_N = reaching(value_P, peak_G, _edge(peak_G, count))
+    if len(place_N) > _FEW * count:
+        value_N = np.empty(len(place_N), np.float32)
+        for n in range(len(place_N)):
+            value_N[n] = value_P[place_N[n]]
+        least, found = _edge(value_N, count), 0
+        for n in range(len(place_N)):
+            place_N[found] = place_N[n]
+            found += value_N[n] >= least
+        place_N = place_N[:found]
+    return place_N
+
+
+@njit(cache=True, nogil=True)
+def _edge(value_N, count):  # type: ignore[no-untyped-def]
+    """A number that at least `count` of the values reach, and not many more; the least that a float32 can hold if need be."""
+    low, high, some = np.float32(np.inf), np.float32(LOWEST), 0
+    for value in value_N:
+        if value > np.float32(LOWEST):
+            low, high, some = min(low, value), max(high, value), some + 1
+    if some <= count:
+        return np.float32(LOWEST)
+    count_B, per = np.zeros(_BINS, np.int64), np.float32(_BINS - 1) / max(high - low, np.float32(1e-30))
+    for value in value_N:
+        if value > np.float32(LOWEST):
+            count_B[np.int32((value - low) * per)] += 1
+    b, above = _BINS, 0
+    while b > 0 and above < count:
+        b -= 1
+        above += count_B[b]
+    while b > 0:
+        edge, above = low + (np.float32(b) - np.float32(0.25)) / per, 0  # of a bin, rounded to the safe side
+        for value in value_N:
+            above += value >= edge
+        if above >= count:
+            return edge
+        b -= 1
+    return low
+
+
+@njit(cache=True, nogil=True)
+def reaching(value_P, peak_G, least):  # type: ignore[no-untyped-def]
+    """Where the values are that are not below `least`, ascending; only groups that have one are read. `LOWEST` is none."""
+    least = max(least, np.nextafter(np.float32(LOWEST), np.float32(0)))
+    groups = 0
+    for peak in peak_G:
+        groups += peak >= least
+    place_N, found = np.empty(groups * LANES + 1, np.int64), 0
+    for g in range(len(peak_G)):
+        if peak_G[g] >= least:
+            for p in range(g * LANES, min(g * LANES + LANES, len(value_P))):  # without a branch, often foreseen wrongly
                 place_N[found] = p
                 found += value_P[p] >= least
     return place_N[:found]
-
-
-@njit(cache=True, nogil=True)
-def _reached(value_P, start, stop, least):  # type: ignore[no-untyped-def]
-    """Whether any of some values is not below `least`: a loop without a way out, which is done many values at a time."""
-    found = False
-    for p in range(start, stop):
-        found |= value_P[p] >= least
-    return found
 
 
 @njit(cache=True, nogil=True, forceinline=True)

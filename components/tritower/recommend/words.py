@@ -95,11 +95,11 @@ def add(words, weight_N, term_G, weight_G, out_J):  # type: ignore[no-untyped-de
             out_J[words.job_E[e]] += weight * weight_N[words.many_E[e]]
 
 
-def similarities(words: Words, query: str) -> Floats:
-    """Each document's cosine with a query (J,), but for a factor that is the same for all; 0 where they share no n-gram."""
+def products(words: Words, query: str) -> Floats:
+    """Each document's product with a query (J,): times `scale_J`, this is their cosine, but for a factor that is the same for
+    all documents; 0 where they share no n-gram."""
     out_J = np.zeros(len(words.scale_J), np.float32)
     add(words, _WEIGHT, *asked(words, query), out_J)
-    out_J *= words.scale_J
     return out_J
 
 

@@ -95,7 +95,7 @@ def test_a_saved_index_gives_the_same_lists(tmp_path: Path, dim: int) -> None:
     index, clicks = board.index(), board.log()
     index.save(tmp_path / "index")
     clicks.save(tmp_path / "clicks")
-    assert (tmp_path / "index" / "heads_code.npy").exists() == (dim == WIDE)
+    assert (tmp_path / "index" / "heads_abreast.npy").exists() == (dim == WIDE)
     again, clicks_again = Index.open(tmp_path / "index"), Clicks.open(tmp_path / "clicks")
     for search in catalogue.searches(board, 8, 20):
         one = retrieve.retrieve(search, index, clicks, limit=30)
@@ -109,7 +109,8 @@ def test_an_index_without_heads_as_older_bundles_hold_it_gives_the_same_lists(tm
     older = dataclasses.replace(index, heads=None)
     older.save(tmp_path / "index")
     facts = storage.read_json(tmp_path / "index" / "index.json")
-    del facts["heads"]
+    del facts["heads_abreast"]
+    facts["heads"] = 1.0  # as an index says whose heads stand row by row
     storage.write_json(tmp_path / "index" / "index.json", facts)
     manifest.write(tmp_path / "index")
     again = Index.open(tmp_path / "index")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tritower.recommend import heads, scan
+from tritower.recommend import heads, int8, scan
+from tritower.recommend.int8 import LANES
 
 
 def brute(matrix: np.ndarray, query: np.ndarray, rows: np.ndarray, order: np.ndarray, limit: int) -> list[int]:
@@ -18,13 +19,21 @@ def found(
     """Places by the scan, with heads of an arbitrary basis where a width is given, and how many were multiplied in halves."""
     bits, own = scan.bits(matrix), np.arange(len(matrix))
     codes, asked = scan.coded(bits, own), scan.vectors([query[::-1], query])
-    high, one = scan.bounded(codes, asked, rows)[1], asked.exact_VD[1]
+    wanted = scan.wanted(np.isin(own, rows))
+    high, one = scan.bounded(codes, asked, wanted), asked.exact_VD[1]
     if width:
         basis = np.linalg.qr(np.random.default_rng(width).normal(size=(matrix.shape[1], width)))[0].T
-        high = heads.bounded(heads.of_basis(np.ascontiguousarray(basis), bits, own), asked, rows)[1]
-    keys = scan.nearest(bits, own, order, codes, one, asked.asked, 1, rows, high, limit)
+        high = heads.bounded(heads.of_basis(np.ascontiguousarray(basis), bits, own), asked, wanted)
+    keys = scan.nearest(bits, own, order, codes, one, asked.asked, 1, own[:0], high.high_VL[1], high.peak_VG[1], limit)
     exact = (matrix.astype(np.float64) @ one.astype(np.float64)).astype(np.float32)
-    assert (exact[rows] <= high).all()
+    assert (exact[rows] <= high.high_VL[1, rows]).all()
+    for group in np.unique(rows // LANES):
+        values = high.high_VL[1, group * LANES : (group + 1) * LANES]
+        assert values.max() == high.peak_VG[1, group]
+        assert (values[~wanted[group * LANES : (group + 1) * LANES]] == np.float32(scan.LOWEST)).all()
+    some = high.high_VL[1, rows]
+    other = scan.nearest(bits, own, order, codes, one, asked.asked, 1, rows, some, scan.peaks(some), limit)
+    assert scan.ordered(other, limit).tolist() == scan.ordered(keys, limit).tolist()
     places, values = scan.decoded(keys)
     assert dict(zip(places.tolist(), values, strict=True)) == {order[r]: exact[r] for r in np.argsort(order)[places]}
     return scan.ordered(keys, limit).tolist(), len(keys)
@@ -66,6 +75,16 @@ def test_few_are_multiplied_again() -> None:
     assert len(best) == 100 and tried < 600
 
 
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (16, 2), (37, 5)])
+def test_rows_abreast_are_the_rows(rows: int, width: int) -> None:
+    code = np.random.default_rng(0).integers(-127, 128, size=(rows, width)).astype(np.int8)
+    abreast = int8.abreast(code)
+    assert abreast.shape == (-(-rows // LANES), -(-width // 2), 2 * LANES)
+    again = [[abreast[r // LANES, h // 2, 2 * (r % LANES) + h % 2] for h in range(width)] for r in range(rows)]
+    np.testing.assert_array_equal(again, code)
+    assert np.abs(abreast.astype(np.int64)).sum() == np.abs(code.astype(np.int64)).sum()  # and zeros
+
+
 def test_heads_leave_few_rows_where_few_components_matter_and_are_left_out_where_not() -> None:
     """Vectors as those of an encoder, and vectors without any direction of their own."""
     rng = np.random.default_rng(0)
@@ -74,7 +93,7 @@ def test_heads_leave_few_rows_where_few_components_matter_and_are_left_out_where
     turned = (matrix @ np.linalg.qr(rng.normal(size=(256, 256)))[0]).astype(np.float16)
     made = heads.made(scan.bits(turned), np.arange(3_000))
     assert made is not None
-    assert made.rest_J.max() < 0.1
+    assert made.rest_L.max() < 0.1
     assert heads.left(made, turned.astype(np.float64)) < 0.03
     flat = rng.normal(size=(3_000, 256)) / 16
     assert heads.made(scan.bits(flat.astype(np.float16)), np.arange(3_000)) is None
@@ -91,7 +110,7 @@ def test_leading_values_are_found_with_what_ties(count: int, sort: str) -> None:
         value = (value > 0).astype(np.float32)
     if sort == "a spike":  # where one in seven does not see it
         value[1::7] += np.float32(1e6)
-    places = scan.leading(value, count)
+    places = scan.leading(value, scan.peaks(value), count)
     assert places.tolist() == np.flatnonzero(value >= value[places].min()).tolist()
     assert value[places].min() <= np.sort(value)[-count]
     assert sort != "any" or len(places) <= 3 * count + 60
@@ -100,7 +119,7 @@ def test_leading_values_are_found_with_what_ties(count: int, sort: str) -> None:
 @given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=80), st.integers(1, 90))
 def test_the_largest_of_exact_values(values: list[float], limit: int) -> None:
     value = np.array(values, np.float32)
-    got = scan.ordered(scan.largest(value, np.arange(len(value)), limit), limit)
+    got = scan.ordered(scan.largest(value, scan.peaks(value), np.arange(len(value)), limit), limit)
     assert got.tolist() == sorted(range(len(value)), key=lambda n: (-(value[n] + np.float32(0)), n))[:limit]
 
 
