@@ -24,7 +24,7 @@ types: Any = _types  # numba's are not typed
 cgutils: Any = _cgutils
 LANES = 16
 ROWS = 6
-_SINGLE, _HALF, _INT = ir.FloatType(), ir.HalfType(), ir.IntType(32)
+_SINGLE, _BITS, _INT = ir.FloatType(), ir.IntType(16), ir.IntType(32)
 _VECTOR = ir.VectorType(_SINGLE, LANES)
 
 
@@ -53,13 +53,14 @@ def _tile(sort: Any) -> Any:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             rows, *rest = arguments
+            widened = _widened if _converts(*context.codegen().magic_tuple()) else _widened_by_bits
             after = builder.append_basic_block("after")
             switch = builder.switch(rows, after)
             for count in range(1, ROWS + 1):
                 block = builder.append_basic_block(f"rows_{count}")
                 switch.add_case(rows.type(count), block)
                 builder.position_at_end(block)
-                _emit(builder, count, sort, *rest)
+                _emit(builder, count, sort, widened, *rest)
                 builder.branch(after)
             builder.position_at_end(after)
             return context.get_dummy_value()
@@ -70,10 +71,11 @@ def _tile(sort: Any) -> Any:
 
 
 def _emit(
-    builder: Any, rows: int, sort: Any, out: Any, out_row: Any, a: Any, a_row: Any, a_term: Any, b: Any, b_term: Any, terms: Any
-) -> None:
+    builder: Any, rows: int, sort: Any, widened: Any,
+    out: Any, out_row: Any, a: Any, a_row: Any, a_term: Any, b: Any, b_term: Any, terms: Any,
+) -> None:  # fmt: skip
     """The tile of one number of rows."""
-    whole, width = terms.type, 2 if sort is _HALF else 4
+    whole, width = terms.type, 2 if sort is _BITS else 4
     fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_VECTOR, [_VECTOR] * 3), f"llvm.fma.v{LANES}f32")
     everywhere, nothing = ir.Constant(ir.VectorType(_INT, LANES), [_INT(0)] * LANES), ir.Constant(_VECTOR, ir.Undefined)
 
@@ -86,8 +88,8 @@ def _emit(
     with cgutils.for_range_slice(builder, whole(0), terms, whole(1), inc=True) as (k, _):
         place = builder.inttoptr(at(b, builder.mul(k, b_term), width), ir.VectorType(sort, LANES).as_pointer())
         vector = builder.load(place, align=width)
-        if sort is _HALF:
-            vector = builder.fpext(vector, _VECTOR)
+        if sort is _BITS:
+            vector = widened(builder, vector)
         for r in range(rows):
             number = builder.add(builder.mul(whole(r), a_row), builder.mul(k, a_term))
             value = builder.load(builder.inttoptr(at(a, number, 4), _SINGLE.as_pointer()))
@@ -98,7 +100,31 @@ def _emit(
         builder.store(builder.load(sums[r]), place, align=4)
 
 
-_single_tile, _half_tile = _tile(_SINGLE), _tile(_HALF)
+def _converts(triple: str, processor: str, features: str) -> bool:
+    """Whether the code may be for an instruction that widens float16. LLVM calls a function of its own elsewhere, which is not
+    there."""
+    return not triple.startswith(("x86_64", "i686", "i386")) or "+f16c" in features.split(",")
+
+
+def _widened(builder: Any, bits: Any) -> Any:
+    """Sixteen float16, given as whole numbers, as float32."""
+    return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), LANES)), _VECTOR)
+
+
+def _widened_by_bits(builder: Any, bits: Any) -> Any:
+    """The same of finite numbers: exponent and fraction move to their places, and the exponent's bias grows by 112."""
+
+    def all_of(value: Any) -> Any:
+        return ir.Constant(ir.VectorType(value.type, LANES), [value] * LANES)
+
+    wide = builder.zext(bits, ir.VectorType(_INT, LANES))
+    size = builder.shl(builder.and_(wide, all_of(_INT(0x7FFF))), all_of(_INT(13)))
+    sign = builder.shl(builder.and_(wide, all_of(_INT(0x8000))), all_of(_INT(16)))
+    number = builder.fmul(builder.bitcast(size, _VECTOR), all_of(_SINGLE(2.0**112)))
+    return builder.bitcast(builder.or_(builder.bitcast(number, sign.type), sign), _VECTOR)
+
+
+_single_tile, _half_tile = _tile(_SINGLE), _tile(_BITS)
 
 
 @njit(cache=True, nogil=True)

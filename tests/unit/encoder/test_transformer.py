@@ -1,6 +1,10 @@
 """The encoder in machine code against torch: every shape, long and short texts; what it does not compute; damaged files."""
 
 import math
+import os
+import platform
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from tritower import storage
 from tritower.encoder import backends, halving, models, transformer
 from tritower.errors import ArtifactError
 
+from pipelines import kernels
 from tests.support import tiny_encoder
 
 TEXTS = ["", "night nurse", "x", "Ärztin 日本語 🚚", "senior welder wanted, acme", "driver " * 40]
@@ -135,3 +140,36 @@ def test_exponential_and_gelu() -> None:
     np.testing.assert_allclose(
         [transformer._exp(one) for one in below[::50]], np.exp(below[::50].astype(float)), rtol=3e-7, atol=2e-38
     )
+
+
+_HASH = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+from tritower.encoder import transformer
+encode = transformer.Transformer(Path(sys.argv[1]))
+digest = hashlib.sha256()
+for length in range(1, 20):
+    digest.update(encode(np.arange(5, 5 + length)).tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of x86-64")
+def test_vectors_have_the_same_bits_on_every_processor(tiny_model: Path, tmp_path: Path) -> None:
+    """Code for processors with and without AVX2, fused multiply-adds and float16; each is compiled anew."""
+    model = models.load(tiny_model)
+    with torch.no_grad():
+        model.transformers_model.encoder.layer[0].output.dense.weight *= 1e-5  # float16's smallest numbers, too
+    halving.write(model, tmp_path)
+
+    def digest(processor: str) -> str:
+        own = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path / processor)}
+        if processor == "x86-64-v3":
+            own |= kernels.NUMBA
+        command = [sys.executable, "-c", _HASH, str(tmp_path)]
+        return subprocess.run(command, env=os.environ | own, check=True, capture_output=True, text=True).stdout
+
+    first, *others = (digest(processor) for processor in ("x86-64-v3", "generic", "nehalem"))
+    assert len(first) == 65 and others == [first, first]
