@@ -157,6 +157,7 @@ def test_a_failed_job_goes_although_its_logs_cannot_be_kept(
 
 
 def test_a_job_that_is_left_in_place_stays_there(cluster: Cluster, s3: str) -> None:
+    cluster.speed = 0.1  # so long does the operator leave it alone, whatever its pod does
     with pytest.raises(
         JobFailed, match=r"has not ended within 2 s .*The job is left in place: kubectl -n team delete pytorchjob"
     ):
@@ -165,6 +166,7 @@ def test_a_job_that_is_left_in_place_stays_there(cluster: Cluster, s3: str) -> N
     assert running(cluster) and len(jobs(cluster)) == 1
     with pytest.raises(LaunchError, match="another spec"):
         launch(s3, "sleep", deadline_s=3)
+    cluster.speed = 10.0
     launch(f"{s3}/beside", "count", "1")
 
 
