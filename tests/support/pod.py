@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import uuid
+from pathlib import Path
 
 from tritower import child, storage
 from tritower.errors import DataError, StorageError
@@ -15,9 +16,12 @@ from tritower.errors import DataError, StorageError
 deed, *rest = sys.argv[1:]
 given = dict(part.removeprefix("--").split("=", 1) for part in rest if part.startswith("--"))
 print(f"deed {deed}", flush=True)
-if deed == "count":  # a line every 20 ms
+if deed == "count":  # a line every 20 ms; then it goes on while the file is there that may be named
     for number in range(int(rest[0])):
         print(f"line {number}", flush=True)
+        time.sleep(0.02)
+    hold = [Path(one) for one in rest[1:2] if not one.startswith("--")]
+    while any(one.exists() for one in hold):
         time.sleep(0.02)
 elif deed == "tell":  # the same, each attempt under a name of its own
     attempt = uuid.uuid4().hex[:8]

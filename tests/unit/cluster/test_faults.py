@@ -20,7 +20,7 @@ from tests.support import family
 from tests.support.apiserver import Cluster, kinds
 from tests.support.replay import FOLDER
 from tests.unit.cluster.test_access import RULES, act_as
-from tests.unit.cluster.test_launcher import jobs, launch
+from tests.unit.cluster.test_launcher import held, jobs, launch
 from tests.unit.cluster.test_stopping import running, start
 
 ROOT = Path(__file__).parents[3]
@@ -114,30 +114,34 @@ def test_a_job_that_nobody_looks_at(cluster: Cluster, s3: str) -> None:
     assert not conditions_of(cluster) and not jobs(cluster)
 
 
-def test_an_operator_that_goes_before_the_end(cluster: Cluster, s3: str) -> None:
+def test_an_operator_that_goes_before_the_end(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     """Recorded (ptj-operator-down): the Master has succeeded, and the job says Running until the operator is back."""
+    hold = held(tmp_path)
 
     def look() -> None:
         if running(cluster):
             cluster.down.add("training-operator")
+            hold.unlink(missing_ok=True)
 
     with pytest.raises(JobFailed, match=r"its pods have ended, but the job has not: is the training operator there"):
-        launch(s3, "count", "20", look=look, start_timeout_s=10)
+        launch(s3, "count", "20", str(hold), look=look, start_timeout_s=10)
     cluster.down.clear()
 
 
-def test_an_operator_that_comes_back_in_time(cluster: Cluster, s3: str) -> None:
+def test_an_operator_that_comes_back_in_time(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     cluster.down.add("training-operator")
     threading.Timer(2.0, cluster.down.clear).start()
     downs: list[bool] = []
+    hold = held(tmp_path)
 
     def look() -> None:
         if running(cluster) and not downs:
             downs.append(True)
             cluster.down.add("training-operator")
             threading.Timer(2.0, cluster.down.clear).start()
+            hold.unlink()
 
-    launch(s3, "count", "20", look=look)
+    launch(s3, "count", "20", str(hold), look=look)
     assert downs
 
 
@@ -160,13 +164,15 @@ def test_no_list_and_no_watch_goes_on_from_a_version(cluster: Cluster, s3: str) 
 def test_an_api_server_that_is_gone_for_a_while(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     """A minute on a real cluster, some seconds here: the job goes on, and its log has no gap."""
     gone: list[bool] = []
+    hold = held(tmp_path)
 
     def look() -> None:
         if running(cluster) and not gone:
             gone.append(True)
             cluster.faults.gone(4.0)
+            hold.unlink()
 
-    launch(s3, "count", "150", look=look, log=tmp_path / "log")
+    launch(s3, "count", "150", str(hold), look=look, log=tmp_path / "log")
     lines = (tmp_path / "log").read_text().splitlines()
     assert [line for line in lines if line.startswith("line ")] == [f"line {number}" for number in range(150)]
     assert len(jobs(cluster)) == 1
@@ -199,14 +205,16 @@ def test_rights_that_are_taken_away_while_the_job_runs(
 
 def test_a_killed_container_starts_again_in_seconds(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     killed: list[bool] = []
+    hold = held(tmp_path)
 
     def look() -> None:
         if not killed and (tmp_path / "log").read_text().count("line"):
             (pod,) = cluster.store.all(kinds.POD)
             cluster.kill(pod["metadata"]["name"], namespace="team")
             killed.append(True)
+            hold.unlink()
 
-    launch(s3, "count", "60", look=look, log=tmp_path / "log")
+    launch(s3, "count", "60", str(hold), look=look, log=tmp_path / "log")
     assert killed
     text = (tmp_path / "log").read_text()
     assert text.count("deed count") == 2 and text.splitlines()[-2:] == ["line 59", "done"]

@@ -29,6 +29,13 @@ def launch(
     open_launcher(launcher, QUICK | settings).run(job, log=log, look=look)
 
 
+def held(folder: Path) -> Path:
+    """A file that keeps a pod of the deed `count` from its end until it is removed."""
+    path = folder / "held"
+    path.touch()
+    return path
+
+
 def jobs(cluster: Cluster) -> list[dict[str, Any]]:
     return cluster.store.all(kinds.PYTORCHJOB)
 

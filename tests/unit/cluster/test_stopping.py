@@ -15,7 +15,7 @@ from tritower.errors import LaunchError
 
 from tests.support import family
 from tests.support.apiserver import Cluster, kinds
-from tests.unit.cluster.test_launcher import QUICK, jobs, launch
+from tests.unit.cluster.test_launcher import QUICK, held, jobs, launch
 
 
 def start(
@@ -49,7 +49,7 @@ def deletes(cluster: Cluster, since: int = 0) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def drains_once(cluster: Cluster, log: Path) -> tuple[Callable[[], None], list[str]]:
+def drains_once(cluster: Cluster, log: Path, hold: Path) -> tuple[Callable[[], None], list[str]]:
     """What drains the first pod that has written a line, to be called now and then; and the uid of that pod, once it has."""
     drained: list[str] = []
 
@@ -58,17 +58,19 @@ def drains_once(cluster: Cluster, log: Path) -> tuple[Callable[[], None], list[s
             if not drained and pod["status"].get("phase") == "Running" and log.read_text().count("line"):
                 drained.append(pod["metadata"]["uid"])
                 cluster.drain(pod["metadata"]["name"], namespace="team")
+                hold.unlink()
 
     return look, drained
 
 
 def test_a_launcher_that_was_killed_goes_on_with_its_job(cluster: Cluster, s3: str, tmp_path: Path) -> None:
-    first = start(s3, "count", "200")
+    hold = held(tmp_path)
+    first = start(s3, "count", "200", str(hold))
     family.wait_for(lambda: running(cluster), "a running pod")
     first.kill()
     first.wait()
     (before,) = jobs(cluster)
-    launch(s3, "count", "200", log=tmp_path / "log")
+    launch(s3, "count", "200", str(hold), log=tmp_path / "log", look=lambda: hold.unlink(missing_ok=True))
     (after,) = jobs(cluster)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     lines = (tmp_path / "log").read_text().splitlines()
@@ -167,8 +169,9 @@ def test_a_job_deleted_by_hand_is_told(cluster: Cluster, s3: str) -> None:
 
 def test_a_drained_pod_is_no_success_and_is_made_anew(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     """A master that ends with 0 in its grace would make the job a success: the agent ends with 143."""
-    look, drained = drains_once(cluster, tmp_path / "log")
-    launch(s3, "count", "100", log=tmp_path / "log", look=look)
+    hold = held(tmp_path)
+    look, drained = drains_once(cluster, tmp_path / "log", hold)
+    launch(s3, "count", "100", str(hold), log=tmp_path / "log", look=look)
     (pod,) = cluster.store.all(kinds.POD)
     assert drained and pod["metadata"]["uid"] != drained[0]
     assert (tmp_path / "log").read_text().splitlines()[-2:] == ["line 99", "done"]

@@ -14,7 +14,7 @@ from tests.support.apiserver import Cluster, kinds
 from tests.support.family import wait_for
 from tests.support.pytorchjobs import job, shell
 from tests.support.s3 import client
-from tests.unit.cluster.test_launcher import jobs, launch
+from tests.unit.cluster.test_launcher import held, jobs, launch
 from tests.unit.cluster.test_stopping import running, start
 
 JOBS = custom("kubeflow.org", "v1", "team", "pytorchjobs")
@@ -72,10 +72,13 @@ def test_another_job_in_its_place_is_left_alone(cluster: Cluster, s3: str) -> No
 
 def test_two_launchers_of_one_job_make_one_and_the_later_one_follows_it(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     outputs = [tmp_path / "first", tmp_path / "second"]
-    first = start(s3, "count", "300", output=outputs[0])
+    hold = held(tmp_path)
+    first = start(s3, "count", "300", str(hold), output=outputs[0])
     wait_for(lambda: running(cluster), "a running pod")
-    second = start(s3, "count", "300", output=outputs[1])
-    assert first.wait(300) == 1 and second.wait(300) == 0
+    second = start(s3, "count", "300", str(hold), output=outputs[1])
+    assert first.wait(300) == 1
+    hold.unlink()
+    assert second.wait(300) == 0
     assert "another launcher follows this job" in outputs[0].read_text()
     lines = re.findall(r"^line \d+$", outputs[1].read_text(), re.MULTILINE)
     assert lines == [f"line {number}" for number in range(300)]
@@ -128,15 +131,17 @@ def test_a_success_stays_one_when_the_server_goes_away_with_it(cluster: Cluster,
     assert {one["metadata"]["uid"] for one in jobs(cluster)} == before
 
 
-def test_a_kind_that_the_server_forgets_for_a_moment_is_no_job_that_is_gone(cluster: Cluster, s3: str) -> None:
+def test_a_kind_that_the_server_forgets_for_a_moment_is_no_job_that_is_gone(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     forgotten: list[bool] = []
+    hold = held(tmp_path)
 
     def look() -> None:
         if running(cluster) and not forgotten:
             forgotten.append(True)
+            hold.unlink()
             cluster.faults.answer(404, method="GET", path="/pytorchjobs/small", times=3, message="404 page not found")
 
-    launch(s3, "count", "50", look=look)
+    launch(s3, "count", "50", str(hold), look=look, patience_s=60)
     assert forgotten
 
 
@@ -182,11 +187,12 @@ def test_a_server_that_stays_away_leaves_the_end_to_the_heartbeat(cluster: Clust
 
 
 def test_a_store_that_is_away_for_longer_than_the_heartbeat_may_be_silent(
-    cluster: Cluster, s3: str, endpoint: str, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, s3: str, endpoint: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """Only the launcher cannot reach it: rank 0 hears nothing and ends the job, and the launcher starts it anew."""
     away, store = pytest.MonkeyPatch(), client(endpoint)
     watchers: list[threading.Thread] = []
+    hold = held(tmp_path)
 
     def marked() -> bool:
         found = store.list_objects_v2(Bucket="bucket", Prefix=s3.removeprefix("s3://bucket/"))
@@ -194,6 +200,7 @@ def test_a_store_that_is_away_for_longer_than_the_heartbeat_may_be_silent(
 
     def watch() -> None:
         wait_for(marked, "the mark")
+        hold.unlink()
         away.undo()
 
     def look() -> None:
@@ -203,7 +210,7 @@ def test_a_store_that_is_away_for_longer_than_the_heartbeat_may_be_silent(
             watchers.append(threading.Thread(target=watch))
             watchers[0].start()
 
-    launch(s3, "count", "150", look=look, abandoned_after_s=5)
+    launch(s3, "count", "10", str(hold), look=look, abandoned_after_s=5)
     watchers[0].join()
     assert "no heartbeat" in caplog.text and "it starts anew" in caplog.text
     made = [change for change in cluster.store.history if change.kind is kinds.PYTORCHJOB and change.verb == "ADDED"]

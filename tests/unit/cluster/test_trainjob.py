@@ -14,6 +14,7 @@ from tritower.errors import DataError, JobFailed, LaunchError, StepError
 
 from tests.support import family
 from tests.support.apiserver import Cluster, kinds, served
+from tests.unit.cluster.test_launcher import held
 from tests.unit.cluster.test_launcher import launch as launched
 from tests.unit.cluster.test_stopping import deletes, drains_once, running, start
 
@@ -115,12 +116,13 @@ def test_an_operator_that_is_not_installed(s3: str, tmp_path: Path, monkeypatch:
 
 
 def test_a_launcher_that_was_killed_goes_on_with_its_job(cluster: Cluster, s3: str, tmp_path: Path) -> None:
-    first = start(s3, "count", "200", launcher="trainjob")
+    hold = held(tmp_path)
+    first = start(s3, "count", "200", str(hold), launcher="trainjob")
     family.wait_for(lambda: running(cluster), "a running pod")
     first.kill()
     first.wait()
     (before,) = cluster.store.all(kinds.TRAINJOB)
-    launch(s3, "count", "200", log=tmp_path / "log")
+    launch(s3, "count", "200", str(hold), log=tmp_path / "log", look=lambda: hold.unlink(missing_ok=True))
     (after,) = cluster.store.all(kinds.TRAINJOB)
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert lines(tmp_path / "log") == [f"line {number}" for number in range(200)]
@@ -159,8 +161,9 @@ def test_another_spec_is_an_error_wherever_it_stands(cluster: Cluster, s3: str) 
 
 
 def test_a_drained_pod_is_no_success_and_all_are_made_anew(cluster: Cluster, s3: str, tmp_path: Path) -> None:
-    look, drained = drains_once(cluster, tmp_path / "log")
-    launch(s3, "count", "100", log=tmp_path / "log", look=look)
+    hold = held(tmp_path)
+    look, drained = drains_once(cluster, tmp_path / "log", hold)
+    launch(s3, "count", "100", str(hold), log=tmp_path / "log", look=look)
     (pod,) = cluster.store.all(kinds.POD)
     assert drained and pod["metadata"]["uid"] != drained[0]
     assert (tmp_path / "log").read_text().splitlines()[-2:] == ["line 99", "done"]
@@ -184,15 +187,17 @@ def test_a_job_in_a_queue_is_waited_for(cluster: Cluster, s3: str) -> None:
 
 def test_a_job_that_its_queue_takes_back_for_a_while_has_not_failed(cluster: Cluster, s3: str, tmp_path: Path) -> None:
     asked: list[bool] = []
+    hold = held(tmp_path)
 
     def look() -> None:
         (job,) = cluster.store.all(kinds.TRAINJOB)
         pods = cluster.store.all(kinds.POD)
         if (not asked and lines(tmp_path / "log")) or (asked == [True] and not pods):
             asked.append(not asked)
+            hold.unlink(missing_ok=True)
             cluster.store.edit(kinds.TRAINJOB, job, lambda one: one["spec"].update(suspend=asked[-1]))
 
-    launch(s3, "count", "100", restarts=0, log=tmp_path / "log", look=look)
+    launch(s3, "count", "100", str(hold), restarts=0, log=tmp_path / "log", look=look)
     assert asked == [True, False]
     assert (tmp_path / "log").read_text().splitlines()[-2:] == ["line 99", "done"]
 
