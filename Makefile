@@ -16,6 +16,9 @@ export TORCH_INDEX
 # Threads that wait give their core away: on a busy machine spinning ones took ten times the CPU seconds.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# What Python compiled is kept, whatever the machine says: each process of the tests compiled all of them, ten seconds of a core.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve check test test-slow test-docker test-spark e2e wheelhouse base-image images image-spark publish kind audit compile golden bench bench-gpu bench-quality lock format clean
 
