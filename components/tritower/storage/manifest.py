@@ -14,6 +14,7 @@ import itertools
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -192,26 +193,34 @@ def _retried(folder: Path, act: Callable[[Path], T]) -> T:
 def _pinned(folder: Path) -> Iterator[Callable[[], bool]]:
     """Hold a folder open, so that its number is not given to another one, and tell whether its name has meant it all the time.
 
-    Another folder, or a link to one, may have taken its place and given it back: moving either leaves a new time of change.
+    Another folder, or a link to one, may have taken its place and given it back: moving either leaves a new time of change, and
+    not, as a file that is written into a folder does, of its contents.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
-    def found() -> list[tuple[int, int, int]]:
+    def found() -> list[os.stat_result]:
         """The folder and, where that is one, the link to it; nothing while one is being moved."""
         try:
-            return [(one.st_dev, one.st_ino, one.st_ctime_ns) for one in (folder.stat(), folder.lstat())]
+            return [folder.stat(), folder.lstat()]
         except FileNotFoundError:
             return []
 
     def is_same() -> bool:
         now = found()
-        return bool(now) and now == held and now[0][1] == os.fstat(handle).st_ino
+        if not now or not held or not os.path.samestat(os.fstat(handle), now[0]):
+            return False
+        return not any(_moved(*pair) for pair in zip(held, now, strict=True))
 
     try:
         held = found()
         yield is_same
     finally:
         os.close(handle)
+
+
+def _moved(before: os.stat_result, now: os.stat_result) -> bool:
+    is_written_into = before.st_mtime_ns != now.st_mtime_ns and stat.S_ISDIR(now.st_mode)  # a link is only ever made anew
+    return not os.path.samestat(before, now) or (before.st_ctime_ns != now.st_ctime_ns and not is_written_into)
 
 
 def _compare(folder: Path, shown: str) -> None:

@@ -142,6 +142,17 @@ def test_a_folder_that_was_away_while_it_was_read_is_read_from_the_start(tmp_pat
     assert read[0] == ["one", "other"]
 
 
+def test_a_folder_that_is_written_into_while_it_is_read_is_read_once(tmp_path: Path) -> None:
+    read = list[Path]()
+
+    def reader(here: Path) -> str:
+        read.append(here)
+        (here / f"{len(read)}").write_text("a file of the reader's own")
+        return "read"
+
+    assert manifest.unmoved(tmp_path, reader) == "read" and len(read) == 1
+
+
 def test_a_checked_folder_is_trusted_and_no_other_one(tmp_path: Path) -> None:
     for name in ("checked/part", "other"):
         with storage.atomic_directory(tmp_path / name) as new:
