@@ -41,7 +41,7 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 300.0)
         time.sleep(0.02)
 
 
-def assert_gone(of: dict[str, str], seconds: float = 300.0) -> None:
+def assert_gone(of: dict[str, str], seconds: float = 120.0) -> None:
     """Nobody of the family is there any more, or goes within so many seconds; who is left over sleeps for ten minutes."""
     deadline = time.monotonic() + seconds
     while left := members(of):

@@ -258,7 +258,7 @@ def test_a_server_of_two_bundles_as_a_process(run: Run, bundle_folder: Path, tmp
         click |= {"event": "click", "ts": now, "clicked_at": now + 9}
         assert client.post("/events", json={"events": [click]}).json()["taken"] == 1
         server.process.popen.terminate()
-        assert server.process.ended(300) == 0
+        assert server.process.ended(120) == 0
     counts = shown.write(served_at=feed["served"], journal=feed["journal"], out=tmp_path / "shown")  # type: ignore[arg-type]
     assert counts["clicks"] == 1 and counts["rows"] == sum(len(answer["jobs"]) for answer in answers)
     table = pq.read_table(tmp_path / "shown")

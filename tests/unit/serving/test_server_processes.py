@@ -70,7 +70,7 @@ def test_sigterm_finishes_what_was_begun_and_kept_connections(tmp_path):
         until(lambda: len(visitors.asked) > 12)
         running.process.popen.send_signal(signal.SIGTERM)
         visitors.join()
-        assert running.process.ended(300) == 0  # nobody holds it
+        assert running.process.ended(120) == 0  # nobody holds it
     assert visitors.failed == []
     assert sum(one.closes for one in visitors.asked) == 6
 
@@ -86,7 +86,7 @@ def test_a_slow_answer_is_finished_after_sigterm_and_idle_connections_do_not_hol
             running.process.popen.send_signal(signal.SIGTERM)
             assert running.process.ended(1) is None
             held.unlink()
-            assert running.process.ended(300) == 0
+            assert running.process.ended(120) == 0
         assert visitors.failed == []
         assert len(visitors.asked) == 1
 
@@ -105,7 +105,7 @@ def test_while_it_ends_it_is_alive_but_not_ready(tmp_path):
             assert client.get("/v1/models/tritower").json() == {"name": "tritower", "ready": False}
             assert running.figure("tritower_ready") == 0
             running.process.popen.send_signal(signal.SIGTERM)  # impatient
-            assert running.process.ended(300) == 0
+            assert running.process.ended(120) == 0
 
 
 def test_a_new_bundle_comes_in_while_it_serves(tmp_path):

@@ -48,7 +48,7 @@ def test_workers_killed_twice_and_a_spare_one_cost_their_requests_in_flight_and_
         assert running.figure('tritower_bundle{bundle="v1",name="main"}') == 2
         assert workers.folder.is_dir()
         running.process.popen.send_signal(signal.SIGTERM)
-        assert running.process.ended(300) == 0
+        assert running.process.ended(120) == 0
     assert not workers.folder.exists()
 
 
@@ -62,7 +62,7 @@ def test_workers_end_in_order_and_with_the_process_that_started_them(tmp_path):
             until(lambda: len(visitors.asked) > 8)
             running.process.popen.send_signal(signal.SIGTERM)
             visitors.join()
-            assert running.process.ended(300) == 0
+            assert running.process.ended(120) == 0
         assert visitors.failed == []
         assert len(everybody) == 3
         assert psutil.wait_procs(everybody, timeout=300)[1] == []
