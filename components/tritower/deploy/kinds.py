@@ -18,6 +18,7 @@ _PLACES = {
     "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
     "InferenceService": (KSERVE, "v1beta1", "inferenceservices"),
     "HTTPRoute": (GATEWAY, "v1", "httproutes"),
+    "Gateway": (GATEWAY, "v1", "gateways"),
 }
 """Kind -> API group, version, plural."""
 
@@ -41,9 +42,12 @@ def rights(kind: str, config: DeployConfig, *, by_proxy: bool) -> Iterator[Right
         yield "apps", "deployments", ("get",)
     else:
         yield "apps", "deployments", ("get", "list", "create", "patch", "delete")
+    if kind == "deployment" or config.max_replicas:
         yield "autoscaling", "horizontalpodautoscalers", ("get", "create", "patch", "delete")
     if config.gateway:
         yield GATEWAY, "httproutes", ("get", "create", "patch")
+        if "/" not in config.gateway:  # why it takes no requests; in another namespace as far as this process may look
+            yield GATEWAY, "gateways", ("get",)
     if by_proxy:
         yield "", "services/proxy", ("get", "create")
 

@@ -68,8 +68,8 @@ def of(release: Release, config: DeployConfig, kind: str) -> Set:
         kind: `kserve` or `deployment`.
     """
     pods = _pods(release, config)
-    # How many pods there are makes no other version; whether KServe scales them does: the annotation is the pods', too.
-    scaled = bool(config.max_replicas)
+    # How many pods there are makes no other version; who scales them does: KServe's annotation is the pods', too.
+    scaled: Any = bool(config.max_replicas) and (kind != "kserve" or "external")
     digest = names.spec_hash({"version": release.version, "pods": pods, "kind": kind, "scaled": scaled})[:8]
     name = f"{config.name}-{digest}"
     labels = {**COMPONENT, SERVER: config.name, SET: name, VERSION: short(release.version)}
@@ -88,7 +88,8 @@ def sized(one: Set, count: int) -> list[Object]:
     for item in objects:
         spec = item["spec"]
         if item["kind"] == "InferenceService":
-            spec["predictor"] |= {"minReplicas": count, "maxReplicas": count}
+            if "minReplicas" in spec["predictor"]:
+                spec["predictor"] |= {"minReplicas": count, "maxReplicas": count}
         elif item["kind"] == "HorizontalPodAutoscaler":
             spec |= {"minReplicas": count, "maxReplicas": count}
         elif item["kind"] == "Deployment" and "replicas" in spec:
@@ -210,29 +211,29 @@ def _deployment(name: str, labels: Mapping[str, str], pods: Object, config: Depl
     if not config.max_replicas:  # the autoscaler's field otherwise
         spec["replicas"] = config.replicas
     made = [_object("apps/v1", "Deployment", name, labels, spec, config), _service(name, selector, config)]
-    if config.max_replicas:
-        cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": config.target_cpu_percent}}
-        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
-        bounds = {"minReplicas": config.replicas, "maxReplicas": config.max_replicas, "scaleTargetRef": target}
-        bounds |= {"metrics": [{"type": "Resource", "resource": cpu}]}
-        # A new version starts with as many pods as the one before had at last, and has no load to show for them yet.
-        bounds |= {"behavior": {"scaleDown": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}}}
-        made.append(_object("autoscaling/v2", "HorizontalPodAutoscaler", name, labels, bounds, config))
-    return made
+    return made + ([_scaler(name, name, labels, config)] if config.max_replicas else [])
+
+
+def _scaler(name: str, deployment: str, labels: Mapping[str, str], config: DeployConfig) -> Object:
+    """The autoscaler of a set's Deployment."""
+    cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": config.target_cpu_percent}}
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment}
+    bounds: Object = {"minReplicas": config.replicas, "maxReplicas": config.max_replicas, "scaleTargetRef": target}
+    bounds |= {"metrics": [{"type": "Resource", "resource": cpu}]}
+    # A new version starts with as many pods as the one before had at last, and has no load to show for them yet.
+    bounds |= {"behavior": {"scaleDown": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}}}
+    return _object("autoscaling/v2", "HorizontalPodAutoscaler", name, labels, bounds, config)
 
 
 def _inference(name: str, labels: Mapping[str, str], pods: Object, config: DeployConfig) -> list[Object]:
-    predictor: Object = {
-        "minReplicas": config.replicas,
-        "maxReplicas": config.max_replicas or config.replicas,
-        "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        **pods,
-    }
-    if config.max_replicas:
-        predictor |= {"scaleMetric": "cpu", "scaleTarget": config.target_cpu_percent}
+    # KServe's own autoscaler is written whole whenever KServe looks, `behavior` empty: nothing would hold the pods that a new
+    # version starts with. With the class `external` KServe makes none, and leaves the number to whoever sets it.
+    strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    predictor: Object = {} if config.max_replicas else {"minReplicas": config.replicas, "maxReplicas": config.replicas}
+    predictor |= {"deploymentStrategy": strategy, **pods}
     made = _object("serving.kserve.io/v1beta1", "InferenceService", name, labels, {"predictor": predictor}, config)
-    made["metadata"]["annotations"] = {MODE: "Standard", SCALER: "hpa" if config.max_replicas else "none"}
-    return [made]
+    made["metadata"]["annotations"] = {MODE: "Standard", SCALER: "external" if config.max_replicas else "none"}
+    return [made] + ([_scaler(name, f"{name}-predictor", labels, config)] if config.max_replicas else [])
 
 
 def _service(name: str, selector: Mapping[str, str], config: DeployConfig) -> Object:

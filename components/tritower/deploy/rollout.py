@@ -13,7 +13,7 @@ from typing import Any
 
 from tritower.cluster import here
 from tritower.cluster.api import Api, Refused
-from tritower.deploy import asking, kinds, manifests
+from tritower.deploy import asking, kinds, manifests, routing
 from tritower.deploy.asking import Direct, Endpoint, Proxied
 from tritower.deploy.config import DeployConfig
 from tritower.deploy.manifests import Set, short
@@ -250,6 +250,7 @@ class Rollout:
         if self.config.gateway:
             weights = {self._behind(stable): 100 - percent} | ({self._behind(canary): percent} if canary else {})
             self._objects.apply(manifests.route(self.config, weights))
+            routing.until_taken(self._server, self.config)
 
     def _beside(self, canary: str) -> str:
         """The set that the Service selects as well: none where a route has the shares."""

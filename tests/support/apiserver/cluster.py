@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.support.apiserver import collector, deployments, katib, kinds, kserve, resources, schema, trainer, training
+from tests.support.apiserver import collector, deployments, gateway, katib, kinds, kserve, resources, schema, trainer, training
 from tests.support.apiserver.environment import Network
 from tests.support.apiserver.faults import Faults
 from tests.support.apiserver.kinds import Kind
@@ -56,7 +56,7 @@ class Cluster:
         self.programs: dict[str, list[str]] = {}
         """What an image has in place of `python3 -m MODULE`: the same words follow it."""
         self.down: set[str] = set()
-        """Operators that are down: 'training-operator', 'katib', 'trainer', 'kserve'; 'training-controller' without
+        """Operators that are down: 'training-operator', 'katib', 'trainer', 'kserve', 'gateway'; 'training-controller' without
         its webhook."""
         self.algorithms = {"random", "grid", "tpe", "multivariate-tpe", "cmaes", "sobol", "bayesianoptimization", "hyperband"}
         """Those that Katib has a suggestion service for; whichever is asked for, values are drawn at random."""
@@ -152,7 +152,7 @@ class Cluster:
 @contextlib.contextmanager
 def served(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with its server and its operators. At the end all of its processes have ended."""
-    parts = [part.Operator(cluster) for part in (training, katib, trainer, deployments, kserve)]
+    parts = [part.Operator(cluster) for part in (training, katib, trainer, deployments, kserve, gateway)]
     operators = [cluster.kubelet.step, *(part.step for part in parts), lambda: collector.step(cluster)]
     is_over = threading.Event()
 

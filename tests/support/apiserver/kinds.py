@@ -80,10 +80,10 @@ INFERENCE = Kind(
     schema="serving.kserve.io_inferenceservices.v0.20.0",
 )
 ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
-"""Its weights are kept, and no gateway reads them."""
+GATEWAY = Kind("gateway.networking.k8s.io", "v1", "gateways", "Gateway")
 
 BUILT_IN = (
     POD, SERVICE, EVENT, SECRET, ACCOUNT, CONFIG_MAP, CLAIM, QUOTA, NODE, NAMESPACE, CRD, DEPLOYMENT, REPLICA_SET,
     SCALER, BUDGET,
 )  # fmt: skip
-CUSTOM = (PYTORCHJOB, EXPERIMENT, TRIAL, SUGGESTION, TRAINJOB, RUNTIME, JOBSET, SPARK, WORKFLOW, INFERENCE, ROUTE)
+CUSTOM = (PYTORCHJOB, EXPERIMENT, TRIAL, SUGGESTION, TRAINJOB, RUNTIME, JOBSET, SPARK, WORKFLOW, INFERENCE, ROUTE, GATEWAY)

@@ -111,8 +111,9 @@ class Operator:
                 "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"},
             }
             spec = {
-                "replicas": least, "selector": {"matchLabels": {"app": f"isvc.{name}"}}, "template": template,
-                "strategy": strategy, "progressDeadlineSeconds": 600,
+                "replicas": least if scaler == "none" else 1,  # an autoscaler's business else
+                "selector": {"matchLabels": {"app": f"isvc.{name}"}},
+                "template": template, "strategy": strategy, "progressDeadlineSeconds": 600,
             }  # fmt: skip
             found = self._store.create(kinds.DEPLOYMENT, home, {"metadata": meta, "spec": spec})
         elif found["spec"]["template"] != template or (scaler == "none" and found["spec"]["replicas"] != least):
@@ -122,14 +123,25 @@ class Operator:
             port = (template["spec"]["containers"][0].get("ports") or [{"containerPort": 8080}])[0]["containerPort"]
             spec = {"selector": {"app": f"isvc.{name}"}, "ports": [{"name": "http", "port": 80, "targetPort": port}]}
             self._store.create(kinds.SERVICE, home, {"metadata": meta, "spec": spec})
-        if scaler == "hpa":
-            self._scaler(meta, home, least, max(least, predictor.get("maxReplicas") or least))
+        self._scaler(item, meta, home, scaler)
         self._tell(item, found, home)
 
-    def _scaler(self, meta: Object, home: str, least: int, most: int) -> None:
-        spec = {"minReplicas": least, "maxReplicas": most, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment"}}
-        spec["scaleTargetRef"]["name"] = meta["name"]
+    def _scaler(self, item: Object, meta: Object, home: str, scaler: str) -> None:
+        """Its own autoscaler is written whole whenever it is another, `behavior` empty, and deleted where another class is
+        asked for; one that somebody else made stays."""
         found = self._store.get(kinds.SCALER, home, meta["name"])
+        if scaler in ("external", "none"):
+            if found and found["metadata"].get("ownerReferences") == [owner_of(item)]:
+                resources.delete(self._cluster, kinds.SCALER, home, meta["name"], {})
+            return
+        predictor = item["spec"]["predictor"]
+        least = max(1, predictor.get("minReplicas", 1))
+        target = {"type": "Utilization", "averageUtilization": predictor.get("scaleTarget", 80)}
+        metric = {"type": "Resource", "resource": {"name": predictor.get("scaleMetric", "cpu"), "target": target}}
+        spec = {
+            "minReplicas": least, "maxReplicas": max(least, predictor.get("maxReplicas") or 0), "metrics": [metric],
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": meta["name"]}, "behavior": {},
+        }  # fmt: skip
         if found is None:
             self._store.create(kinds.SCALER, home, {"metadata": meta, "spec": spec})
         elif found["spec"] != spec:

@@ -25,7 +25,9 @@ def cluster(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     """This process has the rights that are shipped; KServe is there where the test is about it."""
     without = [] if kind == "kserve" else ["inferenceservices", "httproutes"]
     accounts = ["tritower-server"]
-    with served(Cluster(namespaces=["team"], without=without, accounts=accounts, environment={"PYTHONPATH": str(ROOT)})) as one:
+    with served(
+        Cluster(namespaces=["team", "ingress"], without=without, accounts=accounts, environment={"PYTHONPATH": str(ROOT)})
+    ) as one:
         one.programs[IMAGE] = [sys.executable, "-m", "tests.support.small_server"]
         act_as(one, RULES, tmp_path, monkeypatch)
         token = {"token": base64.b64encode(b"open").decode()}

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tritower.cluster.api import MERGE, Api
 from tritower.config import from_dict
-from tritower.deploy import asking, manifests
+from tritower.deploy import asking, manifests, routing
+from tritower.deploy import kinds as own
 from tritower.deploy.config import DeployConfig
 from tritower.deploy.release import Release
 from tritower.deploy.rollout import Rollout
@@ -228,9 +229,25 @@ def test_a_version_starts_with_as_many_pods_as_the_autoscaler_gave_to_the_one_be
     until(lambda: len(cluster.store.all(kinds.SCALER)) == 1)  # KServe takes a moment to delete the other
     until(lambda: cluster.store.all(kinds.SCALER)[0]["spec"]["minReplicas"] == 1)
     assert cluster.store.all(kinds.SCALER)[0]["spec"]["maxReplicas"] == 4
-    if kind == "deployment":
-        (scaler,) = cluster.store.all(kinds.SCALER)
-        assert scaler["spec"]["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+    (scaler,) = cluster.store.all(kinds.SCALER)
+    assert scaler["spec"]["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+    (deployment,) = cluster.store.all(kinds.DEPLOYMENT)
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaler["metadata"]["name"] == sets(cluster).pop() and deployment["spec"]["replicas"] == 3
+
+
+def test_an_autoscaler_goes_with_its_set_and_is_not_kserves(cluster: Cluster, kind: str) -> None:
+    """KServe writes its own whole again whenever it looks; ours keeps what holds the pods of a new version."""
+    deploy("one", max_replicas=4)
+    scale(cluster, *sets(cluster), 3)
+    (scaler,) = cluster.store.all(kinds.SCALER)
+    seen = cluster.rounds
+    until(lambda: cluster.looked(seen))
+    (after,) = cluster.store.all(kinds.SCALER)
+    assert after["spec"] == scaler["spec"] and "ownerReferences" not in after["metadata"]
+    deploy("two")  # without one
+    until(lambda: not cluster.store.all(kinds.SCALER))
+    assert serving(cluster) == {"two"}
 
 
 def test_the_version_before_comes_back_to_the_byte(cluster: Cluster) -> None:
@@ -248,6 +265,71 @@ def test_the_version_before_comes_back_to_the_byte(cluster: Cluster) -> None:
     assert "(bundle two) has all requests" in rollout().rollback()  # and back again
 
 
+def entrance(cluster: Cluster, space: str = "ingress", **listener: Any) -> None:
+    """A Gateway that takes routes of every namespace."""
+    usual = {"name": "web", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}
+    spec = {"gatewayClassName": "traefik", "listeners": [usual | listener]}
+    cluster.add(kinds.GATEWAY, {"metadata": {"name": "entrance"}, "spec": spec}, namespace=space)
+
+
+@pytest.mark.parametrize(
+    ("space", "listener", "why"),
+    [
+        ("team", None, "no gateway's controller has taken it up; there is no such Gateway"),
+        ("team", {"port": 8000}, "Accepted is False, NoMatchingParent; the Gateway takes no requests: Accepted is False, "
+                                 "ListenersNotValid: All Listeners must be valid"),
+        ("ingress", None, "no gateway's controller has taken it up"),
+        ("ingress", {"allowedRoutes": {"namespaces": {"from": "Same"}}}, "Accepted is False, NotAllowedByListeners"),
+        ("ingress", {"hostname": "a.example"}, "Accepted is False, NoMatchingListenerHostname"),
+    ],
+)  # fmt: skip
+def test_a_route_that_no_gateway_serves(
+    cluster: Cluster, kind: str, space: str, listener: dict[str, Any] | None, why: str
+) -> None:
+    """The API server takes it all the same. What a Gateway of another namespace says this process may not read."""
+    if kind != "kserve":  # where the Gateway API is, too
+        return
+    deploy("one")
+    (before,) = sets(cluster)
+    if listener is not None:
+        entrance(cluster, space, **listener)
+    with pytest.raises(JobFailed) as caught:
+        deploy(
+            "two", gateway=f"{space}/entrance" if space != "team" else "entrance", answer_timeout_s=1, hostnames=["b.example"]
+        )
+    said = caught.value.problem.partition(" ")[2]
+    assert said == f"(bundle two) was not let in: the HTTPRoute is not in force after 1 s: {why}"
+    assert caught.value.where == f"HTTPRoute tritower, Gateway {space}/entrance"
+    assert caught.value.remedy.startswith(f"Look at both: kubectl -n {space} describe gateway entrance.")
+    assert serving(cluster) == {"one"} and sets(cluster) == {before} and rollout().record().stable == before
+
+
+def test_a_gateway_whose_controller_is_not_there(cluster: Cluster, kind: str) -> None:
+    if kind != "kserve":
+        return
+    cluster.down.add("gateway")
+    entrance(cluster, "team")
+    with pytest.raises(LaunchError) as caught:
+        deploy("one", gateway="entrance", answer_timeout_s=2)
+    waits = "the Gateway takes no requests: Accepted is Unknown, Pending: Waiting for controller"
+    assert caught.value.problem.endswith(f"no gateway's controller has taken it up; {waits}")
+    cluster.down.clear()
+    seen = cluster.rounds
+    until(lambda: cluster.looked(seen))
+    assert "(bundle one) has all requests" in deploy("one", gateway="entrance")
+
+
+def test_a_route_to_a_service_that_is_gone(cluster: Cluster, kind: str) -> None:
+    if kind != "kserve":
+        return
+    entrance(cluster)
+    deploy("one", gateway="ingress/entrance")
+    seen = from_dict(DeployConfig, QUICK | {"gateway": "ingress/entrance", "answer_timeout_s": 1, "namespace": "team"})
+    Api().apply(own.path("HTTPRoute", "team", "tritower"), manifests.route(seen, {"gone": 100}), manager="me", force=True)
+    with pytest.raises(LaunchError, match="ResolvedRefs is False, BackendNotFound: Cannot load HTTPBackendRef team/gone: "):
+        routing.until_taken(Api(), seen)
+
+
 def test_shares_are_weights_where_there_is_a_gateway(cluster: Cluster, kind: str) -> None:
     if kind != "kserve":  # where the Gateway API is, too
         return
@@ -256,6 +338,7 @@ def test_shares_are_weights_where_there_is_a_gateway(cluster: Cluster, kind: str
         (route,) = cluster.store.all(kinds.ROUTE)
         return {one["name"].removesuffix("-predictor"): one["weight"] for one in route["spec"]["rules"][0]["backendRefs"]}
 
+    entrance(cluster)
     deploy("one", gateway="ingress/entrance")
     (before,) = sets(cluster)
     assert weights() == {before: 100}
