@@ -20,7 +20,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve check test test-slow test-docker test-spark e2e wheelhouse base-image images image-spark publish kind audit compile golden bench bench-gpu bench-quality lock format clean
+.PHONY: help setup demo serve check kernels test test-slow test-docker test-spark e2e wheelhouse base-image images image-spark publish kind audit compile golden bench bench-gpu bench-quality lock format clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ check: $(STAMP)  ## Lint, types, import layers, lock, compiled pipelines
 	PYTHONPATH=. $(BIN)/lint-imports
 	$(BIN)/python tools/lock.py --check
 	$(BIN)/python -m pipelines compile --check
+
+kernels: $(STAMP)  ## Compile the kernels of all steps once; the first runs and tests find them
+	$(BIN)/python tools/kernels.py
 
 test: $(STAMP)  ## The default tests: offline, a few minutes on two cores
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=40
