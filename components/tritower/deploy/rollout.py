@@ -139,6 +139,8 @@ class Rollout:
         wanted = (one.name, "", 0) if not percent else (known.stable, one.name, percent)
         if (known.stable, known.canary, known.percent) != wanted or known.sets.get(one.name) != one:
             return False
+        if self.config.gateway and routing.unserved(self._server, self.config):
+            return False
         found = Waiting(self._server, self.config, one).deployment()
         if percent and not self.config.gateway and self._pods(one) != count:
             return False

@@ -31,16 +31,24 @@ def until_taken(server: Api, config: DeployConfig) -> None:
     """
     space, name = place(config)
     limit = time.monotonic() + config.answer_timeout_s
-    while True:
-        route = server.get(kinds.path("HTTPRoute", config.namespace, config.name))
-        why = "; ".join(filter(None, (fault(route, space, name), _unprogrammed(server, space, name))))
-        if not why:
-            return
+    while why := unserved(server, config):
         if time.monotonic() > limit:
             raise LaunchError(f"the HTTPRoute is not in force after {config.answer_timeout_s:g} s: {why}",
                               where=f"HTTPRoute {config.name}, Gateway {space}/{name}",
                               remedy=f"Look at both: kubectl -n {space} describe gateway {name}.")  # fmt: skip
         time.sleep(config.poll_s)
+
+
+def unserved(server: Api, config: DeployConfig) -> str:
+    """Why the route is not in force now, by its own status and by the Gateway's; empty when it is."""
+    try:
+        route = server.get(kinds.path("HTTPRoute", config.namespace, config.name))
+    except Refused as error:
+        if error.status != 404:
+            raise
+        return "there is no HTTPRoute"
+    space, name = place(config)
+    return "; ".join(filter(None, (fault(route, space, name), _unprogrammed(server, space, name))))
 
 
 def place(config: DeployConfig) -> tuple[str, str]:

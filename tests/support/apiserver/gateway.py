@@ -56,11 +56,11 @@ class Operator:
             for listener in gateway["spec"]["listeners"]:
                 places = listener.get("allowedRoutes", {}).get("namespaces", {}).get("from", "Same")
                 names, own = route["spec"].get("hostnames", []), listener.get("hostname")
-                if places == "Same" and space != home:
+                if listener["port"] not in PORTS or (places == "Same" and space != home):
                     why = "NotAllowedByListeners"
                 elif names and own and own not in names:
                     why = "NoMatchingListenerHostname"
-                elif listener["port"] in PORTS:
+                else:
                     why = "Accepted"
                     break
             found = [_condition("Accepted", why == "Accepted", why, "", generation)]
@@ -68,7 +68,9 @@ class Operator:
                 one["name"] for rule in route["spec"]["rules"] for one in rule["backendRefs"]
                 if self._store.get(kinds.SERVICE, home, one["name"]) is None
             ]  # fmt: skip
-            said = f"Cannot load HTTPBackendRef {home}/{missing[-1]}: service not found" if missing else ""
+            said = "".join(
+                f'Cannot load HTTPBackendRef {home}/{one}: getting service: service "{one}" not found' for one in missing[-1:]
+            )
             found.append(
                 _condition("ResolvedRefs", not missing, "BackendNotFound" if missing else "ResolvedRefs", said, generation)
             )
