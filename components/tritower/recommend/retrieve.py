@@ -185,18 +185,19 @@ def _lexical(query: str, index: Index, open_L: Flags, limit: int) -> Ints:
 def _above_zero(value_J, scale_J, open_L):  # type: ignore[no-untyped-def]
     """Multiply by scales, and let no value stand but those above zero, of open jobs; the largest of each group of sixteen."""
     lowest = np.float32(scan.LOWEST)
-    peak_G = np.full(len(open_L) // LANES, lowest, np.float32)
-    for g in range(len(value_J) // LANES):
+    for j in range(
+        len(value_J)
+    ):  # by a product, for a second condition would keep the loop from being done many jobs at a time
+        value = value_J[j] * scale_J[j] * np.float32(open_L[j])
+        value_J[j] = value if value > 0 else lowest
+    peak_G, whole = np.full(len(open_L) // LANES, lowest, np.float32), len(value_J) // LANES
+    for g in range(whole):
         most = lowest
-        for j in range(g * LANES, (g + 1) * LANES):
-            value = value_J[j] * scale_J[j]
-            value = value if open_L[j] & (value > 0) else lowest
-            value_J[j] = value
+        for lane in range(LANES):
+            value = value_J[g * LANES + lane]
             most = value if value > most else most
         peak_G[g] = most
-    for j in range(len(value_J) // LANES * LANES, len(value_J)):
-        value = value_J[j] * scale_J[j]
-        value_J[j] = value if open_L[j] & (value > 0) else lowest
+    for j in range(whole * LANES, len(value_J)):
         peak_G[-1] = max(peak_G[-1], value_J[j])
     return peak_G
 
