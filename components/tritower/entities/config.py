@@ -32,3 +32,8 @@ class EntitiesConfig:
 
     def __post_init__(self) -> None:
         check(self.method != "spacy" or bool(self.spacy_model), "spacy_model", self.spacy_model, "that names a spaCy pipeline")
+
+    @property
+    def needless(self) -> tuple[str, ...]:
+        """Packages that spaCy imports where they are there, two seconds for torch alone. Our own model computes with NumPy."""
+        return () if self.method == "spacy" else ("torch", "tensorflow", "mxnet", "cupy")

@@ -9,10 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tritower import logs, schema, storage, threads
+from tritower import logs, optional, schema, storage, threads
 from tritower.config import to_dict
 from tritower.entities.config import EntitiesConfig
-from tritower.entities.recognise import finder, table
 from tritower.entities.spans import LABELS
 from tritower.storage import manifest
 
@@ -37,6 +36,8 @@ def run(*, dataset: str | Path, entities: str | Path, config: EntitiesConfig) ->
     manifest.check(dataset)
     source = pq.ParquetFile(Path(dataset) / "texts.parquet")
     with logs.phase(_LOG, "load the recogniser"):
+        with optional.hidden(*config.needless):
+            from tritower.entities.recognise import finder, table
         find = finder(config, _employers(dataset) if config.companies else ())
     tally: collections.Counter[str] = collections.Counter()
     with storage.atomic_directory(entities) as folder:

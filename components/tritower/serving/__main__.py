@@ -61,8 +61,7 @@ def _bundle(folders: dict[str, Any]) -> int:
 
 
 def _serve(bundle: str, other: str, config: ServeConfig, feeding: str) -> None:
-    from tritower import processes
-    from tritower.serving import optional
+    from tritower import optional, processes
 
     with optional.hidden("pandas"):  # pyarrow looks for it once, here, and no answer needs it
         import pyarrow.dataset  # noqa: F401

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tritower import storage
+from tritower import optional, storage
 from tritower.config import from_dict
 from tritower.entities.config import EntitiesConfig
 from tritower.errors import ArtifactError
@@ -34,7 +34,7 @@ from tritower.features.online import OnlineFeatures, Recognise, Request, conform
 from tritower.ranker import documents
 from tritower.ranker.online import OnlineRanker, Query
 from tritower.recommend.retrieve import fulfilling
-from tritower.serving import bundle, explain, optional, resident, updating
+from tritower.serving import bundle, explain, resident, updating
 from tritower.serving.bundle import Bundle
 from tritower.serving.catalogue import Catalogue, Floats, Ints, same_advert
 from tritower.serving.config import Precision
@@ -381,9 +381,7 @@ def _guest(visitor: Visitor | None) -> Guest | None:
 def _recogniser(entities: Path, dataset: Path) -> Recognise:
     """As the step that wrote the entities."""
     config = from_dict(EntitiesConfig, storage.read_json(entities / "entities.json")["config"])
-    # spaCy imports what it could compute with: two seconds for torch alone. Our own model computes with NumPy.
-    others = () if config.method == "spacy" else ("torch", "tensorflow", "mxnet", "cupy")
-    with optional.hidden(*others):
+    with optional.hidden(*config.needless):
         from tritower.entities.recognise import recogniser
     employers = pq.read_table(dataset / "jobs.parquet", columns=["company"])["company"].unique().drop_null().to_pylist()
     return recogniser(config, sorted(employers))
