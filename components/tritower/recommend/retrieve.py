@@ -257,28 +257,34 @@ def _places(search: Search, index: Index, open_L: Flags) -> tuple[Ints, Ints]:
 
 @njit(cache=True, nogil=True)
 def _in_places(city_J, region_J, open_L, city, region, has_city):  # type: ignore[no-untyped-def]
-    city_P, region_P = np.empty(len(city_J) + 1, np.int64), np.empty(len(city_J) + 1, np.int64)
-    cities = regions = 0
-    for start in range(0, len(city_J), LANES):
-        stop = min(start + LANES, len(city_J))
-        if stop - start == LANES and not _near(city_J, region_J, start, np.int32(city), np.int32(region)):
-            continue
-        for j in range(start, stop):
-            in_region = open_L[j] and region >= 0 and region_J[j] == region
-            in_city = open_L[j] and city >= 0 and city_J[j] == city
-            city_P[cities], region_P[regions] = j, j
-            cities += in_city if has_city and city_J[j] >= 0 else in_region
-            regions += in_region
-    return city_P[:cities].copy(), region_P[:regions].copy()
+    is_city_L, is_region_L = np.zeros(len(open_L), np.uint8), np.zeros(len(open_L), np.uint8)
+    _flag(city_J, region_J, open_L, np.int32(city), np.int32(region), np.uint8(has_city), is_city_L, is_region_L)
+    return _flagged(is_city_L), _flagged(is_region_L)
 
 
 @njit(cache=True, nogil=True)
-def _near(city_J, region_J, start, city, region):  # type: ignore[no-untyped-def]
-    """Whether any of sixteen jobs may lie there: a loop without a way out, which is done many jobs at a time."""
-    found = False
-    for j in range(start, start + LANES):
-        found |= (region_J[j] == region) | (city_J[j] == city)
-    return found
+def _flag(city_J, region_J, open_L, city, region, has_city, is_city_L, is_region_L):  # type: ignore[no-untyped-def]
+    """Write 1 where an open job lies in the city, and in the region. Products, not conditions: the loop is done in vectors."""
+    knows_city, knows_region = np.uint8(city >= 0), np.uint8(region >= 0)
+    for j in range(len(city_J)):
+        in_region = np.uint8(region_J[j] == region) * knows_region * np.uint8(open_L[j])
+        in_city = np.uint8(city_J[j] == city) * knows_city * np.uint8(open_L[j])
+        by_city = has_city * np.uint8(city_J[j] >= np.int32(0))
+        is_region_L[j] = in_region
+        is_city_L[j] = by_city * in_city + (np.uint8(1) - by_city) * in_region
+
+
+@njit(cache=True, nogil=True)
+def _flagged(flag_L):  # type: ignore[no-untyped-def]
+    """Where flags are set, ascending; eight are skipped together."""
+    place_P, found = np.empty(len(flag_L) + 1, np.int64), 0
+    word_W = flag_L.view(np.uint64)
+    for w in range(len(word_W)):
+        if word_W[w]:
+            for j in range(8 * w, 8 * w + 8):
+                place_P[found] = j
+                found += flag_L[j]
+    return place_P[:found].copy()
 
 
 def _halves(vector_D: NDArray[np.floating] | None, index: Index) -> Floats | None:
