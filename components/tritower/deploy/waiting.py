@@ -61,6 +61,12 @@ def fetching(pods: Sequence[Object], restarts: int) -> Iterator[Trouble]:
             yield state.trouble((one["name"], name), problem, f"pod {name}", remedy, 0.0)
 
 
+def is_its(pod: Object, deployment: Mapping[str, Any]) -> bool:
+    """Not of an earlier try with the same name, whose pods are still ending: what they failed of says nothing of this one."""
+    meta = pod["metadata"]
+    return "deletionTimestamp" not in meta and meta["creationTimestamp"] >= deployment["metadata"]["creationTimestamp"]
+
+
 class Waiting:
     """Looks at one set.
 
@@ -98,7 +104,7 @@ class Waiting:
             self._tell(at)
             if at.done and at.wanted >= count:
                 return
-            self._check(time.monotonic() - began, at)
+            self._check(time.monotonic() - began, at, found)
             time.sleep(self._config.poll_s)
 
     def deployment(self) -> Object | None:
@@ -110,8 +116,9 @@ class Waiting:
                 raise
             return None
 
-    def _check(self, waited_s: float, at: Standing) -> None:
-        self.pods = self._server.get(core(self._config.namespace, "pods"), labelSelector=f"{SET}={self._one.name}")["items"]
+    def _check(self, waited_s: float, at: Standing, deployment: Object | None) -> None:
+        found = self._server.get(core(self._config.namespace, "pods"), labelSelector=f"{SET}={self._one.name}")["items"]
+        self.pods = [pod for pod in found if deployment and is_its(pod, deployment)]
         troubles = {one.key: one for one in self._troubles()}
         now = time.monotonic()
         self._since = {key: self._since.get(key, now) for key in troubles}
