@@ -24,7 +24,12 @@ def sentence(found: Mapping[str, Any], config: PlanConfig) -> str:
 def html(found: Mapping[str, Any], config: PlanConfig) -> str:
     """The page of what `step.plan` found."""
     rows = [
-        [name, *(_count(found[f"{what}{suffix}"]) for what in ("users", "days", "mailings"))]
+        [
+            name,
+            _count(found[f"users{suffix}"]),
+            _count(found[f"days{suffix}"], f"more than {found['log_days']}"),
+            _count(found[f"mailings{suffix}"]),
+        ]
         for name, suffix in (("as it is", ""), ("with CUPED", "_cuped"))
     ]
     lines = [
@@ -49,7 +54,7 @@ def html(found: Mapping[str, Any], config: PlanConfig) -> str:
                         page.Text(
                             style="soft",
                             lines=[
-                                f"CUPED uses what users did before the test: {found['cuped_saved_pct']:.0f} % less variance "
+                                f"CUPED uses what users did before the test: {found['cuped_saved_pct']:.0f}% less variance "
                                 f"in this log. The looks cost {found['inflation'] - 1:.1%} more users than a single one at "
                                 "the end."
                             ],
@@ -69,8 +74,8 @@ def html(found: Mapping[str, Any], config: PlanConfig) -> str:
     )
 
 
-def _count(value: int | None) -> str:
-    return "not known" if value is None else f"{value:,}"
+def _count(value: int | None, without: str = "not known") -> str:
+    return without if value is None else f"{value:,}"
 
 
 def _course(found: Mapping[str, Any], config: PlanConfig) -> Drawing:
