@@ -123,18 +123,18 @@ def add_scores(given, weights, context, table_JT, row_N, start_T, out_N):  # typ
         crossed_Pn = plain_Pn
         for layer in range(layers):
             low_Rn, gain_Pn = low[: rank * n].reshape(rank, n), gain[: used * n].reshape(used, n)
-            _narrow(down_LPR[layer].T, crossed_Pn, low_Rn)
-            _narrow(up_LPR[layer], low_Rn, gain_Pn)
+            _product(down_LPR[layer].T, crossed_Pn, low_Rn)
+            _product(up_LPR[layer], low_Rn, gain_Pn)
             next_Pn = crossed[: used * n].reshape(used, n)
             _cross(plain_Pn, gain_Pn, up_LP[layer], crossed_Pn, next_Pn)
             crossed_Pn = next_Pn
         output = left[: first * n].reshape(n, first)
-        np.dot(crossed_Pn.T, first_PW, output)
+        _product(crossed_Pn.T, first_PW, output)
         _match(table_JT, row_n, start_T + head, context.class_C, match_n, log_n)
         _relu_with_match(output, weights.first_W, weights.match_2W, match_n, log_n)
         output, at = _layers(output, weights.flat, 0, weights.inner, left, right)
         joined_nH = joined[: head * n].reshape(n, head)
-        np.dot(output, weights.head_IH, joined_nH)
+        _product(output, weights.head_IH, joined_nH)
         _relu_with_document(joined_nH, context.head_H, table_JT, row_n, start_T)
         output, _ = _layers(joined_nH, weights.flat, at, weights.outer, left, right)
         _sigmoid(output, weights.logit_W, weights.logit, out_N[start : start + n])
@@ -146,8 +146,8 @@ def _room(size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _narrow(weight_AB, value_Bn, out_An):  # type: ignore[no-untyped-def]
-    """A product where one side is a cross layer's rank: too narrow for a BLAS, which packs it first."""
+def _product(weight_AB, value_Bn, out_An):  # type: ignore[no-untyped-def]
+    """A product by tiles: blocks of rows and a cross layer's rank are too small for a BLAS, which packs them first."""
     rows, terms = weight_AB.shape
     n = value_Bn.shape[1]
     if n < LANES:
@@ -194,7 +194,7 @@ def _layers(input_nW, flat, at, widths, left, right):  # type: ignore[no-untyped
         width_in, width = widths[layer - 1], widths[layer]
         output_nW = right[: width * n].reshape(n, width)
         weight_stop = at + width_in * width
-        np.dot(input_nW, flat[at:weight_stop].reshape(width_in, width), output_nW)
+        _product(input_nW, flat[at:weight_stop].reshape(width_in, width), output_nW)
         bias_W = flat[weight_stop : weight_stop + width]
         for i in range(n):
             for w in range(width):
