@@ -149,7 +149,7 @@ class OnlineFeatures:
         with self._lock:
             number = self._live.text(text)
             bits_D = self._live.tables.vectors(np.array([number]))[0] if number >= 0 else None
-        vector_D: npt.NDArray[np.float16] = (self._describe([text])[0][0] if bits_D is None else bits_D).view(np.float16)
+        vector_D: npt.NDArray[np.float16] = (self._embedded([text])[0] if bits_D is None else bits_D).view(np.float16)
         return vector_D
 
     def numbers(self, job_ids: Sequence[str] | pa.Array) -> npt.NDArray[np.int64]:
@@ -273,9 +273,15 @@ class OnlineFeatures:
 
     def _describe(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint16], pa.Table | None]:
         """Vectors as bits of float16, and entities, of texts that have no number."""
+        vector_XD = self._embedded(texts)
+        rows = self._recognise(texts) if texts and self._live.found and self._recognise else None
+        return vector_XD, rows
+
+    def _embedded(self, texts: Sequence[str]) -> npt.NDArray[np.uint16]:
+        """Vectors (X, D) as bits of float16."""
         dims = self._state.tables.matrix_TD.shape[1]
         if not texts:
-            return np.empty((0, dims), np.uint16), None
+            return np.empty((0, dims), np.uint16)
         vector_XD = np.asarray(self._embed(texts))
         if vector_XD.shape != (len(texts), dims) or not np.isfinite(vector_XD).all():
             raise DataError(
@@ -283,8 +289,7 @@ class OnlineFeatures:
                 where="OnlineFeatures",
                 remedy=f"Give one unit vector of {dims} dimensions for each text.",
             )
-        rows = self._recognise(texts) if self._live.found and self._recognise else None
-        return vector_XD.astype(np.float16).view(np.uint16), rows
+        return vector_XD.astype(np.float16).view(np.uint16)
 
     def _guest_entities(self, rows: pa.Table | None) -> found_entities.TextEntities | None:
         """The entities of one text; values that no other text has are numbered for this request only."""
