@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import signal
 import sys
 
 from hypothesis import HealthCheck, settings
@@ -17,6 +18,10 @@ settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
 )
 settings.load_profile("default")
+
+# A shell's background job ignores Ctrl-C, and so would all processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The steps of a run here take the kernels of the images: so do the tests, and what is compiled for one is found by the other.
 with kernels.as_in_the_images():
