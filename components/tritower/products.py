@@ -6,7 +6,7 @@ read: half as much memory to read, and sums in float32 all the same.
 
 Every sum is taken in the order of its terms, by fused multiply-adds: one value on every processor that has them.
 
-Legend: M rows, N columns, K terms of a sum, P panels of sixteen columns.
+Legend: N columns, K terms of a sum, P panels of sixteen columns.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def padded(columns):  # type: ignore[no-untyped-def]
 
 
 def panels(weight_KN: NDArray[np.floating[Any]], dtype: type = np.float32) -> NDArray[Any]:
-    """(P, K, 16) of a matrix, the last panel filled up with zeros: what `dense` reads in the order of memory."""
+    """(P, K, 16) of a matrix, the last panel filled up with zeros: `column` and `half_column` read each in the order of memory."""
     terms, columns = weight_KN.shape
     wide_KN = np.zeros((terms, padded(columns)), dtype)
     wide_KN[:, :columns] = weight_KN
