@@ -35,7 +35,7 @@ def padded(columns):  # type: ignore[no-untyped-def]
 
 
 def panels(weight_KN: NDArray[np.floating[Any]], dtype: type = np.float32) -> NDArray[Any]:
-    """(P, K, 16) of a matrix, the last panel filled up with zeros: `column` and `half_column` read each in the order of memory."""
+    """(P, K, 16) of a matrix, the last panel filled up with zeros; `column` and `half_column` read a panel as it lies."""
     terms, columns = weight_KN.shape
     wide_KN = np.zeros((terms, padded(columns)), dtype)
     wide_KN[:, :columns] = weight_KN
