@@ -13,8 +13,8 @@ join.safetensors   normaliser.knot, normaliser.value; per member N: N.query.*, N
                    N.interaction.*, N.head.*, N.logit.*, with the towers' factor on embeddings folded in; probe.*: searches and
                    the scores that torch gives them
 
-Matrices are multiplied by the BLAS of scipy (through numba), on as many threads as OPENBLAS_NUM_THREADS says: 1 for a server
-that answers several searches at once. Any number of threads may call one `OnlineRanker`.
+The towers' matrices are multiplied by NumPy's BLAS, on as many threads as OPENBLAS_NUM_THREADS says: 1 for a server that
+answers several searches at once; the join's by `products.py`. Any number of threads may call one `OnlineRanker`.
 
 Legend: N candidates of a search, F features, D width of a text embedding, J documents, M members, T width of a document's row
 for all members, H width of the head's first layer, C classes.

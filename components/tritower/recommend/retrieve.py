@@ -29,7 +29,6 @@ from tritower.numba_cache import njit
 from tritower.recommend import scan, words
 from tritower.recommend.clicks import Clicks, centroid
 from tritower.recommend.index import Index
-from tritower.recommend.int8 import LANES
 
 FUSION_CONSTANT = 60
 LISTS = ("query", "city", "region", "profile", "history", "near", "lexical", "newest", "clicked")
@@ -185,21 +184,11 @@ def _lexical(query: str, index: Index, open_L: Flags, limit: int) -> Ints:
 def _above_zero(value_J, scale_J, open_L):  # type: ignore[no-untyped-def]
     """Multiply by scales, and let no value stand but those above zero, of open jobs; the largest of each group of sixteen."""
     lowest = np.float32(scan.LOWEST)
-    for j in range(
-        len(value_J)
-    ):  # by a product, for a second condition would keep the loop from being done many jobs at a time
+    # By a product, for a second condition would keep the loop from being done many jobs at a time.
+    for j in range(len(value_J)):
         value = value_J[j] * scale_J[j] * np.float32(open_L[j])
         value_J[j] = value if value > 0 else lowest
-    peak_G, whole = np.full(len(open_L) // LANES, lowest, np.float32), len(value_J) // LANES
-    for g in range(whole):
-        most = lowest
-        for lane in range(LANES):
-            value = value_J[g * LANES + lane]
-            most = value if value > most else most
-        peak_G[g] = most
-    for j in range(whole * LANES, len(value_J)):
-        peak_G[-1] = max(peak_G[-1], value_J[j])
-    return peak_G
+    return scan.peaks(value_J)
 
 
 def _newest(index: Index, open_L: Flags, city_P: Ints, limit: int) -> Ints:

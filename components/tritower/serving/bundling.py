@@ -20,7 +20,7 @@ from tritower.errors import ArtifactError
 from tritower.logs import phase
 from tritower.ranker import documents, export
 from tritower.ranker.online import OnlineRanker
-from tritower.serving import bundle, encoding, golden, graph, resident, slimming
+from tritower.serving import bundle, encoding, golden, resident, slimming
 from tritower.serving.bundle import Bundle
 from tritower.serving.config import Precision
 from tritower.serving.encoding import TextEncoder
@@ -107,18 +107,19 @@ def _encoder(sources: Sources, out: Path, identity: str) -> None:
     if identity not in (own, both):
         problem = f"the embeddings are of encoder {identity}, this one is {own}"
         raise ArtifactError(problem, where=str(sources.encoder), remedy=_ONE_RUN)
+    model = models.load(sources.encoder)
     made, values = sources.encoder / "export", pq.read_table(sources.dataset / "texts.parquet", columns=["value"])["value"]
     sample = values[:: max(1, len(values) // _SAMPLE)].to_pylist()
     if made.is_dir():
         shutil.copytree(made, out)
     else:
-        backends.export(models.load(sources.encoder), out, sample)
+        backends.export(model, out, sample)
     facts = storage.read_json(out / "export.json")
     (out / "export.json").unlink()
     own_facts = {"encoder": identity, "prompt": _prompt(sources.encoder), **{name: facts[name] for name in _FACTS}}
     storage.write_json(out / encoding.FILE, own_facts)
-    backends.save_graph(backends.with_int8_weights(openvino.Core().read_model(out / graph.FLOAT)), out / graph.INT8)
-    halved = halving.write(models.load(sources.encoder), out)
+    backends.save_graph(backends.with_int8_weights(openvino.Core().read_model(out / encoding.FLOAT)), out / encoding.INT8)
+    halved = halving.write(model, out)
     found = facts["fidelity"] | _fidelity(out, sample, ("fp16", "bf16", "int8") if halved else ("bf16", "int8"))
     if halved and found["fp16"]["cosine_min"] < _HALVES_AGREE:
         LOG.info("the weights in float16 agree with fp32 to a cosine of %.6f only: left out", found.pop("fp16")["cosine_min"])

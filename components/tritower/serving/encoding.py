@@ -32,11 +32,11 @@ from tritower.serving.config import Precision
 if TYPE_CHECKING:
     from tritower.serving.graph import Graph
 
-FILE = "encoder.json"
+FILE, FLOAT, INT8 = "encoder.json", "graph.xml", "graph_int8.xml"
 _KEPT = 8192  # vectors of the texts asked for last: 12 MB with 384 dimensions
 _WITHOUT: dict[Precision, tuple[str, str]] = {
     "fp16": (FACTS, "It has them where the encoder is BERT with mean pooling."),
-    "int8": ("graph_int8.xml", bundle.AGAIN),
+    "int8": (INT8, bundle.AGAIN),
 }
 """Precision -> the file that a bundle may lack, and what to do then."""
 Vectors = npt.NDArray[np.float32]
@@ -103,4 +103,4 @@ def _graph(folder: Path, precision: Precision) -> "Graph":
     from tritower.serving.graph import Graph
 
     assert precision in ("fp32", "bf16", "int8"), precision
-    return Graph(folder, precision)
+    return Graph(folder / (INT8 if precision == "int8" else FLOAT), precision)

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-FLOAT, INT8 = "graph.xml", "graph_int8.xml"
 _GROUP = 32  # numbers with a scale of their own, of what a layer takes in; wider groups were less exact and not faster
 _FIRST = 2
 
@@ -24,17 +23,17 @@ class Graph:
     of 16 tokens and more.
     """
 
-    def __init__(self, folder: Path, precision: Literal["fp32", "bf16", "int8"]) -> None:
+    def __init__(self, file: Path, precision: Literal["fp32", "bf16", "int8"]) -> None:
         """Compile it.
 
         Args:
-            folder: the part `encoder` of a bundle.
+            file: its .xml.
             precision: what it computes in.
 
         Raises:
             Exception: OpenVINO cannot read it; it raises nothing narrower.
         """
-        graph = openvino.Core().read_model(folder / (INT8 if precision == "int8" else FLOAT))
+        graph = openvino.Core().read_model(file)
         hint, group = "bf16" if precision == "bf16" else "f32", _GROUP if precision == "int8" else 0
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "DYNAMIC_QUANTIZATION_GROUP_SIZE": group}
         compiled = openvino.Core().compile_model(graph, "CPU", settings | {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1})

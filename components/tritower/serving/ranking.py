@@ -4,8 +4,8 @@
     ranking.warm()
     answer = ranking.answer(Question(query="night nurse", city="Austin", k=10))
 
-Any number of threads may ask, observe and update at once. Matrices are multiplied by the BLAS of scipy: a server sets
-OPENBLAS_NUM_THREADS=1.
+Any number of threads may ask, observe and update at once. The towers' matrices are multiplied by a BLAS: a server
+sets OPENBLAS_NUM_THREADS=1.
 
 Legend: N candidates, F features, J documents, T width of a document's row.
 """
